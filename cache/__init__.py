@@ -1,0 +1,1 @@
+"""Digests and arrays on disk. Knows nothing of images, networks or labels."""

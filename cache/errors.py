@@ -1,0 +1,43 @@
+"""Owns the errors a person can meet, each with its exit code. Not how they are shown (pipeline/cli.py)."""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Something went wrong that a person can act on.
+
+    `message` says what was found, where, and what was expected; `hint` is the next step.
+    """
+
+    code = "failed"
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Unusable(PipelineError):
+    """Usage, configuration or data that cannot be used."""
+
+    code = "unusable"
+    exit_code = 2
+
+
+class ImagesRejected(PipelineError):
+    """Extraction is done, but images were rejected under `data.on_bad: fail`."""
+
+    code = "images_rejected"
+    exit_code = 3
+
+
+class NotAvailable(PipelineError):
+    """Something needed is not cached, or needs a network or a file that isn't there."""
+
+    code = "not_available"
+    exit_code = 4
+
+
+class Unkeyable(TypeError):
+    """A value that has no canonical form cannot be part of a key. Never a random key instead."""

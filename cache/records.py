@@ -1,0 +1,54 @@
+"""Owns small JSON records and what their presence means: what has no record does not exist. Not what they say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cache import files
+
+log = logging.getLogger(__name__)
+
+RECORD = "record.json"
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    """JSON for a person to read: sorted, indented, one final newline."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """The record at `path`; None where there is none, or where it is not a whole JSON object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        log.warning("record %s is damaged (%s); taken as absent", path, error)
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
+    """Publish each file of a result, then its record, which holds their digests."""
+    for name, data in contents.items():
+        files.publish(folder / name, data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    files.publish(folder / RECORD, dump({**record, "files": digests}))
+
+
+def load_folder(folder: Path) -> dict[str, Any] | None:
+    """The record of a published result whose files are all there, byte for byte; else None."""
+    record = load(folder / RECORD)
+    if record is None:
+        return None
+    for name, expected in record.get("files", {}).items():
+        path = folder / name
+        if not path.is_file() or files.sha256_of(path) != expected:
+            log.warning("%s is missing or was changed after it was written; the result is made again", path)
+            return None
+    return record

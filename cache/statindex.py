@@ -1,0 +1,158 @@
+"""Owns the per-host memory of which bytes a file held: (path, stat) -> SHA-256. Disposable: losing it costs rehashing.
+
+It is never in the cache, which may be shared or read-only. An entry is kept only if the file's ctime was at least
+2 s older than the hashing: within one tick of a coarse clock a file can change without its stat changing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import platformdirs
+
+from cache import files
+
+log = logging.getLogger(__name__)
+
+MIN_AGE_S = 2.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
+    sha256 TEXT) WITHOUT ROWID
+"""
+
+Stat = tuple[int, int, int, int, int]
+"""(device, inode, size, mtime_ns, ctime_ns)"""
+
+Seen = tuple[str, Stat, float, str]
+"""(path, stat, time of hashing in s since the epoch, SHA-256): what a reader of a file can tell the index."""
+
+
+def stat_of(result: os.stat_result) -> Stat:
+    return (result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+
+
+def default_path() -> Path:
+    """One file per host, since device and inode numbers mean nothing on another."""
+    return Path(platformdirs.user_cache_dir("frozenbase")) / f"stat-{socket.gethostname()}.sqlite"
+
+
+class StatIndex:
+    """Digests of files, from memory where their stat is unchanged, else by reading them.
+
+    `path` is the SQLite file, None for an index that lives only as long as the process. A file that cannot be
+    opened or written is as good as none.
+    """
+
+    def __init__(self, path: Path | None = None, min_age_s: float = MIN_AGE_S) -> None:
+        self.min_age_s = min_age_s
+        self._fresh: dict[str, tuple[Stat, str]] = {}
+        self._db = _connect(path) if path else None
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of one file. Raises OSError where it cannot be read."""
+        found = self.digests([str(path)])[str(path)]
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def digests(
+        self, paths: Sequence[str], on_hashed: Callable[[int], object] = lambda n: None
+    ) -> dict[str, str | OSError]:
+        """SHA-256 of each absolute path, or the error met; `on_hashed(n)` is called as files are read."""
+        found: dict[str, str | OSError] = {}
+        known = self._load(paths)
+        to_hash = []
+        for path in paths:
+            try:
+                stat = stat_of(os.stat(path))
+            except OSError as error:
+                found[path] = error
+                continue
+            entry = known.get(path)
+            if entry is not None and entry[0] == stat:
+                found[path] = entry[1]
+            else:
+                to_hash.append(path)
+        seen: list[Seen] = []
+        with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as threads:
+            for path, result in zip(to_hash, threads.map(_hash, to_hash), strict=True):
+                if isinstance(result, OSError):
+                    found[path] = result
+                else:
+                    found[path] = result[3]
+                    seen.append(result)
+                on_hashed(1)
+        self.remember(seen)
+        return found
+
+    def remember(self, seen: Iterable[Seen]) -> None:
+        """Keep what was read, unless the file was too young when it was hashed."""
+        kept = {}
+        for path, stat, when, sha256 in seen:
+            if when - stat[4] / 1e9 >= self.min_age_s:
+                kept[path] = (stat, sha256)
+        self._fresh.update(kept)
+        if self._db is None or not kept:
+            return
+        values = [(os.fsencode(path), *stat, sha256) for path, (stat, sha256) in kept.items()]
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        except (sqlite3.Error, OverflowError) as error:
+            log.debug("stat index not written: %s", error)
+
+    def _load(self, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
+        """Entries for `paths`: one range query over their common folder."""
+        known: dict[str, tuple[Stat, str]] = {}
+        if self._db is not None and paths:
+            low = os.fsencode(os.path.commonprefix(list(paths)))
+            query = "SELECT * FROM files WHERE path >= ? AND path < ?"
+            try:
+                for row in self._db.execute(query, (low, low + b"\xff\xff")):
+                    known[os.fsdecode(row[0])] = (row[1:6], row[6])
+            except sqlite3.Error as error:
+                log.debug("stat index not read: %s", error)
+        known.update(self._fresh)
+        return known
+
+
+def _hash(path: str) -> Seen | OSError:
+    """Read a file; if its stat changed meanwhile, read again, so that the digest belongs to the stat."""
+    try:
+        for _ in range(3):
+            with open(path, "rb", buffering=0) as file:
+                before = stat_of(os.fstat(file.fileno()))
+                when = time.time()
+                sha256 = files.sha256_of_open(file)
+                if stat_of(os.fstat(file.fileno())) == before:
+                    return (path, before, when, sha256)
+        return OSError(f"changes while it is read: {path}")
+    except OSError as error:
+        return error
+
+
+def _connect(path: Path) -> sqlite3.Connection | None:
+    for attempt in (1, 2):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(path, timeout=10, check_same_thread=False)
+            db.execute(_SCHEMA)
+            db.execute("SELECT sha256 FROM files LIMIT 1").fetchone()
+            return db
+        except sqlite3.DatabaseError as error:
+            log.debug("stat index %s: %s (attempt %d)", path, error, attempt)
+            if "locked" in str(error) or attempt == 2:
+                return None
+            path.unlink(missing_ok=True)  # disposable by design: a broken one is thrown away
+        except OSError as error:
+            log.debug("stat index %s: %s", path, error)
+            return None
+    return None

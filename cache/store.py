@@ -1,0 +1,192 @@
+"""Owns where shards lie, which count, and which row is served. Not their layout (shards.py) nor what a key means."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import files, keys, records, shards
+from cache.errors import NotAvailable, Unusable
+from cache.statindex import StatIndex
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+class Cache:
+    """The folder `.features`: feature stores by key, and manifests by digest. Deleting it costs time only."""
+
+    def __init__(self, root: Path, index: StatIndex) -> None:
+        """Raises `Unusable` where a newer program wrote the cache. Creates nothing."""
+        self.root = root
+        self.index = index
+        marker = records.load(root / "CACHE.json")
+        found = (marker or {}).get("format", FORMAT)
+        if found != FORMAT:
+            raise Unusable(
+                f"{root}: cache format {found}; this version reads format {FORMAT}",
+                "use the version that wrote it, or name another folder with cache.dir",
+            )
+
+    def features(self, components: Mapping[str, Any]) -> FeatureStore:
+        """The store of the extract key that is the digest of `components`."""
+        return FeatureStore(self, components)
+
+    def specs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(key, components) of every store that has been written to."""
+        for path in sorted(self.root.glob("features/*/spec.json")):
+            spec = records.load(path)
+            if spec is not None:
+                yield path.parent.name, spec
+
+    def put_named(self, folder: str, data: bytes, suffix: str) -> str:
+        """Keep `data` in `folder` under its own SHA-256, and return that."""
+        name = hashlib.sha256(data).hexdigest()
+        path = self.root / folder / f"{name}{suffix}"
+        if not path.exists() or files.sha256_of(path) != name:
+            self.prepare()
+            files.publish(path, data)
+        return name
+
+    def prepare(self) -> None:
+        """Write the marker, and a .gitignore, since a cache is nobody's source."""
+        if not (self.root / "CACHE.json").exists():
+            files.publish(self.root / ".gitignore", b"*\n")
+            files.publish(self.root / "CACHE.json", records.dump({"format": FORMAT, "program": "frozenbase"}))
+
+
+class FeatureStore:
+    """Rows of one extract key, by the SHA-256 of the image they were computed on.
+
+    A row is absent or complete. It needs no lock: shards are immutable, named by their own SHA-256, and count
+    only once their record stands beside them. A row that stands in two shards is served from the smaller name.
+    """
+
+    def __init__(self, cache: Cache, components: Mapping[str, Any]) -> None:
+        self.cache = cache
+        self.key = keys.digest("extract", components)
+        self.components = components
+        self.folder = cache.root / "features" / self.key
+        self._layouts: dict[str, shards.ShardLayout] = {}
+
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that have no row, once each, in the order given. Damaged shards are set aside first."""
+        present = self._locate()
+        return [i for i in dict.fromkeys(ids) if i not in present]
+
+    def put(self, ids: Sequence[str], features: np.ndarray, provenance: Mapping[str, Any]) -> str:
+        """Write one shard and its record, and return its name.
+
+        `ids` are n SHA-256 hex strings, `features` an ndarray of shape (n, ...), all finite. `provenance`
+        (engine, versions, seconds) is kept in the record and is not part of any key.
+        Raises ValueError for rows that cannot be a shard, OSError where the disk is full or read-only.
+        """
+        data = shards.build(self.key, ids, features)
+        name = hashlib.sha256(data).hexdigest()
+        self.cache.prepare()
+        if records.load(self.folder / "spec.json") is None:
+            files.publish(self.folder / "spec.json", records.dump(self.components))
+        path = self._shard(name)
+        if path.exists() and files.sha256_of(path) != name:
+            self._quarantine(name, "its bytes are not those of its name")
+        if not path.exists():
+            files.publish(path, data)
+        record = {
+            "schema": shards.SCHEMA,
+            "key": self.key,
+            "sha256": name,
+            "rows": len(ids),
+            "bytes": len(data),
+            "shape": list(features.shape[1:]),
+            "dtype": features.dtype.name,
+            **provenance,
+        }
+        if records.load(self._record(name)) is None:
+            files.publish(self._record(name), records.dump(record))
+        return name
+
+    def read(self, ids: Sequence[str]) -> np.ndarray:
+        """The rows of `ids`, in that order: a fresh ndarray of shape (len(ids), ...), as stored.
+
+        Raises NotAvailable, naming the first, where a row is absent.
+        """
+        present = self._locate()
+        absent = [i for i in ids if i not in present]
+        if absent or not ids:
+            raise NotAvailable(
+                f"{len(absent)} of {len(ids)} rows are not in the cache {self.cache.root}"
+                + (f", the first is image {absent[0][:12]}" if absent else ""),
+                "pipeline run extract",
+            )
+        names = [present[i][0] for i in ids]
+        positions = np.array([present[i][1] for i in ids])
+        first = self._layouts[names[0]]
+        out = np.empty((len(ids), *first.shape[1:]), first.dtype)
+        order = np.array(names)
+        for name in dict.fromkeys(names):
+            here = np.flatnonzero(order == name)
+            out[here] = shards.rows(self._layouts[name], positions[here])
+        return out
+
+    def provenance(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The records of the shards that serve `ids`, by name."""
+        present = self._locate()
+        names = sorted({present[i][0] for i in ids if i in present})
+        return [record for name in names if (record := records.load(self._record(name))) is not None]
+
+    def _locate(self) -> dict[str, tuple[str, int]]:
+        """id -> (shard, position) over all shards that count."""
+        for name in self._recorded():
+            if name not in self._layouts:
+                layout = self._open(name)
+                if layout is not None:
+                    self._layouts[name] = layout
+        present: dict[str, tuple[str, int]] = {}
+        for name in sorted(self._layouts, reverse=True):  # the smallest name is written last, and wins
+            for position, image in enumerate(self._layouts[name].ids):
+                present[image] = (name, position)
+        return present
+
+    def _recorded(self) -> list[str]:
+        return sorted(path.stem for path in self.folder.glob("shards/[0-9a-f]*.json"))
+
+    def _open(self, name: str) -> shards.ShardLayout | None:
+        """The digest is checked before libhdf5 sees a byte: damaged HDF5 can hang or crash it."""
+        record = records.load(self._record(name))
+        if record is None:
+            return None
+        try:
+            if self.cache.index.digest(self._shard(name)) != name:
+                raise shards.BadShard("its bytes are not those of its name")
+            layout = shards.inspect(self._shard(name), self.key)
+        except FileNotFoundError:
+            log.warning("shard %s of %s is gone; its rows are computed again", name[:12], self.key[:12])
+            return None
+        except shards.BadShard as error:
+            self._quarantine(name, str(error))
+            return None
+        if list(layout.shape[1:]) != record.get("shape") or layout.dtype.name != record.get("dtype"):
+            self._quarantine(name, "its record tells of another shape")
+            return None
+        return layout
+
+    def _quarantine(self, name: str, reason: str) -> None:
+        log.warning(
+            "shard %s of %s is damaged (%s); moved to quarantine, its rows are computed again",
+            name[:12], self.key[:12], reason,
+        )  # fmt: skip
+        for path in (self._record(name), self._shard(name)):
+            if path.exists():
+                files.move_aside(path, self.cache.root / "quarantine")
+
+    def _shard(self, name: str) -> Path:
+        return self.folder / "shards" / f"{name}.h5"
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "shards" / f"{name}.json"

@@ -1,0 +1,1 @@
+"""The work: images to manifests, a base to feature rows, feature rows to heads and figures."""

@@ -1,0 +1,124 @@
+"""Owns turning a base into `Embed`: a frozen function on uint8 batches. Not which rows to compute. A TensorFlow room."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its banners are not our log
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from cache.errors import Unusable
+from stages import bases, keras_base
+from stages.bases import Preprocess
+from stages.extract_key import Recipe, Tap
+
+CPU_BATCH = 8
+GPU_BATCH = 64
+
+
+class TensorFlowEmbed:
+    """uint8 (n, h, w, 3) with 1 <= n <= batch -> {tap name: float32 (n, ...)}.
+
+    The graph is frozen and runs at one fixed batch shape, the rest padded: a row's value never depends on its
+    neighbours, bitwise. Several threads may call it at once; two calls of small batches in flight are faster on a
+    CPU than one large one.
+    """
+
+    def __init__(self, recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int | None = None) -> None:
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # f32 is a promise; TF32 moves rows by 1e-3
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self.batch = batch or (GPU_BATCH if on_gpu else CPU_BATCH)
+        self.names = sorted(taps)
+        height, width = recipe.pixels.height, recipe.pixels.width
+        model = _model(recipe, weights)
+        outputs = [_tap(model, taps[name]) for name in self.names]
+        several = keras.Model(model.inputs, outputs)
+
+        def forward(pixels: tf.Tensor) -> list[tf.Tensor]:
+            maps = several(_preprocess(pixels, recipe.preprocess), training=False)
+            maps = maps if isinstance(maps, list) else [maps]
+            return [_pool(m, taps[name]) for name, m in zip(self.names, maps, strict=True)]
+
+        signature = [tf.TensorSpec((self.batch, height, width, 3), tf.uint8)]
+        traced = tf.function(forward, input_signature=signature, autograph=False).get_concrete_function()
+        self._frozen: Callable[[tf.Tensor], Any] = convert_variables_to_constants_v2(traced)
+        self.provenance = {
+            "engine": "tensorflow",
+            "device": _device(),
+            "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        }
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        n = len(pixels)
+        if n < self.batch:
+            pixels = np.concatenate([pixels, np.zeros((self.batch - n, *pixels.shape[1:]), np.uint8)])
+        outputs = self._frozen(tf.constant(pixels))
+        return {name: output.numpy()[:n] for name, output in zip(self.names, outputs, strict=True)}
+
+
+def _model(recipe: Recipe, weights: Path) -> keras.Model:
+    """The base at the recipe's numerics: `tensorflow-bf16` is Keras's mixed_bfloat16 policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if recipe.numerics == "tensorflow-bf16" else "float32")
+    try:
+        return keras_base.build(bases.get(recipe.base), weights, recipe.pixels.height, recipe.pixels.width)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _tap(model: keras.Model, tap: Tap) -> keras.KerasTensor:
+    if tap.layer == "output":
+        return model.output
+    names = [layer.name for layer in model.layers]
+    if tap.layer not in names:
+        raise Unusable(
+            f"extract.taps: {model.name} has no layer {tap.layer!r}", f"its last layers are {', '.join(names[-8:])}"
+        )
+    output = model.get_layer(tap.layer).output
+    if tap.pooling != "none" and len(output.shape) != 4:
+        raise Unusable(
+            f"extract.taps: layer {tap.layer!r} gives shape {tuple(output.shape)}, which has no places to pool over",
+            "use pooling: none",
+        )
+    return output
+
+
+def _preprocess(pixels: tf.Tensor, numbers: Preprocess) -> tf.Tensor:
+    """(x * scale - mean) / std in float32; what is neutral is left out of the graph."""
+    x = tf.cast(pixels, tf.float32)
+    if numbers.order == "bgr":
+        x = x[..., ::-1]
+    if numbers.scale != 1.0:
+        x *= numbers.scale
+    if any(numbers.mean):
+        x -= tf.constant(numbers.mean, tf.float32)
+    if numbers.std != (1.0, 1.0, 1.0):
+        x /= tf.constant(numbers.std, tf.float32)
+    return x
+
+
+def _pool(maps: tf.Tensor, tap: Tap) -> tf.Tensor:
+    maps = tf.cast(maps, tf.float32)
+    if tap.pooling == "avg":
+        return tf.reduce_mean(maps, axis=(1, 2))
+    return tf.reduce_max(maps, axis=(1, 2)) if tap.pooling == "max" else maps
+
+
+def _device() -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()

@@ -1,0 +1,72 @@
+"""Owns what decides a row's value, and so its extract key. Whatever is not in here is in no extract key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cache import keys
+from stages.bases import Base, Preprocess
+from stages.images import PixelSpec
+
+SCHEMA = 1
+VERSION = 1
+"""Of the extraction arithmetic as a whole. Raise it, with a line in CHANGELOG.md, when rows come out different."""
+
+Pooling = Literal["avg", "max", "none"]
+Numerics = Literal["f32", "tensorflow-bf16"]
+StoredDtype = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A place in the base to take features from: `output` (what include_top=False returns) or any layer's name."""
+
+    layer: str = "output"
+    pooling: Pooling = "avg"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a row's value, but for the tap.
+
+    numerics: f32 is a promise that every engine keeps to 1e-4 of the features' scale; any other names its engine.
+    dtype: as stored.
+    """
+
+    base: str
+    base_version: int
+    output_layer: str
+    weights_sha256: str
+    preprocess: Preprocess
+    pixels: PixelSpec
+    numerics: Numerics = "f32"
+    dtype: StoredDtype = "float32"
+
+    @classmethod
+    def of(
+        cls, base: Base, weights_sha256: str, pixels: PixelSpec, numerics: Numerics, dtype: StoredDtype
+    ) -> Recipe:
+        return cls(
+            base.name, base.version, base.output, weights_sha256, base.preprocess, pixels, numerics, dtype
+        )  # fmt: skip
+
+    def components(self, tap: Tap) -> dict[str, Any]:
+        """The readable parts of the key; `output` and the name of the layer it stands for are the same tap."""
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "base": {"name": self.base, "version": self.base_version, "weights": self.weights_sha256},
+            "preprocess": self.preprocess.components(),
+            "pixels": self.pixels.components(),
+            "tap": {
+                "layer": "output" if tap.layer == self.output_layer else tap.layer,
+                "pooling": tap.pooling,
+            },
+            "numerics": self.numerics,
+            "dtype": self.dtype,
+        }
+
+    def key(self, tap: Tap) -> str:
+        """SHA-256 in hex of the components."""
+        return keys.digest("extract", self.components(tap))

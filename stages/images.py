@@ -1,0 +1,187 @@
+"""Owns bytes to pixels: decode, orient, fit to size. Not reading files, nor what a network does to pixels.
+
+The rules, all of which are in the extract key (as its version, where there is no setting):
+
+- Formats: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF (where Pillow has it), told by content, not by name. First frame only.
+- EXIF orientation is applied. At most 50 Mpx, read from the header before anything is decoded.
+- 16-bit grayscale is scaled to 8 bits, not clipped. 32-bit integer and float pixels have no range, and are rejected.
+- Alpha is composited over white; palette, CMYK and other colour spaces become RGB; grayscale is repeated.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+MAX_PIXELS = 50_000_000
+
+Fit = Literal["squash", "crop", "pad"]
+Resize = Literal["bilinear", "keras"]
+Decode = Literal["scaled", "full"]
+
+
+class ImageRejected(Exception):
+    """The bytes cannot be decoded in the documented way; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """How an image becomes pixels.
+
+    fit: squash to size | crop the shorter side, centred | pad with black to the longer side. resize: bilinear
+    (Pillow, antialiased) | keras (half-pixel bilinear without antialias, as the Keras loaders do). decode: scaled
+    (JPEG DCT scaling down to no less than twice the target) | full.
+    """
+
+    height: int
+    width: int
+    fit: Fit = "squash"
+    resize: Resize = "bilinear"
+    decode: Decode = "scaled"
+
+    def components(self) -> dict[str, Any]:
+        """What the extract key holds of this."""
+        return {
+            "size": [self.height, self.width],
+            "fit": self.fit,
+            "resize": self.resize,
+            "antialias": self.resize == "bilinear",
+            "decode": self.decode,
+            "colour": "rgb",
+            "exif": "applied",
+        }
+
+
+def decode(data: bytes, spec: PixelSpec) -> np.ndarray:
+    """Pixels of one image file: ndarray of shape (height, width, 3), uint8, RGB.
+
+    Raises ImageRejected, with the reason, for anything else.
+    """
+    if not data:
+        raise ImageRejected("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd but readable files; we decide by rules of our own
+            return _decode(data, spec)
+    except ImageRejected:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ImageRejected("not an image of a known format") from error
+    except Exception as error:  # noqa: BLE001 (damaged files make Pillow raise almost any type)
+        raise ImageRejected(f"cannot be decoded: {_sentence(error)}") from error
+
+
+def _decode(data: bytes, spec: PixelSpec) -> np.ndarray:
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageRejected(f"more than {MAX_PIXELS // 1_000_000} Mpx") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageRejected(f"{width}x{height} is more than {MAX_PIXELS // 1_000_000} Mpx")
+    if spec.decode == "scaled" and image.format in ("JPEG", "MPO"):
+        image.draft(None, _draft_size(image, spec))
+    image.load()
+    pixels = _eight_bits(_orient(image))
+    fitted = np.asarray(_fit(pixels, spec))
+    return np.repeat(fitted[:, :, None], 3, axis=2) if fitted.ndim == 2 else fitted
+
+
+def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:
+    """The least size the JPEG decoder may deliver: twice what the fitted image needs, before orientation."""
+    width, height = image.size
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    target_w, target_h = (spec.height, spec.width) if turned else (spec.width, spec.height)
+    if spec.fit == "squash":
+        return 2 * target_w, 2 * target_h
+    ratios = target_w / width, target_h / height
+    scale = max(ratios) if spec.fit == "crop" else min(ratios)
+    return max(1, round(2 * width * scale)), max(1, round(2 * height * scale))
+
+
+def _orient(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 (a damaged EXIF block is no reason to refuse sound pixels)
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """An image of mode L or RGB."""
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ImageRejected(f"{'32-bit integer' if image.mode == 'I' else 'float'} pixels have no known range")
+    if image.mode in ("1", "L"):
+        return image if image.mode == "L" and "transparency" not in image.info else _flatten(image, "L")
+    if image.has_transparency_data:
+        return _flatten(image, "RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
+    """Composite over white."""
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert(mode)
+
+
+def _fit(image: Image.Image, spec: PixelSpec) -> Image.Image:
+    width, height = image.size
+    if spec.fit == "squash":
+        return _resize(image, spec.width, spec.height, (0.0, 0.0, width, height), spec)
+    if spec.fit == "crop":
+        scale = max(spec.width / width, spec.height / height)
+        half_w, half_h = spec.width / scale / 2, spec.height / scale / 2
+        x, y = width / 2, height / 2
+        box = (max(0.0, x - half_w), max(0.0, y - half_h), min(width, x + half_w), min(height, y + half_h))
+        return _resize(image, spec.width, spec.height, box, spec)
+    scale = min(spec.width / width, spec.height / height)
+    inner_w = min(spec.width, max(1, round(width * scale)))
+    inner_h = min(spec.height, max(1, round(height * scale)))
+    inner = _resize(image, inner_w, inner_h, (0.0, 0.0, width, height), spec)
+    canvas = Image.new(image.mode, (spec.width, spec.height))
+    canvas.paste(inner, ((spec.width - inner_w) // 2, (spec.height - inner_h) // 2))
+    return canvas
+
+
+def _resize(
+    image: Image.Image, width: int, height: int, box: tuple[float, float, float, float], spec: PixelSpec
+) -> Image.Image:
+    if spec.resize == "bilinear":
+        return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return Image.fromarray(_half_pixel(np.asarray(image), width, height, box))
+
+
+def _half_pixel(pixels: np.ndarray, width: int, height: int, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Bilinear at half-pixel centres without antialias, rounded to uint8: what `tf.image.resize` computes in float."""
+
+    def taps(n: int, low: float, high: float, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        at = low + (np.arange(n, dtype=np.float32) + 0.5) * np.float32((high - low) / n) - 0.5
+        floor = np.floor(at)
+        first = np.clip(floor, 0, limit - 1).astype(int)
+        second = np.clip(floor + 1, 0, limit - 1).astype(int)
+        return first, second, (at - floor).astype(np.float32)
+
+    top, bottom, down = taps(height, box[1], box[3], pixels.shape[0])
+    left, right, along = taps(width, box[0], box[2], pixels.shape[1])
+    extra = (None,) * (pixels.ndim - 2)
+    along, down = along[(None, slice(None), *extra)], down[(slice(None), None, *extra)]
+    rows = pixels.astype(np.float32)
+    upper = rows[top][:, left] * (1 - along) + rows[top][:, right] * along
+    lower = rows[bottom][:, left] * (1 - along) + rows[bottom][:, right] * along
+    return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

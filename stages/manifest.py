@@ -1,0 +1,100 @@
+"""Owns the ordered table of images (id, path, label, split, group), its saved form and its digest. Not how it is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from cache import keys
+from cache.errors import Unusable
+
+SPLITS = ("train", "val", "test")
+
+
+class Row(NamedTuple):
+    """One image file. `id` is the SHA-256 of its bytes; `path` is relative to the data root, with slashes."""
+
+    id: str
+    path: str
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Rows in the order of their source. Saved as JSON lines, named by the SHA-256 of those bytes."""
+
+    rows: tuple[Row, ...]
+
+    def to_bytes(self) -> bytes:
+        lines = ({k: v for k, v in row._asdict().items() if v is not None} for row in self.rows)
+        return "".join(json.dumps(line) + "\n" for line in lines).encode("ascii")
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Unique ids, in order of first appearance."""
+        return tuple(dict.fromkeys(row.id for row in self.rows))
+
+    @cached_property
+    def samples(self) -> tuple[Row, ...]:
+        """What a head sees: the set of labelled (id, label, split, group), paths left out, sorted by id."""
+        unique = {row._replace(path="") for row in self.rows if row.label is not None}
+        return tuple(sorted(unique, key=lambda row: tuple(part or "" for part in row)))
+
+    @cached_property
+    def samples_digest(self) -> str:
+        """Names `samples`: the same under renaming, moving and reordering."""
+        fields = [[row.id, row.label, row.split, row.group] for row in self.samples]
+        return keys.digest("samples", {"rows": fields})
+
+    def without(self, ids: Iterable[str]) -> Manifest:
+        gone = set(ids)
+        return Manifest(tuple(row for row in self.rows if row.id not in gone)) if gone else self
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images per class and split: {label: {split: n}}."""
+        table: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in self.samples:
+            table[row.label or ""][row.split or ""] += 1
+        return {label: {split: table[label][split] for split in SPLITS} for label in sorted(table)}
+
+    def check_labels(self) -> None:
+        """Raises Unusable where the same bytes stand under two labels (a copy where a move was meant)."""
+        labels: dict[str, set[str]] = defaultdict(set)
+        for row in self.rows:
+            if row.label is not None:
+                labels[row.id].add(row.label)
+        clashes = {image for image, found in labels.items() if len(found) > 1}
+        if clashes:
+            raise Unusable(
+                f"{len(clashes)} images stand under two labels with the same bytes: {_pairs(self.rows, clashes)}",
+                "remove the wrong copy of each, or correct its label in the table",
+            )
+
+    def leaks(self) -> str:
+        """The byte-identical images that stand in two splits, as text; empty where there are none."""
+        splits: dict[str, set[str | None]] = defaultdict(set)
+        for row in self.rows:
+            splits[row.id].add(row.split)
+        leaked = {image for image, found in splits.items() if len(found) > 1}
+        return f"{len(leaked)} images: {_pairs(self.rows, leaked)}" if leaked else ""
+
+
+def _pairs(rows: Iterable[Row], ids: set[str], most: int = 5) -> str:
+    """`a.png = b.png; ...` for the first few of `ids`."""
+    paths: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if row.id in ids:
+            paths[row.id].append(row.path)
+    shown = [" = ".join(found) for found in list(paths.values())[:most]]
+    return "; ".join(shown) + (f"; and {len(paths) - most} more" if len(paths) > most else "")

