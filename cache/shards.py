@@ -56,7 +56,9 @@ def build(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
     """
     features = np.ascontiguousarray(features)
     if len(ids) != len(features) or len(ids) == 0:
-        raise ValueError(f"shard of {key[:12]}: {len(ids)} ids for {len(features)} rows; expected as many, at least one")
+        raise ValueError(
+            f"shard of {key[:12]}: {len(ids)} ids for {len(features)} rows; expected as many, at least one"
+        )
     if len(set(ids)) != len(ids):
         raise ValueError(f"shard of {key[:12]}: an id stands twice")
     if features.dtype.name not in _DTYPES:
@@ -100,7 +102,7 @@ def rows(layout: ShardLayout, positions: np.ndarray) -> np.ndarray:
         return np.asarray(mapped[positions])
     with h5py.File(layout.path, "r", locking=False) as file:
         stored: np.ndarray = file["features"][:]
-    return stored[positions]
+    return np.asarray(stored[positions])
 
 
 def _layout(path: Path, key: str, file: Any) -> ShardLayout:

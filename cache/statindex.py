@@ -1,7 +1,7 @@
-"""Owns the per-host memory of which bytes a file held: (path, stat) -> SHA-256. Disposable: losing it costs rehashing.
+"""Owns the per-host memory of which bytes a file held: (path, stat) -> SHA-256.
 
-It is never in the cache, which may be shared or read-only. An entry is kept only if the file's ctime was at least
-2 s older than the hashing: within one tick of a coarse clock a file can change without its stat changing.
+Disposable: losing it costs rehashing, nothing else. It is never in the cache, which may be shared or read-only.
+An entry is kept only if the file's ctime was at least 2 s older than the hashing: within one tick of a coarse clock a file can change without its stat changing.
 """
 
 from __future__ import annotations
@@ -110,13 +110,13 @@ class StatIndex:
             log.debug("stat index not written: %s", error)
 
     def _load(self, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
-        """Entries for `paths`: one range query over their common folder."""
+        """Entries for `paths`: one range query, since they mostly share a folder."""
         known: dict[str, tuple[Stat, str]] = {}
         if self._db is not None and paths:
-            low = os.fsencode(os.path.commonprefix(list(paths)))
-            query = "SELECT * FROM files WHERE path >= ? AND path < ?"
+            between = (os.fsencode(min(paths)), os.fsencode(max(paths)))
+            query = "SELECT * FROM files WHERE path BETWEEN ? AND ?"
             try:
-                for row in self._db.execute(query, (low, low + b"\xff\xff")):
+                for row in self._db.execute(query, between):
                     known[os.fsdecode(row[0])] = (row[1:6], row[6])
             except sqlite3.Error as error:
                 log.debug("stat index not read: %s", error)

@@ -1,14 +1,11 @@
-"""Owns turning a base into `Embed`: a frozen function on uint8 batches. Not which rows to compute. A TensorFlow room."""
+"""Owns turning a base into `Embed`: a frozen function on uint8 batches. Not which rows. A TensorFlow room."""
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its banners are not our log
 
 import keras
 import numpy as np

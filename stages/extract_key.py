@@ -44,9 +44,7 @@ class Recipe:
     dtype: StoredDtype = "float32"
 
     @classmethod
-    def of(
-        cls, base: Base, weights_sha256: str, pixels: PixelSpec, numerics: Numerics, dtype: StoredDtype
-    ) -> Recipe:
+    def of(cls, base: Base, weights_sha256: str, pixels: PixelSpec, numerics: Numerics, dtype: StoredDtype) -> Recipe:
         return cls(
             base.name, base.version, base.output, weights_sha256, base.preprocess, pixels, numerics, dtype
         )  # fmt: skip

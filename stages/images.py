@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 50_000_000
 
 Fit = Literal["squash", "crop", "pad"]
@@ -73,7 +73,7 @@ def decode(data: bytes, spec: PixelSpec) -> np.ndarray:
         raise
     except Image.UnidentifiedImageError as error:
         raise ImageRejected("not an image of a known format") from error
-    except Exception as error:  # noqa: BLE001 (damaged files make Pillow raise almost any type)
+    except Exception as error:
         raise ImageRejected(f"cannot be decoded: {_sentence(error)}") from error
 
 
@@ -179,7 +179,7 @@ def _half_pixel(pixels: np.ndarray, width: int, height: int, box: tuple[float, f
     rows = pixels.astype(np.float32)
     upper = rows[top][:, left] * (1 - along) + rows[top][:, right] * along
     lower = rows[bottom][:, left] * (1 - along) + rows[bottom][:, right] * along
-    return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+    return np.asarray(np.rint(upper * (1 - down) + lower * down), dtype=np.uint8)
 
 
 def _sentence(error: Exception) -> str:

@@ -57,7 +57,7 @@ def _load(model: keras.Model, base: Base, weights: Path) -> None:
         raise Unusable(f"weights {weights}: cannot be read", f"check: ls -l {weights}")
     try:
         model.load_weights(weights)
-    except Exception as error:  # noqa: BLE001 (h5py and Keras raise many types for a file that doesn't fit)
+    except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise Unusable(
             f"weights {weights} do not fit {base.name} without its classifier: {reason}",

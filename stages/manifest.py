@@ -1,4 +1,4 @@
-"""Owns the ordered table of images (id, path, label, split, group), its saved form and its digest. Not how it is found."""
+"""Owns the ordered table of images (id, path, label, split, group), its file and its digest. Not finding it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from cache.statindex import StatIndex
 from stages.manifest import Row
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .tif .tiff .bmp .gif .avif".split()
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"]
 )  # fmt: skip
 _SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -159,9 +159,7 @@ def _inside(rows: list[Row], root: Path, found: Found) -> list[Row]:
     return inside
 
 
-def _hash(
-    rows: list[Row], root: Path, index: StatIndex, found: Found, on_hashed: Callable[[int], object]
-) -> None:
+def _hash(rows: list[Row], root: Path, index: StatIndex, found: Found, on_hashed: Callable[[int], object]) -> None:
     """Fill in the ids; a file that cannot be read is a reject."""
     full = [os.path.join(root, row.path) for row in rows]
     digests = index.digests(full, on_hashed)
@@ -210,7 +208,9 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
         if kind == ".parquet":
             return _read_parquet(path)
     except FileNotFoundError as error:
-        raise Unusable(f"data.table: {path} is not there", "name the table with data.table, or set it to null") from error
+        raise Unusable(
+            f"data.table: {path} is not there", "name the table with data.table, or set it to null"
+        ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise Unusable(f"data.table: {path} cannot be read: {error}") from error
     raise Unusable(f"data.table: {path} is of no known kind; expected .csv, .jsonl or .parquet")

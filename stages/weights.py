@@ -112,7 +112,7 @@ def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
     try:
         log.info("fetching the ImageNet weights of %s to %s", base.name, path)
         keras_base.fetch_imagenet(base)
-    except Exception as error:  # noqa: BLE001 (Keras raises a bare Exception for any network trouble)
+    except Exception as error:
         raise NotAvailable(
             f"the ImageNet weights of {base.name} are missing and cannot be fetched ({' '.join(str(error).split())}); "
             f"looked for {path}",

@@ -1,0 +1,253 @@
+"""Owns pipeline.yaml: its fields, defaults and checks, and which are in a key. Not what stages do with them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cache.errors import Unusable
+from stages.extract_key import Numerics, Pooling, StoredDtype
+from stages.images import Decode, Fit, Resize
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Columns(_Strict):
+    path: str = "path"
+    label: str = "label"
+    split: str = "split"
+    group: str = "group"
+
+
+class Split(_Strict):
+    method: Literal["hash"] = "hash"
+    val: Share = 0.15
+    test: Share = 0.15
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Split:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
+        return self
+
+
+class Data(_Strict):
+    root: str = "images"
+    table: str | None = None
+    columns: Columns = Columns()
+    group_from: str | None = None
+    classes: list[str] | None = None
+    split: Split = Split()
+    on_bad: Literal["fail", "skip"] = "fail"
+    on_leak: Literal["fail", "warn"] = "fail"
+
+
+class BaseChoice(_Strict):
+    name: str = "efficientnet_lite0"
+    weights: str = "imagenet"
+
+
+class TapConfig(_Strict):
+    layer: str = "output"
+    pooling: Pooling = "avg"
+
+
+class Extract(_Strict):
+    size: Annotated[int, Field(ge=16, le=4096)] = 224
+    fit: Fit = "squash"
+    resize: Resize = "bilinear"
+    decode: Decode = "scaled"
+    taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
+    numerics: Numerics = "f32"
+    engine: Literal["auto", "tensorflow"] = "auto"
+    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    shard_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    dtype: StoredDtype = "float32"
+
+
+class Logistic(_Strict):
+    kind: Literal["logistic"] = "logistic"
+    tap: str = "pooled"
+    seed: int = 0
+
+
+class Cluster(_Strict):
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    scheduler: str | None = None
+
+
+class CacheConfig(_Strict):
+    dir: str | None = None
+
+
+class RunConfig(_Strict):
+    """The whole of pipeline.yaml, every field with its default."""
+
+    data: Data = Data()
+    base: BaseChoice = BaseChoice()
+    extract: Extract = Extract()
+    heads: dict[str, Logistic] = {"logistic": Logistic()}
+    cluster: Cluster = Cluster()
+    cache: CacheConfig = CacheConfig()
+
+    @field_validator("heads")
+    @classmethod
+    def _names_are_folders(cls, heads: dict[str, Logistic]) -> dict[str, Logistic]:
+        for name in heads:
+            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+                raise ValueError(f"the name {name!r} cannot be a folder's; use letters, digits, - and _")
+        return heads
+
+    @model_validator(mode="after")
+    def _taps_exist(self) -> RunConfig:
+        for name, head in self.heads.items():
+            if head.tap not in self.extract.taps:
+                known = ", ".join(self.extract.taps)
+                raise ValueError(f"heads.{name}.tap: no tap {head.tap!r} in extract.taps; there are {known}")
+        return self
+
+
+KEYED: Mapping[str, Literal["extract", "head", "samples", "none"]] = {
+    "data.root": "none",
+    "data.table": "none",
+    "data.columns.path": "none",
+    "data.columns.label": "none",
+    "data.columns.split": "none",
+    "data.columns.group": "none",
+    "data.group_from": "samples",
+    "data.classes": "head",
+    "data.split.method": "samples",
+    "data.split.val": "samples",
+    "data.split.test": "samples",
+    "data.split.seed": "samples",
+    "data.on_bad": "none",
+    "data.on_leak": "none",
+    "base.name": "extract",
+    "base.weights": "extract",
+    "extract.size": "extract",
+    "extract.fit": "extract",
+    "extract.resize": "extract",
+    "extract.decode": "extract",
+    "extract.taps.*.layer": "extract",
+    "extract.taps.*.pooling": "extract",
+    "extract.numerics": "extract",
+    "extract.engine": "none",
+    "extract.batch": "none",
+    "extract.shard_rows": "none",
+    "extract.dtype": "extract",
+    "heads.*.kind": "head",
+    "heads.*.tap": "head",
+    "heads.*.seed": "head",
+    "cluster.workers": "none",
+    "cluster.scheduler": "none",
+    "cache.dir": "none",
+}
+"""Every field, and the first key it enters: of feature rows, of a head, or of a head by way of its labelled rows."""
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read pipeline.yaml, put `a.b=value` overrides on top, and check it all.
+
+    Raises Unusable, naming file, field, what was found and the nearest known field.
+    """
+    try:
+        tree = yaml.load(path.read_text("utf-8"), Loader=_Loader) or {}
+    except FileNotFoundError as error:
+        raise Unusable(f"{path} is not there", "pipeline init --images PATH writes one") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Unusable(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(tree, dict):
+        raise Unusable(f"{path} holds a {type(tree).__name__}; expected fields such as data: and base:")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(path, error) from error
+
+
+def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Dotted names of all fields; `*` stands for a name that the user chooses."""
+    names = []
+    for name, info in model.model_fields.items():
+        annotation = info.annotation
+        inner = (
+            getattr(annotation, "__args__", (None,))[-1] if getattr(annotation, "__origin__", None) is dict else None
+        )
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += fields(inner, f"{prefix}{name}.*.")
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            names += fields(annotation, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and strict: a key that stands twice is an error, not a silent last word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return dict(super().construct_mapping(node, deep))
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise Unusable(f"--set {text!r}: expected FIELD=VALUE", "for example --set extract.size=160")
+    *parents, last = path.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        tree[parent] = tree = dict(child) if isinstance(child, dict) else {}
+    try:
+        tree[last] = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise Unusable(f"--set {text!r}: the value is not valid YAML") from error
+
+
+def _explain(path: Path, error: ValidationError) -> Unusable:
+    """The first problem, as one sentence."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['auto']", "constrained-int"))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        parent, _, name = where.rpartition(".")
+        siblings = _children(parent)
+        near = difflib.get_close_matches(name, siblings, n=1)
+        return Unusable(
+            f"{path}: unknown field {where}{more}; known here are {', '.join(siblings)}",
+            f"did you mean {f'{parent}.' if parent else ''}{near[0]}?" if near else "",
+        )
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+    return Unusable(f"{path}: {where + ': ' if where else ''}{message[:1].lower()}{message[1:]}{found}{more}")
+
+
+def _children(parent: str) -> list[str]:
+    """Names of the fields directly below `parent` ("" for the top)."""
+    here = parent.split(".") if parent else []
+    out: dict[str, None] = {}
+    for name in fields():
+        parts = name.split(".")
+        if len(parts) > len(here) and all(a in (b, "*") for a, b in zip(parts, here, strict=False)):
+            out[parts[len(here)]] = None
+    return list(out)

@@ -1,0 +1,214 @@
+"""Owns which stage needs which, and runs them: images, then rows, then heads. Not the work itself, nor printing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cache.errors import ImagesRejected, NotAvailable, Unusable
+from cache.statindex import StatIndex, default_path
+from cache.store import Cache
+from pipeline import config as configuration
+from pipeline.config import RunConfig
+from stages import bases, extract, scan, splits, weights
+from stages.cluster import ClusterSpec
+from stages.extract_key import Recipe, Tap
+from stages.extract_task import Job, Receipt
+from stages.images import PixelSpec
+from stages.manifest import Manifest
+from stages.scan import Found, Reject
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""progress(title, total or None) -> context that gives advance(n)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says on top of pipeline.yaml."""
+
+    overrides: tuple[str, ...] = ()
+    workers: int | None = None
+    scheduler: str | None = None
+    require_cached: bool = False
+    offline: bool = False
+
+
+@dataclass
+class ExtractReport:
+    """What `run extract` did. `images` counts files, `unique` their different contents."""
+
+    keys: dict[str, str]
+    images: int = 0
+    unique: int = 0
+    computed: int = 0
+    reused: int = 0
+    ignored: int = 0
+    rejected: list[Reject] = field(default_factory=list)
+    seconds: float = 0.0
+    images_per_second: float | None = None
+    engine: str | None = None
+    manifest: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected]}
+
+
+class Project:
+    """One pipeline.yaml: its settings resolved against its folder, its cache, and its images, looked at once."""
+
+    def __init__(self, path: Path, options: Options, progress: Progress) -> None:
+        self.path = path.absolute()
+        self.folder = self.path.parent
+        self.options = options
+        self.progress = progress
+        self.config: RunConfig = configuration.load(path, options.overrides)
+        self.version = version("frozenbase")
+        self.cache = Cache(self._cache_dir(), StatIndex(default_path()))
+
+    @property
+    def root(self) -> Path:
+        return self.folder / self.config.data.root
+
+    @cached_property
+    def base(self) -> bases.Base:
+        return bases.get(self.config.base.name)
+
+    @cached_property
+    def weights(self) -> weights.Weights:
+        return weights.resolve(self.base, self.config.base.weights, self.folder, self.cache, self._offline)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        settings = self.config.extract
+        pixels = PixelSpec(settings.size, settings.size, settings.fit, settings.resize, settings.decode)
+        return Recipe.of(self.base, self.weights.sha256, pixels, settings.numerics, settings.dtype)
+
+    def tap(self, name: str) -> Tap:
+        settings = self.config.extract.taps[name]
+        return Tap(settings.layer, settings.pooling)
+
+    def rows(self, tap: str, ids: Sequence[str]) -> Any:
+        """Feature rows of `ids` at the tap of that name, in order: ndarray of shape (len(ids), ...)."""
+        return self.cache.features(self.recipe.components(self.tap(tap))).read(ids)
+
+    @cached_property
+    def found(self) -> Found:
+        """The images as the folder or the table has them."""
+        data = self.config.data
+        with self.progress("hashing", None) as advance:
+            if data.table is not None:
+                table = self.folder / data.table
+                return scan.table(table, data.columns.model_dump(), self.root, self.cache.index, advance)
+            if not self.root.exists():
+                raise Unusable(f"data.root: {self.root} is not there", self._instead_of_images())
+            return scan.folders(self.root, self.cache.index, advance)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All images that can be read, each with its split."""
+        data, rows = self.config.data, self.found.rows
+        if data.group_from is not None:
+            rows = splits.group_by(rows, data.group_from)
+        return Manifest(splits.assign(rows, data.split.val, data.split.test, data.split.seed))
+
+    @property
+    def cluster(self) -> ClusterSpec:
+        settings = self.config.cluster
+        workers = self.options.workers or (1 if settings.workers == "auto" else settings.workers)
+        return ClusterSpec(workers, self.options.scheduler or settings.scheduler)
+
+    @property
+    def _offline(self) -> bool:
+        return self.options.offline or self.options.require_cached
+
+    def _cache_dir(self) -> Path:
+        """Flag, then environment, then file, then beside pipeline.yaml."""
+        setting, environment = self.config.cache.dir, os.environ.get("PIPELINE_CACHE_DIR")
+        if environment and not any(text.startswith("cache") for text in self.options.overrides):
+            return Path(environment).absolute()
+        return self.folder / (setting or ".features")
+
+    def _instead_of_images(self) -> str:
+        saved = sorted(self.cache.root.glob("manifests/*.jsonl"), key=lambda path: path.stat().st_mtime)
+        if not saved:
+            return "name the folder of the images with data.root"
+        latest = os.path.relpath(saved[-1], self.folder)
+        return f"correct data.root, or work from saved rows without images: --set data.table={latest}"
+
+
+def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
+    """Compute what is missing. Returns what was done, and the manifest of the images that have all their rows.
+
+    Raises NotAvailable where rows are missing and must not, or cannot, be computed.
+    """
+    manifest, found, recipe = project.manifest, project.found, project.recipe
+    taps = {recipe.key(tap): tap for tap in map(project.tap, project.config.extract.taps)}
+    report = ExtractReport(keys={name: recipe.key(project.tap(name)) for name in project.config.extract.taps})
+    lacking = extract.missing(project.cache, recipe, taps, manifest.ids)
+    receipt = Receipt()
+    if lacking:
+        paths = _paths(project, manifest, lacking)
+        file = weights.at_hand(project.base, project.weights, project.options.offline)
+        settings = project.config.extract
+        batch = None if settings.batch == "auto" else settings.batch
+        rows = None if settings.shard_rows == "auto" else settings.shard_rows
+        job = Job(recipe, str(file), str(project.cache.root.absolute()), batch, project.version)
+        started = time.perf_counter()
+        with project.progress("extracting", len(lacking)) as advance:
+            receipt = extract.run(project.cache, job, taps, lacking, paths, project.cluster, rows, advance)
+        report.seconds = round(time.perf_counter() - started, 3)
+        report.images_per_second = round(receipt.rows / report.seconds, 1) if receipt.rows else None
+    reasons = dict(receipt.rejected)
+    report.rejected = found.rejected + [Reject(r.path, reasons[r.id]) for r in manifest.rows if r.id in reasons]
+    report.images = len(manifest.rows) + len(found.rejected)
+    report.unique, report.ignored = len(manifest.ids), found.ignored
+    report.computed, report.engine = receipt.rows, receipt.engine
+    report.reused = report.unique - report.computed - len(reasons)
+    good = manifest.without(reasons)
+    if good.rows and (not report.rejected or project.config.data.on_bad == "skip"):
+        with suppress(OSError):  # a read-only cache serves rows; the manifest is for those who come after
+            report.manifest = project.cache.put_named("manifests", good.to_bytes(), ".jsonl")
+    return report, good
+
+
+def check_rejects(project: Project, report: ExtractReport) -> None:
+    """Raises ImagesRejected under `data.on_bad: fail` where there is a reject."""
+    if report.rejected and project.config.data.on_bad == "fail":
+        first = report.rejected[0]
+        raise ImagesRejected(
+            f"{len(report.rejected)} of {report.images} images were rejected; the first: {first.path}: {first.reason}",
+            "mend or remove them (the list is in rejects.csv), or go on without them: --set data.on_bad=skip",
+        )
+
+
+def _paths(project: Project, manifest: Manifest, lacking: Mapping[str, Any]) -> dict[str, str]:
+    """An absolute path for every id that lacks a row."""
+    if project.options.require_cached:
+        raise NotAvailable(
+            f"{len(lacking)} of {len(manifest.ids)} images have no feature row (--require-cached)",
+            "run it once without --require-cached",
+        )
+    root = str(project.root)
+    paths: dict[str, str] = {}
+    for row in manifest.rows:
+        if row.id in lacking and (row.id not in paths or not os.path.exists(paths[row.id])):
+            paths[row.id] = os.path.join(root, row.path)
+    if project.config.data.table is not None:
+        gone = [image for image, path in paths.items() if not os.path.exists(path)]
+        if gone:
+            raise NotAvailable(
+                f"{len(gone)} of {len(manifest.ids)} images have neither a feature row nor a file, the first is "
+                f"{paths[gone[0]]}",
+                "correct data.root, or bring the cache that holds their rows (other settings make other rows)",
+            )
+    return paths

@@ -1,0 +1,145 @@
+"""Owns results: which head is already there, making the others, and the record that tells how. Not the fitting."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import records
+from cache.errors import Unusable
+from pipeline.graph import Project, log
+from stages import heads
+from stages.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """One head: whether it was there already, where it lies, and its figures on val and test."""
+
+    key: str
+    hit: bool
+    path: Path
+    metrics: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "path": str(self.path)}
+
+
+def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
+    """Train the head of that name on cached rows, unless the very same one is there.
+
+    Raises Unusable where the labels or splits cannot carry a head.
+    """
+    spec = project.config.heads[name]
+    leaks = manifest.leaks()
+    if leaks and project.config.data.on_leak == "fail":
+        raise Unusable(
+            f"the same bytes stand in more than one split, which would flatter the figures: {leaks}",
+            "keep each in one split, or accept it with data.on_leak: warn",
+        )
+    if leaks:
+        log.warning("the same bytes stand in more than one split: %s", leaks)
+    classes = heads.classes_of(manifest, project.config.data.classes)
+    settings = spec.model_dump(exclude={"tap"})
+    key = heads.key(settings, classes, [project.recipe.key(project.tap(spec.tap))], manifest)
+    folder = project.folder / "models" / "head" / name / key
+    if records.load_folder(folder) is not None:
+        return HeadReport(key, True, folder, json.loads((folder / "metrics.json").read_bytes()))
+    started = time.perf_counter()
+    rows = manifest.samples
+    features = project.rows(spec.tap, [row.id for row in rows])
+    head = heads.fit_logistic(features, rows, classes, spec.seed)
+    probabilities = head.probabilities(features)
+    metrics = _metrics(rows, probabilities, classes)
+    contents = {
+        **head.to_files(),
+        "metrics.json": records.dump(metrics),
+        "predictions.npz": _predictions(rows, probabilities),
+        "manifest.jsonl": manifest.to_bytes(),
+    }
+    seconds = round(time.perf_counter() - started, 3)
+    records.publish_folder(folder, contents, _record(project, name, key, manifest, classes, seconds))
+    return HeadReport(key, False, folder, metrics)
+
+
+def _metrics(rows: Any, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    from stages import evaluate
+
+    out = {}
+    for split in ("val", "test"):
+        here = [i for i, row in enumerate(rows) if row.split == split]
+        out[split] = evaluate.metrics([rows[i].label for i in here], probabilities[here], classes)
+    return out
+
+
+def _predictions(rows: Any, probabilities: np.ndarray) -> bytes:
+    """ids and probabilities; paths are joined when they are written out, since files move."""
+    buffer = io.BytesIO()
+    np.savez(buffer, ids=np.array([row.id for row in rows]), probabilities=probabilities)
+    return buffer.getvalue()
+
+
+def _record(
+    project: Project, name: str, key: str, manifest: Manifest, classes: tuple[str, ...], seconds: float
+) -> dict[str, Any]:
+    """How the result came about."""
+    spec = project.config.heads[name]
+    store = project.cache.features(project.recipe.components(project.tap(spec.tap)))
+    behind = store.provenance(manifest.ids)
+    return {
+        "schema": 1,
+        "stage": "head",
+        "name": name,
+        "key": key,
+        "classes": classes,
+        "config": project.config.model_dump(),
+        "extract": {spec.tap: {"key": store.key, **store.components}},
+        "rows_made_by": sorted({f"{r.get('engine')} on {r.get('device')}" for r in behind}),
+        "manifest": manifest.digest,
+        "images": len(manifest.rows),
+        "seed": spec.seed,
+        "seconds": seconds,
+        "created": int(time.time()),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("frozenbase", "scikit-learn", "numpy", "h5py")},
+        },
+        "git": _git(project.folder),
+    }
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Commit of the repository that pipeline.yaml lies in, and whether it had changes; None outside of one."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_rejects(project: Project, rejected: Any) -> Path | None:
+    """List rejects in rejects.csv beside pipeline.yaml; where there are none, an old list goes."""
+    path = project.folder / "rejects.csv"
+    if not rejected:
+        path.unlink(missing_ok=True)
+        return None
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "reason"))
+        writer.writerows(rejected)
+    return path

@@ -1,0 +1,54 @@
+"""Owns progress on stderr: a bar on a terminal, a line every few seconds elsewhere. Not what is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline import graph
+
+_EVERY_S = 5.0
+
+
+def reporter(console: Console, quiet: bool) -> graph.Progress:
+    """A `graph.Progress` that writes to `console`; one that stays silent if `quiet`."""
+
+    @contextmanager
+    def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        if quiet:
+            yield lambda n: None
+        elif console.is_terminal:
+            with _bar(console) as bar:
+                task = bar.add_task(title, total=total, visible=False)
+                yield lambda n: bar.update(task, advance=n, visible=True)
+        else:
+            yield _Lines(console, title, total)
+
+    return progress
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+class _Lines:
+    """One line when some seconds have passed since the last, for logs of batch jobs."""
+
+    def __init__(self, console: Console, title: str, total: int | None) -> None:
+        self.console, self.title, self.total = console, title, total
+        self.done = 0
+        self.started = self.told = time.monotonic()
+
+    def __call__(self, n: int) -> None:
+        self.done += n
+        now = time.monotonic()
+        if now - self.told >= _EVERY_S:
+            self.told = now
+            of = f" of {self.total}" if self.total else ""
+            rate = self.done / (now - self.started)
+            self.console.print(f"{self.title}: {self.done}{of}, {rate:.0f}/s")

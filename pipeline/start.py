@@ -1,0 +1,141 @@
+"""Owns `pipeline init`: a look at a folder of images, and a commented pipeline.yaml for it. Also the demo dataset."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from cache import files
+from cache.errors import Unusable
+from cache.statindex import StatIndex, default_path
+from stages import scan
+from stages.scan import Found
+
+DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
+
+_TEMPLATE = """\
+# {about}
+# Every field is optional; what is commented out shows the default. Run: pipeline run
+
+data:
+  root: {root}        # where the images are, relative to this file; class folders, unless there is a table
+  # table: null               # labels.csv, .jsonl, .parquet or a saved manifest; its paths are relative to root
+  # columns: {{path: path, label: label, split: split, group: group}}   # names in the table
+  # group_from: null          # a regular expression on the path, e.g. '(panel\\d+)_': a group stays in one split
+  {classes}
+  split: {{method: hash, val: 0.15, test: 0.15, seed: 0}}   # a hash of each image's bytes: new images move no old one
+  # on_bad: fail              # fail: finish extraction, list rejects, exit 3, no heads | skip: go on without them
+  # on_leak: fail             # the same bytes in two splits of yours: fail | warn
+
+base: {{name: efficientnet_lite0, weights: imagenet}}   # or mobilenet_v2, resnet50, vgg16; weights: imagenet or a file
+
+extract:
+  size: 224
+  fit: squash                 # squash | crop (shorter side, centre) | pad
+  # resize: bilinear          # bilinear: Pillow, antialiased | keras: as the Keras loaders do
+  # decode: scaled            # scaled: JPEGs decoded at no less than twice the size, faster | full
+  taps:
+    pooled: {{layer: output, pooling: avg}}   # any layer of the base; avg | max | none
+  # numerics: f32             # f32 | tensorflow-bf16: about twice as fast on CPUs that have it, keyed apart
+  # dtype: float32            # as stored: float32 | float16
+  # shard_rows: auto
+
+heads:
+  logistic: {{kind: logistic, tap: pooled, seed: 0}}
+
+# cluster: {{workers: auto}}    # auto: one process; N processes; or scheduler: tcp://127.0.0.1:8786
+# cache: {{dir: .features}}     # may be deleted: costs time only
+"""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What init found and wrote."""
+
+    config: Path
+    images: Path
+    found: Found
+
+    def lines(self) -> list[str]:
+        """What a person wants to know of the images before anything runs."""
+        rows = self.found.rows
+        labels = Counter(row.label for row in rows if row.label is not None)
+        made = Counter(row.split for row in rows if row.split is not None)
+        many = f", and {len(labels) - 8} more" if len(labels) > 8 else ""
+        lines = [f"{len(rows)} images in {self.images}"]
+        if labels:
+            lines.append("classes: " + ", ".join(f"{k} {n}" for k, n in sorted(labels.items())[:8]) + many)
+        else:
+            lines.append("no class folders: features can be extracted, but a head needs labels (data.table)")
+        if made:
+            lines.append("splits, from the folders: " + ", ".join(f"{k} {n}" for k, n in made.items()))
+        if self.found.ignored:
+            lines.append(f"{self.found.ignored} other files are ignored")
+        lines += [f"cannot be used: {reject.path}: {reject.reason}" for reject in self.found.rejected[:5]]
+        return lines
+
+
+def init(folder: Path, images: Path | None) -> Started:
+    """Write `folder`/pipeline.yaml for the images in `images` (default: `folder`/images).
+
+    Raises Unusable where a pipeline.yaml is there already, or the images cannot be used.
+    """
+    target = _free(folder)
+    images = images if images is not None else folder / "images"
+    if images.is_file():
+        raise Unusable(f"{images} is a file; expected a folder of images", "name the folder with --images")
+    found = scan.folders(images, StatIndex(default_path()))
+    root = os.path.relpath(images, folder)
+    root = str(images.absolute()) if root.startswith("..") else root
+    _write(target, f"{len(found.rows)} images in {root}", root, None)
+    return Started(target, images, found)
+
+
+def init_demo(folder: Path) -> Started:
+    """Lay out the ELPV solar cells as `folder`/images/functional and defective, and write pipeline.yaml for them."""
+    target = _free(folder)
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unusable("the demo images are not installed", "pip install 'frozenbase[demo]'")
+    source = Path(spec.submodule_search_locations[0]) / "data"
+    with open(source / "labels.csv", newline="") as file:
+        for path, probability, _kind in csv.reader((" ".join(line.split()) for line in file), delimiter=" "):
+            label = "defective" if float(probability) >= 0.5 else "functional"
+            _link(source / path, folder / "images" / label / Path(path).name)
+    _write(target, DEMO_LICENCE, "images", ["functional", "defective"])
+    return Started(target, folder / "images", scan.folders(folder / "images", StatIndex(default_path())))
+
+
+def _free(folder: Path) -> Path:
+    target = folder / "pipeline.yaml"
+    if target.exists():
+        raise Unusable(f"{target} is there already", "edit it, or remove it first; then: pipeline run")
+    return target
+
+
+def _write(target: Path, about: str, root: str, classes: list[str] | None) -> None:
+    listed = (
+        f"classes: [{', '.join(classes)}]   # their order; with two, the second is the positive one"
+        if classes
+        else "# classes: null             # their order, sorted by default; with two, the second is the positive one"
+    )
+    quoted = yaml.safe_dump(root, default_style=None, width=10_000).splitlines()[0]
+    files.publish(target, _TEMPLATE.format(about=about, root=quoted, classes=listed).encode("utf-8"))
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link where the file system allows it, else a copy."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
