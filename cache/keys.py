@@ -23,13 +23,12 @@ def digest(kind: str, components: Mapping[str, Any]) -> str:
     Unkeyable
         A value is neither a mapping with string keys, a sequence, str, bool, int, finite float nor None.
     """
-    return hashlib.sha256(canonical([kind, components], kind)).hexdigest()
+    return hashlib.sha256(canonical([kind, _plain(components, kind)])).hexdigest()
 
 
-def canonical(value: Any, where: str = "value") -> bytes:
+def canonical(value: Any) -> bytes:
     """Canonical JSON: keys sorted, no spaces, ASCII, decimals as normalised strings (0.1 is 1e-1 is "0.1")."""
-    plain = _plain(value, where)
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return json.dumps(_plain(value, "value"), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -1,7 +1,8 @@
 """Owns the per-host memory of which bytes a file held: (path, stat) -> SHA-256.
 
 Disposable: losing it costs rehashing, nothing else. It is never in the cache, which may be shared or read-only.
-An entry is kept only if the file's ctime was at least 2 s older than the hashing: within one tick of a coarse clock a file can change without its stat changing.
+An entry is kept only if the file's ctime was at least 2 s older than the hashing: within one tick of a coarse clock
+a file can change without its stat changing.
 """
 
 from __future__ import annotations
@@ -140,19 +141,17 @@ def _hash(path: str) -> Seen | OSError:
 
 
 def _connect(path: Path) -> sqlite3.Connection | None:
-    for attempt in (1, 2):
+    for _ in range(2):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(path, timeout=10, check_same_thread=False)
             db.execute(_SCHEMA)
             db.execute("SELECT sha256 FROM files LIMIT 1").fetchone()
             return db
-        except sqlite3.DatabaseError as error:
-            log.debug("stat index %s: %s (attempt %d)", path, error, attempt)
-            if "locked" in str(error) or attempt == 2:
-                return None
-            path.unlink(missing_ok=True)  # disposable by design: a broken one is thrown away
-        except OSError as error:
+        except (OSError, sqlite3.OperationalError) as error:  # unwritable, or locked for long
             log.debug("stat index %s: %s", path, error)
             return None
+        except sqlite3.DatabaseError as error:
+            log.debug("stat index %s: %s; it is disposable, and made anew", path, error)
+            path.unlink(missing_ok=True)
     return None

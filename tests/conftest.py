@@ -1,0 +1,65 @@
+"""Every test has a stat index of its own, and no PIPELINE_ variable of the person who runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from stages import extract_task
+from tests import fakes
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("PIPELINE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("host-cache")))
+    extract_task._embeds.clear()
+
+
+@pytest.fixture
+def fake_embed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extraction in this process computes numpy rows, and never imports TensorFlow."""
+    monkeypatch.setattr(extract_task, "open_embed", fakes.FakeEmbed)
+
+
+@dataclass
+class Ran:
+    """Exit code and output of a `pipeline` command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def pipeline(fake_embed: None) -> Callable[..., Ran]:
+    """Run a `pipeline` command in this process, with the fake embed."""
+    from pipeline.cli import main
+
+    def run(*words: str | Path) -> Ran:
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        return Ran(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with 24 images in two classes and a pipeline.yaml; returns the path of the latter."""
+    fakes.two_classes(tmp_path / "images", 12)
+    config = tmp_path / "pipeline.yaml"
+    config.write_text("data: {split: {val: 0.3, test: 0.2}}\nextract: {size: 16}\n")
+    return config

@@ -1,0 +1,189 @@
+"""cache/store.py: a row is absent or complete, and right, whatever happened to the folder in between."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from cache.errors import NotAvailable, Unusable
+from cache.statindex import StatIndex
+from cache.store import Cache, FeatureStore
+
+COMPONENTS = {"base": "fake", "scale": 0.1}
+
+
+def name(i: int) -> str:
+    return hashlib.sha256(i.to_bytes(4, "big")).hexdigest()
+
+
+def row(i: int) -> np.ndarray:
+    return np.array([i, i + 0.5, -i], np.float32)
+
+
+def put(store: FeatureStore, numbers: list[int]) -> str:
+    return store.put([name(i) for i in numbers], np.stack([row(i) for i in numbers]), {"engine": "fake"})
+
+
+def opened(root: Path) -> FeatureStore:
+    return Cache(root, StatIndex()).features(COMPONENTS)
+
+
+def test_rows_come_in_the_order_asked(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    put(store, [3, 1])
+    put(store, [2, 0])
+    rows = opened(tmp_path).read([name(i) for i in (0, 1, 2, 3, 1)])
+    assert np.array_equal(rows, np.stack([row(i) for i in (0, 1, 2, 3, 1)]))
+
+
+def test_missing_keeps_order_and_names_each_once(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    put(store, [1])
+    assert store.missing([name(2), name(1), name(0), name(2)]) == [name(2), name(0)]
+
+
+def test_reading_an_absent_row_names_it(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    put(store, [1])
+    with pytest.raises(NotAvailable, match=f"1 of 2 rows are not in the cache .* image {name(9)[:12]}"):
+        store.read([name(1), name(9)])
+
+
+def test_the_key_s_components_lie_readable_beside_the_shards(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    put(store, [1])
+    assert dict(Cache(tmp_path, StatIndex()).specs()) == {store.key: COMPONENTS}
+
+
+def test_other_components_are_another_store(tmp_path: Path) -> None:
+    put(opened(tmp_path), [1])
+    other = Cache(tmp_path, StatIndex()).features({**COMPONENTS, "scale": 0.2})
+    assert other.missing([name(1)]) == [name(1)]
+
+
+def test_the_same_rows_again_change_no_file(tmp_path: Path) -> None:
+    put(opened(tmp_path), [1, 2])
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in tmp_path.rglob("*")}
+    put(opened(tmp_path), [1, 2])
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in tmp_path.rglob("*")} == before
+
+
+def test_a_row_in_two_shards_is_served_from_the_smaller_name(tmp_path: Path) -> None:
+    names = []
+    for value in (1.0, 2.0):
+        names.append(opened(tmp_path).put([name(0)], np.full((1, 3), value, np.float32), {}))
+    expected = 1.0 if names[0] < names[1] else 2.0
+    assert opened(tmp_path).read([name(0)])[0, 0] == expected
+
+
+def test_a_shard_without_its_record_does_not_exist(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    shard = put(store, [1])
+    (store.folder / "shards" / f"{shard}.json").unlink()
+    assert opened(tmp_path).missing([name(1)]) == [name(1)]
+    put(opened(tmp_path), [1])
+    assert opened(tmp_path).missing([name(1)]) == []
+
+
+@pytest.mark.parametrize("where", ["shard", "record"])
+def test_a_damaged_file_is_set_aside_and_only_its_rows_are_missing(
+    tmp_path: Path, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(tmp_path)
+    bad = put(store, [1, 2])
+    put(store, [3])
+    path = store.folder / "shards" / (f"{bad}.h5" if where == "shard" else f"{bad}.json")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data if where == "shard" else data[: len(data) // 2])
+    with caplog.at_level(logging.WARNING):
+        assert opened(tmp_path).missing([name(1), name(2), name(3)]) == [name(1), name(2)]
+    assert len(caplog.records) == 1
+    if where == "shard":
+        assert len(list((tmp_path / "quarantine").iterdir())) == 2
+    put(opened(tmp_path), [1, 2])
+    assert np.array_equal(opened(tmp_path).read([name(2), name(3)]), np.stack([row(2), row(3)]))
+
+
+def test_a_shard_that_is_gone_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = opened(tmp_path)
+    shard = put(store, [1])
+    (store.folder / "shards" / f"{shard}.h5").unlink()
+    assert opened(tmp_path).missing([name(1)]) == [name(1)]
+    assert "is gone; its rows are computed again" in caplog.text
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    put(opened(tmp_path), [1])
+    (tmp_path / "CACHE.json").write_text('{"format": 2}')
+    with pytest.raises(Unusable, match="cache format 2; this version reads format 1"):
+        opened(tmp_path)
+
+
+def test_looking_creates_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    assert opened(root).missing([name(1)]) == [name(1)]
+    assert not root.exists()
+
+
+class StoreAgainstDict(RuleBasedStateMachine):
+    """Puts of any order and overlap, reopening, and damage, against a dict that forgets what was damaged."""
+
+    @initialize()
+    def start(self) -> None:
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.root = Path(self.folder.name)
+        self.shards: dict[str, list[int]] = {}
+        self.store = opened(self.root)
+
+    @rule(numbers=st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True))
+    def put(self, numbers: list[int]) -> None:
+        self.shards[put(self.store, numbers)] = numbers
+
+    @rule()
+    def reopen(self) -> None:
+        self.store = opened(self.root)
+
+    @rule(data=st.data(), flip=st.integers(0, 10**9), what=st.sampled_from(["flip", "truncate", "remove", "record"]))
+    def damage(self, data: st.DataObject, flip: int, what: str) -> None:
+        if not self.shards:
+            return
+        shard = data.draw(st.sampled_from(sorted(self.shards)))
+        path = self.store.folder / "shards" / f"{shard}.{'json' if what == 'record' else 'h5'}"
+        content = bytearray(path.read_bytes())
+        if what == "flip":
+            content[flip % len(content)] ^= 1 + flip % 255
+        path.unlink()
+        if what in ("flip", "truncate"):
+            path.write_bytes(content if what == "flip" else content[: flip % len(content)])
+        del self.shards[shard]
+        self.store = opened(self.root)
+
+    @invariant()
+    def rows_are_those_of_the_dict(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        there = {i for numbers in self.shards.values() for i in numbers}
+        everything = [name(i) for i in range(31)]
+        assert self.store.missing(everything) == [name(i) for i in range(31) if i not in there]
+        if there:
+            rows = self.store.read([name(i) for i in sorted(there)])
+            assert np.array_equal(rows, np.stack([row(i) for i in sorted(there)]))
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+
+TestStoreAgainstDict: Any = StoreAgainstDict.TestCase
+TestStoreAgainstDict.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
