@@ -1,0 +1,79 @@
+"""pipeline/config.py: one sentence for each mistake, and no field without a place in the table of keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cache.errors import Unusable
+from pipeline import config
+from pipeline.config import RunConfig
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    return config.load(path, overrides)
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, "# nothing\n") == RunConfig()
+
+
+def test_every_field_is_classified() -> None:
+    """A new field must say which key it enters: add it to KEYED (test_cache_keys.py then proves it)."""
+    assert set(config.fields()) == set(config.KEYED)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("extrct: {}", "unknown field extrct; known here are data, base,", "did you mean extract?"),
+        ("extract: {sise: 3}", r"unknown field extract\.sise; known here are size, fit", r"did you mean extract\.size?"),
+        ("extract: {taps: {p: {lyer: x}}}", r"unknown field extract\.taps\.p\.lyer", "taps.p.layer"),
+        ("heads: {a: {C: 1}}", r"unknown field heads\.a\.C; known here are kind, tap, seed", ""),
+        ("extract: {size: big}", r"extract\.size: input should be a valid integer.*, got 'big'", ""),
+        ("extract: {size: 0}", r"extract\.size: input should be greater than or equal to 16, got 0", ""),
+        ("extract: {fit: fill}", r"extract\.fit: input should be 'squash', 'crop' or 'pad', got 'fill'", ""),
+        ("extract: {taps: {}}", r"extract\.taps: dictionary should have at least 1 item", ""),
+        ("data: {split: {val: 0.5, test: 0.5}}", r"data\.split: val 0\.5 and test 0\.5 leave nothing to train on", ""),
+        ("heads: {a: {tap: x}}", r"heads\.a\.tap: no tap 'x' in extract\.taps; there are pooled", ""),
+        ("heads: {../up: {}}", r"heads: the name '\.\./up' cannot be a folder's", ""),
+        ("a: 1\na: 2\n", "not valid YAML: the key 'a' stands twice", ""),
+        ("data: [", "not valid YAML", ""),
+        ("- data", "holds a list; expected fields", ""),
+        ("data: !!python/object/apply:os.system [ls]", "not valid YAML", ""),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    with pytest.raises(Unusable, match=rf"pipeline\.yaml.*{message}") as caught:
+        load(tmp_path, text)
+    assert hint.replace("\\", "") in caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="is not there") as caught:
+        config.load(tmp_path / "pipeline.yaml")
+    assert caught.value.hint == "pipeline init --images PATH writes one"
+
+
+def test_overrides(tmp_path: Path) -> None:
+    changed = load(tmp_path, "extract: {size: 160}", "extract.size=96", "data.split.seed=3", "data.group_from=(a)_")
+    assert (changed.extract.size, changed.data.split.seed, changed.data.group_from) == (96, 3, "(a)_")
+
+
+def test_an_override_reaches_a_named_head(tmp_path: Path) -> None:
+    changed = load(tmp_path, "heads: {a: {seed: 1}, b: {seed: 2}}", "heads.a.seed=5")
+    assert (changed.heads["a"].seed, changed.heads["b"].seed) == (5, 2)
+
+
+@pytest.mark.parametrize("override", ["extract.size", "=3", "extract.size=["])
+def test_a_bad_override_is_named(tmp_path: Path, override: str) -> None:
+    with pytest.raises(Unusable, match="--set "):
+        load(tmp_path, "", override)
+
+
+def test_yaml_numbers_written_like_text(tmp_path: Path) -> None:
+    assert load(tmp_path, "data: {split: {val: 1e-1}}").data.split.val == 0.1

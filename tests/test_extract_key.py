@@ -1,0 +1,57 @@
+"""stages/extract_key.py: three frozen keys, and what moves them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from stages import bases
+from stages.extract_key import Recipe, Tap
+from stages.images import PixelSpec
+
+DEFAULT = Recipe.of(bases.get("efficientnet_lite0"), "12" * 32, PixelSpec(224, 224), "f32", "float32")
+MAPS = Recipe.of(bases.get("vgg16"), "34" * 32, PixelSpec(150, 150, "crop", "keras", "full"), "f32", "float16")
+BF16 = Recipe.of(bases.get("resnet50"), "56" * 32, PixelSpec(224, 224, "pad"), "tensorflow-bf16", "float32")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tap", "digest"),
+    [(DEFAULT, Tap(), "2b41903a17a222a4882f1b48a15a44e8c9f8030f1677e9fe90d57b520578ecee"), (MAPS, Tap("block4_pool", "none"), "855789d3a8a809c1fd2717a7c195e825ce6df082726d014d7db4420dde5a33c5"), (BF16, Tap("output", "max"), "2c4256976695beb9f627a0aabe2837585d85170af176292868ed248a5c8f06e0")],
+)
+def test_literal_keys(recipe: Recipe, tap: Tap, digest: str) -> None:
+    """If one changes, everybody's rows are computed anew: raise VERSION on purpose, with a line in CHANGELOG.md."""
+    assert recipe.key(tap) == digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": "vgg16"},
+        {"base_version": 2},
+        {"weights_sha256": "00" * 32},
+        {"preprocess": bases.Preprocess(scale=0.5)},
+        {"preprocess": bases.Preprocess(order="bgr")},
+        {"pixels": PixelSpec(224, 225)},
+        {"pixels": PixelSpec(224, 224, fit="pad")},
+        {"pixels": PixelSpec(224, 224, resize="keras")},
+        {"pixels": PixelSpec(224, 224, decode="full")},
+        {"numerics": "tensorflow-bf16"},
+        {"dtype": "float16"},
+    ],
+)
+def test_every_part_moves_the_key(change: dict[str, Any]) -> None:
+    assert replace(DEFAULT, **change).key(Tap()) != DEFAULT.key(Tap())
+
+
+def test_layer_and_pooling_move_the_key() -> None:
+    keys = {DEFAULT.key(tap) for tap in (Tap(), Tap("output", "max"), Tap("output", "none"), Tap("block15_add"))}
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize("name", bases.BASES)
+def test_output_and_its_layer_are_one_tap(name: str) -> None:
+    base = bases.get(name)
+    recipe = Recipe.of(base, "12" * 32, PixelSpec(224, 224), "f32", "float32")
+    assert recipe.key(Tap("output")) == recipe.key(Tap(base.output))
