@@ -15,7 +15,7 @@ import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
-from cache.errors import PipelineError
+from cache.errors import PipelineError, Unusable
 from pipeline import graph, models, start
 from pipeline.graph import ExtractReport, Options, Project
 from pipeline.models import HeadReport
@@ -113,7 +113,7 @@ def _run(project: Project, stage: str | None, names: tuple[str, ...], result: di
     """The stages asked for, in order; `result` is filled as they end, so that a failure still shows what was done."""
     for name in names:
         if name not in project.config.heads:
-            raise click.UsageError(f"no head {name!r} in {project.path.name}; it has {', '.join(project.config.heads)}")
+            raise Unusable(f"no head {name!r} in {project.path.name}; it has {', '.join(project.config.heads)}")
     report, manifest = graph.run_extract(project)
     result["extract"] = report
     models.write_rejects(project, report.rejected)

@@ -89,8 +89,9 @@ def init(folder: Path, images: Path | None) -> Started:
     """
     target = _free(folder)
     images = images if images is not None else folder / "images"
-    if images.is_file():
-        raise Unusable(f"{images} is a file; expected a folder of images", "name the folder with --images")
+    if not images.is_dir():
+        what = "is a file; expected a folder of images" if images.exists() else "is not there"
+        raise Unusable(f"{images} {what}", "name the folder of the images with --images")
     found = scan.folders(images, StatIndex(default_path()))
     root = os.path.relpath(images, folder)
     root = str(images.absolute()) if root.startswith("..") else root

@@ -101,7 +101,7 @@ def classes_of(manifest: Manifest, order: Sequence[str] | None) -> tuple[str, ..
     for split in ("train", "val"):
         if not any(by_split[split] for by_split in counts.values()):
             raise Unusable(
-                f"no labelled image is in {split} ({_split_sizes(counts)}); a head needs train to fit and val to choose",
+                f"no labelled image is in {split} ({_split_sizes(counts)}); a head is fitted on train, chosen on val",
                 "enlarge data.split.val, or add images",
             )
     for label, by_split in counts.items():

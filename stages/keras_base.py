@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def _load(model: keras.Model, base: Base, weights: Path) -> None:
     if not os.access(weights, os.R_OK):
         raise Unusable(f"weights {weights}: cannot be read", f"check: ls -l {weights}")
     try:
-        model.load_weights(weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that a file leaves untouched
+            model.load_weights(weights)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise Unusable(

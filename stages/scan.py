@@ -105,7 +105,7 @@ def table(
 
 def _walk(root: Path, below: str, found: Found) -> Iterable[str]:
     """Relative paths of the images under `root`/`below`; hidden files and other kinds are counted."""
-    folder = os.path.join(root, below)
+    folder = os.path.join(root, below) if below else str(root)
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError as error:

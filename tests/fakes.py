@@ -18,11 +18,11 @@ from stages.extract_key import Tap
 class FakeEmbed:
     """Mean and maximum of each channel, and a salt of layer and weights; maps are the pixels, eight times smaller."""
 
-    batch = 4
     provenance: dict[str, Any] = {"engine": "fake", "device": "none", "versions": {}}  # noqa: RUF012
 
     def __init__(self, job: Any, taps: Mapping[str, Tap]) -> None:
         self.taps = taps
+        self.batch = job.batch or 4
         self.delay = float(os.environ.get("FAKE_DELAY", "0"))
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:

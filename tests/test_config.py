@@ -22,7 +22,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
 
 
 def test_every_field_is_classified() -> None:
-    """A new field must say which key it enters: add it to KEYED (test_cache_keys.py then proves it)."""
+    """A new field must say which key it enters: add it to KEYED (test_graph.py then proves it)."""
     assert set(config.fields()) == set(config.KEYED)
 
 
@@ -30,7 +30,11 @@ def test_every_field_is_classified() -> None:
     ("text", "message", "hint"),
     [
         ("extrct: {}", "unknown field extrct; known here are data, base,", "did you mean extract?"),
-        ("extract: {sise: 3}", r"unknown field extract\.sise; known here are size, fit", r"did you mean extract\.size?"),
+        (
+            "extract: {sise: 3}",
+            r"unknown field extract\.sise; known here are size, fit",
+            r"did you mean extract\.size?",
+        ),
         ("extract: {taps: {p: {lyer: x}}}", r"unknown field extract\.taps\.p\.lyer", "taps.p.layer"),
         ("heads: {a: {C: 1}}", r"unknown field heads\.a\.C; known here are kind, tap, seed", ""),
         ("extract: {size: big}", r"extract\.size: input should be a valid integer.*, got 'big'", ""),

@@ -18,7 +18,11 @@ BF16 = Recipe.of(bases.get("resnet50"), "56" * 32, PixelSpec(224, 224, "pad"), "
 
 @pytest.mark.parametrize(
     ("recipe", "tap", "digest"),
-    [(DEFAULT, Tap(), "2b41903a17a222a4882f1b48a15a44e8c9f8030f1677e9fe90d57b520578ecee"), (MAPS, Tap("block4_pool", "none"), "855789d3a8a809c1fd2717a7c195e825ce6df082726d014d7db4420dde5a33c5"), (BF16, Tap("output", "max"), "2c4256976695beb9f627a0aabe2837585d85170af176292868ed248a5c8f06e0")],
+    [
+        (DEFAULT, Tap(), "2b41903a17a222a4882f1b48a15a44e8c9f8030f1677e9fe90d57b520578ecee"),
+        (MAPS, Tap("block4_pool", "none"), "855789d3a8a809c1fd2717a7c195e825ce6df082726d014d7db4420dde5a33c5"),
+        (BF16, Tap("output", "max"), "2c4256976695beb9f627a0aabe2837585d85170af176292868ed248a5c8f06e0"),
+    ],
 )
 def test_literal_keys(recipe: Recipe, tap: Tap, digest: str) -> None:
     """If one changes, everybody's rows are computed anew: raise VERSION on purpose, with a line in CHANGELOG.md."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -113,8 +114,16 @@ def test_the_first_frame_of_an_animation() -> None:
 def test_exif_orientation_is_applied(orientation: int) -> None:
     upright = np.zeros((16, 24), np.uint8)
     upright[:8, :12], upright[8:, 12:] = 80, 240
-    undo = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: np.transpose,
-            6: lambda a: np.rot90(a, 1), 7: lambda a: np.rot90(np.transpose(a), 2), 8: lambda a: np.rot90(a, -1)}  # fmt: skip
+    undo = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: np.transpose,
+        6: np.rot90,
+        7: lambda a: np.rot90(np.transpose(a), 2),
+        8: lambda a: np.rot90(a, -1),
+    }
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))  # type: ignore[operator]
@@ -135,7 +144,9 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0" * 99)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0" * 99)) + chunk(b"IEND", b"")
+    )
 
 
 JPEG = encoded(photograph(), "JPEG")
@@ -170,10 +181,8 @@ def test_any_truncation_or_flipped_byte_is_a_row_or_a_reject_never_another_error
         for _ in range(60):
             broken = bytearray(data[: rng.integers(1, len(data))] if rng.random() < 0.3 else data)
             broken[rng.integers(len(broken))] ^= int(rng.integers(1, 256))
-            try:
+            with contextlib.suppress(ImageRejected):
                 assert decode(bytes(broken), FULL).shape == (32, 32, 3)
-            except ImageRejected as error:
-                assert str(error)
 
 
 def test_squash_and_crop_and_pad() -> None:

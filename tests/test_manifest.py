@@ -25,7 +25,9 @@ def test_a_literal_digest() -> None:
 
 def test_samples_ignore_path_and_order_and_count_copies_once() -> None:
     one = Manifest((Row(A, "1.png", "x", "train"), Row(B, "2.png", "y", "val")))
-    other = Manifest((Row(B, "moved/2.png", "y", "val"), Row(A, "1.png", "x", "train"), Row(A, "copy.png", "x", "train")))
+    other = Manifest(
+        (Row(B, "moved/2.png", "y", "val"), Row(A, "1.png", "x", "train"), Row(A, "copy.png", "x", "train"))
+    )
     assert one.samples == other.samples
     assert one.samples_digest == other.samples_digest
     assert one.digest != other.digest

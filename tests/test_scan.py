@@ -35,7 +35,11 @@ def labels(root: Path) -> dict[str, tuple[str | None, str | None]]:
 
 def test_class_folders(tmp_path: Path) -> None:
     lay(tmp_path, "cat/1.png", "dog/deep/2.JPG", "dog/3.webp")
-    assert labels(tmp_path) == {"cat/1.png": ("cat", None), "dog/3.webp": ("dog", None), "dog/deep/2.JPG": ("dog", None)}
+    assert labels(tmp_path) == {
+        "cat/1.png": ("cat", None),
+        "dog/3.webp": ("dog", None),
+        "dog/deep/2.JPG": ("dog", None),
+    }
 
 
 def test_the_id_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
@@ -191,7 +195,11 @@ def test_a_file_that_the_table_names_and_is_not_there_is_a_reject(tmp_path: Path
         ("t.csv", "file,label\n1.png,x\n", "no column 'path'; it has 'file', 'label'"),
         ("t.csv", "path,label\n,x\n", "row 1 has no path"),
         ("t.csv", "path,split\n1.png,holdout\n", "row 1 has split 'holdout'; expected train, val or test"),
-        ("t.csv", f"id,path\n{'a' * 64},1.png\nx,2.png\n", "1 of 2 rows have no id of 64 hex digits, the first is row 2"),
+        (
+            "t.csv",
+            f"id,path\n{'a' * 64},1.png\nx,2.png\n",
+            "1 of 2 rows have no id of 64 hex digits, the first is row 2",
+        ),
         ("t.csv", "path\n../../etc/passwd.png\n", "leaves data.root"),
         ("t.jsonl", '{"path": "1.png", "label": ["a", "b"]}\n', "one label per image is expected"),
         ("t.jsonl", "{torn\n", "cannot be read"),

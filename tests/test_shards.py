@@ -87,7 +87,13 @@ def golden(name: str) -> np.ndarray:
     return numbers.reshape(6, 64) if name == "vectors" else np.where(numbers % 8 == 0, numbers, 0).reshape(6, 4, 4, 4)
 
 
-@pytest.mark.parametrize(("name", "digest"), [("vectors", "d0504b60b476a0d911d1d89df3e5f93636d80422dcf071704f41068af7855047"), ("maps", "a3724fc3c1cb9df94af4ff9d2c2a2ff056c6e7d44945a25ccdfd6f022663cb1f")])
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("vectors", "d0504b60b476a0d911d1d89df3e5f93636d80422dcf071704f41068af7855047"),
+        ("maps", "a3724fc3c1cb9df94af4ff9d2c2a2ff056c6e7d44945a25ccdfd6f022663cb1f"),
+    ],
+)
 def test_the_golden_shards_of_schema_1_are_still_read(name: str, digest: str) -> None:
     """Written by the first version; every later one must read them."""
     path = GOLDEN / f"shard-1-{name}.h5"

@@ -48,7 +48,9 @@ def test_copies_never_straddle() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([None, "a", "b", "c"])), max_size=20), st.integers(0, 9))
-def test_groups_never_straddle_and_merge_where_they_share_an_image(pairs: list[tuple[int, str | None]], seed: int) -> None:
+def test_groups_never_straddle_and_merge_where_they_share_an_image(
+    pairs: list[tuple[int, str | None]], seed: int
+) -> None:
     names = rows(10)
     assigned = splits.assign([names[i]._replace(group=group) for i, group in pairs], 0.3, 0.3, seed)
     for field in ("id", "group"):
@@ -72,7 +74,9 @@ def test_without_val_it_is_taken_out_of_train_and_test_is_left_alone() -> None:
 
 
 def test_group_from_the_path() -> None:
-    found = splits.group_by([Row("a", "panel7_3.png"), Row("b", "loose.png"), Row("c", "panel7_4.png", group="own")], r"(panel\d+)_")
+    found = splits.group_by(
+        [Row("a", "panel7_3.png"), Row("b", "loose.png"), Row("c", "panel7_4.png", group="own")], r"(panel\d+)_"
+    )
     assert [row.group for row in found] == ["panel7", None, "own"]
 
 

