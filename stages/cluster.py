@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,55 +29,66 @@ class ClusterSpec:
 
 
 @contextmanager
-def connect(spec: ClusterSpec, shared: Path, version: str) -> Iterator[Client]:
+def connect(spec: ClusterSpec, version: str, cache: Path, needed: Sequence[str]) -> Iterator[Client]:
     """A Dask client. `distributed` is imported here, so only where a row is missing.
 
-    What is started here listens on 127.0.0.1, if at all, and has no dashboard. Workers of a running cluster must
-    have the same version of this package, and see the folder `shared` (the cache) under the same path.
+    What is started here listens on 127.0.0.1 only. The workers of a running cluster must have `version` of this
+    package, and see the folder `cache` and the files `needed` under the same paths; else Unusable is raised.
     """
-    import dask
-    import distributed
-
     for name in ("distributed", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with dask.config.set({"distributed.comm.timeouts.connect": _CONNECT_TIMEOUT_S}):
+    with _running(spec.scheduler) if spec.scheduler else _local(spec.workers) as client:
         if spec.scheduler:
-            try:
-                client = distributed.Client(spec.scheduler, timeout=_CONNECT_TIMEOUT_S)
-            except (OSError, ValueError, TimeoutError) as error:
-                raise Unusable(
-                    f"no Dask scheduler answers at {spec.scheduler} ({error})",
-                    "start one with: dask scheduler --host 127.0.0.1, and workers with: dask worker ADDRESS",
-                ) from error
-            with client:
-                _check_workers(client, spec.scheduler, shared, version)
-                yield client
-            return
-        cores = os.cpu_count() or 1
-        threads = max(1, cores // spec.workers)
-        where = {"host": "127.0.0.1", "env": {"TF_NUM_INTRAOP_THREADS": str(threads)}} if spec.workers > 1 else {}
-        with (
-            distributed.LocalCluster(
-                n_workers=spec.workers,
-                threads_per_worker=threads,
-                processes=spec.workers > 1,
-                dashboard_address=None,
-                memory_limit=0,  # tasks hold one shard each; nothing to spill
-                silence_logs=logging.CRITICAL,
-                **where,
-            ) as local,
-            distributed.Client(local) as client,
-        ):
-            yield client
+            _check_workers(client, spec.scheduler, version, cache, needed)
+        yield client
 
 
-def _check_workers(client: Client, address: str, shared: Path, version: str) -> None:
-    """Raises Unusable where there is no worker, or one that has other code or doesn't see the cache."""
-    token = shared / f".seen-{uuid.uuid4().hex[:12]}.tmp"
+@contextmanager
+def _running(address: str) -> Iterator[Client]:
+    import distributed
+
+    try:
+        client = distributed.Client(address, timeout=_CONNECT_TIMEOUT_S)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise Unusable(
+            f"no Dask scheduler answers at {address} ({error})",
+            "start one with: dask scheduler --host 127.0.0.1, and workers with: dask worker ADDRESS",
+        ) from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _local(workers: int) -> Iterator[Client]:
+    """One worker: a thread per core in this process. More: processes, which share the cores between them."""
+    import distributed
+    from dask.system import CPU_COUNT
+
+    here = workers == 1
+    threads = max(1, CPU_COUNT // workers)
+    with (
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            processes=not here,
+            dashboard_address="127.0.0.1:0",  # the default, and None too, listen to the world
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,  # a task holds one shard; there is nothing to spill
+            silence_logs=logging.CRITICAL,
+            **({} if here else {"host": "127.0.0.1", "env": {"TF_NUM_INTRAOP_THREADS": str(threads)}}),
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def _check_workers(client: Client, address: str, version: str, cache: Path, needed: Sequence[str]) -> None:
+    """Raises Unusable where there is no worker, or one that has other code or doesn't see a file."""
+    token = cache / f".seen-{uuid.uuid4().hex[:12]}.tmp"
     token.parent.mkdir(parents=True, exist_ok=True)
     token.touch()
     try:
-        found = client.run(_report, str(token), on_error="return")
+        found = client.run(_report, [str(token), *needed], on_error="return")
     finally:
         token.unlink(missing_ok=True)
     if not found:
@@ -86,18 +96,22 @@ def _check_workers(client: Client, address: str, shared: Path, version: str) -> 
     for worker, answer in found.items():
         if isinstance(answer, Exception):
             raise Unusable(f"worker {worker} cannot run this package ({answer})", f"install frozenbase {version} there")
-        if answer != (version, True):
+        theirs, unseen = answer
+        if theirs != version:
+            raise Unusable(f"worker {worker} has frozenbase {theirs}; expected {version}", "install the same version")
+        if unseen:
+            path = cache if unseen[0] == str(token) else unseen[0]
             raise Unusable(
-                f"worker {worker} has frozenbase {answer[0]} and {'sees' if answer[1] else 'does not see'} the cache "
-                f"{shared}; expected {version} and a shared folder",
-                "install the same version there, and put the cache and the images where all workers see them",
+                f"worker {worker} does not see {path}",
+                "put the cache, the images and the weights where all workers see them under the same path",
             )
 
 
-def _report(token: str) -> tuple[str, bool]:
+def _report(paths: list[str]) -> tuple[str, list[str]]:
+    """On a worker: its version of this package, and which of the paths it does not see."""
     from importlib.metadata import version
 
-    return version("frozenbase"), Path(token).exists()
+    return version("frozenbase"), [path for path in paths if not Path(path).exists()]
 
 
 def worker_died(error: Exception) -> PipelineError:

@@ -51,7 +51,8 @@ def run(
     Raises PipelineError where a row cannot be stored or workers die again and again.
     """
     total = Receipt()
-    with connect(cluster, Path(job.cache_root), job.version) as client:
+    needed = [job.weights, *list(paths.values())[:1]]
+    with connect(cluster, job.version, Path(job.cache_root), needed) as client:
         import distributed
 
         topic = f"frozenbase-{os.urandom(6).hex()}"

@@ -1,0 +1,123 @@
+"""The main job on real images with real weights, in processes of its own, against Keras."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.statindex import StatIndex
+from cache.store import Cache
+from stages import images
+from tests.test_cli import run
+from tests.test_graph import opened
+
+N = 60
+
+
+@pytest.fixture(scope="module")
+def solar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first solar cells of each class, as `pipeline init --demo` lays them out."""
+    folder = tmp_path_factory.mktemp("solar")
+    run("init", folder, "--demo", FAKE="")
+    for label in ("functional", "defective"):
+        for path in sorted((folder / "images" / label).iterdir())[N // 2 :]:
+            path.unlink()
+    return folder / "pipeline.yaml"
+
+
+@pytest.fixture(scope="module")
+def reference(solar: Path) -> dict[str, np.ndarray]:
+    """id -> row, by Keras `predict` on the same pixels, 32 at a time."""
+    from stages import keras_base
+
+    project = opened(solar)
+    rows = project.manifest.rows
+    pixels = np.stack([images.decode((project.root / r.path).read_bytes(), project.recipe.pixels) for r in rows])
+    assert project.weights.path is not None
+    model = keras_base.build(project.base, project.weights.path, 224, 224)
+    maps = model.predict((pixels.astype(np.float32) - 127) / 128, batch_size=32, verbose=0)
+    return dict(zip([row.id for row in rows], maps.mean(axis=(1, 2)), strict=True))
+
+
+@pytest.fixture
+def emptied(solar: Path) -> Iterator[Path]:
+    yield solar
+    shutil.rmtree(solar.parent / ".features", ignore_errors=True)
+
+
+def rows_of(config: Path, ids: list[str]) -> np.ndarray:
+    project = opened(config)
+    store = Cache(config.parent / ".features", StatIndex()).features(project.recipe.components(project.tap("pooled")))
+    return store.read(ids)
+
+
+@pytest.mark.parametrize(("workers", "shard_rows"), [("1", "7"), ("2", "16")])
+def test_rows_equal_keras_predict(emptied: Path, reference: dict[str, Any], workers: str, shard_rows: str) -> None:
+    words = ("--workers", workers, "--set", f"extract.shard_rows={shard_rows}")
+    out, _ = run("run", "extract", "-c", emptied, "--json", *words, FAKE="")
+    assert json.loads(out)["extract"]["computed"] == N
+    expected = np.stack(list(reference.values()))
+    found = rows_of(emptied, list(reference))
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_a_row_is_bitwise_the_same_alone_and_in_an_incremental_run(emptied: Path, tmp_path: Path) -> None:
+    config, folder = tmp_path / "pipeline.yaml", tmp_path / "images" / "x"
+    config.write_text("")
+    folder.mkdir(parents=True)
+    sources = sorted((emptied.parent / "images" / "defective").iterdir())[:13]
+    for i, source in enumerate(sources):
+        shutil.copy(source, folder)
+        if i in (0, 2):  # one alone, two more, then the other ten
+            run("run", "extract", "-c", config, FAKE="")
+    run("run", "extract", "-c", config, FAKE="")
+    ids = list(opened(config).manifest.ids)
+    incremental = rows_of(config, ids)
+    shutil.rmtree(tmp_path / ".features")
+    run("run", "extract", "-c", config, FAKE="")
+    assert np.array_equal(rows_of(config, ids), incremental)
+
+
+def test_the_demo_job_learns_something_and_its_second_run_is_all_hits(emptied: Path) -> None:
+    words = ("run", "-c", emptied, "--json", "--set", "data.split.val=0.3", "--set", "data.split.test=0.3")
+    first, err = run(*words, FAKE="")
+    assert "TensorFlow" not in err
+    metrics = json.loads(first)["heads"]["logistic"]["metrics"]
+    assert metrics["val"]["n"] + metrics["test"]["n"] > N // 3
+    assert metrics["val"]["auroc"] > 0.6
+    second = json.loads(run(*words, FAKE="")[0])
+    assert (second["extract"]["computed"], second["extract"]["reused"]) == (0, N)
+    assert second["heads"]["logistic"]["hit"]
+    assert second["heads"]["logistic"]["metrics"] == metrics
+
+
+def test_the_record_says_how_it_came_about(emptied: Path) -> None:
+    words = ("run", "-c", emptied, "--json", "--set", "data.split.val=0.3", "--set", "data.split.test=0.3")
+    head = json.loads(run(*words, FAKE="")[0])["heads"]["logistic"]
+    record = json.loads((Path(head["path"]) / "record.json").read_text())
+    assert record["key"] == head["key"]
+    assert record["config"]["base"]["name"] == "efficientnet_lite0"
+    assert record["rows_made_by"][0].startswith("tensorflow on ")
+    assert record["versions"]["scikit-learn"]
+    assert set(record["files"]) == {"head.json", "head.npz", "manifest.jsonl", "metrics.json", "predictions.npz"}
+    with np.load(Path(head["path"]) / "predictions.npz", allow_pickle=False) as predictions:
+        assert predictions["probabilities"].shape == (N, 2)
+        assert np.allclose(predictions["probabilities"].sum(axis=1), 1)
+
+
+def test_vgg16_without_network_or_file_is_exit_4(emptied: Path, tmp_path: Path) -> None:
+    """Keras's own download is tried, and fails: there is no network here, or nothing that answers."""
+    assert importlib.util.find_spec("keras") is not None
+    words = ("run", "extract", "-c", emptied, "--json", "--set", "base.name=vgg16", "--offline")
+    out, _ = run(*words, FAKE="", expect=4, KERAS_HOME=str(tmp_path))
+    error = json.loads(out)["error"]
+    assert "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" in error["message"]
+    assert str(tmp_path) in error["message"]
+    assert "run once with a network, or copy" in error["hint"]
