@@ -136,7 +136,8 @@ def _show(command: str, result: dict[str, Any], error: PipelineError | None, as_
         _show_extract(result["extract"])
     if result.get("heads"):
         _show_heads(result["heads"])
-        _out.print(f"\nnext: change a head in {config} and run again: only the head is trained")
+        _out.print(f"\nnext: change {config} and run again: only what the change touches is computed, for example")
+        _out.print(f"  pipeline run -c {config} --set extract.taps.pooled.pooling=max")
     if error:
         _show_error(error)
 

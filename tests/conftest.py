@@ -15,6 +15,14 @@ from click.testing import CliRunner
 from stages import extract_task
 from tests import fakes
 
+LAST = ("test_cli", "test_cluster", "test_keras_base", "test_engines", "test_end_to_end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: those that start processes or TensorFlow come last."""
+    order = {f"tests.{name}": number for number, name in enumerate(LAST, start=1)}
+    items.sort(key=lambda item: order.get(item.module.__name__, 0))  # type: ignore[attr-defined]
+
 
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,28 @@ def test_kill_9_in_the_middle_then_again_with_no_flag(slow: tuple[Path, list[Any
     assert features_of(config) == after
 
 
+@pytest.mark.slow
+def test_kill_9_thirty_times(slow: tuple[Path, list[Any]]) -> None:
+    """At random moments, start-up included: no run needs a flag, nothing is lost, and the rows end the same."""
+    config, words = slow
+    rng = np.random.default_rng(0)
+    kept = 0
+    for _ in range(30):
+        process = start(*words, FAKE_DELAY="0.01")
+        time.sleep(float(rng.uniform(0.2, 1.5)))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        found = len(features_of(config))
+        assert found >= kept
+        kept = found
+    run(*words)
+    after = features_of(config)
+    shutil.rmtree(config.parent / ".features")
+    run(*words)
+    assert features_of(config) == after
+    assert len(after) == 200
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_says_what_is_kept_and_how_to_go_on(
     slow: tuple[Path, list[Any]], number: signal.Signals, code: int

@@ -69,7 +69,11 @@ def embed(name: str, files: Any, taps: dict[str, Tap], batch: int | None = None,
     return TensorFlowEmbed(recipe(name, numerics), taps, files(name), batch)
 
 
-@pytest.mark.parametrize("name", bases.BASES)
+SLOW = {"resnet50"}
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in bases.BASES]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_rows_equal_keras_predict(name: str, files: Any) -> None:
     from stages import keras_base
 
@@ -83,7 +87,7 @@ def test_rows_equal_keras_predict(name: str, files: Any) -> None:
         assert np.abs(found[tap] - expected).max() <= 1e-5 * np.abs(expected).max(), tap
 
 
-@pytest.mark.parametrize("name", bases.BASES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_row_never_depends_on_its_neighbours(name: str, files: Any) -> None:
     """Bitwise: alone, in a full batch, in any order, beside anything."""
     function, pixels = embed(name, files, {"t": Tap("output", "none")}), pictures(8)

@@ -1,0 +1,36 @@
+# Two commands: `make demo` runs the main job on real images, `make test` the tests. Both install what they need to .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all check bench clean
+
+demo: $(VENV)/.demo
+	@test -f demo/pipeline.yaml || $(BIN)/pipeline init demo --demo
+	$(BIN)/pipeline run -c demo/pipeline.yaml
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.extract
+	$(BIN)/python -m benchmarks.rerun
+
+clean:
+	rm -rf $(VENV) demo bench-out
+
+# One stamp for each extra: .venv/.demo, .venv/.test, .venv/.dev
+$(VENV)/.%: setup.cfg pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing frozenbase[$*] to $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@

@@ -1,0 +1,36 @@
+"""Extraction from nothing, end to end, beside the usual Keras loop: python -m benchmarks.extract [--rounds N]."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.contest import demo, pipeline, race, report
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=5)
+    rounds = arguments.parse_args().rounds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = demo(folder)
+        images = sum(1 for _ in (folder / "images").rglob("*.png"))
+
+        def ours(*more: str) -> list[str]:
+            shutil.rmtree(folder / ".features", ignore_errors=True)
+            return pipeline("run", "extract", "-c", config, *more)
+
+        contenders = {
+            "usual Keras loop": lambda: [sys.executable, "-m", "benchmarks.keras_loop", str(folder / "images"), name],
+            "pipeline run extract": ours,
+            "pipeline run extract --workers 2": lambda: ours("--workers", "2"),
+        }
+        report(f"EfficientNet-Lite0 at 224, {images} PNGs of 300x300", race(contenders, rounds), images)
+
+
+if __name__ == "__main__":
+    main()
