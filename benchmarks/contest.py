@@ -16,12 +16,13 @@ Command = Callable[[], list[str]]
 """Prepares a run (unmeasured) and returns the command to time."""
 
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {**os.environ, "XDG_CACHE_HOME": tempfile.mkdtemp(prefix="bench-host-cache-")}
+HOST_CACHE = Path(tempfile.gettempdir()) / f"frozenbase-bench-{os.getpid()}"
+ENVIRONMENT = {**os.environ, "XDG_CACHE_HOME": str(HOST_CACHE)}
 
 
 def demo(folder: Path) -> Path:
     """The demo dataset as a project in `folder`; returns its pipeline.yaml."""
-    subprocess.run([BIN / "pipeline", "init", folder, "--demo"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([BIN / "pipeline", "init", folder, "--demo"], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     return folder / "pipeline.yaml"
 
 

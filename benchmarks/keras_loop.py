@@ -15,14 +15,14 @@ from stages import bases, keras_base, weights
 
 def main(images: Path, output: Path) -> None:
     base = bases.get("efficientnet_lite0")
-    file = weights.resolve(base, "imagenet", Path(), Cache(output / "unused", StatIndex()), offline=True).path
+    file = weights.resolve(base, "imagenet", Path("imagenet"), Cache(output / "unused", StatIndex()), offline=True).path
     trunk = keras_base.build(base, file, 224, 224)
     inputs = keras.Input((224, 224, 3))
     maps = trunk((inputs - 127.0) / 128.0)
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
     dataset = keras.utils.image_dataset_from_directory(images, image_size=(224, 224), batch_size=32, shuffle=False)
     features = model.predict(dataset, verbose=0)
-    labels = np.concatenate([y for _, y in dataset])
+    labels = [Path(path).parent.name for path in dataset.file_paths]  # not a second pass over the dataset
     np.savez(output / "features.npz", features=features, labels=labels)
 
 

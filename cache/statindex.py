@@ -7,10 +7,12 @@ a file can change without its stat changing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,7 @@ from cache import files
 log = logging.getLogger(__name__)
 
 MIN_AGE_S = 2.0
+_AT_ONCE = 256
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
@@ -54,8 +57,7 @@ class StatIndex:
 
     def __init__(self, path: Path | None = None, min_age_s: float = MIN_AGE_S) -> None:
         self.min_age_s = min_age_s
-        self._fresh: dict[str, tuple[Stat, str]] = {}
-        self._db = _connect(path) if path else None
+        self._db = _connect(path)
 
     def digest(self, path: Path) -> str:
         """SHA-256 of one file. Raises OSError where it cannot be read."""
@@ -73,37 +75,33 @@ class StatIndex:
         to_hash = []
         for path in paths:
             try:
-                stat = stat_of(os.stat(path))
+                status = os.stat(path)
             except OSError as error:
                 found[path] = error
                 continue
             entry = known.get(path)
-            if entry is not None and entry[0] == stat:
+            if not stat.S_ISREG(status.st_mode):
+                found[path] = OSError("it is not a regular file")
+            elif entry is not None and entry[0] == stat_of(status):
                 found[path] = entry[1]
             else:
                 to_hash.append(path)
-        seen: list[Seen] = []
         with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as threads:
-            for path, result in zip(to_hash, threads.map(_hash, to_hash), strict=True):
-                if isinstance(result, OSError):
-                    found[path] = result
-                else:
-                    found[path] = result[3]
-                    seen.append(result)
-                on_hashed(1)
-        self.remember(seen)
+            for start in range(0, len(to_hash), _AT_ONCE):
+                part = to_hash[start : start + _AT_ONCE]
+                results = dict(zip(part, threads.map(_hash, part), strict=True))
+                self.remember(result for result in results.values() if not isinstance(result, OSError))
+                found |= {path: r if isinstance(r, OSError) else r[3] for path, r in results.items()}
+                on_hashed(len(part))
         return found
 
     def remember(self, seen: Iterable[Seen]) -> None:
         """Keep what was read, unless the file was too young when it was hashed."""
-        kept = {}
-        for path, stat, when, sha256 in seen:
-            if when - stat[4] / 1e9 >= self.min_age_s:
-                kept[path] = (stat, sha256)
-        self._fresh.update(kept)
-        if self._db is None or not kept:
-            return
-        values = [(os.fsencode(path), *stat, sha256) for path, (stat, sha256) in kept.items()]
+        values = [
+            (os.fsencode(path), *status, sha256)
+            for path, status, when, sha256 in seen
+            if when - status[4] / 1e9 >= self.min_age_s
+        ]
         try:
             with self._db:
                 self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", values)
@@ -112,17 +110,15 @@ class StatIndex:
 
     def _load(self, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
         """Entries for `paths`: one range query, since they mostly share a folder."""
-        known: dict[str, tuple[Stat, str]] = {}
-        if self._db is not None and paths:
-            between = (os.fsencode(min(paths)), os.fsencode(max(paths)))
-            query = "SELECT * FROM files WHERE path BETWEEN ? AND ?"
-            try:
-                for row in self._db.execute(query, between):
-                    known[os.fsdecode(row[0])] = (row[1:6], row[6])
-            except sqlite3.Error as error:
-                log.debug("stat index not read: %s", error)
-        known.update(self._fresh)
-        return known
+        if not paths:
+            return {}
+        between = (os.fsencode(min(paths)), os.fsencode(max(paths)))
+        query = "SELECT * FROM files WHERE path BETWEEN ? AND ?"
+        try:
+            return {os.fsdecode(row[0]): (row[1:6], row[6]) for row in self._db.execute(query, between)}
+        except sqlite3.Error as error:
+            log.debug("stat index not read: %s", error)
+            return {}
 
 
 def _hash(path: str) -> Seen | OSError:
@@ -130,28 +126,34 @@ def _hash(path: str) -> Seen | OSError:
     try:
         for _ in range(3):
             with open(path, "rb", buffering=0) as file:
-                before = stat_of(os.fstat(file.fileno()))
-                when = time.time()
+                before, when = stat_of(os.fstat(file.fileno())), time.time()
                 sha256 = files.sha256_of_open(file)
                 if stat_of(os.fstat(file.fileno())) == before:
                     return (path, before, when, sha256)
-        return OSError(f"changes while it is read: {path}")
+        return OSError(f"it changes while it is read: {path}")
     except OSError as error:
         return error
 
 
-def _connect(path: Path) -> sqlite3.Connection | None:
+def _connect(path: Path | None) -> sqlite3.Connection:
     for _ in range(2):
+        if path is None:
+            break
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(path, timeout=10, check_same_thread=False)
-            db.execute(_SCHEMA)
-            db.execute("SELECT sha256 FROM files LIMIT 1").fetchone()
-            return db
+            return _opened(path)
         except (OSError, sqlite3.OperationalError) as error:  # unwritable, or locked for long
             log.debug("stat index %s: %s", path, error)
-            return None
+            break
         except sqlite3.DatabaseError as error:
             log.debug("stat index %s: %s; it is disposable, and made anew", path, error)
-            path.unlink(missing_ok=True)
-    return None
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return _opened(":memory:")
+
+
+def _opened(path: Path | str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=10, check_same_thread=False)
+    db.execute(_SCHEMA)
+    db.execute("SELECT sha256 FROM files LIMIT 1").fetchone()
+    return db

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,6 @@ class Cache:
         """The store of the extract key that is the digest of `components`."""
         return FeatureStore(self, components)
 
-    def specs(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(key, components) of every store that has been written to."""
-        for path in sorted(self.root.glob("features/*/spec.json")):
-            spec = records.load(path)
-            if spec is not None:
-                yield path.parent.name, spec
-
     def put_named(self, folder: str, data: bytes, suffix: str) -> str:
         """Keep `data` in `folder` under its own SHA-256, and return that."""
         name = hashlib.sha256(data).hexdigest()
@@ -57,7 +50,8 @@ class Cache:
     def prepare(self) -> None:
         """Write the marker, and a .gitignore, since a cache is nobody's source."""
         if not (self.root / "CACHE.json").exists():
-            files.publish(self.root / ".gitignore", b"*\n")
+            if not (self.root / ".gitignore").exists():
+                files.publish(self.root / ".gitignore", b"*\n")
             files.publish(self.root / "CACHE.json", records.dump({"format": FORMAT, "program": "frozenbase"}))
 
 
@@ -93,9 +87,7 @@ class FeatureStore:
         if records.load(self.folder / "spec.json") is None:
             files.publish(self.folder / "spec.json", records.dump(self.components))
         path = self._shard(name)
-        if path.exists() and files.sha256_of(path) != name:
-            self._quarantine(name, "its bytes are not those of its name")
-        if not path.exists():
+        if not path.exists() or files.sha256_of(path) != name:
             files.publish(path, data)
         record = {
             "schema": shards.SCHEMA,
@@ -112,16 +104,16 @@ class FeatureStore:
         return name
 
     def read(self, ids: Sequence[str]) -> np.ndarray:
-        """The rows of `ids`, in that order: a fresh ndarray of shape (len(ids), ...), as stored.
+        """The rows of `ids` (at least one), in that order: a fresh ndarray of shape (len(ids), ...), as stored.
 
         Raises NotAvailable, naming the first, where a row is absent.
         """
         present = self._locate()
         absent = [i for i in ids if i not in present]
-        if absent or not ids:
+        if absent:
             raise NotAvailable(
-                f"{len(absent)} of {len(ids)} rows are not in the cache {self.cache.root}"
-                + (f", the first is image {absent[0][:12]}" if absent else ""),
+                f"{len(absent)} of {len(ids)} rows are not in the cache {self.cache.root}, "
+                f"the first is image {absent[0][:12]}",
                 "pipeline run extract",
             )
         names = [present[i][0] for i in ids]

@@ -8,8 +8,9 @@ import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import rich_click as click
 from rich.console import Console
@@ -23,18 +24,14 @@ from pipeline.progress import reporter
 
 SCHEMA_VERSION = 1
 
+T = TypeVar("T")
+
 _out = Console(highlight=False, soft_wrap=True, markup=False)
 _err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
-class Interrupted(PipelineError):
-    """Ctrl-C or SIGTERM."""
-
-    code = "interrupted"
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("interrupted; finished shards are kept", f"to go on: {_typed()}")
-        self.exit_code = exit_code
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Not an Exception, so that nothing on its way takes it for a failure of its own."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,16 +48,16 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
     """Look at the images, and write a commented pipeline.yaml to FOLDER (default: here)."""
     if demo and images is not None:
         raise click.UsageError("--demo brings its own images; leave --images out")
-    try:
-        started = start.init_demo(folder) if demo else start.init(folder, images)
-    except PipelineError as error:
+    started, error = _guarded(lambda: start.init_demo(folder) if demo else start.init(folder, images))
+    if started is None:
+        assert error is not None
         _show_error(error)
         sys.exit(error.exit_code)
     for line in started.lines():
-        _out.print(line)
+        _say(line)
     if demo:
-        _out.print(start.DEMO_LICENCE)
-    _out.print(f"wrote {started.config}; next: pipeline run{_config_option(started.config)}")
+        _say(start.DEMO_LICENCE)
+    _say(f"wrote {started.config}; next: pipeline run{_config_option(started.config)}")
 
 
 @main.command("run")
@@ -91,22 +88,36 @@ def run_command(
     if names and stage != "head":
         raise click.UsageError(f"`run {stage}` takes no names; got {names[0]!r}")
     _log_to_stderr(quiet, verbose)
-    signal.signal(signal.SIGTERM, _on_sigterm)
     result: dict[str, Any] = {}
-    error: PipelineError | None = None
-    try:
-        options = Options(overrides, workers, scheduler, require_cached, offline)
-        _run(Project(config, options, reporter(_err, quiet)), stage, names, result)
-    except PipelineError as caught:
-        error = caught
-    except KeyboardInterrupt:
-        error = Interrupted(130)
-    except Exception as caught:  # noqa: BLE001 (the last line of defence: a sentence, not a traceback)
-        if verbose:
-            traceback.print_exc()
-        error = PipelineError(f"unexpected {type(caught).__name__}: {caught}", "run again with -v to see where")
+    options = Options(overrides, workers, scheduler, require_cached, offline)
+    progress = reporter(_err, quiet)
+    _, error = _guarded(lambda: _run(Project(config, options, progress), stage, names, result), verbose)
     _show(f"run {stage}" if stage else "run", result, error, as_json, config)
     sys.exit(error.exit_code if error else 0)
+
+
+def _guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, PipelineError | None]:
+    """Do the work; whatever stops it comes back as one sentence with an exit code, never as a traceback."""
+
+    def terminate(*_: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return work(), None
+    except PipelineError as error:
+        return None, error
+    except KeyboardInterrupt as error:
+        stopped = PipelineError("interrupted; finished shards are kept", f"to go on: {_typed()}")
+        stopped.code, stopped.exit_code = "interrupted", 143 if isinstance(error, Terminated) else 130
+        return None, stopped
+    except Exception as error:  # noqa: BLE001 (the last line of defence)
+        if verbose:
+            traceback.print_exc()
+        if isinstance(error, OSError) and error.filename is not None:
+            advice = "check the path, its permissions and the space"
+            return None, PipelineError(f"{error.filename}: {error.strerror}", advice)
+        return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
 
 
 def _run(project: Project, stage: str | None, names: tuple[str, ...], result: dict[str, Any]) -> None:
@@ -136,8 +147,10 @@ def _show(command: str, result: dict[str, Any], error: PipelineError | None, as_
         _show_extract(result["extract"])
     if result.get("heads"):
         _show_heads(result["heads"])
-        _out.print(f"\nnext: change {config} and run again: only what the change touches is computed, for example")
-        _out.print(f"  pipeline run -c {config} --set extract.taps.pooled.pooling=max")
+        _say(
+            "\nnext: change something; only what it touches is computed. Another split, for one, trains the heads only:"
+        )
+        _say(f"  pipeline run{_config_option(config)} --set data.split.seed=1")
     if error:
         _show_error(error)
 
@@ -158,7 +171,7 @@ def _show_extract(report: ExtractReport) -> None:
         table.add_row(name, value)
     _out.print(table)
     for reject in report.rejected[:5]:
-        _err.print(f"  rejected {reject.path}: {reject.reason}")
+        _say(f"  rejected {reject.path}: {reject.reason}", _err)
 
 
 def _show_heads(heads: dict[str, HeadReport]) -> None:
@@ -172,13 +185,18 @@ def _show_heads(heads: dict[str, HeadReport]) -> None:
     _out.print()
     _out.print(table)
     for name, head in heads.items():
-        _out.print(f"{name}: {head.path}")
+        _say(f"{name}: {head.path}")
 
 
 def _show_error(error: PipelineError) -> None:
-    _err.print(f"Error: {error.message}", style="red")
+    _say(f"Error: {error.message}", _err, style="red")
     if error.hint:
-        _err.print(f"  {error.hint}")
+        _say(f"  {error.hint}", _err)
+
+
+def _say(text: str, console: Console = _out, style: str | None = None) -> None:
+    """Print a line; a file name that is not UTF-8 comes out escaped."""
+    console.print(text.encode("utf-8", "backslashreplace").decode("utf-8"), style=style)
 
 
 def _log_to_stderr(quiet: bool, verbose: bool) -> None:
@@ -190,13 +208,9 @@ def _log_to_stderr(quiet: bool, verbose: bool) -> None:
         logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
 
 
-def _on_sigterm(*_: Any) -> None:
-    raise Interrupted(143)
-
-
 def _typed() -> str:
     return shlex.join(["pipeline", *sys.argv[1:]])
 
 
 def _config_option(config: Path) -> str:
-    return "" if config.parent == Path() else f" -c {config}"
+    return "" if config == Path("pipeline.yaml") else f" -c {shlex.quote(str(config))}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from cache.errors import ImagesRejected, NotAvailable, Unusable
 from cache.statindex import StatIndex, default_path
-from cache.store import Cache
+from cache.store import Cache, FeatureStore
 from pipeline import config as configuration
 from pipeline.config import RunConfig
 from stages import bases, extract, scan, splits, weights
@@ -77,7 +77,14 @@ class Project:
 
     @property
     def root(self) -> Path:
-        return self.folder / self.config.data.root
+        return self.at(self.config.data.root)
+
+    def at(self, setting: str) -> Path:
+        """The path that a setting means: relative to pipeline.yaml, `~` is home."""
+        try:
+            return self.folder / Path(setting).expanduser()
+        except RuntimeError as error:
+            raise Unusable(f"{setting!r} means no path: {error}") from error
 
     @cached_property
     def base(self) -> bases.Base:
@@ -85,7 +92,8 @@ class Project:
 
     @cached_property
     def weights(self) -> weights.Weights:
-        return weights.resolve(self.base, self.config.base.weights, self.folder, self.cache, self._offline)
+        setting = self.config.base.weights
+        return weights.resolve(self.base, setting, self.at(setting), self.cache, self._offline)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -97,21 +105,22 @@ class Project:
         settings = self.config.extract.taps[name]
         return Tap(settings.layer, settings.pooling)
 
-    def rows(self, tap: str, ids: Sequence[str]) -> Any:
-        """Feature rows of `ids` at the tap of that name, in order: ndarray of shape (len(ids), ...)."""
-        return self.cache.features(self.recipe.components(self.tap(tap))).read(ids)
+    def store(self, tap: str) -> FeatureStore:
+        """The feature rows at the tap of that name."""
+        return self.cache.features(self.recipe.components(self.tap(tap)))
 
     @cached_property
     def found(self) -> Found:
         """The images as the folder or the table has them."""
         data = self.config.data
+        if data.table is not None:
+            found = scan.table(self.at(data.table), data.columns.model_dump(), self.root)
+        elif self.root.exists():
+            found = scan.folders(self.root)
+        else:
+            raise Unusable(f"data.root: {self.root} is not there", self._instead_of_images())
         with self.progress("hashing", None) as advance:
-            if data.table is not None:
-                table = self.folder / data.table
-                return scan.table(table, data.columns.model_dump(), self.root, self.cache.index, advance)
-            if not self.root.exists():
-                raise Unusable(f"data.root: {self.root} is not there", self._instead_of_images())
-            return scan.folders(self.root, self.cache.index, advance)
+            return scan.identify(found, self.root, self.cache.index, advance)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -136,7 +145,7 @@ class Project:
         setting, environment = self.config.cache.dir, os.environ.get("PIPELINE_CACHE_DIR")
         if environment and not any(text.startswith("cache") for text in self.options.overrides):
             return Path(environment).absolute()
-        return self.folder / (setting or ".features")
+        return self.at(setting or ".features")
 
     def _instead_of_images(self) -> str:
         saved = sorted(self.cache.root.glob("manifests/*.jsonl"), key=lambda path: path.stat().st_mtime)
@@ -152,22 +161,15 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     Raises NotAvailable where rows are missing and must not, or cannot, be computed.
     """
     manifest, found, recipe = project.manifest, project.found, project.recipe
-    taps = {recipe.key(tap): tap for tap in map(project.tap, project.config.extract.taps)}
-    report = ExtractReport(keys={name: recipe.key(project.tap(name)) for name in project.config.extract.taps})
+    names = project.config.extract.taps
+    taps = {recipe.key(tap): tap for tap in map(project.tap, names)}
+    report = ExtractReport(keys={name: recipe.key(project.tap(name)) for name in names})
     lacking = extract.missing(project.cache, recipe, taps, manifest.ids)
-    receipt = Receipt()
-    if lacking:
-        paths = _paths(project, manifest, lacking)
-        file = weights.at_hand(project.base, project.weights, project.options.offline)
-        settings = project.config.extract
-        batch = None if settings.batch == "auto" else settings.batch
-        rows = None if settings.shard_rows == "auto" else settings.shard_rows
-        job = Job(recipe, str(file), str(project.cache.root.absolute()), batch, project.version)
-        started = time.perf_counter()
-        with project.progress("extracting", len(lacking)) as advance:
-            receipt = extract.run(project.cache, job, taps, lacking, paths, project.cluster, rows, advance)
+    started = time.perf_counter()
+    receipt = _compute(project, manifest, taps, lacking) if lacking else Receipt()
+    if receipt.rows:
         report.seconds = round(time.perf_counter() - started, 3)
-        report.images_per_second = round(receipt.rows / report.seconds, 1) if receipt.rows else None
+        report.images_per_second = round(receipt.rows / report.seconds, 1)
     reasons = dict(receipt.rejected)
     report.rejected = found.rejected + [Reject(r.path, reasons[r.id]) for r in manifest.rows if r.id in reasons]
     report.images = len(manifest.rows) + len(found.rejected)
@@ -181,6 +183,44 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     return report, good
 
 
+def _compute(
+    project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]]
+) -> Receipt:
+    paths = _paths(project, manifest, lacking)
+    rejected = extract.all_rejected(project.recipe, paths)
+    if rejected is not None:
+        return Receipt(rejected=rejected)
+    if project.options.require_cached:
+        raise NotAvailable(
+            f"{len(lacking)} of {len(manifest.ids)} images have no feature row (--require-cached)",
+            "run it once without --require-cached",
+        )
+    file = weights.at_hand(project.base, project.weights, project.options.offline)
+    settings = project.config.extract
+    batch = None if settings.batch == "auto" else settings.batch
+    rows = None if settings.shard_rows == "auto" else settings.shard_rows
+    job = Job(project.recipe, str(file), str(project.cache.root.absolute()), batch, project.version)
+    with project.progress("extracting", len(lacking)) as advance:
+        return extract.run(project.cache, job, taps, lacking, paths, project.cluster, rows, advance)
+
+
+def _paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Absolute paths for every id that lacks a row."""
+    paths: dict[str, list[str]] = {image: [] for image in lacking}
+    root = str(project.root.absolute())
+    for row in manifest.rows:
+        if row.id in paths:
+            paths[row.id].append(os.path.join(root, row.path))
+    if project.config.data.table is not None:  # its ids may be believed, without a look at any file
+        gone = [found[0] for found in paths.values() if not any(map(os.path.exists, found))]
+        if gone:
+            raise NotAvailable(
+                f"{len(gone)} of {len(manifest.ids)} images have neither a row nor a file; the first: {gone[0]}",
+                "correct data.root, or bring the cache that holds their rows (other settings make other rows)",
+            )
+    return paths
+
+
 def check_rejects(project: Project, report: ExtractReport) -> None:
     """Raises ImagesRejected under `data.on_bad: fail` where there is a reject."""
     if report.rejected and project.config.data.on_bad == "fail":
@@ -189,26 +229,3 @@ def check_rejects(project: Project, report: ExtractReport) -> None:
             f"{len(report.rejected)} of {report.images} images were rejected; the first: {first.path}: {first.reason}",
             "mend or remove them (the list is in rejects.csv), or go on without them: --set data.on_bad=skip",
         )
-
-
-def _paths(project: Project, manifest: Manifest, lacking: Mapping[str, Any]) -> dict[str, str]:
-    """An absolute path for every id that lacks a row."""
-    if project.options.require_cached:
-        raise NotAvailable(
-            f"{len(lacking)} of {len(manifest.ids)} images have no feature row (--require-cached)",
-            "run it once without --require-cached",
-        )
-    root = str(project.root)
-    paths: dict[str, str] = {}
-    for row in manifest.rows:
-        if row.id in lacking and (row.id not in paths or not os.path.exists(paths[row.id])):
-            paths[row.id] = os.path.join(root, row.path)
-    if project.config.data.table is not None:
-        gone = [image for image, path in paths.items() if not os.path.exists(path)]
-        if gone:
-            raise NotAvailable(
-                f"{len(gone)} of {len(manifest.ids)} images have neither a feature row nor a file, the first is "
-                f"{paths[gone[0]]}",
-                "correct data.root, or bring the cache that holds their rows (other settings make other rows)",
-            )
-    return paths

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +19,12 @@ import numpy as np
 
 from cache import records
 from cache.errors import Unusable
-from pipeline.graph import Project, log
+from pipeline.graph import Project
 from stages import heads
-from stages.manifest import Manifest
+from stages.manifest import Manifest, Row
+from stages.scan import Reject
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,13 @@ def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
         log.warning("the same bytes stand in more than one split: %s", leaks)
     classes = heads.classes_of(manifest, project.config.data.classes)
     settings = spec.model_dump(exclude={"tap"})
-    key = heads.key(settings, classes, [project.recipe.key(project.tap(spec.tap))], manifest)
+    key = heads.key(settings, classes, [project.store(spec.tap).key], manifest)
     folder = project.folder / "models" / "head" / name / key
     if records.load_folder(folder) is not None:
         return HeadReport(key, True, folder, json.loads((folder / "metrics.json").read_bytes()))
     started = time.perf_counter()
     rows = manifest.samples
-    features = project.rows(spec.tap, [row.id for row in rows])
+    features = project.store(spec.tap).read([row.id for row in rows])
     head = heads.fit_logistic(features, rows, classes, spec.seed)
     probabilities = head.probabilities(features)
     metrics = _metrics(rows, probabilities, classes)
@@ -72,17 +77,17 @@ def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
     return HeadReport(key, False, folder, metrics)
 
 
-def _metrics(rows: Any, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+def _metrics(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
     from stages import evaluate
 
     out = {}
     for split in ("val", "test"):
         here = [i for i, row in enumerate(rows) if row.split == split]
-        out[split] = evaluate.metrics([rows[i].label for i in here], probabilities[here], classes)
+        out[split] = evaluate.metrics([rows[i].label or "" for i in here], probabilities[here], classes)
     return out
 
 
-def _predictions(rows: Any, probabilities: np.ndarray) -> bytes:
+def _predictions(rows: Sequence[Row], probabilities: np.ndarray) -> bytes:
     """ids and probabilities; paths are joined when they are written out, since files move."""
     buffer = io.BytesIO()
     np.savez(buffer, ids=np.array([row.id for row in rows]), probabilities=probabilities)
@@ -94,7 +99,7 @@ def _record(
 ) -> dict[str, Any]:
     """How the result came about."""
     spec = project.config.heads[name]
-    store = project.cache.features(project.recipe.components(project.tap(spec.tap)))
+    store = project.store(spec.tap)
     behind = store.provenance(manifest.ids)
     return {
         "schema": 1,
@@ -132,14 +137,11 @@ def _git(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_rejects(project: Project, rejected: Any) -> Path | None:
+def write_rejects(project: Project, rejected: Sequence[Reject]) -> None:
     """List rejects in rejects.csv beside pipeline.yaml; where there are none, an old list goes."""
     path = project.folder / "rejects.csv"
-    if not rejected:
-        path.unlink(missing_ok=True)
-        return None
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "reason"))
-        writer.writerows(rejected)
-    return path
+    if rejected:
+        with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file).writerows([Reject._fields, *rejected])
+    elif path.exists():
+        path.unlink()

@@ -14,7 +14,6 @@ import yaml
 
 from cache import files
 from cache.errors import Unusable
-from cache.statindex import StatIndex, default_path
 from stages import scan
 from stages.scan import Found
 
@@ -43,7 +42,7 @@ extract:
   # decode: scaled            # scaled: JPEGs decoded at no less than twice the size, faster | full
   taps:
     pooled: {{layer: output, pooling: avg}}   # any layer of the base; avg | max | none
-  # numerics: f32             # f32 | tensorflow-bf16: about twice as fast on CPUs that have it, keyed apart
+  # numerics: f32             # f32 | tensorflow-bf16: bfloat16 inside, keyed apart
   # dtype: float32            # as stored: float32 | float16
   # shard_rows: auto
 
@@ -92,10 +91,10 @@ def init(folder: Path, images: Path | None) -> Started:
     if not images.is_dir():
         what = "is a file; expected a folder of images" if images.exists() else "is not there"
         raise Unusable(f"{images} {what}", "name the folder of the images with --images")
-    found = scan.folders(images, StatIndex(default_path()))
+    found = scan.folders(images)
     root = os.path.relpath(images, folder)
     root = str(images.absolute()) if root.startswith("..") else root
-    _write(target, f"{len(found.rows)} images in {root}", root, None)
+    _write(target, f"Written by pipeline init for {len(found.rows)} images.", root, None)
     return Started(target, images, found)
 
 
@@ -109,9 +108,9 @@ def init_demo(folder: Path) -> Started:
     with open(source / "labels.csv", newline="") as file:
         for path, probability, _kind in csv.reader((" ".join(line.split()) for line in file), delimiter=" "):
             label = "defective" if float(probability) >= 0.5 else "functional"
-            _link(source / path, folder / "images" / label / Path(path).name)
+            _copy(source / path, folder / "images" / label / Path(path).name)
     _write(target, DEMO_LICENCE, "images", ["functional", "defective"])
-    return Started(target, folder / "images", scan.folders(folder / "images", StatIndex(default_path())))
+    return Started(target, folder / "images", scan.folders(folder / "images"))
 
 
 def _free(folder: Path) -> Path:
@@ -128,15 +127,17 @@ def _write(target: Path, about: str, root: str, classes: list[str] | None) -> No
         else "# classes: null             # their order, sorted by default; with two, the second is the positive one"
     )
     quoted = yaml.safe_dump(root, default_style=None, width=10_000).splitlines()[0]
-    files.publish(target, _TEMPLATE.format(about=about, root=quoted, classes=listed).encode("utf-8"))
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link where the file system allows it, else a copy."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    text = _TEMPLATE.format(about=about, root=quoted, classes=listed)
     try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+        files.publish(target, text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise Unusable(f"{root!r} is no name that a text file can hold", "rename the folder") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy, whole or not at all: a link would let an edit here change the installed package."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        shutil.copyfile(source, part)
+        os.replace(part, target)

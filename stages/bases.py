@@ -42,7 +42,6 @@ class Base:
     weights: str
     package: str | None = None
     version: int = 1
-    min_size: int = 32
 
 
 _UNIT = Preprocess(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))

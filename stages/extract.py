@@ -17,9 +17,13 @@ from cache.store import Cache
 from stages import bases, extract_task
 from stages.cluster import ClusterSpec, connect, worker_died
 from stages.extract_key import Recipe
-from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, extract_shard
+from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, extract_shard, read
+from stages.images import ImageRejected
 
 log = logging.getLogger(__name__)
+
+Paths = Mapping[str, Sequence[str]]
+"""id -> absolute paths of files that should hold those bytes."""
 
 _SHARD_SECONDS = 20
 _GMACS_PER_SECOND = 50  # a guess for one process, to size shards by; only their number depends on it
@@ -34,41 +38,56 @@ def missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dic
     return dict(lacking)
 
 
+def all_rejected(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
+    """(id, reason) of every image, where none can be decoded; None as soon as one can.
+
+    Rejects are not remembered, so this is what spares a run over nothing but old rejects the base and the cluster.
+    """
+    rejected = []
+    for image, candidates in paths.items():
+        try:
+            read(image, candidates, recipe.pixels, [])
+        except ImageRejected as error:
+            rejected.append((image, str(error)))
+        else:
+            return None
+    return rejected
+
+
 def run(
     cache: Cache,
     job: Job,
     taps: Taps,
     lacking: Mapping[str, Sequence[str]],
-    paths: Mapping[str, str],
+    paths: Paths,
     cluster: ClusterSpec,
     shard_rows: int | None,
     on_progress: Callable[[int], object] = lambda n: None,
 ) -> Receipt:
     """Compute what is lacking, and return the sum of the receipts.
 
-    `lacking` is what `missing` returned; `paths` gives an absolute path for each of its ids. Shards are kept as they
+    `lacking` is what `missing` returned; `paths` gives absolute paths for each of its ids. Shards are kept as they
     are written, so whatever stops the run loses at most those in flight.
     Raises PipelineError where a row cannot be stored or workers die again and again.
     """
-    total = Receipt()
-    needed = [job.weights, *list(paths.values())[:1]]
+    total, name = Receipt(), f"frozenbase-{os.urandom(6).hex()}"
+    needed = [job.weights, *next(iter(paths.values()))[:1]]
     with connect(cluster, job.version, Path(job.cache_root), needed) as client:
         import distributed
 
-        topic = f"frozenbase-{os.urandom(6).hex()}"
-        client.subscribe_topic(topic, lambda event: on_progress(int(event[1])))
+        client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
         size = shard_rows or _auto_rows(job.recipe, taps, len(lacking), sum(client.nthreads().values()))
-        tasks = _tasks(job, taps, lacking, paths, size, topic)
+        tasks = _tasks(job, taps, lacking, paths, size, name)
         log.info("%d images are missing: %d shards of %d rows", len(lacking), len(tasks), size)
-        extract_task.stop.clear()
-        futures = [client.submit(extract_shard, task, pure=False) for task in tasks]
+        futures: list[distributed.Future] = []
         try:
+            futures += [client.submit(extract_shard, task, pure=False) for task in tasks]
             for future in distributed.as_completed(futures):
                 _add(total, future.result())
         except distributed.KilledWorker as error:
             raise worker_died(error) from error
         except BaseException:
-            extract_task.stop.set()
+            extract_task.stopped.add(name)
             client.cancel(futures)
             raise
     cache.index.remember(total.seen)
@@ -76,12 +95,7 @@ def run(
 
 
 def _tasks(
-    job: Job,
-    taps: Taps,
-    lacking: Mapping[str, Sequence[str]],
-    paths: Mapping[str, str],
-    size: int,
-    topic: str,
+    job: Job, taps: Taps, lacking: Mapping[str, Sequence[str]], paths: Paths, size: int, name: str
 ) -> list[Task]:
     """Images that lack the same keys share tasks, in the order of the manifest."""
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -91,8 +105,8 @@ def _tasks(
     for keys, ids in groups.items():
         wanted = {key: taps[key] for key in keys}
         for start in range(0, len(ids), size):
-            rows = tuple((image, paths[image]) for image in ids[start : start + size])
-            tasks.append(Task(job, wanted, rows, topic))
+            rows = tuple((image, tuple(paths[image])) for image in ids[start : start + size])
+            tasks.append(Task(job, wanted, rows, name))
     return tasks
 
 
@@ -100,7 +114,7 @@ def _auto_rows(recipe: Recipe, taps: Taps, n: int, threads: int) -> int:
     """The smallest of 32 MB, about 20 s of forward passes, and a quarter of a thread's share."""
     base, pixels = bases.get(recipe.base), recipe.pixels
     area = pixels.height * pixels.width
-    places = max(area // 1024 if tap.pooling == "none" else 1 for tap in taps.values())
+    places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in taps.values())
     seconds = base.gmacs * area / base.size**2 / _GMACS_PER_SECOND
     limits = (
         SHARD_BYTES // (4 * base.feature_dim * places),

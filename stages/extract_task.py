@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,13 +16,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import PIL
 
-from cache.errors import PipelineError
+from cache import files
+from cache.errors import PipelineError, Unusable
 from cache.statindex import Seen, StatIndex, stat_of
 from cache.store import Cache
 from stages import images
 from stages.extract_key import Recipe, Tap
 
 SHARD_BYTES = 32_000_000
+MAX_FILE_BYTES = 1_000_000_000
 _PROGRESS_S = 0.25
 
 Taps = Mapping[str, Tap]
@@ -50,12 +52,12 @@ class Job:
 
 
 class Task(NamedTuple):
-    """One shard to be: its taps, and (id, absolute path) of each image."""
+    """One shard to be: its taps, and (id, absolute paths) of each image; `run` names the run it belongs to."""
 
     job: Job
     taps: Taps
-    rows: tuple[tuple[str, str], ...]
-    topic: str
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    run: str
 
 
 @dataclass
@@ -69,7 +71,14 @@ class Receipt:
 
 
 def open_embed(job: Job, taps: Taps) -> Embed:
-    """Build the base. TensorFlow is imported here, and nowhere earlier."""
+    """Build the base, from the very weights that the key names. TensorFlow is imported here, and nowhere earlier."""
+    found = files.sha256_of(Path(job.weights))
+    if found != job.recipe.weights_sha256:
+        raise Unusable(
+            f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
+            "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
+        )
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     with _without_banners():
         from stages.engines import TensorFlowEmbed
 
@@ -80,11 +89,11 @@ def extract_shard(task: Task) -> Receipt:
     """Runs on a worker: read, check, decode, embed, store."""
     receipt, started = Receipt(), time.perf_counter()
     shard = _Shard(task, started)
-    for image, path in task.rows:
-        if stop.is_set():
+    for image, paths in task.rows:
+        if task.run in stopped:
             raise PipelineError("stopped before the shard was done")
         try:
-            pixels = _read(image, path, task.job.recipe.pixels, receipt)
+            pixels = read(image, paths, task.job.recipe.pixels, receipt.seen)
         except images.ImageRejected as error:
             receipt.rejected.append((image, str(error)))
             shard.tick()
@@ -129,7 +138,7 @@ class _Shard:
         self._untold += not last
         now = time.perf_counter()
         if self._untold and (last or now - self._told > _PROGRESS_S):
-            _tell(self.task.topic, self._untold)
+            _tell(self.task.run, self._untold)
             self._told, self._untold = now, 0
 
     def _forward(self) -> None:
@@ -137,11 +146,12 @@ class _Shard:
         outputs = self._embed(np.stack([pixels for _, pixels in self._waiting]))
         self._ids += [image for image, _ in self._waiting]
         self._waiting = []
-        for key, rows in outputs.items():
-            stored = rows.astype(self.task.job.recipe.dtype)
-            self._rows[key].append(stored)
-            self._bytes += stored.nbytes
-        if self._bytes >= SHARD_BYTES * len(outputs):
+        with np.errstate(over="ignore"):  # too large for float16: found, and said, when the shard is built
+            stored = {key: rows.astype(self.task.job.recipe.dtype) for key, rows in outputs.items()}
+        for key, rows in stored.items():
+            self._rows[key].append(rows)
+        self._bytes += max(rows.nbytes for rows in stored.values())
+        if self._bytes >= SHARD_BYTES:
             self._write()
 
     def _write(self) -> None:
@@ -164,7 +174,7 @@ class _Shard:
             except ValueError as error:
                 raise PipelineError(
                     f"the rows of {job.recipe.base} cannot be kept: {error}",
-                    "the weights may be damaged" if "finite" in str(error) else "",
+                    "check the weights" if job.recipe.dtype == "float32" else "use extract.dtype: float32",
                 ) from error
             except OSError as error:
                 raise PipelineError(
@@ -178,8 +188,8 @@ class _Shard:
 
 _embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], Embed] = {}
 _embeds_lock = threading.Lock()
-stop = threading.Event()
-"""Set by the coordinator of tasks in its own process, to end them at the next image."""
+stopped: set[str] = set()
+"""Runs whose tasks in this process are to end at the next image."""
 
 
 def _shared_embed(task: Task) -> Embed:
@@ -206,24 +216,34 @@ def _without_banners() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _read(image: str, path: str, spec: images.PixelSpec, receipt: Receipt) -> np.ndarray:
-    """The pixels of one file. The buffer that is hashed is the one that is decoded."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            stat, when = stat_of(os.fstat(file.fileno())), time.time()
-            data = file.read()
-            unchanged = stat_of(os.fstat(file.fileno())) == stat
-    except OSError as error:
-        raise images.ImageRejected(f"cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != image:
-        raise images.ImageRejected("changed during the run: its bytes are not those of its id")
-    if unchanged:
-        receipt.seen.append((path, stat, when, found))
-    return images.decode(data, spec)
+def read(image: str, paths: Sequence[str], spec: images.PixelSpec, seen: list[Seen]) -> np.ndarray:
+    """The pixels of the first of `paths` that holds the bytes of that id: uint8 (h, w, 3).
+
+    The buffer that is hashed is the one that is decoded. What is learnt of files is added to `seen`.
+    Raises ImageRejected where none holds them, or they cannot be decoded.
+    """
+    reason = ""
+    for path in paths:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                stat, when = stat_of(os.fstat(file.fileno())), time.time()
+                if stat[2] > MAX_FILE_BYTES:
+                    raise images.ImageRejected(f"{stat[2]} bytes, more than {MAX_FILE_BYTES}")
+                data = file.read()
+                unchanged = stat_of(os.fstat(file.fileno())) == stat
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}"
+            continue
+        found = hashlib.sha256(data).hexdigest()
+        if unchanged:
+            seen.append((path, stat, when, found))
+        if found == image:
+            return images.decode(data, spec)
+        reason = "its bytes are not those of its id: changed during the run, or since the table was made"
+    raise images.ImageRejected(reason)
 
 
-def _tell(topic: str, rows: int) -> None:
+def _tell(run: str, rows: int) -> None:
     from distributed import get_worker
 
-    get_worker().log_event(topic, rows)
+    get_worker().log_event(run, rows)

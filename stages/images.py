@@ -18,6 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps, features
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd but readable files; the rules above are ours
+
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 50_000_000
 
@@ -66,9 +68,7 @@ def decode(data: bytes, spec: PixelSpec) -> np.ndarray:
     if not data:
         raise ImageRejected("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd but readable files; we decide by rules of our own
-            return _decode(data, spec)
+        return _decode(data, spec)
     except ImageRejected:
         raise
     except Image.UnidentifiedImageError as error:
@@ -96,7 +96,10 @@ def _decode(data: bytes, spec: PixelSpec) -> np.ndarray:
 def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:
     """The least size the JPEG decoder may deliver: twice what the fitted image needs, before orientation."""
     width, height = image.size
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    try:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except Exception:  # noqa: BLE001 (as in _orient)
+        turned = False
     target_w, target_h = (spec.height, spec.width) if turned else (spec.width, spec.height)
     if spec.fit == "squash":
         return 2 * target_w, 2 * target_h

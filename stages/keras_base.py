@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from cache.errors import Unusable
 from stages import keras_base_lite
 from stages.bases import Base
+
+warnings.filterwarnings("ignore", module=r"keras\.src\.saving")  # what a file lacks is checked, and said, here
+
+MIN_SIZE = 32
+"""Pixels a side; the bases reduce by 32."""
 
 
 def build(base: Base, weights: Path | None, height: int, width: int) -> keras.Model:
@@ -21,18 +26,13 @@ def build(base: Base, weights: Path | None, height: int, width: int) -> keras.Mo
     `weights` is a file that Keras wrote for this architecture, or a `.pth` for EfficientNet-Lite; None leaves the
     random initial weights. Raises Unusable where the file does not fit.
     """
-    if min(height, width) < base.min_size:
-        raise Unusable(f"extract.size: {base.name} needs at least {base.min_size} pixels a side; got {height}x{width}")
+    if min(height, width) < MIN_SIZE:
+        raise Unusable(f"extract.size: {base.name} needs at least {MIN_SIZE} pixels a side; got {height}x{width}")
     model = _architecture(base, (height, width, 3))
     if weights is not None:
         _load(model, base, weights)
     model.trainable = False
     return model
-
-
-def fetch_imagenet(base: Base) -> None:
-    """Let Keras download the ImageNet weights to its own cache. Raises what Keras raises."""
-    _builder(base)(include_top=False, weights="imagenet", input_shape=(base.size, base.size, 3))
 
 
 def _architecture(base: Base, shape: tuple[int, int, int]) -> keras.Model:
@@ -52,14 +52,15 @@ def _load(model: keras.Model, base: Base, weights: Path) -> None:
             raise Unusable(f"weights {weights}: {base.name} takes Keras weights (.weights.h5, .h5), not .pth")
         keras_base_lite.load_torch(model, weights)
         return
-    if weights.suffix not in (".h5", ".keras"):
+    if weights.suffix != ".h5":
         raise Unusable(f"weights {weights}: of no known kind; expected .weights.h5, .h5 or .pth")
-    if not os.access(weights, os.R_OK):
-        raise Unusable(f"weights {weights}: cannot be read", f"check: ls -l {weights}")
+    for variable in model.weights:  # Keras only warns of a layer that a file leaves untouched: mark them all
+        variable.assign(np.full(variable.shape, np.nan))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that a file leaves untouched
-            model.load_weights(weights)
+        model.load_weights(weights)
+        for variable in model.weights:
+            if np.isnan(variable.numpy()).any():
+                raise ValueError(f"{variable.path} is not in it, or not a number")
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise Unusable(

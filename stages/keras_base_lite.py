@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import layers
 
 from cache.errors import Unusable
@@ -59,12 +58,6 @@ def load_torch(model: keras.Model, path: Path) -> None:
         if [v.shape for v in values] != [tuple(w.shape) for w in layer.weights]:
             raise Unusable(f"weights {path}: {names[0]} has shape {values[0].shape}, not that of {layer.name}")
         layer.set_weights(values)
-
-
-def torch_classifier(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The file's own ImageNet classifier: weights (1280, 1000) and bias (1000,), float32."""
-    tensors = torch_file.read(path)
-    return tensors["_fc.weight"].T, tensors["_fc.bias"]
 
 
 def _conv(x: keras.KerasTensor, name: str, channels: int, kernel: int, stride: int) -> keras.KerasTensor:

@@ -47,9 +47,15 @@ class Manifest:
 
     @cached_property
     def samples(self) -> tuple[Row, ...]:
-        """What a head sees: the set of labelled (id, label, split, group), paths left out, sorted by id."""
-        unique = {row._replace(path="") for row in self.rows if row.label is not None}
-        return tuple(sorted(unique, key=lambda row: tuple(part or "" for part in row)))
+        """What a head sees: the set of labelled (id, label, split, group), paths left out, sorted.
+
+        Copies count once; where they name several groups, the first by name stands for all.
+        """
+        unique: dict[tuple[str, str, str | None], Row] = {}
+        for row in sorted(self.rows, key=lambda row: row.group or "\U0010ffff"):
+            if row.label is not None:
+                unique.setdefault((row.id, row.label, row.split), row._replace(path=""))
+        return tuple(sorted(unique.values(), key=lambda row: tuple(part or "" for part in row)))
 
     @cached_property
     def samples_digest(self) -> str:
@@ -82,12 +88,17 @@ class Manifest:
             )
 
     def leaks(self) -> str:
-        """The byte-identical images that stand in two splits, as text; empty where there are none."""
+        """Byte-identical images, and groups, that stand in two splits, as text; empty where there are none."""
         splits: dict[str, set[str | None]] = defaultdict(set)
         for row in self.rows:
             splits[row.id].add(row.split)
-        leaked = {image for image, found in splits.items() if len(found) > 1}
-        return f"{len(leaked)} images: {_pairs(self.rows, leaked)}" if leaked else ""
+            if row.group is not None:
+                splits[f"group {row.group}"].add(row.split)
+        leaked = [name for name, found in splits.items() if len(found) > 1]
+        images = {name for name in leaked if not name.startswith("group ")}
+        groups = [name for name in leaked if name.startswith("group ")]
+        texts = [f"{len(images)} images: {_pairs(self.rows, images)}"] if images else []
+        return "; ".join(texts + ([f"{len(groups)} groups: {', '.join(groups[:5])}"] if groups else []))
 
 
 def _pairs(rows: Iterable[Row], ids: set[str], most: int = 5) -> str:

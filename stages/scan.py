@@ -35,18 +35,18 @@ class Reject(NamedTuple):
 
 @dataclass
 class Found:
-    """What a source holds: rows (split None where the source says nothing), files ignored, images rejected."""
+    """What a source holds: rows (id empty, split None where it says nothing), files ignored, images rejected."""
 
     rows: list[Row] = field(default_factory=list)
     ignored: int = 0
     rejected: list[Reject] = field(default_factory=list)
 
 
-def folders(root: Path, index: StatIndex, on_hashed: Callable[[int], object] = lambda n: None) -> Found:
+def folders(root: Path) -> Found:
     """Class folders under `root`, or train/val/test folders of class folders, or images without any class.
 
     Files that don't bear an image's extension, hidden ones and linked folders are counted as ignored.
-    Raises Unusable where the folder is missing, unreadable or has no image.
+    Raises Unusable where the folder is missing, unreadable, has no image, or mixes split folders with others.
     """
     found = Found()
     paths = sorted(_walk(root, "", found))
@@ -55,52 +55,55 @@ def folders(root: Path, index: StatIndex, on_hashed: Callable[[int], object] = l
             f"{root}: no images ({found.ignored} other files); looked for {', '.join(sorted(EXTENSIONS))}",
             "name the folder that holds them with data.root",
         )
-    has_splits = _has_split_folders(paths)
-    rows = []
+    has_splits = _has_split_folders(root, paths)
     for path in paths:
         parts = path.split("/")[:-1]
         split = _SPLIT_NAMES[parts.pop(0).lower()] if has_splits else None
-        rows.append(Row("", path, parts[0] if parts else None, split))
-    _hash(rows, root, index, found, on_hashed)
+        found.rows.append(Row("", path, parts[0] if parts else None, split))
     return found
 
 
-def table(
-    path: Path,
-    columns: Mapping[str, str],
-    root: Path,
-    index: StatIndex,
-    on_hashed: Callable[[int], object] = lambda n: None,
-) -> Found:
+def table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
     """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
 
-    Where every row has an `id` of 64 hex digits, the ids are believed and no file is read: it is needed only where
-    its feature row is missing, and is hashed then. A column of other ids is not ours, and not looked at.
+    An `id` column of 64 hex digits in every row is believed: a file is needed only where its feature row is missing,
+    and is hashed then. A column of other ids is not ours, and not looked at.
     """
     records = _read_table(path)
     if not records:
         raise Unusable(f"{path}: no rows", "name a table with one row per image in data.table")
-    if columns["path"] not in records[0]:
-        raise Unusable(
-            f"{path}: no column {columns['path']!r}; it has {', '.join(map(repr, records[0]))}",
-            "name the column of the image paths with data.columns.path",
-        )
+    there = list(dict.fromkeys(name for record in records for name in record))
+    for part, name in columns.items():
+        if name not in there and (part == "path" or name != part):
+            raise Unusable(
+                f"{path}: no column {name!r}; it has {', '.join(map(repr, there))}",
+                f"name the column with data.columns.{part}",
+            )
     rows = [_row(path, number, record, columns) for number, record in enumerate(records, start=1)]
     with_id = [_ID.fullmatch(row.id) is not None for row in rows]
-    if not all(with_id):
-        if any(with_id):
-            raise Unusable(
-                f"{path}: {with_id.count(False)} of {len(rows)} rows have no id of 64 hex digits, the first is row "
-                f"{with_id.index(False) + 1}",
-                "leave the id column out, so that the files are hashed",
-            )
-        found = Found()
-        inside = _inside(rows, root, found)
-        _hash(inside, root, index, found, on_hashed)
-        return found
+    if any(with_id) and not all(with_id):
+        raise Unusable(
+            f"{path}: {with_id.count(False)} of {len(rows)} rows have no id of 64 hex digits, the first is row "
+            f"{with_id.index(False) + 1}",
+            "leave the id column out, so that the files are hashed",
+        )
     found = Found()
-    found.rows = _inside(rows, root, found)
+    found.rows = _inside(rows if all(with_id) else [row._replace(id="") for row in rows], root, found)
     return found
+
+
+def identify(found: Found, root: Path, index: StatIndex, on_hashed: Callable[[int], object] = lambda n: None) -> Found:
+    """Fill in the ids that are empty: the SHA-256 of each file. A file that cannot be read becomes a reject."""
+    full = {row.path: os.path.join(root, row.path) for row in found.rows if not row.id}
+    digests = index.digests(list(full.values()), on_hashed)
+    out = Found([], found.ignored, list(found.rejected))
+    for row in found.rows:
+        digest = row.id or digests[full[row.path]]
+        if isinstance(digest, OSError):
+            out.rejected.append(Reject(row.path, f"cannot be read: {digest.strerror or digest}"))
+        else:
+            out.rows.append(row._replace(id=digest))
+    return out
 
 
 def _walk(root: Path, below: str, found: Found) -> Iterable[str]:
@@ -120,7 +123,7 @@ def _walk(root: Path, below: str, found: Found) -> Iterable[str]:
             found.ignored += 1
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(root, name, found)
-        elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS or entry.is_dir():
+        elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS or _is_folder(entry):
             found.ignored += 1
         elif entry.is_symlink() and not _stays_under(entry.path, root):
             found.rejected.append(Reject(name, "is a link that leaves data.root"))
@@ -128,10 +131,27 @@ def _walk(root: Path, below: str, found: Found) -> Iterable[str]:
             yield name
 
 
-def _has_split_folders(paths: list[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, or to where we may not look
+        return False
+
+
+def _has_split_folders(root: Path, paths: list[str]) -> bool:
     """Whether the folders at the top are named for splits, at least two of them."""
-    top = {path.split("/")[0].lower() if "/" in path else "" for path in paths}
-    return top <= set(_SPLIT_NAMES) and len({_SPLIT_NAMES[name] for name in top}) > 1
+    top = {path.partition("/")[0] + path.partition("/")[1] for path in paths}  # folders end in a slash here
+    named = {name for name in top if name[-1] == "/" and name[:-1].lower() in _SPLIT_NAMES}
+    if len({_SPLIT_NAMES[name[:-1].lower()] for name in named}) < 2:
+        return False
+    others = sorted(top - named)
+    if others:
+        raise Unusable(
+            f"{root}: {', '.join(sorted(named))} look like splits, but beside them is {others[0]}"
+            + (f", and {len(others) - 1} more" if len(others) > 1 else ""),
+            "move what is no split out of the folder, or name splits and labels in a table (data.table)",
+        )
+    return True
 
 
 def _stays_under(path: str, root: Path) -> bool:
@@ -159,22 +179,15 @@ def _inside(rows: list[Row], root: Path, found: Found) -> list[Row]:
     return inside
 
 
-def _hash(rows: list[Row], root: Path, index: StatIndex, found: Found, on_hashed: Callable[[int], object]) -> None:
-    """Fill in the ids; a file that cannot be read is a reject."""
-    full = [os.path.join(root, row.path) for row in rows]
-    digests = index.digests(full, on_hashed)
-    for row, path in zip(rows, full, strict=True):
-        digest = digests[path]
-        if isinstance(digest, OSError):
-            found.rejected.append(Reject(row.path, f"cannot be read: {digest.strerror or digest}"))
-        else:
-            found.rows.append(row._replace(id=digest))
-
-
 def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     values = {name: _text(record.get(column)) for name, column in columns.items()}
     if values["path"] is None:
         raise Unusable(f"{path}: row {number} has no {columns['path']}", "give every row a path, or remove it")
+    try:
+        if b"\0" in os.fsencode(values["path"]):
+            raise ValueError
+    except ValueError as error:
+        raise Unusable(f"{path}: row {number} has the path {values['path']!r}, which no file can have") from error
     split = values["split"]
     if split is not None and split.lower() not in _SPLIT_NAMES:
         raise Unusable(f"{path}: row {number} has split {split!r}; expected train, val or test")
@@ -189,7 +202,7 @@ def _text(value: Any) -> str | None:
     if isinstance(value, list | dict):
         raise Unusable(f"the table has the value {value!r}; one label per image is expected, not several")
     if isinstance(value, bytes):
-        value = value.decode()
+        value = value.decode("utf-8", "backslashreplace")
     return str(value).strip() or None
 
 

@@ -15,7 +15,7 @@ from stages.manifest import Row
 
 
 def assign(rows: Sequence[Row], val: float, test: float, seed: int) -> tuple[Row, ...]:
-    """Give every row without a split one.
+    """Give every row without a split one: that of its group or its copies where they have one, else by hash.
 
     `val` and `test` are shares of the images (0 <= val + test < 1). Where the user made some splits but no val,
     val is taken out of train, so that there is something to choose on.
@@ -23,13 +23,12 @@ def assign(rows: Sequence[Row], val: float, test: float, seed: int) -> tuple[Row
     given = {row.split for row in rows if row.split is not None}
     tokens = _tokens(rows)
     if given and "val" not in given:
-        share = val / (1 - test)
-        rows = [r._replace(split=None) if r.split == "train" else r for r in rows]
-        pick = [_split(seed, token, share, 0.0) for token in tokens]
-    else:
-        pick = [_split(seed, token, val, test) for token in tokens]
+        val, test = val / (1 - test), 0.0
+        rows = [row._replace(split=None) if row.split == "train" else row for row in rows]
+    placed = {token: row.split for row, token in zip(rows, tokens, strict=True) if row.split is not None}
     return tuple(
-        row if row.split is not None else row._replace(split=chosen) for row, chosen in zip(rows, pick, strict=True)
+        row if row.split is not None else row._replace(split=placed.get(token) or _split(seed, token, val, test))
+        for row, token in zip(rows, tokens, strict=True)
     )
 
 

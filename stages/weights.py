@@ -10,6 +10,9 @@ import contextlib
 import importlib.util
 import logging
 import os
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from stages.bases import Base
 log = logging.getLogger(__name__)
 
 _PREFIX = "sha256:"
+_DOWNLOAD = "import keras; keras.applications.{builder}(include_top=False, weights='imagenet')"
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Weights:
     path: Path | None
 
 
-def resolve(base: Base, setting: str, folder: Path, cache: Cache, offline: bool) -> Weights:
-    """What `base.weights` means: `imagenet`, a file (relative to `folder`), or `sha256:<64 hex digits>`.
+def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -> Weights:
+    """What `base.weights` means: `imagenet`, `sha256:<64 hex digits>`, or else `file`.
 
     Raises
     ------
@@ -42,7 +46,7 @@ def resolve(base: Base, setting: str, folder: Path, cache: Cache, offline: bool)
     Unusable
         The setting names a folder, or is no digest.
     """
-    path = _official(base) if setting == "imagenet" or setting.startswith(_PREFIX) else folder / setting
+    path = _official(base) if setting == "imagenet" or setting.startswith(_PREFIX) else file
     if path.is_dir():
         raise Unusable(f"base.weights: {path} is a folder; expected a weight file")
     found = cache.index.digest(path) if path.is_file() else None
@@ -57,7 +61,7 @@ def resolve(base: Base, setting: str, folder: Path, cache: Cache, offline: bool)
         return weights
     known = _remembered(base, setting, cache)
     if len(known) == 1:
-        log.info("weights %s of %s are not here; the cache knows them as sha256:%s", setting, base.name, known[0])
+        log.warning("weights %s of %s are not here; the cache knows them as sha256:%s", setting, base.name, known[0])
         return Weights(setting, known[0], None)
     if known:
         raise NotAvailable(
@@ -75,8 +79,7 @@ def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
     if weights.path is not None:
         return weights.path
     if weights.setting == "imagenet":
-        path = _fetch(base, weights.setting, _official(base), offline)
-        return path
+        return _fetch(base, weights.setting, _official(base), offline)
     raise NotAvailable(
         f"rows are missing, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
         "are not on this machine",
@@ -94,6 +97,7 @@ def _official(base: Base) -> Path:
 
 
 def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
+    """The ImageNet weights, downloaded by keras.applications to where Keras keeps them."""
     if setting != "imagenet":
         raise NotAvailable(
             f"base.weights: {path} is not there, and the cache does not know it",
@@ -107,20 +111,25 @@ def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
     advice = f"run once with a network, or copy {path.name} from a machine that has it to {path.parent}"
     if offline:
         raise NotAvailable(f"the ImageNet weights of {base.name} are missing (--offline); looked for {path}", advice)
-    from stages import keras_base
-
-    try:
-        log.info("fetching the ImageNet weights of %s to %s", base.name, path)
-        keras_base.fetch_imagenet(base)
-    except Exception as error:
-        raise NotAvailable(
-            f"the ImageNet weights of {base.name} are missing and cannot be fetched ({' '.join(str(error).split())}); "
-            f"looked for {path}",
-            advice,
-        ) from error
-    if not path.is_file():
-        raise NotAvailable(f"Keras fetched the weights of {base.name}, but not to {path}", advice)
+    log.warning("fetching the ImageNet weights of %s to %s", base.name, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as home:  # whole or not at all: Keras writes to the final name
+        done = _run_keras(_DOWNLOAD.format(builder=base.builder.partition(":")[2]), home)
+        fetched = Path(home) / "models" / path.name
+        if done.returncode or not fetched.is_file():
+            reason = (done.stderr.strip().splitlines() or ["Keras put it elsewhere"])[-1]
+            raise NotAvailable(
+                f"the ImageNet weights of {base.name} are missing and cannot be fetched ({reason}); looked for {path}",
+                advice,
+            )
+        os.replace(fetched, path)
     return path
+
+
+def _run_keras(program: str, home: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, so that neither TensorFlow nor what it prints comes into this one."""
+    environment = {**os.environ, "KERAS_HOME": home, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
 
 
 def _remember(base: Base, weights: Weights, cache: Cache) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -112,12 +111,15 @@ def test_the_record_says_how_it_came_about(emptied: Path) -> None:
         assert np.allclose(predictions["probabilities"].sum(axis=1), 1)
 
 
-def test_vgg16_without_network_or_file_is_exit_4(emptied: Path, tmp_path: Path) -> None:
-    """Keras's own download is tried, and fails: there is no network here, or nothing that answers."""
-    assert importlib.util.find_spec("keras") is not None
-    words = ("run", "extract", "-c", emptied, "--json", "--set", "base.name=vgg16", "--offline")
-    out, _ = run(*words, FAKE="", expect=4, KERAS_HOME=str(tmp_path))
+@pytest.mark.parametrize("offline", [True, False])
+def test_vgg16_without_network_or_file_is_exit_4(emptied: Path, tmp_path: Path, offline: bool) -> None:
+    """Where it may, Keras's own download is tried: a proxy that refuses makes a host without a network."""
+    words = ("run", "extract", "-c", emptied, "--json", "--set", "base.name=vgg16", *(["--offline"] if offline else []))
+    proxy = "http://127.0.0.1:9"
+    out, _ = run(*words, FAKE="", expect=4, KERAS_HOME=str(tmp_path), https_proxy=proxy, http_proxy=proxy)
     error = json.loads(out)["error"]
+    assert ("--offline" if offline else "cannot be fetched (") in error["message"]
+    assert list((tmp_path / "models").glob("*")) == []
     assert "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" in error["message"]
     assert str(tmp_path) in error["message"]
     assert "run once with a network, or copy" in error["hint"]

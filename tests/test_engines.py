@@ -124,7 +124,7 @@ def test_bf16_is_near_and_not_the_same(files: Any) -> None:
 
 
 def test_input_is_left_as_it_was(files: Any) -> None:
-    pixels = pictures(2)
+    pixels = pictures(8)  # a full batch, which is not copied on its way in
     before = pixels.copy()
     embed("vgg16", files, {"t": Tap()})(pixels)
     assert np.array_equal(pixels, before)

@@ -60,7 +60,7 @@ def test_c_is_the_best_of_the_path_on_val() -> None:
 
 
 def test_val_and_test_rows_do_not_enter_the_fit() -> None:
-    """Spoil the test rows, and the head is the same bytes; spoil val, and only the choice of C may change."""
+    """Spoil the test rows, and the head is the same bytes; spoil val, and only the choice of C changes."""
     x, samples = problem(2)
     head = heads.fit_logistic(x, samples, ("c0", "c1"), 0)
     spoiled = x.copy()
@@ -68,6 +68,19 @@ def test_val_and_test_rows_do_not_enter_the_fit() -> None:
     again = heads.fit_logistic(spoiled, samples, ("c0", "c1"), 0)
     assert np.array_equal(head.layers[0].weights, again.layers[0].weights)
     assert head.chosen == again.chosen
+    shuffled = x.copy()
+    val = [row.split == "val" for row in samples]
+    shuffled[val] = np.random.default_rng(0).permutation(x[val])
+    other = heads.fit_logistic(shuffled, samples, ("c0", "c1"), 0)
+    assert other.chosen["C"] < head.chosen["C"]
+    path = [c for c in heads.PATH if c <= other.chosen["C"]]
+    train = np.array([row.split == "train" for row in samples])
+    scaler = StandardScaler().fit(x[train].astype(np.float64))
+    z = scaler.transform(x.astype(np.float64)).astype(np.float32)[train]
+    model = LogisticRegression(max_iter=2000, warm_start=True)
+    for c in path:
+        model.set_params(C=c).fit(z, [row.label for row, here in zip(samples, train, strict=True) if here])
+    assert np.allclose(other.layers[0].weights[:, 0] * scaler.scale_, model.coef_[0], rtol=1e-5, atol=1e-7)
 
 
 def test_separable_classes_are_told_apart() -> None:

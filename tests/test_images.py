@@ -133,8 +133,11 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 
 def test_a_damaged_exif_block_is_no_reason_to_refuse() -> None:
-    data = encoded(photograph(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
-    assert np.array_equal(decode(data, FULL), expected(Image.open(io.BytesIO(encoded(photograph(), "JPEG")))))
+    sound = expected(Image.open(io.BytesIO(encoded(photograph(), "JPEG"))))
+    for damage in (b"MM\x00*\xff\xff\xff\xff", b"XX not a TIFF header", b"II*\x00\x08\x00\x00\x00\xff\xff"):
+        data = encoded(photograph(), "JPEG", exif=b"Exif\x00\x00" + damage, dpi=(72, 72))
+        for how in ("full", "scaled"):
+            assert np.array_equal(decode(data, PixelSpec(32, 32, decode=how)), sound)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -211,6 +214,15 @@ def test_scaled_decoding_stays_near_full_and_above_twice_the_target(fit: Any) ->
     data = encoded(photograph(size=(900, 600)), "JPEG", quality=95)
     scaled, full = (decode(data, PixelSpec(48, 48, fit, "bilinear", how)).astype(int) for how in ("scaled", "full"))
     assert 0 < np.abs(scaled - full).mean() < 2
+
+
+def test_scaled_decoding_delivers_at_least_twice_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("stages.images._fit", lambda image, spec: seen.append(image.size) or image.resize((48, 48)))
+    data = encoded(photograph(size=(900, 600)), "JPEG")
+    for fit in ("squash", "crop", "pad"):
+        decode(data, PixelSpec(48, 48, fit))
+    assert seen == [(225, 150), (225, 150), (113, 75)]  # a quarter; a quarter; an eighth: 96 by 64 is enough to pad
 
 
 def test_scaled_decoding_leaves_small_pictures_alone() -> None:

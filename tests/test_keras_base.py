@@ -20,7 +20,7 @@ LITE0 = bases.get("efficientnet_lite0")
 @pytest.fixture(scope="module")
 def lite0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = Cache(tmp_path_factory.mktemp("cache"), StatIndex())
-    path = weights.resolve(LITE0, "imagenet", Path(), cache, offline=True).path
+    path = weights.resolve(LITE0, "imagenet", Path("imagenet"), cache, offline=True).path
     assert path is not None
     return path
 
@@ -28,14 +28,14 @@ def lite0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("picture", "number", "probability"), [("chelsea", 285, 0.77), ("coffee", 967, 0.90)])
 def test_lite0_with_its_file_s_own_classifier(lite0_file: Path, picture: str, number: int, probability: float) -> None:
     """ImageNet class 285 is Egyptian cat, 967 is espresso: architecture, weights and preprocessing are all right."""
-    from stages import keras_base, keras_base_lite
+    from stages import keras_base, torch_file
 
     image = Image.fromarray(getattr(skimage.data, picture)()).resize((224, 224), Image.Resampling.BICUBIC)
     model = keras_base.build(LITE0, lite0_file, 224, 224)
     maps = model.predict((np.asarray(image, np.float32)[None] - 127) / 128, verbose=0)
     assert maps.shape == (1, 7, 7, LITE0.feature_dim)
-    kernel, bias = keras_base_lite.torch_classifier(lite0_file)
-    logits = maps.mean(axis=(1, 2))[0] @ kernel + bias
+    tensors = torch_file.read(lite0_file)
+    logits = tensors["_fc.weight"] @ maps.mean(axis=(1, 2))[0] + tensors["_fc.bias"]
     p = np.exp(logits - logits.max())
     p /= p.sum()
     assert p.argmax() == number

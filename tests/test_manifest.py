@@ -59,6 +59,18 @@ def test_leaks_name_the_copies() -> None:
     assert Manifest(manifest.rows[1:]).leaks() == ""
 
 
+def test_a_group_in_two_splits_is_a_leak() -> None:
+    manifest = Manifest((Row(A, "1.png", "x", "train", "g"), Row(B, "2.png", "x", "test", "g")))
+    assert manifest.leaks() == "1 groups: group g"
+
+
+def test_copies_in_two_groups_count_once() -> None:
+    manifest = Manifest(
+        (Row(A, "1", "x", "train", None), Row(A, "2", "x", "train", "h"), Row(A, "3", "x", "train", "g"))
+    )
+    assert manifest.samples == (Row(A, "", "x", "train", "g"),)
+
+
 def test_counts_per_class_and_split() -> None:
     manifest = Manifest((Row(A, "1", "x", "train"), Row(B, "2", "x", "val"), Row(C, "3", "y", "train")))
     assert manifest.counts() == {

@@ -26,7 +26,7 @@ def lay(root: Path, *paths: str) -> None:
 
 
 def found(root: Path) -> scan.Found:
-    return scan.folders(root, StatIndex())
+    return scan.identify(scan.folders(root), root, StatIndex())
 
 
 def labels(root: Path) -> dict[str, tuple[str | None, str | None]]:
@@ -59,6 +59,13 @@ def test_split_folders(tmp_path: Path) -> None:
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     lay(tmp_path, "train/1.png", "bus/2.png")
     assert labels(tmp_path) == {"bus/2.png": ("bus", None), "train/1.png": ("train", None)}
+
+
+@pytest.mark.parametrize("intruder", ["sample.png", "extra/5.png"])
+def test_split_folders_beside_something_else_are_not_taken_for_classes(tmp_path: Path, intruder: str) -> None:
+    lay(tmp_path, "train/cat/1.png", "test/cat/2.png", intruder)
+    with pytest.raises(Unusable, match=rf"test/, train/ look like splits, but beside them is {intruder[:5]}"):
+        found(tmp_path)
 
 
 def test_images_without_folders_have_no_label(tmp_path: Path) -> None:
@@ -135,7 +142,7 @@ def test_folders_and_files_that_may_not_be_read() -> None:
 
 
 def table(path: Path, root: Path, /, **columns: str) -> scan.Found:
-    return scan.table(path, {**COLUMNS, **columns}, root, StatIndex())
+    return scan.identify(scan.table(path, {**COLUMNS, **columns}, root), root, StatIndex())
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -194,6 +201,8 @@ def test_a_file_that_the_table_names_and_is_not_there_is_a_reject(tmp_path: Path
         ("t.csv", "path,label\n", "no rows"),
         ("t.csv", "file,label\n1.png,x\n", "no column 'path'; it has 'file', 'label'"),
         ("t.csv", "path,label\n,x\n", "row 1 has no path"),
+        ("t.jsonl", '{"path": "a\\u0000.png"}\n', "row 1 has the path 'a.x00.png', which no file can have"),
+        ("t.jsonl", '{"path": "a\\ud800.png"}\n', "which no file can have"),
         ("t.csv", "path,split\n1.png,holdout\n", "row 1 has split 'holdout'; expected train, val or test"),
         (
             "t.csv",
@@ -212,6 +221,22 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, name: str, content: str, me
     (tmp_path / name).write_text(content)
     with pytest.raises(Unusable, match=message):
         table(tmp_path / name, tmp_path)
+
+
+@pytest.mark.parametrize("part", ["label", "split", "group"])
+def test_a_misspelt_column_is_not_silence(tmp_path: Path, part: str) -> None:
+    (tmp_path / "t.csv").write_text("path,label\n1.png,x\n")
+    with pytest.raises(Unusable, match="no column 'patient'; it has 'path', 'label'") as caught:
+        table(tmp_path / "t.csv", tmp_path, **{part: "patient"})
+    assert caught.value.hint == f"name the column with data.columns.{part}"
+
+
+def test_links_that_lead_in_a_circle_are_rejects(tmp_path: Path) -> None:
+    lay(tmp_path, "cat/1.png")
+    (tmp_path / "cat/loop.png").symlink_to(tmp_path / "cat/loop.png")
+    result = found(tmp_path)
+    assert [row.path for row in result.rows] == ["cat/1.png"]
+    assert [reject.path for reject in result.rejected] == ["cat/loop.png"]
 
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:

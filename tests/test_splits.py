@@ -73,6 +73,18 @@ def test_without_val_it_is_taken_out_of_train_and_test_is_left_alone() -> None:
     assert abs(sum(r.split == "val" for r in assigned) - 200) < 50
 
 
+def test_a_row_without_a_split_goes_where_its_group_or_copy_is() -> None:
+    one, two, three, four = rows(4)
+    table = [
+        one._replace(split="test", group="g"),
+        two._replace(split="val"),
+        three._replace(split="train"),
+        four._replace(group="g"),
+        two._replace(path="copy.png"),
+    ]
+    assert [row.split for row in splits.assign(table, 0.0, 0.0, 0)] == ["test", "val", "train", "test", "val"]
+
+
 def test_group_from_the_path() -> None:
     found = splits.group_by(
         [Row("a", "panel7_3.png"), Row("b", "loose.png"), Row("c", "panel7_4.png", group="own")], r"(panel\d+)_"

