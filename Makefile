@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.demo
 	@test -f demo/pipeline.yaml || $(BIN)/pipeline init demo --demo
-	$(BIN)/pipeline run -c demo/pipeline.yaml
+	@$(BIN)/pipeline run -c demo/pipeline.yaml
+	@echo "  (the command lies in $(BIN); to have it at hand: . $(BIN)/activate)"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -185,7 +186,8 @@ def _show_heads(heads: dict[str, HeadReport]) -> None:
     _out.print()
     _out.print(table)
     for name, head in heads.items():
-        _say(f"{name}: {head.path}")
+        here = os.path.relpath(head.path)
+        _say(f"{name}: {head.path if here.startswith('..') else here}")
 
 
 def _show_error(error: PipelineError) -> None:

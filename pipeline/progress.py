@@ -23,7 +23,7 @@ def reporter(console: Console, quiet: bool) -> graph.Progress:
             yield lambda n: None
         elif console.is_terminal:
             with _bar(console) as bar:
-                task = bar.add_task(title, total=total, visible=False)
+                task = bar.add_task(title, total=total, visible=total is not None)
                 yield lambda n: bar.update(task, advance=n, visible=True)
         else:
             yield _Lines(console, title, total)

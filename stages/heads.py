@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,9 +124,8 @@ def fit_logistic(features: np.ndarray, rows: Sequence[Row], classes: Sequence[st
     upwards, warm-started, until the val log-loss has been worse than its best twice running (Kornblith et al. 2019
     choose C on a log grid in the same way).
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     x = np.asarray(features, dtype=np.float32)
     if x.ndim != 2:
@@ -136,33 +135,40 @@ def fit_logistic(features: np.ndarray, rows: Sequence[Row], classes: Sequence[st
         )
     number = {name: i for i, name in enumerate(classes)}
     y = np.array([number[row.label or ""] for row in rows])
-    part = {split: np.array([row.split == split for row in rows]) for split in SPLITS}
-    scaler = StandardScaler().fit(x[part["train"]].astype(np.float64))
-    z = ((x - scaler.mean_) / scaler.scale_).astype(np.float32)
+    train, val = (np.array([row.split == split for row in rows]) for split in ("train", "val"))
+    scaler = StandardScaler().fit(x[train].astype(np.float64))
+    z = ((x[train] - scaler.mean_) / scaler.scale_).astype(np.float32)
+    with threadpool_limits(1, "blas"):  # twice as fast: lbfgs makes many small products. And the same on any machine
+        losses: dict[float, float] = {}
+        best: Head | None = None
+        for model, c in _path(z, y[train], seed):
+            head = _fold(model, scaler, classes, c)
+            losses[c] = log_loss(y[val], head.probabilities(x[val]))
+            if losses[c] <= min(losses.values()):
+                best = head
+            elif min(list(losses.values())[-_WORSE:]) > min(losses.values()):
+                break
+    if best is None:
+        raise Unusable("the logistic head did not converge at any C", "check the features: pipeline run extract -v")
+    path = {format(c, ".3g"): round(loss, 6) for c, loss in losses.items()}
+    return Head(best.kind, best.classes, best.layers, {**best.chosen, "val_log_loss": path})
+
+
+def _path(z: np.ndarray, y: np.ndarray, seed: int) -> Iterator[tuple[Any, float]]:
+    """The model fitted at each C in turn, each from where the last one ended, as long as it converges."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(solver="lbfgs", max_iter=2000, warm_start=True, random_state=seed)
-    best: Head | None = None
-    losses: dict[float, float] = {}
-    worse = 0
     for c in PATH:
         model.set_params(C=c)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
-                model.fit(z[part["train"]], y[part["train"]])
+                model.fit(z, y)
             except ConvergenceWarning:
-                break  # towards separable data without a penalty: val has long said no
-        head = _fold(model, scaler, classes, c)
-        losses[c] = log_loss(y[part["val"]], head.probabilities(x[part["val"]]))
-        if losses[c] <= min(losses.values()):
-            best, worse = head, 0
-        else:
-            worse += 1
-        if worse == _WORSE:
-            break
-    if best is None:
-        raise Unusable("the logistic head did not converge at any C", "check the features: pipeline run extract -v")
-    path = {format(c, ".3g"): round(loss, 6) for c, loss in losses.items()}
-    return Head(best.kind, best.classes, best.layers, {**best.chosen, "val_log_loss": path})
+                return  # on the way to separable data without a penalty
+        yield model, c
 
 
 def _fold(model: Any, scaler: Any, classes: Sequence[str], c: float) -> Head:

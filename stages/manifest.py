@@ -33,8 +33,9 @@ class Manifest:
     rows: tuple[Row, ...]
 
     def to_bytes(self) -> bytes:
-        lines = ({k: v for k, v in row._asdict().items() if v is not None} for row in self.rows)
-        return "".join(json.dumps(line) + "\n" for line in lines).encode("ascii")
+        encode, names = json.JSONEncoder().encode, Row._fields
+        lines = ({k: v for k, v in zip(names, row, strict=True) if v is not None} for row in self.rows)
+        return "".join([encode(line) + "\n" for line in lines]).encode("ascii")
 
     @cached_property
     def digest(self) -> str:

@@ -55,6 +55,8 @@ def _split(seed: int, token: str, val: float, test: float) -> str:
 
 def _tokens(rows: Sequence[Row]) -> list[str]:
     """What is hashed for each row: its group, or its id. Groups that share an id count as one: the first by name."""
+    if all(row.group is None for row in rows):
+        return ["id " + row.id for row in rows]
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
