@@ -129,7 +129,11 @@ class FeatureStore:
     def provenance(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The records of the shards that serve `ids`, by name."""
         present = self._locate()
-        names = sorted({present[i][0] for i in ids if i in present})
+        return self.shard_records(sorted({present[i][0] for i in ids if i in present}))
+
+    def shard_records(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The records of the shards of those names, or of all."""
+        names = self._recorded() if names is None else names
         return [record for name in names if (record := records.load(self._record(name))) is not None]
 
     def _locate(self) -> dict[str, tuple[str, int]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -14,21 +12,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import rich_click as click
-from rich.console import Console
-from rich.table import Table
 
 from cache.errors import PipelineError, Unusable
-from pipeline import graph, models, start
-from pipeline.graph import ExtractReport, Options, Project
-from pipeline.models import HeadReport
+from pipeline import explain, graph, models, start
+from pipeline.graph import Options, Project
 from pipeline.progress import reporter
+from pipeline.show import ERR, config_option, say, show, show_error
 
-SCHEMA_VERSION = 1
+STALE = 5
+"""Exit code of `status -q` where something is not fresh."""
 
 T = TypeVar("T")
-
-_out = Console(highlight=False, soft_wrap=True, markup=False)
-_err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 class Terminated(KeyboardInterrupt):
@@ -52,34 +46,46 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
     started, error = _guarded(lambda: start.init_demo(folder) if demo else start.init(folder, images))
     if started is None:
         assert error is not None
-        _show_error(error)
+        show_error(error)
         sys.exit(error.exit_code)
     for line in started.lines():
-        _say(line)
+        say(line)
     if demo:
-        _say(start.DEMO_LICENCE)
-    _say(f"wrote {started.config}; next: pipeline run{_config_option(started.config)}")
+        say(start.DEMO_LICENCE)
+    say(f"wrote {started.config}; next: pipeline run{config_option(started.config)}")
+
+
+def shared(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that reads pipeline.yaml."""
+    options = (
+        click.option("-c", "--config", type=click.Path(path_type=Path), default="pipeline.yaml", show_default=True,
+                     envvar="PIPELINE_CONFIG", show_envvar=True, help="The file with the settings."),
+        click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
+                     help="Set a field for this run, e.g. --set extract.size=160."),
+        click.option("--offline", is_flag=True, envvar="PIPELINE_OFFLINE", show_envvar=True, help="Download nothing."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too."),
+        click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @main.command("run")
 @click.argument("stage", type=click.Choice(["extract", "head"]), required=False)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("-c", "--config", type=click.Path(path_type=Path), default="pipeline.yaml", show_default=True,
-              envvar="PIPELINE_CONFIG", show_envvar=True, help="The file with the settings.")  # fmt: skip
-@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
-              help="Set a field for this run, e.g. --set extract.size=160.")  # fmt: skip
+@shared
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be computed, and why; compute nothing.")
 @click.option("--workers", type=click.IntRange(1), envvar="PIPELINE_WORKERS", show_envvar=True,
               help="Processes to extract with.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", envvar="PIPELINE_SCHEDULER", show_envvar=True,
               help="A running Dask scheduler to extract on, e.g. tcp://127.0.0.1:8786.")  # fmt: skip
 @click.option("--require-cached", is_flag=True, help="Exit 4 instead of computing a missing row.")
-@click.option("--offline", is_flag=True, envvar="PIPELINE_OFFLINE", show_envvar=True, help="Download nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
-@click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks.")
 def run_command(
-    stage: str | None, names: tuple[str, ...], config: Path, overrides: tuple[str, ...], workers: int | None,
-    scheduler: str | None, require_cached: bool, offline: bool, as_json: bool, quiet: bool, verbose: bool,
+    stage: str | None, names: tuple[str, ...], config: Path, overrides: tuple[str, ...], dry_run: bool,
+    workers: int | None, scheduler: str | None, require_cached: bool, offline: bool, as_json: bool, quiet: bool,
+    verbose: bool,
 ) -> None:  # fmt: skip
     """Extract features, then train the heads on them; what is unchanged is not computed again.
 
@@ -91,9 +97,37 @@ def run_command(
     _log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options = Options(overrides, workers, scheduler, require_cached, offline)
-    progress = reporter(_err, quiet)
-    _, error = _guarded(lambda: _run(Project(config, options, progress), stage, names, result), verbose)
-    _show(f"run {stage}" if stage else "run", result, error, as_json, config)
+    progress = reporter(ERR, quiet)
+
+    def work() -> None:
+        project = Project(config, options, progress)
+        _check_names(project, names)
+        if dry_run:
+            result["status"] = explain.status(project, stage, names)
+        else:
+            _run(project, stage, names, result)
+
+    _, error = _guarded(work, verbose)
+    show(f"run {stage}" if stage else "run", result, error, as_json, config)
+    sys.exit(error.exit_code if error else 0)
+
+
+@main.command("status")
+@shared
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing; exit 0 if all is fresh, 5 if not.")
+def status_command(
+    config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, quiet: bool, verbose: bool
+) -> None:
+    """Say for each stage whether it is there, and if not, why not. With -v, what differs from the nearest entry."""
+    _log_to_stderr(quiet, verbose)
+    result: dict[str, Any] = {}
+    options, progress = Options(overrides, offline=offline), reporter(ERR, quiet)
+    found, error = _guarded(lambda: explain.status(Project(config, options, progress)), verbose)
+    if found is not None and quiet:
+        sys.exit(0 if found.fresh else STALE)
+    if found is not None:
+        result["status"] = found
+    show("status", result, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)
 
 
@@ -121,11 +155,14 @@ def _guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, Pi
         return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
 
 
-def _run(project: Project, stage: str | None, names: tuple[str, ...], result: dict[str, Any]) -> None:
-    """The stages asked for, in order; `result` is filled as they end, so that a failure still shows what was done."""
+def _check_names(project: Project, names: tuple[str, ...]) -> None:
     for name in names:
         if name not in project.config.heads:
             raise Unusable(f"no head {name!r} in {project.path.name}; it has {', '.join(project.config.heads)}")
+
+
+def _run(project: Project, stage: str | None, names: tuple[str, ...], result: dict[str, Any]) -> None:
+    """The stages asked for, in order; `result` is filled as they end, so that a failure still shows what was done."""
     report, manifest = graph.run_extract(project)
     result["extract"] = report
     models.write_rejects(project, report.rejected)
@@ -134,71 +171,6 @@ def _run(project: Project, stage: str | None, names: tuple[str, ...], result: di
         result["heads"] = {}
         for name in names or project.config.heads:
             result["heads"][name] = models.run_head(project, name, manifest)
-
-
-def _show(command: str, result: dict[str, Any], error: PipelineError | None, as_json: bool, config: Path) -> None:
-    """What was done to stdout, what went wrong to stderr; as JSON, both in one object on stdout."""
-    if as_json:
-        failure = {"code": error.code, "message": error.message, "hint": error.hint} if error else None
-        head = {"schema_version": SCHEMA_VERSION, "command": command}
-        parts = json.loads(json.dumps(result, default=lambda report: report.to_json()))
-        click.echo(json.dumps({**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}))
-        return
-    if "extract" in result:
-        _show_extract(result["extract"])
-    if result.get("heads"):
-        _show_heads(result["heads"])
-        _say(
-            "\nnext: change something; only what it touches is computed. Another split, for one, trains the heads only:"
-        )
-        _say(f"  pipeline run{_config_option(config)} --set data.split.seed=1")
-    if error:
-        _show_error(error)
-
-
-def _show_extract(report: ExtractReport) -> None:
-    rate = f"{report.images_per_second:.0f} images/s" if report.images_per_second else ""
-    facts = {
-        "images": f"{report.images:,}" + (f" ({report.unique:,} different)" if report.unique < report.images else ""),
-        "computed": f"{report.computed:,}" + (f"   {rate}, {report.seconds:.1f} s" if rate else ""),
-        "reused": f"{report.reused:,}",
-    }
-    if report.ignored:
-        facts["ignored"] = f"{report.ignored:,} other files"
-    if report.rejected:
-        facts["rejected"] = f"{len(report.rejected):,} (listed in rejects.csv)"
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        table.add_row(name, value)
-    _out.print(table)
-    for reject in report.rejected[:5]:
-        _say(f"  rejected {reject.path}: {reject.reason}", _err)
-
-
-def _show_heads(heads: dict[str, HeadReport]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("head", "", "val accuracy", "val AUROC", "test accuracy", "test AUROC"):
-        table.add_column(column, justify="left" if column in ("head", "") else "right")
-    for name, head in heads.items():
-        figures = [head.metrics[split][metric] for split in ("val", "test") for metric in ("accuracy", "auroc")]
-        shown = ["-" if figure is None else f"{figure:.3f}" for figure in figures]
-        table.add_row(name, "reused" if head.hit else "trained", *shown)
-    _out.print()
-    _out.print(table)
-    for name, head in heads.items():
-        here = os.path.relpath(head.path)
-        _say(f"{name}: {head.path if here.startswith('..') else here}")
-
-
-def _show_error(error: PipelineError) -> None:
-    _say(f"Error: {error.message}", _err, style="red")
-    if error.hint:
-        _say(f"  {error.hint}", _err)
-
-
-def _say(text: str, console: Console = _out, style: str | None = None) -> None:
-    """Print a line; a file name that is not UTF-8 comes out escaped."""
-    console.print(text.encode("utf-8", "backslashreplace").decode("utf-8"), style=style)
 
 
 def _log_to_stderr(quiet: bool, verbose: bool) -> None:
@@ -212,7 +184,3 @@ def _log_to_stderr(quiet: bool, verbose: bool) -> None:
 
 def _typed() -> str:
     return shlex.join(["pipeline", *sys.argv[1:]])
-
-
-def _config_option(config: Path) -> str:
-    return "" if config == Path("pipeline.yaml") else f" -c {shlex.quote(str(config))}"

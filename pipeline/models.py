@@ -46,18 +46,10 @@ def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
     Raises Unusable where the labels or splits cannot carry a head.
     """
     spec = project.config.heads[name]
-    leaks = manifest.leaks()
-    if leaks and project.config.data.on_leak == "fail":
-        raise Unusable(
-            f"the same bytes stand in more than one split, which would flatter the figures: {leaks}",
-            "keep each in one split, or accept it with data.on_leak: warn",
-        )
-    if leaks:
-        log.warning("the same bytes stand in more than one split: %s", leaks)
+    check_leaks(project, manifest)
     classes = heads.classes_of(manifest, project.config.data.classes)
-    settings = spec.model_dump(exclude={"tap"})
-    key = heads.key(settings, classes, [project.store(spec.tap).key], manifest)
-    folder = project.folder / "models" / "head" / name / key
+    folder = folder_of(project, name, manifest, classes)
+    key = folder.name
     if records.load_folder(folder) is not None:
         return HeadReport(key, True, folder, json.loads((folder / "metrics.json").read_bytes()))
     started = time.perf_counter()
@@ -75,6 +67,25 @@ def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
     seconds = round(time.perf_counter() - started, 3)
     records.publish_folder(folder, contents, _record(project, name, key, manifest, classes, seconds))
     return HeadReport(key, False, folder, metrics)
+
+
+def folder_of(project: Project, name: str, manifest: Manifest, classes: Sequence[str]) -> Path:
+    """Where a head lies: models/head/<name>/<key>."""
+    spec = project.config.heads[name]
+    key = heads.key(spec.model_dump(exclude={"tap"}), classes, [project.store(spec.tap).key], manifest)
+    return project.folder / "models" / "head" / name / key
+
+
+def check_leaks(project: Project, manifest: Manifest) -> None:
+    """Raises Unusable where the same bytes or a group stand in several splits, unless `data.on_leak` says to warn."""
+    leaks = manifest.leaks()
+    if leaks and project.config.data.on_leak == "fail":
+        raise Unusable(
+            f"the same bytes stand in more than one split, which would flatter the figures: {leaks}",
+            "keep each in one split, or accept it with data.on_leak: warn",
+        )
+    if leaks:
+        log.warning("the same bytes stand in more than one split: %s", leaks)
 
 
 def _metrics(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class Manifest:
         lines = ({k: v for k, v in zip(names, row, strict=True) if v is not None} for row in self.rows)
         return "".join([encode(line) + "\n" for line in lines]).encode("ascii")
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        return cls(tuple(Row(**json.loads(line)) for line in data.splitlines()))
+
     @cached_property
     def digest(self) -> str:
         return hashlib.sha256(self.to_bytes()).hexdigest()

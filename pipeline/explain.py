@@ -1,0 +1,175 @@
+"""Owns saying what a run would do, and why: HIT, PARTIAL or MISS for each stage. Computes no row, trains nothing."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cache import records
+from cache.errors import Unusable
+from pipeline import models
+from pipeline.graph import Project
+from stages import heads
+from stages.manifest import Manifest, Row
+
+State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
+Differences = Mapping[str, tuple[Any, Any]]
+"""Dotted name of a key's component -> (in the nearest entry, now); None where one side lacks it."""
+
+FEW = 5
+"""A class with fewer images in a split is warned of."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """What one stage would do.
+
+    `rows` counts the different images it covers, `missing` those it has to compute. `seconds` and `bytes` are estimates
+    for these, from what rows of the same kind took before; None where there are none. BLOCKED: it would refuse.
+    """
+
+    stage: Literal["extract", "head"]
+    name: str
+    state: State
+    reason: str
+    rows: int
+    missing: int
+    seconds: float | None = None
+    bytes: int | None = None
+    differences: Differences = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a run would do, stage by stage, and how many images each class has in each split."""
+
+    stages: list[StageStatus]
+    counts: dict[str, dict[str, int]]
+
+    @property
+    def fresh(self) -> bool:
+        return all(stage.state == "HIT" for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "fresh": self.fresh}
+
+
+def status(project: Project, stage: str | None = None, names: Sequence[str] = ()) -> Status:
+    """The status of all that a run of `stage` (None: of everything), or of the heads `names`, would go through."""
+    stages = [_extract(project, name) for name in project.config.extract.taps]
+    if stage != "extract":
+        stages += [_head(project, name) for name in names or project.config.heads]
+    return Status(stages, project.manifest.counts())
+
+
+def _extract(project: Project, tap: str) -> StageStatus:
+    store, ids = project.store(tap), project.manifest.ids
+    missing = len(store.missing(ids))
+    if missing == 0:
+        return StageStatus("extract", tap, "HIT", "all rows are there", len(ids), 0)
+    made = store.shard_records()
+    rows = sum(record["rows"] for record in made)
+    spent = sum(record["seconds"] for record in made) / (os.cpu_count() or 1)  # by tasks side by side, one a core
+    seconds = round(spent / rows * missing, 1) if rows else None
+    size = sum(record["bytes"] for record in made) // rows * missing if rows else None
+    if missing < len(ids):
+        reason = f"{missing} of {len(ids)} images have no row"
+        return StageStatus("extract", tap, "PARTIAL", reason, len(ids), missing, seconds, size)
+    differences = {} if rows else _against_nearest(project, store.components)
+    nothing = "rows are there, but none of these images'" if rows else "the cache has no rows of these images"
+    reason = "; ".join(_changed(differences)) or nothing
+    return StageStatus("extract", tap, "MISS", reason, len(ids), missing, seconds, size, differences)
+
+
+def _head(project: Project, name: str) -> StageStatus:
+    manifest = project.manifest
+    samples = len(manifest.samples)
+    try:
+        models.check_leaks(project, manifest)
+        classes = heads.classes_of(manifest, project.config.data.classes)
+    except Unusable as error:
+        return StageStatus("head", name, "BLOCKED", error.message, samples, samples)
+    folder = models.folder_of(project, name, manifest, classes)
+    if records.load_folder(folder) is not None:
+        return StageStatus("head", name, "HIT", "the very same head is there", samples, 0)
+    found = [(path, r) for path in folder.parent.glob(f"*/{records.RECORD}") if (r := records.load(path)) is not None]
+    if not found:
+        return StageStatus("head", name, "MISS", "there is no head of that name yet", samples, samples)
+    path, latest = max(found, key=lambda pair: (pair[1]["created"], str(pair[0])))
+    store = project.store(project.config.heads[name].tap)
+    before = {
+        "settings": latest["config"]["heads"][name],
+        "classes": list(latest["classes"]),
+        "rows": next(iter(latest["extract"].values())),
+    }
+    now = {
+        "settings": project.config.heads[name].model_dump(),
+        "classes": list(classes),
+        "rows": {"key": store.key, **store.components},
+    }
+    differences = _differ(before, now)
+    moved = _moved(Manifest.from_bytes((path.parent / "manifest.jsonl").read_bytes()).samples, manifest.samples)
+    reason = "; ".join([*_changed(differences), *moved]) or "the one that is there is damaged, or by other code"
+    return StageStatus("head", name, "MISS", reason, samples, samples, latest["seconds"], None, differences)
+
+
+def _against_nearest(project: Project, components: Mapping[str, Any]) -> Differences:
+    """Against the entry that has rows of these images and differs least; of several, the latest."""
+    ids, ranked = project.manifest.ids, []
+    for path in project.cache.root.glob("features/*/spec.json"):
+        spec = records.load(path)
+        if spec is not None and len(project.cache.features(spec).missing(ids)) < len(ids):
+            differences = _differ(spec, components)
+            ranked.append((-len(differences), path.stat().st_mtime_ns, differences))
+    return max(ranked, key=lambda entry: entry[:2])[2] if ranked else {}
+
+
+def _differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    one, two = dict(_flat(before)), dict(_flat(now))
+    return {name: (one.get(name), two.get(name)) for name in sorted(one | two) if one.get(name) != two.get(name)}
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def _changed(differences: Differences) -> Iterator[str]:
+    """`weights changed: 5793... -> 77cc...`; keys and the tap's name follow from the rest, and go unsaid."""
+    for name, (before, now) in differences.items():
+        last = name.rpartition(".")[2]
+        if name not in ("rows.key", "settings.tap"):
+            yield f"{last} changed: {_short(before)} -> {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:4]}..." if isinstance(value, str) and len(text) == 64 else text
+
+
+def _moved(before: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
+    """In words, what became of the labelled images."""
+    old, new = {row.id: row for row in before}, {row.id: row for row in now}
+    counts = Counter(
+        part
+        for i in old.keys() & new.keys()
+        for part in ("label", "split", "group")
+        if getattr(old[i], part) != getattr(new[i], part)
+    )
+    texts = {
+        "{} new images": len(new.keys() - old.keys()),
+        "{} images gone": len(old.keys() - new.keys()),
+        "labels changed: {} rows": counts["label"],
+        "split changed: {} rows moved": counts["split"],
+        "groups changed: {} rows": counts["group"],
+    }
+    return (text.format(n) for text, n in texts.items() if n)

@@ -1,0 +1,138 @@
+"""Owns how results look: tables for a person, one JSON object for a program. Not what is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cache.errors import PipelineError
+from pipeline.explain import FEW, Status
+from pipeline.graph import ExtractReport
+from pipeline.models import HeadReport
+from stages.manifest import SPLITS
+
+SCHEMA_VERSION = 1
+_MOST_CLASSES = 20
+
+OUT = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 160)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+
+def show(
+    command: str,
+    result: Mapping[str, Any],
+    error: PipelineError | None,
+    as_json: bool,
+    config: Path,
+    verbose: bool = False,
+) -> None:
+    """What was done to stdout, what went wrong to stderr; as JSON, both in one object on stdout."""
+    if as_json:
+        failure = {"code": error.code, "message": error.message, "hint": error.hint} if error else None
+        head = {"schema_version": SCHEMA_VERSION, "command": command}
+        parts = json.loads(json.dumps(result, default=lambda report: report.to_json()))
+        say(json.dumps({**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}))
+        return
+    if "status" in result:
+        _show_status(result["status"], verbose)
+    if "extract" in result:
+        _show_extract(result["extract"])
+    if result.get("heads"):
+        _show_heads(result["heads"])
+        say(
+            "\nnext: change something; only what it touches is computed. Another split, for one, trains the heads only:"
+        )
+        say(f"  pipeline run{config_option(config)} --set data.split.seed=1")
+    if error:
+        show_error(error)
+
+
+def _show_extract(report: ExtractReport) -> None:
+    rate = f"{report.images_per_second:.0f} images/s" if report.images_per_second else ""
+    facts = {
+        "images": f"{report.images:,}" + (f" ({report.unique:,} different)" if report.unique < report.images else ""),
+        "computed": f"{report.computed:,}" + (f"   {rate}, {report.seconds:.1f} s" if rate else ""),
+        "reused": f"{report.reused:,}",
+    }
+    if report.ignored:
+        facts["ignored"] = f"{report.ignored:,} other files"
+    if report.rejected:
+        facts["rejected"] = f"{len(report.rejected):,} (listed in rejects.csv)"
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name, value)
+    OUT.print(table)
+    for reject in report.rejected[:5]:
+        say(f"  rejected {reject.path}: {reject.reason}", ERR)
+
+
+def _show_heads(heads: dict[str, HeadReport]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("head", "", "val accuracy", "val AUROC", "test accuracy", "test AUROC"):
+        table.add_column(column, justify="left" if column in ("head", "") else "right")
+    for name, head in heads.items():
+        figures = [head.metrics[split][metric] for split in ("val", "test") for metric in ("accuracy", "auroc")]
+        shown = ["-" if figure is None else f"{figure:.3f}" for figure in figures]
+        table.add_row(name, "reused" if head.hit else "trained", *shown)
+    OUT.print()
+    OUT.print(table)
+    for name, head in heads.items():
+        here = os.path.relpath(head.path)
+        say(f"{name}: {head.path if here.startswith('..') else here}")
+
+
+def _show_status(status: Status, verbose: bool) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("stage", "", "", "to compute", "about", "why"):
+        table.add_column(column, justify="right" if column in ("to compute", "about") else "left")
+    for s in status.stages:
+        costs = [f"{s.seconds:,.0f} s" if s.seconds else "", f"{s.bytes / 1e6:,.1f} MB" if s.bytes else ""]
+        work = f"{s.missing:,} of {s.rows:,}" if s.state != "HIT" else ""
+        table.add_row(s.stage, s.name, s.state, work, ", ".join(filter(None, costs)), s.reason)
+    OUT.print(table)
+    for s in status.stages if verbose else ():
+        for name, (before, now) in s.differences.items():
+            say(f"  {s.stage} {s.name}: {name}: {before} -> {now}")
+    if status.counts:
+        _show_counts(status.counts)
+
+
+def _show_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("class")
+    for split in SPLITS:
+        table.add_column(split, justify="right")
+    for label, by_split in list(counts.items())[:_MOST_CLASSES]:
+        table.add_row(label, *(f"{by_split[split]:,}" for split in SPLITS))
+    OUT.print()
+    OUT.print(table)
+    if len(counts) > _MOST_CLASSES:
+        say(f"and {len(counts) - _MOST_CLASSES} more classes (all of them: --json)")
+    few = [f"{label} {split} {n}" for label, by in counts.items() for split, n in by.items() if n < FEW]
+    if few:
+        more = f", and {len(few) - 5} more" if len(few) > 5 else ""
+        say(f"fewer than {FEW} images, too few to trust a figure: {', '.join(few[:5])}{more}", ERR)
+
+
+def show_error(error: PipelineError) -> None:
+    say(f"Error: {error.message}", ERR, style="red")
+    if error.hint:
+        say(f"  {error.hint}", ERR)
+
+
+def say(text: str, console: Console = OUT, style: str | None = None) -> None:
+    """Print a line; a file name that is not UTF-8 comes out escaped."""
+    console.print(text.encode("utf-8", "backslashreplace").decode("utf-8"), style=style)
+
+
+def config_option(config: Path) -> str:
+    """` -c FILE` as one would type it; nothing for the default."""
+    return "" if config == Path("pipeline.yaml") else f" -c {shlex.quote(str(config))}"

@@ -1,0 +1,133 @@
+"""pipeline/explain.py: every hit and every miss has its reason, and the counts are those of the real run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import fakes
+from tests.conftest import Ran
+
+Pipeline = Callable[..., Ran]
+IMAGES = 24
+
+
+def status(pipeline: Pipeline, project: Path, *more: str) -> dict[str, dict[str, Any]]:
+    """Stage name -> its status."""
+    ran = pipeline("status", "-c", project, "--json", *more)
+    assert ran.code == 0, ran.out
+    return {stage["stage"]: stage for stage in ran.json["status"]["stages"]}
+
+
+def states(pipeline: Pipeline, project: Path, *more: str) -> list[tuple[str, int, str]]:
+    return [(s["state"], s["missing"], s["reason"]) for s in status(pipeline, project, *more).values()]
+
+
+def test_before_anything_has_run(pipeline: Pipeline, project: Path) -> None:
+    assert states(pipeline, project) == [
+        ("MISS", IMAGES, "the cache has no rows of these images"),
+        ("MISS", IMAGES, "there is no head of that name yet"),
+    ]
+
+
+def test_when_all_is_there(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    assert [state for state, *_ in states(pipeline, project)] == ["HIT", "HIT"]
+    assert pipeline("status", "-q", "-c", project) == Ran(0, "", "")
+
+
+def test_new_images_are_partial_and_the_estimate_is_for_them(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    fakes.two_classes(project.parent / "images", 5, start=100)
+    found = status(pipeline, project)
+    assert found["extract"]["state"] == "PARTIAL"
+    assert found["extract"]["reason"] == "10 of 34 images have no row"
+    assert found["extract"]["bytes"] > 0
+    assert found["head"]["reason"] == "10 new images"
+    assert pipeline("status", "-q", "-c", project) == Ran(5, "", "")
+
+
+@pytest.mark.parametrize(
+    ("override", "extract", "head"),
+    [
+        ("extract.size=32", "size changed: [16, 16] -> [32, 32]", "size changed: [16, 16] -> [32, 32]"),
+        ("extract.dtype=float16", "dtype changed: float32 -> float16", "dtype changed: float32 -> float16"),
+        ("heads.logistic.seed=7", "all rows are there", "seed changed: 0 -> 7"),
+        (
+            "data.classes=[dark, bright]",
+            "all rows are there",
+            "classes changed: ['bright', 'dark'] -> ['dark', 'bright']",
+        ),
+    ],
+)
+def test_a_changed_setting_is_named(pipeline: Pipeline, project: Path, override: str, extract: str, head: str) -> None:
+    pipeline("run", "-c", project)
+    found = status(pipeline, project, "--set", override)
+    assert (found["extract"]["reason"], found["head"]["reason"]) == (extract, head)
+
+
+def test_changed_weights_are_named_by_their_digests(pipeline: Pipeline, project: Path) -> None:
+    for name in ("one", "two"):
+        (project.parent / f"{name}.weights.h5").write_text(name)
+    pipeline("run", "-c", project, "--set", "base.weights=one.weights.h5")
+    found = status(pipeline, project, "--set", "base.weights=two.weights.h5")
+    assert found["extract"]["reason"] == "weights changed: 7692... -> 3fc4..."
+    assert set(found["extract"]["differences"]) == {"base.weights"}
+
+
+def test_moved_labels_and_splits_are_counted(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    images = project.parent / "images"
+    (images / "bright" / "0000.png").rename(images / "dark" / "was_bright.png")
+    assert status(pipeline, project)["head"]["reason"] == "labels changed: 1 rows"
+    (images / "dark" / "0001.png").unlink()
+    assert status(pipeline, project)["head"]["reason"] == "1 images gone; labels changed: 1 rows"
+    reason = status(pipeline, project, "--set", "data.split.seed=9")["head"]["reason"]
+    assert reason.startswith("1 images gone; labels changed: 1 rows; split changed: ")
+
+
+def test_the_nearest_entry_is_the_one_compared_with(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "extract", "-c", project, "--set", "extract.size=32", "--set", "extract.fit=crop")
+    pipeline("run", "extract", "-c", project)
+    found = status(pipeline, project, "--set", "extract.size=32", "--set", "extract.fit=pad")
+    assert found["extract"]["reason"] == "fit changed: crop -> pad"
+
+
+def test_what_would_be_refused_is_said(pipeline: Pipeline, project: Path) -> None:
+    shutil.rmtree(project.parent / "images" / "dark")
+    found = status(pipeline, project)
+    assert (found["head"]["state"], found["head"]["reason"][:25]) == ("BLOCKED", "there is one class only, ")
+
+
+def test_a_dry_run_computes_nothing_and_its_counts_come_true(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    fakes.two_classes(project.parent / "images", 3, start=50)
+    before = sorted((project.parent / ".features").rglob("*"))
+    dry = pipeline("run", "-n", "-c", project, "--json").json["status"]["stages"]
+    assert sorted((project.parent / ".features").rglob("*")) == before
+    real = pipeline("run", "-c", project, "--json").json
+    assert dry[0]["missing"] == real["extract"]["computed"] == 6
+    assert (dry[1]["state"] == "HIT") == real["heads"]["logistic"]["hit"]
+
+
+def test_a_dry_run_of_one_stage_shows_that_stage(pipeline: Pipeline, project: Path) -> None:
+    stages = pipeline("run", "extract", "-n", "-c", project, "--json").json["status"]["stages"]
+    assert [stage["stage"] for stage in stages] == ["extract"]
+
+
+def test_output_for_a_person(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    ran = pipeline("status", "-v", "-c", project, "--set", "extract.size=32")
+    assert ran.out.splitlines()[1].split()[:6] == ["extract", "pooled", "MISS", "24", "of", "24"]
+    assert "  extract pooled: pixels.size: [16, 16] -> [32, 32]" in ran.out.splitlines()
+    assert ran.out.splitlines()[-3].split() == ["class", "train", "val", "test"]
+    assert "fewer than 5 images, too few to trust a figure: " in ran.err
+
+
+def test_counts_of_classes_and_splits(pipeline: Pipeline, project: Path) -> None:
+    counts = pipeline("status", "-c", project, "--json").json["status"]["counts"]
+    assert {label: sum(by.values()) for label, by in counts.items()} == {"bright": 12, "dark": 12}
