@@ -25,7 +25,7 @@ def load(path: Path) -> dict[str, Any] | None:
     """The record at `path`; None where there is none, or where it is not a whole JSON object."""
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         log.warning("record %s is damaged (%s); taken as absent", path, error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,14 @@ class FeatureStore:
         self.folder = cache.root / "features" / self.key
         self._layouts: dict[str, shards.ShardLayout] = {}
 
+    def prepare(self) -> None:
+        """Make ready to take rows. Raises OSError where the cache cannot be written."""
+        self.cache.prepare()
+        if records.load(self.folder / "spec.json") is None:
+            files.publish(self.folder / "spec.json", records.dump(self.components))
+        if not os.access(self.folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that have no row, once each, in the order given. Damaged shards are set aside first."""
         present = self._locate()
@@ -83,9 +93,7 @@ class FeatureStore:
         """
         data = shards.build(self.key, ids, features)
         name = hashlib.sha256(data).hexdigest()
-        self.cache.prepare()
-        if records.load(self.folder / "spec.json") is None:
-            files.publish(self.folder / "spec.json", records.dump(self.components))
+        self.prepare()
         path = self._shard(name)
         if not path.exists() or files.sha256_of(path) != name:
             files.publish(path, data)

@@ -108,7 +108,7 @@ def run_command(
             _run(project, stage, names, result)
 
     _, error = _guarded(work, verbose)
-    show(f"run {stage}" if stage else "run", result, error, as_json, config)
+    show(f"run {stage}" if stage else "run", result, error, as_json, config, verbose, quiet)
     sys.exit(error.exit_code if error else 0)
 
 

@@ -115,6 +115,8 @@ class RunConfig(_Strict):
             if head.tap not in self.extract.taps:
                 known = ", ".join(self.extract.taps)
                 raise ValueError(f"heads.{name}.tap: no tap {head.tap!r} in extract.taps; there are {known}")
+            if self.extract.taps[head.tap].pooling == "none":
+                raise ValueError(f"heads.{name}: a logistic head needs vectors, but tap {head.tap!r} has pooling none")
         return self
 
 
@@ -157,26 +159,38 @@ KEYED: Mapping[str, Literal["extract", "head", "samples", "none"]] = {
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read pipeline.yaml, put `a.b=value` overrides on top, and check it all.
+    """Read pipeline.yaml (`path`, or in the folder `path`), put `a.b=value` overrides on top, and check it all.
 
-    Raises Unusable, naming file, field, what was found and the nearest known field.
+    Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
     """
+    path = path / "pipeline.yaml" if path.is_dir() else path
+    tree = _read(path)
+    if not overrides:
+        return _validate(tree, str(path))
+    for override in overrides:
+        _override(tree, override)
+    return _validate(tree, f"{path} with --set")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(path.read_text("utf-8"), Loader=_Loader) or {}
     except FileNotFoundError as error:
         raise Unusable(f"{path} is not there", "pipeline init --images PATH writes one") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise Unusable(
+            f"{path} is not valid YAML{where}: {error.problem}",
+            "look at that line and the one above: colons, brackets, and spaces (no tabs) before names",
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Unusable(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise Unusable(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(tree, dict):
         raise Unusable(f"{path} holds a {type(tree).__name__}; expected fields such as data: and base:")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise _explain(path, error) from error
+    return tree
 
 
 def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
@@ -194,6 +208,10 @@ def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
         else:
             names.append(prefix + name)
     return names
+
+
+_UNION_PARTS = ("int", "literal['auto']", "constrained-int")
+"""What pydantic puts into a location for the ways a field may be written."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -226,22 +244,35 @@ def _override(tree: dict[str, Any], text: str) -> None:
         raise Unusable(f"--set {text!r}: the value is not valid YAML") from error
 
 
-def _explain(path: Path, error: ValidationError) -> Unusable:
-    """The first problem, as one sentence."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['auto']", "constrained-int"))
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if problem["type"] == "extra_forbidden":
+def _validate(tree: Mapping[str, Any], source: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(source, error) from error
+
+
+def _explain(source: str, error: ValidationError) -> Unusable:
+    """The first problem, as one sentence; the ways a field may be written are one problem."""
+    problems: dict[str, list[Any]] = {}
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"] if part not in _UNION_PARTS)
+        problems.setdefault(where, []).append(problem)
+    where, same = next(iter(problems.items()))
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if same[0]["type"] == "extra_forbidden":
         parent, _, name = where.rpartition(".")
         siblings = _children(parent)
-        near = difflib.get_close_matches(name, siblings, n=1)
+        near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
+        near = near or [field for field in fields() if field.endswith(f".{name}")]
         return Unusable(
-            f"{path}: unknown field {where}{more}; known here are {', '.join(siblings)}",
-            f"did you mean {f'{parent}.' if parent else ''}{near[0]}?" if near else "",
+            f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
+            f"did you mean {near[0]}?" if near else "",
         )
-    message = problem["msg"].removeprefix("Value error, ")
-    found = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
-    return Unusable(f"{path}: {where + ': ' if where else ''}{message[:1].lower()}{message[1:]}{found}{more}")
+    message = " or ".join(problem["msg"].removeprefix("Value error, ") for problem in same).replace(
+        "or Input", "or input"
+    )
+    found = "" if same[0]["type"] == "value_error" else f", got {same[0]['input']!r}"
+    return Unusable(f"{source}: {where + ': ' if where else ''}{message[:1].lower()}{message[1:]}{found}{more}")
 
 
 def _children(parent: str) -> list[str]:

@@ -6,13 +6,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cache import files, records
 from cache.errors import ImagesRejected, NotAvailable, Unusable
 from cache.statindex import StatIndex, default_path
 from cache.store import Cache, FeatureStore
@@ -67,7 +68,7 @@ class Project:
     """One pipeline.yaml: its settings resolved against its folder, its cache, and its images, looked at once."""
 
     def __init__(self, path: Path, options: Options, progress: Progress) -> None:
-        self.path = path.absolute()
+        self.path = (path / "pipeline.yaml" if path.is_dir() else path).absolute()
         self.folder = self.path.parent
         self.options = options
         self.progress = progress
@@ -147,11 +148,27 @@ class Project:
             return Path(environment).absolute()
         return self.at(setting or ".features")
 
+    def save_manifest(self, manifest: Manifest) -> str | None:
+        """Keep the manifest in the cache, with the settings that made it; its digest, or None in a read-only cache."""
+        try:
+            digest = self.cache.put_named("manifests", manifest.to_bytes(), ".jsonl")
+            path = self.cache.root / "manifests" / f"{digest}.json"
+            if records.load(path) is None:
+                files.publish(path, records.dump({"created": time.time(), "settings": self._made_by()}))
+        except OSError:
+            return None
+        return digest
+
+    def _made_by(self) -> dict[str, Any]:
+        data = self.config.data
+        return {"group_from": data.group_from, "split": data.split.model_dump()}
+
     def _instead_of_images(self) -> str:
-        saved = sorted(self.cache.root.glob("manifests/*.jsonl"), key=lambda path: path.stat().st_mtime)
-        if not saved:
+        saved = [(path, records.load(path) or {}) for path in self.cache.root.glob("manifests/*.json")]
+        like = [(r.get("created", 0), path) for path, r in saved if r.get("settings") == self._made_by()]
+        if not like:
             return "name the folder of the images with data.root"
-        latest = os.path.relpath(saved[-1], self.folder)
+        latest = os.path.relpath(max(like)[1].with_suffix(".jsonl"), self.folder)
         return f"correct data.root, or work from saved rows without images: --set data.table={latest}"
 
 
@@ -173,13 +190,12 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     reasons = dict(receipt.rejected)
     report.rejected = found.rejected + [Reject(r.path, reasons[r.id]) for r in manifest.rows if r.id in reasons]
     report.images = len(manifest.rows) + len(found.rejected)
-    report.unique, report.ignored = len(manifest.ids), found.ignored
+    report.unique, report.ignored = len(manifest.ids), found.ignored.total()
     report.computed, report.engine = receipt.rows, receipt.engine
     report.reused = report.unique - report.computed - len(reasons)
     good = manifest.without(reasons)
     if good.rows and (not report.rejected or project.config.data.on_bad == "skip"):
-        with suppress(OSError):  # a read-only cache serves rows; the manifest is for those who come after
-            report.manifest = project.cache.put_named("manifests", good.to_bytes(), ".jsonl")
+        report.manifest = project.save_manifest(good)
     return report, good
 
 
@@ -222,10 +238,16 @@ def _paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[
 
 
 def check_rejects(project: Project, report: ExtractReport) -> None:
-    """Raises ImagesRejected under `data.on_bad: fail` where there is a reject."""
-    if report.rejected and project.config.data.on_bad == "fail":
+    """Raises ImagesRejected where there is a reject under `data.on_bad: fail`, or nothing but rejects."""
+    none_left = len(report.rejected) == report.images
+    if report.rejected and (none_left or project.config.data.on_bad == "fail"):
         first = report.rejected[0]
+        hint = "mend or remove them (the list is in rejects.csv)"
+        if none_left and project.config.data.table is not None:
+            hint = f"correct data.root: the table's paths are relative to {project.root}"
+        elif not none_left:
+            hint += ", or go on without them: --set data.on_bad=skip"
         raise ImagesRejected(
             f"{len(report.rejected)} of {report.images} images were rejected; the first: {first.path}: {first.reason}",
-            "mend or remove them (the list is in rejects.csv), or go on without them: --set data.on_bad=skip",
+            hint,
         )

@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HeadReport:
-    """One head: whether it was there already, where it lies, and its figures on val and test."""
+    """One head: whether it was there already, where it lies, its figures, and the classes that val or test lacks."""
 
     key: str
     hit: bool
     path: Path
     metrics: dict[str, Any]
+    lacking: dict[str, list[str]]
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "path": str(self.path)}
@@ -49,9 +50,12 @@ def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
     check_leaks(project, manifest)
     classes = heads.classes_of(manifest, project.config.data.classes)
     folder = folder_of(project, name, manifest, classes)
-    key = folder.name
+    key, counts = folder.name, manifest.counts()
+    lacking = {split: [label for label in classes if not counts[label][split]] for split in ("val", "test")}
+    if without := sum(row.label is None for row in manifest.rows):
+        log.warning("%d of %d images have no label; heads go without them", without, len(manifest.rows))
     if records.load_folder(folder) is not None:
-        return HeadReport(key, True, folder, json.loads((folder / "metrics.json").read_bytes()))
+        return HeadReport(key, True, folder, json.loads((folder / "metrics.json").read_bytes()), lacking)
     started = time.perf_counter()
     rows = manifest.samples
     features = project.store(spec.tap).read([row.id for row in rows])
@@ -66,7 +70,7 @@ def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
     }
     seconds = round(time.perf_counter() - started, 3)
     records.publish_folder(folder, contents, _record(project, name, key, manifest, classes, seconds))
-    return HeadReport(key, False, folder, metrics)
+    return HeadReport(key, False, folder, metrics, lacking)
 
 
 def folder_of(project: Project, name: str, manifest: Manifest, classes: Sequence[str]) -> Path:
@@ -81,11 +85,11 @@ def check_leaks(project: Project, manifest: Manifest) -> None:
     leaks = manifest.leaks()
     if leaks and project.config.data.on_leak == "fail":
         raise Unusable(
-            f"the same bytes stand in more than one split, which would flatter the figures: {leaks}",
+            f"the same bytes or groups stand in more than one split, which would flatter the figures: {leaks}",
             "keep each in one split, or accept it with data.on_leak: warn",
         )
     if leaks:
-        log.warning("the same bytes stand in more than one split: %s", leaks)
+        log.warning("the same bytes or groups stand in more than one split: %s", leaks)
 
 
 def _metrics(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -151,8 +155,11 @@ def _git(folder: Path) -> dict[str, Any] | None:
 def write_rejects(project: Project, rejected: Sequence[Reject]) -> None:
     """List rejects in rejects.csv beside pipeline.yaml; where there are none, an old list goes."""
     path = project.folder / "rejects.csv"
-    if rejected:
-        with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([Reject._fields, *rejected])
-    elif path.exists():
-        path.unlink()
+    try:
+        if rejected:
+            with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                csv.writer(file).writerows([Reject._fields, *rejected])
+        elif path.exists():
+            path.unlink()
+    except OSError as error:
+        log.warning("the list of rejects is not up to date: %s: %s", path, error.strerror)

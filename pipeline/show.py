@@ -33,6 +33,7 @@ def show(
     as_json: bool,
     config: Path,
     verbose: bool = False,
+    quiet: bool = False,
 ) -> None:
     """What was done to stdout, what went wrong to stderr; as JSON, both in one object on stdout."""
     if as_json:
@@ -47,10 +48,9 @@ def show(
         _show_extract(result["extract"])
     if result.get("heads"):
         _show_heads(result["heads"])
-        say(
-            "\nnext: change something; only what it touches is computed. Another split, for one, trains the heads only:"
-        )
-        say(f"  pipeline run{config_option(config)} --set data.split.seed=1")
+    if result.get("heads") and not quiet:
+        say(f"\nnext: edit {config} (another size, tap or split) and run again: only what that touches is computed;")
+        say(f"  pipeline status{config_option(config)} says beforehand what and why")
     if error:
         show_error(error)
 
@@ -76,14 +76,19 @@ def _show_extract(report: ExtractReport) -> None:
 
 def _show_heads(heads: dict[str, HeadReport]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("head", "", "val accuracy", "val AUROC", "test accuracy", "test AUROC"):
+    for column in ("head", "", "val images", "accuracy", "AUROC", "test images", "accuracy", "AUROC"):
         table.add_column(column, justify="left" if column in ("head", "") else "right")
     for name, head in heads.items():
-        figures = [head.metrics[split][metric] for split in ("val", "test") for metric in ("accuracy", "auroc")]
-        shown = ["-" if figure is None else f"{figure:.3f}" for figure in figures]
+        shown = []
+        for split in ("val", "test"):
+            figures = [head.metrics[split][metric] for metric in ("accuracy", "auroc")]
+            shown += [f"{head.metrics[split]['n']:,}", *("-" if f is None else f"{f:.3f}" for f in figures)]
         table.add_row(name, "reused" if head.hit else "trained", *shown)
     OUT.print()
     OUT.print(table)
+    for split, classes in next(iter(heads.values())).lacking.items():
+        if classes:
+            say(f"no AUROC on {split}: it has no image of {', '.join(classes[:5])}")
     for name, head in heads.items():
         here = os.path.relpath(head.path)
         say(f"{name}: {head.path if here.startswith('..') else here}")

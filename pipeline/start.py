@@ -72,11 +72,12 @@ class Started:
         if labels:
             lines.append("classes: " + ", ".join(f"{k} {n}" for k, n in sorted(labels.items())[:8]) + many)
         else:
-            lines.append("no class folders: features can be extracted, but a head needs labels (data.table)")
+            lines.append("no class folders: features can be extracted (pipeline run extract); a head needs labels")
         if made:
             lines.append("splits, from the folders: " + ", ".join(f"{k} {n}" for k, n in made.items()))
         if self.found.ignored:
-            lines.append(f"{self.found.ignored} other files are ignored")
+            kinds = ", ".join(f"{kind} {n}" for kind, n in self.found.ignored.most_common(5))
+            lines.append(f"{self.found.ignored.total()} other files are ignored: {kinds}")
         lines += [f"cannot be used: {reject.path}: {reject.reason}" for reject in self.found.rejected[:5]]
         return lines
 
@@ -90,8 +91,12 @@ def init(folder: Path, images: Path | None) -> Started:
     images = images if images is not None else folder / "images"
     if not images.is_dir():
         what = "is a file; expected a folder of images" if images.exists() else "is not there"
-        raise Unusable(f"{images} {what}", "name the folder of the images with --images")
-    found = scan.folders(images)
+        advice = f"name the folder of the images: pipeline init --images {folder if folder.is_dir() else 'PATH'}"
+        raise Unusable(f"{images} {what}", advice)
+    try:
+        found = scan.folders(images)
+    except Unusable as error:
+        raise Unusable(error.message, "name another folder with --images") from error
     root = os.path.relpath(images, folder)
     root = str(images.absolute()) if root.startswith("..") else root
     _write(target, f"Written by pipeline init for {len(found.rows)} images.", root, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,8 +77,10 @@ def _tap(model: keras.Model, tap: Tap) -> keras.KerasTensor:
         return model.output
     names = [layer.name for layer in model.layers]
     if tap.layer not in names:
+        near = difflib.get_close_matches(tap.layer, names, n=4, cutoff=0.5)
         raise Unusable(
-            f"extract.taps: {model.name} has no layer {tap.layer!r}", f"its last layers are {', '.join(names[-8:])}"
+            f"extract.taps: {model.name} has no layer {tap.layer!r}",
+            f"{'near it are ' + ', '.join(near) + '; ' if near else ''}the last are {', '.join(names[-4:])}",
         )
     output = model.get_layer(tap.layer).output
     if tap.pooling != "none" and len(output.shape) != 4:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cache.store import Cache
-from stages import bases, extract_task
+from stages import bases
 from stages.cluster import ClusterSpec, connect, worker_died
 from stages.extract_key import Recipe
-from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, extract_shard, read
+from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, cannot_write, extract_shard, read, stop
 from stages.images import ImageRejected
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,11 @@ def run(
     Raises PipelineError where a row cannot be stored or workers die again and again.
     """
     total, name = Receipt(), f"frozenbase-{os.urandom(6).hex()}"
+    try:
+        for tap in taps.values():
+            cache.features(job.recipe.components(tap)).prepare()
+    except OSError as error:
+        raise cannot_write(job, error) from error
     needed = [job.weights, *next(iter(paths.values()))[:1]]
     with connect(cluster, job.version, Path(job.cache_root), needed) as client:
         import distributed
@@ -87,7 +92,7 @@ def run(
         except distributed.KilledWorker as error:
             raise worker_died(error) from error
         except BaseException:
-            extract_task.stopped.add(name)
+            client.run(stop, name)
             client.cancel(futures)
             raise
     cache.index.remember(total.seen)

@@ -90,7 +90,7 @@ def extract_shard(task: Task) -> Receipt:
     receipt, started = Receipt(), time.perf_counter()
     shard = _Shard(task, started)
     for image, paths in task.rows:
-        if task.run in stopped:
+        if task.run in _stopped:
             raise PipelineError("stopped before the shard was done")
         try:
             pixels = read(image, paths, task.job.recipe.pixels, receipt.seen)
@@ -177,10 +177,7 @@ class _Shard:
                     "check the weights" if job.recipe.dtype == "float32" else "use extract.dtype: float32",
                 ) from error
             except OSError as error:
-                raise PipelineError(
-                    f"cannot write to the cache {job.cache_root}: {error.strerror} ({rows.nbytes} bytes of features)",
-                    "finished shards are kept: make room, or correct the permissions, and run again",
-                ) from error
+                raise cannot_write(job, error) from error
         self.written += len(self._ids)
         self.engine = self._embed.provenance["engine"]
         self._ids, self._rows, self._bytes, self._started = [], defaultdict(list), 0, now
@@ -188,8 +185,19 @@ class _Shard:
 
 _embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], Embed] = {}
 _embeds_lock = threading.Lock()
-stopped: set[str] = set()
-"""Runs whose tasks in this process are to end at the next image."""
+_stopped: set[str] = set()
+
+
+def stop(run: str) -> None:
+    """Let the tasks of that run in this process end at their next image."""
+    _stopped.add(run)
+
+
+def cannot_write(job: Job, error: OSError) -> PipelineError:
+    return PipelineError(
+        f"cannot write to the cache {job.cache_root}: {error.strerror}",
+        "finished shards are kept: make room, correct the permissions, or name another place with cache.dir",
+    )
 
 
 def _shared_embed(task: Task) -> Embed:

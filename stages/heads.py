@@ -91,7 +91,7 @@ def classes_of(manifest: Manifest, order: Sequence[str] | None) -> tuple[str, ..
     if not counts:
         raise Unusable(
             "no image has a label, and a head needs them",
-            "put the images in one folder per class, or name a table with labels in data.table",
+            "put them in one folder per class, or name a table (data.table); features alone: pipeline run extract",
         )
     if len(counts) == 1:
         raise Unusable(

@@ -88,7 +88,7 @@ class Manifest:
         clashes = {image for image, found in labels.items() if len(found) > 1}
         if clashes:
             raise Unusable(
-                f"{len(clashes)} images stand under two labels with the same bytes: {_pairs(self.rows, clashes)}",
+                f"{len(clashes)} images stand under two labels with the same bytes: {_pairs(self.rows, clashes, True)}",
                 "remove the wrong copy of each, or correct its label in the table",
             )
 
@@ -102,15 +102,15 @@ class Manifest:
         leaked = [name for name, found in splits.items() if len(found) > 1]
         images = {name for name in leaked if not name.startswith("group ")}
         groups = [name for name in leaked if name.startswith("group ")]
-        texts = [f"{len(images)} images: {_pairs(self.rows, images)}"] if images else []
+        texts = [f"{len(images)} images: {_pairs(self.rows, images, False)}"] if images else []
         return "; ".join(texts + ([f"{len(groups)} groups: {', '.join(groups[:5])}"] if groups else []))
 
 
-def _pairs(rows: Iterable[Row], ids: set[str], most: int = 5) -> str:
-    """`a.png = b.png; ...` for the first few of `ids`."""
+def _pairs(rows: Iterable[Row], ids: set[str], labels: bool, most: int = 5) -> str:
+    """`a.png (cat) = b.png (dog); ...` for the first few of `ids`: with their labels, or with their splits."""
     paths: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row.id in ids:
-            paths[row.id].append(row.path)
+            paths[row.id].append(f"{row.path} ({row.label if labels else row.split})")
     shown = [" = ".join(found) for found in list(paths.values())[:most]]
     return "; ".join(shown) + (f"; and {len(paths) - most} more" if len(paths) > most else "")

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,24 +36,25 @@ class Reject(NamedTuple):
 
 @dataclass
 class Found:
-    """What a source holds: rows (id empty, split None where it says nothing), files ignored, images rejected."""
+    """What a source holds: rows (id empty, split None where it says nothing), files ignored by kind, rejects."""
 
     rows: list[Row] = field(default_factory=list)
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     rejected: list[Reject] = field(default_factory=list)
 
 
 def folders(root: Path) -> Found:
     """Class folders under `root`, or train/val/test folders of class folders, or images without any class.
 
-    Files that don't bear an image's extension, hidden ones and linked folders are counted as ignored.
+    Files that don't bear an image's extension and hidden ones are counted as ignored, by kind. A link that leaves
+    `root` is a reject; a linked folder within it is passed over, since its files are found where they are.
     Raises Unusable where the folder is missing, unreadable, has no image, or mixes split folders with others.
     """
     found = Found()
     paths = sorted(_walk(root, "", found))
     if not paths and not found.rejected:
         raise Unusable(
-            f"{root}: no images ({found.ignored} other files); looked for {', '.join(sorted(EXTENSIONS))}",
+            f"{root}: no images ({found.ignored.total()} other files); looked for {', '.join(sorted(EXTENSIONS))}",
             "name the folder that holds them with data.root",
         )
     has_splits = _has_split_folders(root, paths)
@@ -119,12 +121,16 @@ def _walk(root: Path, below: str, found: Found) -> Iterable[str]:
         raise Unusable(f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}") from error
     for entry in entries:
         name = f"{below}/{entry.name}" if below else entry.name
+        kind = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith("."):
-            found.ignored += 1
+            found.ignored["hidden"] += 1
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(root, name, found)
-        elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS or _is_folder(entry):
-            found.ignored += 1
+        elif _is_folder(entry):
+            if not _stays_under(entry.path, root):
+                found.rejected.append(Reject(name, "is a linked folder that leaves data.root"))
+        elif kind not in EXTENSIONS:
+            found.ignored[kind or "without extension"] += 1
         elif entry.is_symlink() and not _stays_under(entry.path, root):
             found.rejected.append(Reject(name, "is a link that leaves data.root"))
         else:
@@ -212,7 +218,9 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     try:
         if kind == ".csv":
             with open(path, newline="", encoding="utf-8-sig") as file:
-                return list(csv.DictReader(file))
+                separator = max(",;\t", key=file.readline().count)
+                file.seek(0)
+                return list(csv.DictReader(file, delimiter=separator))
         if kind == ".jsonl":
             records = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
             if not all(isinstance(record, dict) for record in records):

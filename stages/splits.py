@@ -42,6 +42,11 @@ def group_by(rows: Sequence[Row], pattern: str) -> list[Row]:
     for row in rows:
         match = regex.search(row.path) if row.group is None else None
         out.append(row if match is None else row._replace(group=match[1] if regex.groups else match[0]))
+    if rows and all(row.group is None for row in out):
+        raise Unusable(
+            f"data.group_from: {pattern!r} is found in none of the {len(rows)} paths, such as {rows[0].path}",
+            "correct the expression, or set it to null",
+        )
     return out
 
 

@@ -221,10 +221,10 @@ def spoil(project: Path, how: str) -> None:
         ("one class", "there is one class only, 'bright'; a head needs two or more", "check data.root"),
         (
             "two labels",
-            "1 images stand under two labels with the same bytes: bright/copied.png = dark/0001.png",
+            "1 images stand under two labels with the same bytes: bright/copied.png (bright) = dark/0001.png (dark)",
             "remove the wrong copy",
         ),
-        ("leak", "the same bytes stand in more than one split", "data.on_leak: warn"),
+        ("leak", "the same bytes or groups stand in more than one split", "data.on_leak: warn"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence_and_exit_2(project: Path, how: str, message: str, hint: str) -> None:
@@ -239,7 +239,7 @@ def test_what_cannot_be_used_is_one_sentence_and_exit_2(project: Path, how: str,
 def test_a_leak_can_be_accepted(project: Path) -> None:
     spoil(project, "leak")
     _, err = run("run", "-c", project, "--set", "data.on_leak=warn")
-    assert "the same bytes stand in more than one split" in err
+    assert "the same bytes or groups stand in more than one split" in err
 
 
 @pytest.mark.parametrize(
@@ -267,6 +267,23 @@ def test_output_for_a_person(project: Path) -> None:
     assert lines[1][:2] == ["computed", "24"]
     assert any(line[:2] == ["logistic", "trained"] for line in lines)
     assert err == ""
+
+
+def test_what_lacks_a_class_or_a_label_is_said(project: Path) -> None:
+    fakes.two_classes(project.parent / "images" / "bright", 1, start=60)
+    for i in (0, 1, 2):
+        (project.parent / "images" / f"loose{i}.png").write_bytes(fakes.numbered(i))
+    out, err = run("run", "-c", project, "--set", "data.split.test=0")
+    assert "no AUROC on test: it has no image of bright, dark" in out
+    assert "3 of 29 images have no label; heads go without them" in err
+
+
+def test_the_hint_without_images_names_the_manifest_of_these_settings(project: Path) -> None:
+    right = json.loads(run("run", "extract", "-c", project, "--json")[0])["extract"]["manifest"]
+    run("run", "extract", "-c", project, "--set", "data.split.seed=5")
+    shutil.move(project.parent / "images", project.parent / "gone")
+    _, err = run("run", "head", "-c", project, expect=2)
+    assert f"--set data.table=.features/manifests/{right}.jsonl" in err
 
 
 def test_output_of_a_failure_is_one_json_object_too(project: Path) -> None:

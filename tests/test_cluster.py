@@ -16,6 +16,7 @@ from dask.system import CPU_COUNT
 from cache.errors import PipelineError, Unusable
 from stages import extract_task
 from stages.cluster import ClusterSpec, connect
+from tests import fakes
 from tests.test_cli import run, start, wait_for_shards
 
 VERSION = importlib.metadata.version("frozenbase")
@@ -119,6 +120,18 @@ def test_a_worker_that_dies_is_replaced_and_its_shard_done_again(project: Path) 
     assert process.returncode == 0, err
     assert json.loads(out)["extract"]["computed"] == 24
     assert json.loads(run(*words)[0])["extract"]["reused"] == 24
+
+
+def test_worker_processes_stop_soon_when_told(project: Path) -> None:
+    fakes.two_classes(project.parent / "images", 300)
+    words = ("run", "extract", "-c", project, "--json", "--workers", "2", "--set", "extract.size=224")
+    process = start(*words, "--set", "extract.shard_rows=100", FAKE="")
+    wait_for_shards(project, 1)
+    process.terminate()
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 143
+    assert json.loads(out)["error"]["code"] == "interrupted"
+    assert json.loads(run(*words, "-n")[0])["status"]["stages"][0]["missing"] > 300
 
 
 def test_extraction_on_a_running_cluster(running: Any, project: Path) -> None:

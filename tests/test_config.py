@@ -44,8 +44,20 @@ def test_every_field_is_classified() -> None:
         ("data: {split: {val: 0.5, test: 0.5}}", r"data\.split: val 0\.5 and test 0\.5 leave nothing to train on", ""),
         ("heads: {a: {tap: x}}", r"heads\.a\.tap: no tap 'x' in extract\.taps; there are pooled", ""),
         ("heads: {../up: {}}", r"heads: the name '\.\./up' cannot be a folder's", ""),
-        ("a: 1\na: 2\n", "not valid YAML: the key 'a' stands twice", ""),
-        ("data: [", "not valid YAML", ""),
+        ("a: 1\na: 2\n", "not valid YAML at line 2, column 1: the key 'a' stands twice", "look at that line"),
+        ("data: [", "not valid YAML at line 1", "colons, brackets, and spaces"),
+        ("on_bad: skip", "unknown field on_bad", "did you mean data.on_bad?"),
+        (
+            "cluster: {workers: 0}",
+            r"workers: input should be 'auto' or input should be greater than or equal to 1, got 0$",
+            "",
+        ),
+        (
+            "extract: {taps: {pooled: {pooling: none}}}",
+            "a logistic head needs vectors, but tap 'pooled' has pooling none",
+            "",
+        ),
+        ("{{a: b}}: 1", "a key is no plain word", ""),
         ("- data", "holds a list; expected fields", ""),
         ("data: !!python/object/apply:os.system [ls]", "not valid YAML", ""),
     ],
@@ -55,6 +67,16 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, message: str, hint
         load(tmp_path, text)
     assert hint.replace("\\", "") in caught.value.hint
     assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_set_is_not_blamed_on_the_file_alone(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match=r"pipeline\.yaml with --set: extract\.size: .*, got 'huge'"):
+        load(tmp_path, "", "extract.size=huge")
+
+
+def test_a_folder_means_the_file_in_it(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text("extract: {size: 64}")
+    assert config.load(tmp_path).extract.size == 64
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:

@@ -82,6 +82,33 @@ def test_bad_images_can_be_skipped_and_cost_no_base_later(
     assert again.json["heads"]["logistic"]["hit"]
 
 
+def test_nothing_but_rejects_is_no_success(pipeline: Pipeline, project: Path) -> None:
+    (project.parent / "t.csv").write_text("path,label\nimages/dark/0000.png,dark\n")
+    words = ("--set", "data.on_bad=skip", "--set", "data.table=t.csv")
+    ran = pipeline("run", "-c", project, "--json", *words)
+    assert ran.code == 3
+    assert ran.json["error"]["hint"] == f"correct data.root: the table's paths are relative to {project.parent}/images"
+
+
+def test_a_list_of_rejects_that_cannot_be_written_is_no_obstacle(pipeline: Pipeline, project: Path) -> None:
+    spoil(project)
+    (project.parent / "rejects.csv").mkdir()
+    ran = pipeline("run", "-c", project, "--set", "data.on_bad=skip")
+    assert ran.code == 0
+    assert "the list of rejects is not up to date" in ran.err
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_anything_starts(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.parent / "file").write_bytes(b"")
+    monkeypatch.setattr("stages.extract.connect", None)
+    ran = pipeline("run", "-c", project, "--json", "--set", "cache.dir=file/below")
+    assert ran.code == 1
+    assert "cannot write to the cache" in ran.json["error"]["message"]
+    assert "cache.dir" in ran.json["error"]["hint"]
+
+
 def test_the_list_of_rejects_goes_when_they_are_mended(pipeline: Pipeline, project: Path) -> None:
     bad = spoil(project)
     pipeline("run", "extract", "-c", project)
@@ -148,7 +175,7 @@ def test_rows_that_are_not_finite_are_not_kept(
     assert ran.code == 1
     assert "rows are not finite" in ran.json["error"]["message"]
     assert ran.json["error"]["hint"] == "check the weights"
-    assert not cache_files(project)
+    assert [path.name for path in cache_files(project)] == ["spec.json"]
 
 
 def test_a_big_shard_is_written_in_parts(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_images_without_folders_have_no_label(tmp_path: Path) -> None:
     assert labels(tmp_path) == {"1.png": (None, None), "2.png": (None, None)}
 
 
-def test_other_files_hidden_ones_and_linked_folders_are_counted(tmp_path: Path) -> None:
+def test_other_files_and_hidden_ones_are_counted_by_kind(tmp_path: Path) -> None:
     lay(tmp_path, "cat/1.png")
     for name in ("cat/notes.txt", "cat/.DS_Store", ".hidden.png", "Thumbs.db"):
         (tmp_path / name).write_bytes(b"x")
@@ -81,7 +81,7 @@ def test_other_files_hidden_ones_and_linked_folders_are_counted(tmp_path: Path) 
     (tmp_path / "linked").symlink_to(tmp_path / "cat", target_is_directory=True)
     result = found(tmp_path)
     assert [row.path for row in result.rows] == ["cat/1.png"]
-    assert result.ignored == 6
+    assert result.ignored == {"hidden": 3, ".db": 1, ".txt": 1}
 
 
 def test_a_link_out_of_the_root_is_a_reject(tmp_path: Path) -> None:
@@ -91,6 +91,12 @@ def test_a_link_out_of_the_root_is_a_reject(tmp_path: Path) -> None:
     result = found(tmp_path / "images")
     assert [row.path for row in result.rows] == ["cat/1.png", "cat/in.png"]
     assert result.rejected == [("cat/out.png", "is a link that leaves data.root")]
+
+
+def test_a_linked_class_folder_is_not_lost_in_silence(tmp_path: Path) -> None:
+    lay(tmp_path, "elsewhere/1.png", "images/cat/1.png")
+    (tmp_path / "images/dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert found(tmp_path / "images").rejected == [("dog", "is a linked folder that leaves data.root")]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +227,13 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, name: str, content: str, me
     (tmp_path / name).write_text(content)
     with pytest.raises(Unusable, match=message):
         table(tmp_path / name, tmp_path)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_table_with_another_separator(tmp_path: Path, separator: str) -> None:
+    lay(tmp_path, "1.png")
+    (tmp_path / "t.csv").write_text(f"path{separator}label\n1.png{separator}a,b\n")
+    assert table(tmp_path / "t.csv", tmp_path).rows[0].label == "a,b"
 
 
 @pytest.mark.parametrize("part", ["label", "split", "group"])

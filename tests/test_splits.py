@@ -92,6 +92,11 @@ def test_group_from_the_path() -> None:
     assert [row.group for row in found] == ["panel7", None, "own"]
 
 
+def test_an_expression_that_is_found_nowhere_is_no_silence() -> None:
+    with pytest.raises(Unusable, match=r"'\(xyz\)' is found in none of the 3 paths, such as 0\.png"):
+        splits.group_by(rows(3), "(xyz)")
+
+
 def test_a_bad_expression_is_named() -> None:
     with pytest.raises(Unusable, match=r"data\.group_from: '\(' is not a regular expression"):
         splits.group_by([], "(")

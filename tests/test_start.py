@@ -30,10 +30,17 @@ def test_init_says_what_it_found(pipeline: Pipeline, tmp_path: Path) -> None:
     assert ran.out.splitlines() == [
         f"6 images in {tmp_path}/photos",
         "classes: bright 3, dark 3",
-        "1 other files are ignored",
+        "1 other files are ignored: .txt 1",
         f"wrote {tmp_path}/pipeline.yaml; next: pipeline run -c {tmp_path}/pipeline.yaml",
     ]
     assert config.load(tmp_path / "pipeline.yaml").data.root == "photos"
+
+
+def test_init_in_the_folder_of_the_images_says_how(pipeline: Pipeline, tmp_path: Path) -> None:
+    fakes.two_classes(tmp_path, 1)
+    ran = pipeline("init", tmp_path)
+    assert ran.code == 2
+    assert f"pipeline init --images {tmp_path}" in ran.err
 
 
 def test_images_elsewhere_are_named_by_their_whole_path(pipeline: Pipeline, tmp_path: Path) -> None:
