@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cache.errors import Unusable
 from cache.statindex import StatIndex
-from stages import extract_task
-from tests import fakes
-from tests.test_graph import Pipeline, cache_files, counts, extract
+from stages import extract_task, images
+from tests import fakes, test_images
+from tests.test_graph import Pipeline, cache_files, counts, extract, opened
 
 
 def test_a_file_that_changes_during_the_run_is_a_reject_never_a_row(
@@ -67,6 +68,41 @@ def test_bad_images_are_listed_and_the_good_ones_extracted(pipeline: Pipeline, p
     with open(project.parent / "rejects.csv", newline="") as file:
         assert {row["path"] for row in csv.DictReader(file)} == set(bad)
     assert pipeline("run", "head", "-c", project, "--json").code == 3
+
+
+def test_every_kind_of_file_is_a_row_or_a_reject_and_none_disturbs_another(pipeline: Pipeline, tmp_path: Path) -> None:
+    photo, options = test_images.photograph, {"save_all": True, "append_images": [test_images.photograph("L")]}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    good = {
+        "cmyk.jpg": test_images.encoded(photo("CMYK"), "JPEG"),
+        "palette.png": test_images.encoded(photo("P"), "PNG"),
+        "sixteen.png": test_images.encoded(Image.fromarray(np.arange(0, 60000, 6, np.uint16).reshape(100, 100)), "PNG"),
+        "alpha.png": test_images.encoded(photo("RGBA"), "PNG"),
+        "animated.gif": test_images.encoded(photo("P"), "GIF", **options),
+        "turned.jpg": test_images.encoded(photo(), "JPEG", exif=exif),
+        "a gif.jpg": test_images.encoded(photo("P"), "GIF"),
+        "plain.png": fakes.numbered(300),
+    }
+    bad = {
+        "empty.png": (b"", "empty file"),
+        "half.jpg": (test_images.JPEG[: len(test_images.JPEG) // 2], "cannot be decoded: "),
+        "text.png": (b"hello", "not an image of a known format"),
+        "bomb.png": (test_images.png_header(60_000, 60_000), "more than 50 Mpx"),
+    }
+    (tmp_path / "images").mkdir()
+    for name, data in {**good, **{name: data for name, (data, _) in bad.items()}}.items():
+        (tmp_path / "images" / name).write_bytes(data)
+    (tmp_path / "pipeline.yaml").write_text("extract: {size: 32}")
+    ran = pipeline("run", "extract", "-c", tmp_path, "--json")
+    assert (ran.code, ran.json["extract"]["computed"]) == (3, len(good))
+    reasons = {reject["path"]: reject["reason"] for reject in ran.json["extract"]["rejected"]}
+    assert set(reasons) == set(bad)
+    assert all(reasons[name].startswith(reason) for name, (_, reason) in bad.items())
+    project = opened(tmp_path)
+    for row in project.manifest.without(hashlib.sha256(data).hexdigest() for data, _ in bad.values()).rows:
+        pixels = images.decode(good[row.path], project.recipe.pixels)
+        assert np.allclose(project.store("pooled").read([row.id])[0, :3], pixels.mean(axis=(0, 1)), rtol=1e-5)
 
 
 def test_bad_images_can_be_skipped_and_cost_no_base_later(
