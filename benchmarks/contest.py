@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -18,6 +19,13 @@ Command = Callable[[], list[str]]
 BIN = Path(sys.executable).parent
 HOST_CACHE = Path(tempfile.gettempdir()) / f"frozenbase-bench-{os.getpid()}"
 ENVIRONMENT = {**os.environ, "XDG_CACHE_HOME": str(HOST_CACHE)}
+
+
+def asked_rounds(about: str | None) -> int:
+    """The option every benchmark has."""
+    arguments = argparse.ArgumentParser(description=about)
+    arguments.add_argument("--rounds", type=int, default=5)
+    return int(arguments.parse_args().rounds)
 
 
 def demo(folder: Path) -> Path:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.contest import HOST_CACHE, demo, pipeline, race, report
+from benchmarks.contest import HOST_CACHE, asked_rounds, demo, pipeline, race, report
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=5)
-    rounds = arguments.parse_args().rounds
+    rounds = asked_rounds(__doc__)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = demo(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -10,13 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.contest import ENVIRONMENT, demo, pipeline, race, report
+from benchmarks.contest import ENVIRONMENT, asked_rounds, demo, pipeline, race, report
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=5)
-    rounds = arguments.parse_args().rounds
+    rounds = asked_rounds(__doc__)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = demo(folder)

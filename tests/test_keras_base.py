@@ -77,6 +77,39 @@ def test_a_weight_file_that_keras_wrote_round_trips(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), two.get_weights(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "vgg16"])
+def test_weights_in_the_format_that_keras_downloads(tmp_path: Path, name: str) -> None:
+    """keras.applications still ships the legacy HDF5 layout, under the plain suffix .h5."""
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    from stages import keras_base
+
+    base = bases.get(name)
+    one = keras_base.build(base, None, 64, 64)
+    with h5py.File(tmp_path / base.weights, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, one)
+    two = keras_base.build(base, tmp_path / base.weights, 96, 96)
+    assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), two.get_weights(), strict=True))
+
+
+def test_the_download_program_is_keras_s_and_its_file_is_where_we_look(tmp_path: Path) -> None:
+    """MobileNetV2's file has no checksum in Keras, so one put there is taken for the download: no network is needed."""
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    from stages import keras_base
+
+    base = bases.get("mobilenet_v2")
+    (tmp_path / "models").mkdir()
+    with h5py.File(tmp_path / "models" / base.weights, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, keras_base.build(base, None, 224, 224))
+    program = weights._DOWNLOAD.format(builder=base.builder.partition(":")[2])
+    done = weights._run_keras(program, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [base.weights]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,18 @@ def test_imagenet_weights_that_keras_has_fetched_before(tmp_path: Path, cache: C
         weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True).sha256
         == hashlib.sha256(b"v").hexdigest()
     )
+
+
+def test_a_download_is_moved_into_place_whole(tmp_path: Path, cache: Cache, keras_home: Path, monkeypatch: Any) -> None:
+    """The program that writes to KERAS_HOME is exchanged for one that needs no network; the rest is real."""
+    program = (
+        "import os, pathlib; f = pathlib.Path(os.environ['KERAS_HOME'], 'models', '{name}'); "
+        "f.parent.mkdir(); f.write_bytes(b'v')"
+    )
+    monkeypatch.setattr(weights, "_DOWNLOAD", program.replace("{name}", VGG16.weights))
+    found = weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=False)
+    assert found.sha256 == hashlib.sha256(b"v").hexdigest()
+    assert [path.name for path in (keras_home / "models").iterdir()] == [VGG16.weights]
 
 
 def test_a_host_without_the_file_knows_the_digest_from_the_cache(tmp_path: Path, cache: Cache) -> None:
