@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 
 
+def key_of(components: Mapping[str, Any]) -> str:
+    """The extract key: SHA-256, in hex, of all that decides a row's value."""
+    return keys.digest("extract", components)
+
+
 class Cache:
     """The folder `.features`: feature stores by key, and manifests by digest. Deleting it costs time only."""
 
@@ -66,7 +71,7 @@ class FeatureStore:
 
     def __init__(self, cache: Cache, components: Mapping[str, Any]) -> None:
         self.cache = cache
-        self.key = keys.digest("extract", components)
+        self.key = key_of(components)
         self.components = components
         self.folder = cache.root / "features" / self.key
         self._layouts: dict[str, shards.ShardLayout] = {}

@@ -6,6 +6,7 @@ stops a run loses at most those in flight, and the next run needs no flag.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -92,8 +93,9 @@ def run(
         except distributed.KilledWorker as error:
             raise worker_died(error) from error
         except BaseException:
-            client.run(stop, name)
-            client.cancel(futures)
+            with contextlib.suppress(Exception):  # a scheduler that is gone must not hide why we stop
+                client.run(stop, name)
+                client.cancel(futures)
             raise
     cache.index.remember(total.seen)
     return total

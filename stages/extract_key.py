@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cache import keys
+from cache.store import key_of
 from stages.bases import Base, Preprocess
 from stages.images import PixelSpec
 
@@ -66,5 +66,5 @@ class Recipe:
         }
 
     def key(self, tap: Tap) -> str:
-        """SHA-256 in hex of the components."""
-        return keys.digest("extract", self.components(tap))
+        """The extract key of the components."""
+        return key_of(self.components(tap))
