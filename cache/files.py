@@ -49,7 +49,8 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
     sync_folder(folder.parent)
 
 

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import shlex
-import signal
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import rich_click as click
 
-from cache.errors import PipelineError, Unusable
+from cache.errors import Unusable
 from pipeline import explain, graph, models, start
+from pipeline.command import guarded, log_to_stderr, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
 from pipeline.show import ERR, config_option, say, show, show_error
 
 STALE = 5
 """Exit code of `status -q` where something is not fresh."""
-
-T = TypeVar("T")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM. Not an Exception, so that nothing on its way takes it for a failure of its own."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +33,7 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
     """Look at the images, and write a commented pipeline.yaml to FOLDER (default: here)."""
     if demo and images is not None:
         raise click.UsageError("--demo brings its own images; leave --images out")
-    started, error = _guarded(lambda: start.init_demo(folder) if demo else start.init(folder, images))
+    started, error = guarded(lambda: start.init_demo(folder) if demo else start.init(folder, images))
     if started is None:
         assert error is not None
         show_error(error)
@@ -53,22 +43,6 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
     if demo:
         say(start.DEMO_LICENCE)
     say(f"wrote {started.config}; next: pipeline run{config_option(started.config)}")
-
-
-def shared(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that reads pipeline.yaml."""
-    options = (
-        click.option("-c", "--config", type=click.Path(path_type=Path), default="pipeline.yaml", show_default=True,
-                     envvar="PIPELINE_CONFIG", show_envvar=True, help="The file with the settings."),
-        click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
-                     help="Set a field for this run, e.g. --set extract.size=160."),
-        click.option("--offline", is_flag=True, envvar="PIPELINE_OFFLINE", show_envvar=True, help="Download nothing."),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too."),
-        click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks."),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @main.command("run")
@@ -94,7 +68,7 @@ def run_command(
     """
     if names and stage != "head":
         raise click.UsageError(f"`run {stage}` takes no names; got {names[0]!r}")
-    _log_to_stderr(quiet, verbose)
+    log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options = Options(overrides, workers, scheduler, require_cached, offline)
     progress = reporter(ERR, quiet)
@@ -107,7 +81,7 @@ def run_command(
         else:
             _run(project, stage, names, result)
 
-    _, error = _guarded(work, verbose)
+    _, error = guarded(work, verbose)
     show(f"run {stage}" if stage else "run", result, error, as_json, config, verbose, quiet)
     sys.exit(error.exit_code if error else 0)
 
@@ -119,40 +93,16 @@ def status_command(
     config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, quiet: bool, verbose: bool
 ) -> None:
     """Say for each stage whether it is there, and if not, why not. With -v, what differs from the nearest entry."""
-    _log_to_stderr(quiet, verbose)
+    log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options, progress = Options(overrides, offline=offline), reporter(ERR, quiet)
-    found, error = _guarded(lambda: explain.status(Project(config, options, progress)), verbose)
+    found, error = guarded(lambda: explain.status(Project(config, options, progress)), verbose)
     if found is not None and quiet:
         sys.exit(0 if found.fresh else STALE)
     if found is not None:
         result["status"] = found
     show("status", result, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)
-
-
-def _guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, PipelineError | None]:
-    """Do the work; whatever stops it comes back as one sentence with an exit code, never as a traceback."""
-
-    def terminate(*_: Any) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        return work(), None
-    except PipelineError as error:
-        return None, error
-    except KeyboardInterrupt as error:
-        stopped = PipelineError("interrupted; finished shards are kept", f"to go on: {_typed()}")
-        stopped.code, stopped.exit_code = "interrupted", 143 if isinstance(error, Terminated) else 130
-        return None, stopped
-    except Exception as error:  # noqa: BLE001 (the last line of defence)
-        if verbose:
-            traceback.print_exc()
-        if isinstance(error, OSError) and error.filename is not None:
-            advice = "check the path, its permissions and the space"
-            return None, PipelineError(f"{error.filename}: {error.strerror}", advice)
-        return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
 
 
 def _check_names(project: Project, names: tuple[str, ...]) -> None:
@@ -171,16 +121,3 @@ def _run(project: Project, stage: str | None, names: tuple[str, ...], result: di
         result["heads"] = {}
         for name in names or project.config.heads:
             result["heads"][name] = models.run_head(project, name, manifest)
-
-
-def _log_to_stderr(quiet: bool, verbose: bool) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    for name in ("cache", "stages", "pipeline"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
-
-
-def _typed() -> str:
-    return shlex.join(["pipeline", *sys.argv[1:]])

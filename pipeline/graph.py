@@ -67,12 +67,13 @@ class ExtractReport:
 class Project:
     """One pipeline.yaml: its settings resolved against its folder, its cache, and its images, looked at once."""
 
-    def __init__(self, path: Path, options: Options, progress: Progress) -> None:
+    def __init__(self, path: Path, options: Options, progress: Progress, settings: RunConfig | None = None) -> None:
+        """`settings` stand for what is written at `path`: those of a recorded model, made again."""
         self.path = (path / "pipeline.yaml" if path.is_dir() else path).absolute()
         self.folder = self.path.parent
         self.options = options
         self.progress = progress
-        self.config: RunConfig = configuration.load(path, options.overrides)
+        self.config: RunConfig = settings or configuration.load(path, options.overrides)
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), StatIndex(default_path()))
 

@@ -1,0 +1,75 @@
+"""Owns what all commands share: options, logging, and how what stops one becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from cache.errors import PipelineError
+
+T = TypeVar("T")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Not an Exception, so that nothing on its way takes it for a failure of its own."""
+
+
+def shared(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that reads pipeline.yaml."""
+    options = (
+        click.option("-c", "--config", type=click.Path(path_type=Path), default="pipeline.yaml", show_default=True,
+                     envvar="PIPELINE_CONFIG", show_envvar=True, help="The file with the settings."),
+        click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
+                     help="Set a field for this run, e.g. --set extract.size=160."),
+        click.option("--offline", is_flag=True, envvar="PIPELINE_OFFLINE", show_envvar=True, help="Download nothing."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too."),
+        click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, PipelineError | None]:
+    """Do the work; whatever stops it comes back as one sentence with an exit code, never as a traceback."""
+
+    def terminate(*_: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return work(), None
+    except PipelineError as error:
+        return None, error
+    except KeyboardInterrupt as error:
+        stopped = PipelineError("interrupted; finished shards are kept", f"to go on: {_typed()}")
+        stopped.code, stopped.exit_code = "interrupted", 143 if isinstance(error, Terminated) else 130
+        return None, stopped
+    except Exception as error:  # noqa: BLE001 (the last line of defence)
+        if verbose:
+            traceback.print_exc()
+        if isinstance(error, OSError) and error.filename is not None:
+            advice = "check the path, its permissions and the space"
+            return None, PipelineError(f"{error.filename}: {error.strerror}", advice)
+        return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
+
+
+def log_to_stderr(quiet: bool, verbose: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    for name in ("cache", "stages", "pipeline"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+
+
+def _typed() -> str:
+    return shlex.join(["pipeline", *sys.argv[1:]])
