@@ -70,22 +70,8 @@ class StatIndex:
         self, paths: Sequence[str], on_hashed: Callable[[int], object] = lambda n: None
     ) -> dict[str, str | OSError]:
         """SHA-256 of each absolute path, or the error met; `on_hashed(n)` is called as files are read."""
-        found: dict[str, str | OSError] = {}
-        known = self._load(paths)
-        to_hash = []
-        for path in paths:
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                found[path] = error
-                continue
-            entry = known.get(path)
-            if not stat.S_ISREG(status.st_mode):
-                found[path] = OSError("it is not a regular file")
-            elif entry is not None and entry[0] == stat_of(status):
-                found[path] = entry[1]
-            else:
-                to_hash.append(path)
+        found = self.known(paths)
+        to_hash = [path for path in paths if path not in found]
         with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as threads:
             for start in range(0, len(to_hash), _AT_ONCE):
                 part = to_hash[start : start + _AT_ONCE]
@@ -93,6 +79,23 @@ class StatIndex:
                 self.remember(result for result in results.values() if not isinstance(result, OSError))
                 found |= {path: r if isinstance(r, OSError) else r[3] for path, r in results.items()}
                 on_hashed(len(part))
+        return found
+
+    def known(self, paths: Sequence[str]) -> dict[str, str | OSError]:
+        """As `digests`, but no file is read: those that would have to be are left out."""
+        found: dict[str, str | OSError] = {}
+        entries = self._load(paths)
+        for path in paths:
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                found[path] = error
+                continue
+            entry = entries.get(path)
+            if not stat.S_ISREG(status.st_mode):
+                found[path] = OSError("it is not a regular file")
+            elif entry is not None and entry[0] == stat_of(status):
+                found[path] = entry[1]
         return found
 
     def remember(self, seen: Iterable[Seen]) -> None:

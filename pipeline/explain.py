@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cache import records
-from cache.errors import Unusable
-from pipeline import models
+from cache.errors import NotAvailable, Unusable
+from pipeline import graph, models
 from pipeline.graph import Project
 from stages import heads
 from stages.manifest import Manifest, Row
@@ -27,8 +27,9 @@ FEW = 5
 class StageStatus:
     """What one stage would do.
 
-    `rows` counts the different images it covers, `missing` those it has to compute. `seconds` and `bytes` are estimates
-    for these, from what rows of the same kind took before; None where there are none. BLOCKED: it would refuse.
+    `rows` counts the different images it covers, `missing` those it has to compute: at most, where files are not hashed
+    yet. `seconds` and `bytes` are estimates for these, from what rows of the same kind took before, else from a
+    trial; None where neither is to be had. BLOCKED: it would refuse.
     """
 
     stage: Literal["extract", "head"]
@@ -39,6 +40,7 @@ class StageStatus:
     missing: int
     seconds: float | None = None
     bytes: int | None = None
+    at_most: bool = False
     differences: Differences = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -47,10 +49,14 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """What a run would do, stage by stage, and how many images each class has in each split."""
+    """What a run would do, stage by stage, and how many images each class has in each split.
+
+    `unhashed` files are in neither: which images they are is not known yet.
+    """
 
     stages: list[StageStatus]
     counts: dict[str, dict[str, int]]
+    unhashed: int
 
     @property
     def fresh(self) -> bool:
@@ -60,36 +66,72 @@ class Status:
         return {**vars(self), "fresh": self.fresh}
 
 
-def status(project: Project, stage: str | None = None, names: Sequence[str] = ()) -> Status:
-    """The status of all that a run of `stage` (None: of everything), or of the heads `names`, would go through."""
+def status(project: Project, stage: str | None = None, names: Sequence[str] = (), estimate: bool = True) -> Status:
+    """The status of all that a run of `stage` (None: of everything), or of the heads `names`, would go through.
+
+    With `estimate`, some images are taken through the base where no rows tell how long it takes.
+    """
     stages = [_extract(project, name) for name in project.config.extract.taps]
+    if estimate:
+        stages = _tried(project, stages)
     if stage != "extract":
         stages += [_head(project, name) for name in names or project.config.heads]
-    return Status(stages, project.manifest.counts())
+    return Status(stages, project.manifest.counts(), len(project.found.unhashed))
 
 
 def _extract(project: Project, tap: str) -> StageStatus:
-    store, ids = project.store(tap), project.manifest.ids
-    missing = len(store.missing(ids))
+    store, ids, unhashed = project.store(tap), project.manifest.ids, len(project.found.unhashed)
+    missing = len(store.missing(ids)) + unhashed
+    total = len(ids) + unhashed
     if missing == 0:
-        return StageStatus("extract", tap, "HIT", "all rows are there", len(ids), 0)
+        return StageStatus("extract", tap, "HIT", "all rows are there", total, 0)
     made = store.shard_records()
     rows = sum(record["rows"] for record in made)
     spent = sum(record["seconds"] for record in made) / (os.cpu_count() or 1)  # by tasks side by side, one a core
     seconds = round(spent / rows * missing, 1) if rows else None
     size = sum(record["bytes"] for record in made) // rows * missing if rows else None
-    if missing < len(ids):
-        reason = f"{missing} of {len(ids)} images have no row"
-        return StageStatus("extract", tap, "PARTIAL", reason, len(ids), missing, seconds, size)
+    if missing < total or unhashed:
+        state: State = "PARTIAL" if missing < total else "MISS"
+        reason = _unhashed(unhashed) if unhashed else f"{missing} of {total} images have no row"
+        return StageStatus("extract", tap, state, reason, total, missing, seconds, size, unhashed > 0)
     differences = {} if rows else _against_nearest(project, store.components)
     nothing = "rows are there, but none of these images'" if rows else "the cache has no rows of these images"
     reason = "; ".join(_changed(differences)) or nothing
-    return StageStatus("extract", tap, "MISS", reason, len(ids), missing, seconds, size, differences)
+    return StageStatus("extract", tap, "MISS", reason, total, missing, seconds, size, False, differences)
+
+
+def _tried(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
+    """`stages` with the estimates that are lacking, from a trial; BLOCKED where weights or taps turn out not to fit."""
+    lacking = [s.name for s in stages if s.missing and s.seconds is None]
+    if not lacking:
+        return stages
+    try:
+        trial = graph.try_some(project, lacking)
+    except NotAvailable:  # no weights here; a look downloads none
+        return stages
+    except Unusable as error:
+        return [replace(s, state="BLOCKED", reason=error.message) if s.name in lacking else s for s in stages]
+    if trial is None:
+        return stages
+    out = []
+    for s in stages:
+        if s.name in lacking:
+            size = trial.bytes[project.store(s.name).key] * s.missing
+            s = replace(s, seconds=round(trial.startup + trial.seconds * s.missing, 1), bytes=size)
+        out.append(s)
+    return out
+
+
+def _unhashed(n: int) -> str:
+    return f"{n} files are not hashed yet (--hash makes it exact)"
 
 
 def _head(project: Project, name: str) -> StageStatus:
-    manifest = project.manifest
+    manifest, unhashed = project.manifest, len(project.found.unhashed)
     samples = len(manifest.samples)
+    if unhashed:
+        total = samples + unhashed
+        return StageStatus("head", name, "MISS", _unhashed(unhashed), total, total, at_most=True)
     try:
         models.check_leaks(project, manifest)
         classes = heads.classes_of(manifest, project.config.data.classes)
@@ -116,7 +158,7 @@ def _head(project: Project, name: str) -> StageStatus:
     differences = _differ(before, now)
     moved = _moved(Manifest.from_bytes((path.parent / "manifest.jsonl").read_bytes()).samples, manifest.samples)
     reason = "; ".join([*_changed(differences), *moved]) or "the one that is there is damaged, or by other code"
-    return StageStatus("head", name, "MISS", reason, samples, samples, latest["seconds"], None, differences)
+    return StageStatus("head", name, "MISS", reason, samples, samples, latest["seconds"], None, False, differences)
 
 
 def _against_nearest(project: Project, components: Mapping[str, Any]) -> Differences:

@@ -19,13 +19,14 @@ from cache.statindex import StatIndex, default_path
 from cache.store import Cache, FeatureStore
 from pipeline import config as configuration
 from pipeline.config import RunConfig
-from stages import bases, extract, scan, splits, weights
+from stages import bases, extract, scan, splits, trial, weights
 from stages.cluster import ClusterSpec
 from stages.extract_key import Recipe, Tap
 from stages.extract_task import Job, Receipt
 from stages.images import PixelSpec
 from stages.manifest import Manifest
 from stages.scan import Found, Reject
+from stages.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Options:
     scheduler: str | None = None
     require_cached: bool = False
     offline: bool = False
+    read_files: bool = True
+    """False: files that the stat index does not know are not hashed, but counted as such."""
 
 
 @dataclass
@@ -122,7 +125,7 @@ class Project:
         else:
             raise Unusable(f"data.root: {self.root} is not there", self._instead_of_images())
         with self.progress("hashing", None) as advance:
-            return scan.identify(found, self.root, self.cache.index, advance)
+            return scan.identify(found, self.root, self.cache.index, advance, self.options.read_files)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -200,6 +203,25 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     return report, good
 
 
+def try_some(project: Project, names: Sequence[str]) -> Trial | None:
+    """Take some images through the base at the taps `names`, and keep nothing; None where no image can be decoded."""
+    found, root = project.found, str(project.root.absolute())
+    rows = [*found.rows, *found.unhashed]
+    some = [os.path.join(root, row.path) for row in rows[:: max(1, len(rows) // trial.IMAGES)]]
+    digests = project.cache.index.digests(some[: trial.IMAGES])
+    images = [(digest, [path]) for path, digest in digests.items() if isinstance(digest, str)]
+    taps = {project.recipe.key(tap): tap for tap in map(project.tap, names)}
+    with project.progress(f"timing {len(images)} images", None):
+        return trial.run(_job(project, offline=True), taps, images)
+
+
+def _job(project: Project, offline: bool) -> Job:
+    file = weights.at_hand(project.base, project.weights, offline)
+    batch = project.config.extract.batch
+    root = str(project.cache.root.absolute())
+    return Job(project.recipe, str(file), root, None if batch == "auto" else batch, project.version)
+
+
 def _compute(
     project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]]
 ) -> Receipt:
@@ -212,13 +234,11 @@ def _compute(
             f"{len(lacking)} of {len(manifest.ids)} images have no feature row (--require-cached)",
             "run it once without --require-cached",
         )
-    file = weights.at_hand(project.base, project.weights, project.options.offline)
-    settings = project.config.extract
-    batch = None if settings.batch == "auto" else settings.batch
-    rows = None if settings.shard_rows == "auto" else settings.shard_rows
-    job = Job(project.recipe, str(file), str(project.cache.root.absolute()), batch, project.version)
+    job, rows = _job(project, project.options.offline), project.config.extract.shard_rows
     with project.progress("extracting", len(lacking)) as advance:
-        return extract.run(project.cache, job, taps, lacking, paths, project.cluster, rows, advance)
+        return extract.run(
+            project.cache, job, taps, lacking, paths, project.cluster, None if rows == "auto" else rows, advance
+        )
 
 
 def _paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

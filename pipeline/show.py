@@ -100,7 +100,7 @@ def _show_status(status: Status, verbose: bool) -> None:
         table.add_column(column, justify="right" if column in ("to compute", "about") else "left")
     for s in status.stages:
         costs = [f"{s.seconds:,.0f} s" if s.seconds else "", f"{s.bytes / 1e6:,.1f} MB" if s.bytes else ""]
-        work = f"{s.missing:,} of {s.rows:,}" if s.state != "HIT" else ""
+        work = f"{'at most ' if s.at_most else ''}{s.missing:,} of {s.rows:,}" if s.state != "HIT" else ""
         table.add_row(s.stage, s.name, s.state, work, ", ".join(filter(None, costs)), s.reason)
     OUT.print(table)
     for s in status.stages if verbose else ():
@@ -108,6 +108,8 @@ def _show_status(status: Status, verbose: bool) -> None:
             say(f"  {s.stage} {s.name}: {name}: {before} -> {now}")
     if status.counts:
         _show_counts(status.counts)
+    if status.unhashed:
+        say(f"\nimages per class and split: without {status.unhashed:,} files that are not hashed yet (--hash)")
 
 
 def _show_counts(counts: Mapping[str, Mapping[str, int]]) -> None:

@@ -36,9 +36,13 @@ class Reject(NamedTuple):
 
 @dataclass
 class Found:
-    """What a source holds: rows (id empty, split None where it says nothing), files ignored by kind, rejects."""
+    """What a source holds: rows (id empty, split None where it says nothing), files ignored by kind, rejects.
+
+    `unhashed` are rows that are left without an id, where no file is to be read.
+    """
 
     rows: list[Row] = field(default_factory=list)
+    unhashed: list[Row] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     rejected: list[Reject] = field(default_factory=list)
 
@@ -94,14 +98,26 @@ def table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
     return found
 
 
-def identify(found: Found, root: Path, index: StatIndex, on_hashed: Callable[[int], object] = lambda n: None) -> Found:
-    """Fill in the ids that are empty: the SHA-256 of each file. A file that cannot be read becomes a reject."""
+def identify(
+    found: Found,
+    root: Path,
+    index: StatIndex,
+    on_hashed: Callable[[int], object] = lambda n: None,
+    read_files: bool = True,
+) -> Found:
+    """Fill in the ids that are empty: the SHA-256 of each file. A file that cannot be read becomes a reject.
+
+    Without `read_files`, those that the index does not know become `unhashed`.
+    """
     full = {row.path: os.path.join(root, row.path) for row in found.rows if not row.id}
-    digests = index.digests(list(full.values()), on_hashed)
-    out = Found([], found.ignored, list(found.rejected))
+    paths = list(full.values())
+    digests = index.digests(paths, on_hashed) if read_files else index.known(paths)
+    out = Found(ignored=found.ignored, rejected=list(found.rejected))
     for row in found.rows:
-        digest = row.id or digests[full[row.path]]
-        if isinstance(digest, OSError):
+        digest = row.id or digests.get(full[row.path])
+        if digest is None:
+            out.unhashed.append(row)
+        elif isinstance(digest, OSError):
             out.rejected.append(Reject(row.path, f"cannot be read: {digest.strerror or digest}"))
         else:
             out.rows.append(row._replace(id=digest))

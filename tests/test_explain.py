@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from cache.errors import Unusable
+from cache.statindex import StatIndex
+from stages import extract_task
 from tests import fakes
 from tests.conftest import Ran
 
@@ -17,8 +20,8 @@ IMAGES = 24
 
 
 def status(pipeline: Pipeline, project: Path, *more: str) -> dict[str, dict[str, Any]]:
-    """Stage name -> its status."""
-    ran = pipeline("status", "-c", project, "--json", *more)
+    """Stage name -> its status, of images that are too young to be known by their stat."""
+    ran = pipeline("status", "--hash", "-c", project, "--json", *more)
     assert ran.code == 0, ran.out
     return {stage["stage"]: stage for stage in ran.json["status"]["stages"]}
 
@@ -37,7 +40,7 @@ def test_before_anything_has_run(pipeline: Pipeline, project: Path) -> None:
 def test_when_all_is_there(pipeline: Pipeline, project: Path) -> None:
     pipeline("run", "-c", project)
     assert [state for state, *_ in states(pipeline, project)] == ["HIT", "HIT"]
-    assert pipeline("status", "-q", "-c", project) == Ran(0, "", "")
+    assert pipeline("status", "-q", "--hash", "-c", project) == Ran(0, "", "")
 
 
 def test_new_images_are_partial_and_the_estimate_is_for_them(pipeline: Pipeline, project: Path) -> None:
@@ -48,7 +51,7 @@ def test_new_images_are_partial_and_the_estimate_is_for_them(pipeline: Pipeline,
     assert found["extract"]["reason"] == "10 of 34 images have no row"
     assert found["extract"]["bytes"] > 0
     assert found["head"]["reason"] == "10 new images"
-    assert pipeline("status", "-q", "-c", project) == Ran(5, "", "")
+    assert pipeline("status", "-q", "--hash", "-c", project) == Ran(5, "", "")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_a_dry_run_computes_nothing_and_its_counts_come_true(pipeline: Pipeline,
     pipeline("run", "-c", project)
     fakes.two_classes(project.parent / "images", 3, start=50)
     before = sorted((project.parent / ".features").rglob("*"))
-    dry = pipeline("run", "-n", "-c", project, "--json").json["status"]["stages"]
+    dry = pipeline("run", "-n", "--hash", "-c", project, "--json").json["status"]["stages"]
     assert sorted((project.parent / ".features").rglob("*")) == before
     real = pipeline("run", "-c", project, "--json").json
     assert dry[0]["missing"] == real["extract"]["computed"] == 6
@@ -121,13 +124,50 @@ def test_a_dry_run_of_one_stage_shows_that_stage(pipeline: Pipeline, project: Pa
 
 def test_output_for_a_person(pipeline: Pipeline, project: Path) -> None:
     pipeline("run", "-c", project)
-    ran = pipeline("status", "-v", "-c", project, "--set", "extract.size=32")
+    ran = pipeline("status", "--hash", "-v", "-c", project, "--set", "extract.size=32")
     assert ran.out.splitlines()[1].split()[:6] == ["extract", "pooled", "MISS", "24", "of", "24"]
     assert "  extract pooled: pixels.size: [16, 16] -> [32, 32]" in ran.out.splitlines()
     assert ran.out.splitlines()[-3].split() == ["class", "train", "val", "test"]
     assert "fewer than 5 images, too few to trust a figure: " in ran.err
 
 
+def test_files_that_are_not_hashed_count_as_at_most(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    ran = pipeline("status", "-c", project, "--json").json["status"]
+    assert ran["unhashed"] == IMAGES
+    assert [(s["state"], s["missing"], s["at_most"]) for s in ran["stages"]] == [("MISS", IMAGES, True)] * 2
+    assert pipeline("status", "-q", "-c", project).code == 5
+    assert f"at most {IMAGES} of {IMAGES}" in pipeline("status", "-c", project).out
+
+
+def test_once_hashed_no_file_is_read_again(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StatIndex.__init__, "__defaults__", (None, 0.0))
+    pipeline("run", "-c", project)
+    fakes.two_classes(project.parent / "images", 2, start=100)
+    ran = pipeline("status", "-c", project, "--json").json["status"]
+    extract, head = ran["stages"]
+    assert (ran["unhashed"], extract["state"], extract["missing"], extract["at_most"]) == (4, "PARTIAL", 4, True)
+    assert head["reason"] == "4 files are not hashed yet (--hash makes it exact)"
+    assert pipeline("status", "--hash", "-c", project, "--json").json["status"]["unhashed"] == 0
+    assert pipeline("status", "-c", project, "--json").json["status"]["unhashed"] == 0  # --hash told the index
+
+
+def test_where_no_rows_tell_how_long_it_takes_some_images_are_timed(pipeline: Pipeline, project: Path) -> None:
+    found = status(pipeline, project)["extract"]
+    assert found["seconds"] >= 0
+    assert found["bytes"] == IMAGES * 6 * 4  # FakeEmbed gives six float32
+    assert list((project.parent / ".features").glob("features/*")) == []
+
+
+def test_a_tap_that_does_not_fit_is_blocked(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Unusable("extract.taps: no layer 'x'")
+
+    monkeypatch.setattr(extract_task, "open_embed", refuse)
+    found = status(pipeline, project)["extract"]
+    assert (found["state"], found["reason"]) == ("BLOCKED", "extract.taps: no layer 'x'")
+
+
 def test_counts_of_classes_and_splits(pipeline: Pipeline, project: Path) -> None:
-    counts = pipeline("status", "-c", project, "--json").json["status"]["counts"]
+    counts = pipeline("status", "--hash", "-c", project, "--json").json["status"]["counts"]
     assert {label: sum(by.values()) for label, by in counts.items()} == {"bright": 12, "dark": 12}

@@ -1,0 +1,66 @@
+"""Owns timing a few images, to say beforehand how long an extraction takes. Keeps no row (that is extract.py)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages import extract_task
+from stages.extract_task import Job, Taps
+from stages.images import ImageRejected
+
+IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """`startup` seconds to build the base, `seconds` an image with all cores at work, `bytes` a row by extract key."""
+
+    startup: float
+    seconds: float
+    bytes: dict[str, int]
+
+
+def run(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]]) -> Trial | None:
+    """Take `images` (id, absolute paths) through the base as a run would; None where none of them can be decoded.
+
+    Raises what a run would raise: PipelineError where weights or taps do not fit the base.
+    """
+    started = time.perf_counter()
+    embed = extract_task.open_embed(job, taps)
+    first = next((pixels for image in images if (pixels := _pixels(job, [image])) is not None), None)
+    if first is None:
+        return None
+    rows = embed(first)  # the first call compiles
+    startup = time.perf_counter() - started
+
+    def forward(part: Sequence[tuple[str, Sequence[str]]]) -> int:
+        pixels = _pixels(job, part)
+        if pixels is None:
+            return 0
+        embed(pixels)
+        return len(pixels)
+
+    parts = [images[i : i + embed.batch] for i in range(0, len(images), embed.batch)]
+    started = time.perf_counter()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        done = sum(threads.map(forward, parts))
+    spent = time.perf_counter() - started
+    itemsize = np.dtype(job.recipe.dtype).itemsize
+    return Trial(startup, spent / done, {key: int(row[0].size) * itemsize for key, row in rows.items()})
+
+
+def _pixels(job: Job, images: Sequence[tuple[str, Sequence[str]]]) -> np.ndarray | None:
+    """uint8 (n, h, w, 3) of those that can be decoded, None where none can."""
+    decoded = []
+    for image, paths in images:
+        try:
+            decoded.append(extract_task.read(image, paths, job.recipe.pixels, []))
+        except ImageRejected:
+            continue
+    return np.stack(decoded) if decoded else None
