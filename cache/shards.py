@@ -87,11 +87,15 @@ def inspect(path: Path, key: str) -> ShardLayout:
     ------
     BadShard
         It is not schema 1 of exactly this layout, or belongs to another key.
+    OSError
+        It cannot be opened, which says nothing about what is in it: too many open files, for one.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
             return _layout(path, key, file)
     except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise BadShard(f"{path.name}: {error}") from error
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import resource
 from pathlib import Path
 
 import h5py
@@ -146,3 +149,18 @@ def test_a_shard_of_another_key_is_refused(tmp_path: Path) -> None:
 def test_bytes_that_are_no_hdf5_are_refused(tmp_path: Path) -> None:
     with pytest.raises(shards.BadShard, match=r"shard\.h5"):
         shards.inspect(written(tmp_path, b"not hdf5"), KEY)
+
+
+def test_a_shard_that_cannot_be_opened_now_is_not_called_bad(tmp_path: Path) -> None:
+    """Too many open files says nothing about the shard: it must not go to quarantine for it."""
+    path = written(tmp_path, shards.build(KEY, ids(3), np.ones((3, 4), np.float32)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            shards.inspect(path, KEY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE
