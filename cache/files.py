@@ -1,4 +1,8 @@
-"""Owns how a file comes to stand whole under its final name, and every write the cache makes. Not what is in it."""
+"""Owns how a file comes to stand whole under its final name, and every write the cache makes. Not what is in it.
+
+Each change to the disk is a call of `os` in this module, so that a test can put a shim in its place, and fail, kill or
+record at any of them.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,11 @@ import contextlib
 import errno
 import hashlib
 import io
-import logging
 import os
 import socket
 import uuid
 from pathlib import Path
 from typing import BinaryIO
-
-log = logging.getLogger(__name__)
 
 
 def publish(path: Path, data: bytes) -> None:
@@ -44,38 +45,62 @@ def publish(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def keep(path: Path, data: bytes, digest: str, aside: Path) -> None:
+    """Make `path` hold `data`, whose SHA-256 is `digest`, unless it does; other bytes found there go to `aside`."""
+    with contextlib.suppress(FileNotFoundError):
+        if sha256_of(path) == digest:
+            sync_folder(path.parent)  # whoever wrote it may have died before doing so
+            return
+        move_aside(path, aside)
+    publish(path, data)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, durably. One that is gone already is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        sync_folder(path.parent)
+
+
 def make_folder(folder: Path) -> None:
-    """Create `folder` and its parents, each made durable in its own parent."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)
+    """Make `folder` and its parents, each durable in its own parent.
+
+    One that is there is synced too: another process may have made it this moment, or have died before its sync.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
     sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """fsync a folder, so that a rename in it survives a power cut. File systems that can't are tolerated."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """fsync a folder, so that a rename in it survives a power cut.
+
+    File systems that can't are tolerated, and so is a folder that we may pass through but not read.
+    """
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
             raise
-    finally:
-        os.close(descriptor)
 
 
-def move_aside(path: Path, folder: Path) -> Path | None:
-    """Move a bad file into `folder` under its own name; None where the cache is read-only or it is gone already."""
-    target = folder / f"{path.name}.{uuid.uuid4().hex[:8]}"
+def move_aside(path: Path, folder: Path) -> bool:
+    """Move a bad file into `folder`; False where that cannot be written, or where the file is gone already.
+
+    Nothing is synced: after a power cut the file may stand where it was, and is found bad again.
+    """
     try:
         make_folder(folder)
-        os.replace(path, target)
-    except OSError as error:
-        log.warning("could not move %s to %s: %s", path, folder, error)
-        return None
-    return target
+        os.replace(path, folder / f"{path.name}.{uuid.uuid4().hex[:8]}")
+    except OSError:
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:

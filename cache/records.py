@@ -24,13 +24,20 @@ def dump(value: Mapping[str, Any]) -> bytes:
 def load(path: Path) -> dict[str, Any] | None:
     """The record at `path`; None where there is none, or where it is not a whole JSON object."""
     try:
-        value = json.loads(path.read_bytes())
+        return read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         log.warning("record %s is damaged (%s); taken as absent", path, error)
         return None
-    return value if isinstance(value, dict) else None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record at `path`. Raises OSError where it cannot be read, ValueError where it is not a whole JSON object."""
+    value = json.loads(path.read_bytes())
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__}, not an object")
+    return value
 
 
 def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cache import files, keys, records, shards
-from cache.errors import NotAvailable, Unusable
+from cache.errors import NotAvailable, Unkeyable, Unusable
 from cache.statindex import StatIndex
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Cache:
         self.index = index
         marker = records.load(root / "CACHE.json")
         found = (marker or {}).get("format", FORMAT)
-        if found != FORMAT:
+        if isinstance(found, int) and found > FORMAT:
             raise Unusable(
                 f"{root}: cache format {found}; this version reads format {FORMAT}",
                 "use the version that wrote it, or name another folder with cache.dir",
@@ -45,18 +45,22 @@ class Cache:
         """The store of the extract key that is the digest of `components`."""
         return FeatureStore(self, components)
 
+    @property
+    def quarantine(self) -> Path:
+        """Where files lie that are not what their name says."""
+        return self.root / "quarantine"
+
     def put_named(self, folder: str, data: bytes, suffix: str) -> str:
         """Keep `data` in `folder` under its own SHA-256, and return that."""
         name = hashlib.sha256(data).hexdigest()
-        path = self.root / folder / f"{name}{suffix}"
-        if not path.exists() or files.sha256_of(path) != name:
-            self.prepare()
-            files.publish(path, data)
+        self.prepare()
+        files.keep(self.root / folder / f"{name}{suffix}", data, name, self.quarantine)
         return name
 
     def prepare(self) -> None:
         """Write the marker, and a .gitignore, since a cache is nobody's source."""
-        if not (self.root / "CACHE.json").exists():
+        marker = records.load(self.root / "CACHE.json")
+        if marker is None or marker.get("format") != FORMAT:  # damaged: a newer one was refused
             if not (self.root / ".gitignore").exists():
                 files.publish(self.root / ".gitignore", b"*\n")
             files.publish(self.root / "CACHE.json", records.dump({"format": FORMAT, "program": "frozenbase"}))
@@ -79,7 +83,7 @@ class FeatureStore:
     def prepare(self) -> None:
         """Make ready to take rows. Raises OSError where the cache cannot be written."""
         self.cache.prepare()
-        if records.load(self.folder / "spec.json") is None:
+        if not self._spec_is_right():
             files.publish(self.folder / "spec.json", records.dump(self.components))
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
@@ -99,21 +103,15 @@ class FeatureStore:
         data = shards.build(self.key, ids, features)
         name = hashlib.sha256(data).hexdigest()
         self.prepare()
-        path = self._shard(name)
-        if not path.exists() or files.sha256_of(path) != name:
-            files.publish(path, data)
-        record = {
-            "schema": shards.SCHEMA,
-            "key": self.key,
-            "sha256": name,
-            "rows": len(ids),
-            "bytes": len(data),
-            "shape": list(features.shape[1:]),
-            "dtype": features.dtype.name,
-            **provenance,
-        }
-        if records.load(self._record(name)) is None:
-            files.publish(self._record(name), records.dump(record))
+        files.keep(self._shard(name), data, name, self.cache.quarantine)
+        try:
+            if self._open(name) is not None:
+                files.sync_folder(self._record(name).parent)  # another may have published it this moment
+                return name
+        except shards.BadShard:  # a record that is damaged, or tells of something else
+            files.move_aside(self._record(name), self.cache.quarantine)
+        facts = self._facts(name, len(data), features.shape, features.dtype)
+        files.publish(self._record(name), records.dump({**facts, **provenance}))
         return name
 
     def read(self, ids: Sequence[str]) -> np.ndarray:
@@ -150,15 +148,22 @@ class FeatureStore:
         return [record for name in names if (record := records.load(self._record(name))) is not None]
 
     def _locate(self) -> dict[str, tuple[str, int]]:
-        """id -> (shard, position) over all shards that count."""
+        """id -> (shard, position) over all shards that count. The others are set aside, with one warning for all."""
+        layouts, bad = {}, {}
         for name in self._recorded():
-            if name not in self._layouts:
-                layout = self._open(name)
-                if layout is not None:
-                    self._layouts[name] = layout
+            try:
+                layout = self._layouts.get(name) or self._open(name)
+            except shards.BadShard as error:
+                bad[name] = str(error)
+                continue
+            if layout is not None:
+                layouts[name] = layout
+        self._layouts = layouts
+        if bad:
+            self._set_aside(bad)
         present: dict[str, tuple[str, int]] = {}
-        for name in sorted(self._layouts, reverse=True):  # the smallest name is written last, and wins
-            for position, image in enumerate(self._layouts[name].ids):
+        for name in sorted(layouts, reverse=True):  # the smallest name is written last, and wins
+            for position, image in enumerate(layouts[name].ids):
                 present[image] = (name, position)
         return present
 
@@ -166,33 +171,60 @@ class FeatureStore:
         return sorted(path.stem for path in self.folder.glob("shards/[0-9a-f]*.json"))
 
     def _open(self, name: str) -> shards.ShardLayout | None:
-        """The digest is checked before libhdf5 sees a byte: damaged HDF5 can hang or crash it."""
-        record = records.load(self._record(name))
-        if record is None:
-            return None
+        """The layout of a shard; None where it has no record. Raises BadShard where they are not what they should be.
+
+        The digest is checked before libhdf5 sees a byte: damaged HDF5 can hang or crash it.
+        """
         try:
-            if self.cache.index.digest(self._shard(name)) != name:
-                raise shards.BadShard("its bytes are not those of its name")
-            layout = shards.inspect(self._shard(name), self.key)
+            record = records.read(self._record(name))
         except FileNotFoundError:
-            log.warning("shard %s of %s is gone; its rows are computed again", name[:12], self.key[:12])
             return None
-        except shards.BadShard as error:
-            self._quarantine(name, str(error))
-            return None
-        if list(layout.shape[1:]) != record.get("shape") or layout.dtype.name != record.get("dtype"):
-            self._quarantine(name, "its record tells of another shape")
-            return None
+        except ValueError as error:
+            raise shards.BadShard(f"its record is damaged: {error}") from error
+        path = self._shard(name)
+        try:
+            if self.cache.index.digest(path) != name:
+                raise shards.BadShard("its bytes are not those of its name")
+            layout = shards.inspect(path, self.key)
+            facts = self._facts(name, path.stat().st_size, layout.shape, layout.dtype)
+        except FileNotFoundError as error:
+            raise shards.BadShard("it is gone") from error
+        if any(record.get(field) != value for field, value in facts.items()):
+            raise shards.BadShard("its record tells of another shard")
         return layout
 
-    def _quarantine(self, name: str, reason: str) -> None:
+    def _facts(self, name: str, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+        """What a record says of its shard, whoever wrote it."""
+        return {
+            "schema": shards.SCHEMA,
+            "key": self.key,
+            "sha256": name,
+            "rows": shape[0],
+            "bytes": size,
+            "shape": list(shape[1:]),
+            "dtype": dtype.name,
+        }
+
+    def _set_aside(self, bad: Mapping[str, str]) -> None:
+        """Move shards that don't count, and their records, to quarantine. `bad` has the reason for each name."""
+        paths = [path for name in bad for path in (self._record(name), self._shard(name)) if path.exists()]
+        moved = [files.move_aside(path, self.cache.quarantine) for path in paths]
+        first, reason = next(iter(bad.items()))
         log.warning(
-            "shard %s of %s is damaged (%s); moved to quarantine, its rows are computed again",
-            name[:12], self.key[:12], reason,
-        )  # fmt: skip
-        for path in (self._record(name), self._shard(name)):
-            if path.exists():
-                files.move_aside(path, self.cache.root / "quarantine")
+            "%s of %s damaged or gone (first: %s: %s); %s; %s rows are computed again",
+            "1 shard" if len(bad) == 1 else f"{len(bad)} shards",
+            f"{self.key[:12]} {'is' if len(bad) == 1 else 'are'}",
+            first[:12],
+            reason,
+            f"moved to {self.cache.quarantine}" if all(moved) else "what cannot be moved is passed over",
+            "its" if len(bad) == 1 else "their",
+        )
+
+    def _spec_is_right(self) -> bool:
+        try:
+            return key_of(records.load(self.folder / "spec.json") or {}) == self.key
+        except Unkeyable:
+            return False
 
     def _shard(self, name: str) -> Path:
         return self.folder / "shards" / f"{name}.h5"

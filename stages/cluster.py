@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache import files
 from cache.errors import PipelineError, Unusable
 
 if TYPE_CHECKING:
@@ -85,12 +86,11 @@ def _local(workers: int) -> Iterator[Client]:
 def _check_workers(client: Client, address: str, version: str, cache: Path, needed: Sequence[str]) -> None:
     """Raises Unusable where there is no worker, or one that has other code or doesn't see a file."""
     token = cache / f".seen-{uuid.uuid4().hex[:12]}.tmp"
-    token.parent.mkdir(parents=True, exist_ok=True)
-    token.touch()
+    files.publish(token, b"")
     try:
         found = client.run(_report, [str(token), *needed], on_error="return")
     finally:
-        token.unlink(missing_ok=True)
+        files.remove(token)
     if not found:
         raise Unusable(f"the scheduler {address} has no workers", f"start one with: dask worker {address}")
     for worker, answer in found.items():

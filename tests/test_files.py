@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
@@ -58,12 +59,48 @@ def test_data_is_synced_before_the_rename_and_the_folder_after(tmp_path: Path, m
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)
     files.publish(tmp_path / "file", b"x")
-    assert steps == ["data", "rename", "folder"]
+    assert steps == ["folder", "data", "rename", "folder"]
 
 
 def test_move_aside_keeps_the_evidence(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"evidence")
-    moved = files.move_aside(tmp_path / "bad", tmp_path / "quarantine")
-    assert moved is not None
+    assert files.move_aside(tmp_path / "bad", tmp_path / "quarantine")
+    (moved,) = (tmp_path / "quarantine").iterdir()
+    assert moved.name.startswith("bad.")
     assert moved.read_bytes() == b"evidence"
     assert not (tmp_path / "bad").exists()
+
+
+def test_keep_leaves_what_is_right_and_sets_aside_what_is_not(tmp_path: Path) -> None:
+    path, aside = tmp_path / "file", tmp_path / "aside"
+    digest = hashlib.sha256(b"right").hexdigest()
+    for found in (None, b"right", b"wrong"):
+        if found is not None:
+            path.write_bytes(found)
+        before = path.stat().st_ino if found == b"right" else None
+        files.keep(path, b"right", digest, aside)
+        assert path.read_bytes() == b"right"
+        assert before in (None, path.stat().st_ino)
+    assert [moved.read_bytes() for moved in aside.iterdir()] == [b"wrong"]
+
+
+def test_remove_is_fine_with_what_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    for _ in range(2):
+        files.remove(tmp_path / "file")
+        assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_synced_is_tolerated_but_not_a_failing_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            files.sync_folder(tmp_path)
+    else:
+        assert files.sync_folder(tmp_path) is None

@@ -108,8 +108,8 @@ def test_a_damaged_file_is_set_aside_and_only_its_rows_are_missing(
     with caplog.at_level(logging.WARNING):
         assert opened(tmp_path).missing([name(1), name(2), name(3)]) == [name(1), name(2)]
     assert len(caplog.records) == 1
-    if where == "shard":
-        assert len(list((tmp_path / "quarantine").iterdir())) == 2
+    assert len(list((tmp_path / "quarantine").iterdir())) == 2
+    assert f"1 shard of {store.key[:12]} is damaged or gone (first: {bad[:12]}: " in caplog.text
     put(opened(tmp_path), [1, 2])
     assert np.array_equal(opened(tmp_path).read([name(2), name(3)]), np.stack([row(2), row(3)]))
 
@@ -119,7 +119,66 @@ def test_a_shard_that_is_gone_is_missing(tmp_path: Path, caplog: pytest.LogCaptu
     shard = put(store, [1])
     (store.folder / "shards" / f"{shard}.h5").unlink()
     assert opened(tmp_path).missing([name(1)]) == [name(1)]
-    assert "is gone; its rows are computed again" in caplog.text
+    assert f"(first: {shard[:12]}: it is gone); moved to {tmp_path}/quarantine; its rows" in caplog.text
+
+
+def test_many_damaged_shards_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = opened(tmp_path)
+    bad = sorted(put(store, [i]) for i in range(3))
+    for shard in bad:
+        (store.folder / "shards" / f"{shard}.h5").write_bytes(b"")
+    assert len(opened(tmp_path).missing([name(i) for i in range(3)])) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        f"3 shards of {store.key[:12]} are damaged or gone (first: {bad[0][:12]}: its bytes are not those of its "
+        f"name); moved to {tmp_path}/quarantine; their rows are computed again"
+    ]
+
+
+def test_what_another_process_set_aside_is_missing_here_too(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    shard = put(store, [1])
+    assert store.missing([name(1)]) == []
+    (store.folder / "shards" / f"{shard}.h5").write_bytes(b"")
+    assert opened(tmp_path).missing([name(1)]) == [name(1)]
+    assert store.missing([name(1)]) == [name(1)]
+
+
+@pytest.mark.parametrize("field", ["schema", "key", "sha256", "rows", "bytes", "shape", "dtype"])
+def test_a_record_that_tells_of_another_shard_does_not_count_and_put_mends_it(tmp_path: Path, field: str) -> None:
+    store = opened(tmp_path)
+    path = store.folder / "shards" / f"{put(store, [1])}.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), field: "other"}))
+    put(opened(tmp_path), [1])
+    assert np.array_equal(opened(tmp_path).read([name(1)]), [row(1)])
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), field: "other"}))
+    assert opened(tmp_path).missing([name(1)]) == [name(1)]
+
+
+def test_put_sets_aside_a_file_of_its_name_with_other_bytes(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    shard = put(store, [1])
+    (store.folder / "shards" / f"{shard}.h5").write_bytes(b"other")
+    put(opened(tmp_path), [1])
+    assert np.array_equal(opened(tmp_path).read([name(1)]), [row(1)])
+    assert [path.read_bytes() for path in (tmp_path / "quarantine").iterdir()] == [b"other"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"base": "fake", "scale": 0.2}', '{"base": "fake", "scale": 1e999}'])
+def test_a_spec_that_is_not_the_key_s_is_written_again(tmp_path: Path, content: str) -> None:
+    store = opened(tmp_path)
+    put(store, [1])
+    (store.folder / "spec.json").write_text(content)
+    opened(tmp_path).prepare()
+    assert json.loads((store.folder / "spec.json").read_text()) == COMPONENTS
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 0}', '{"fosmat": 1}'])
+def test_a_damaged_marker_is_written_again(tmp_path: Path, content: str) -> None:
+    put(opened(tmp_path), [1])
+    marker = (tmp_path / "CACHE.json").read_text()
+    (tmp_path / "CACHE.json").write_text(content)
+    opened(tmp_path).prepare()
+    assert (tmp_path / "CACHE.json").read_text() == marker
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
