@@ -166,10 +166,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     path = path / "pipeline.yaml" if path.is_dir() else path
     tree = _read(path)
     if not overrides:
-        return _validate(tree, str(path))
+        return validate(tree, str(path))
     for override in overrides:
         _override(tree, override)
-    return _validate(tree, f"{path} with --set")
+    return validate(tree, f"{path} with --set")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -244,7 +244,8 @@ def _override(tree: dict[str, Any], text: str) -> None:
         raise Unusable(f"--set {text!r}: the value is not valid YAML") from error
 
 
-def _validate(tree: Mapping[str, Any], source: str) -> RunConfig:
+def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
+    """The settings in `tree`. Raises Unusable, naming `source`, the field and what was found."""
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:

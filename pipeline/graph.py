@@ -187,7 +187,7 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     report = ExtractReport(keys={name: recipe.key(project.tap(name)) for name in names})
     lacking = extract.missing(project.cache, recipe, taps, manifest.ids)
     started = time.perf_counter()
-    receipt = _compute(project, manifest, taps, lacking) if lacking else Receipt()
+    receipt = compute(project, manifest, taps, lacking) if lacking else Receipt()
     if receipt.rows:
         report.seconds = round(time.perf_counter() - started, 3)
         report.images_per_second = round(receipt.rows / report.seconds, 1)
@@ -222,9 +222,10 @@ def _job(project: Project, offline: bool) -> Job:
     return Job(project.recipe, str(file), root, None if batch == "auto" else batch, project.version)
 
 
-def _compute(
+def compute(
     project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]]
 ) -> Receipt:
+    """Rows of what `extract.missing` found lacking, from the files that `manifest` names."""
     paths = _paths(project, manifest, lacking)
     rejected = extract.all_rejected(project.recipe, paths)
     if rejected is not None:

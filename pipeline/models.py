@@ -1,4 +1,7 @@
-"""Owns results: which head is already there, making the others, and the record that tells how. Not the fitting."""
+"""Owns results: which head is already there, making the others, and the record that tells how.
+
+Not the fitting (stages/heads.py), nor finding what was made before (registry.py).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,11 @@ import csv
 import io
 import json
 import logging
-import platform
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,16 @@ import numpy as np
 
 from cache import records
 from cache.errors import Unusable
+from cache.store import FeatureStore
 from pipeline.graph import Project
-from stages import heads
+from stages import heads, machine
+from stages.heads import Head
 from stages.manifest import Manifest, Row
 from stages.scan import Reject
 
 log = logging.getLogger(__name__)
+
+_PACKAGES = ("frozenbase", "scikit-learn", "scipy", "numpy", "h5py")
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,21 @@ class HeadReport:
         return {**vars(self), "path": str(self.path)}
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A head in memory: the samples it saw, and for each of them what it says; figures for val and test."""
+
+    head: Head
+    rows: tuple[Row, ...]
+    probabilities: np.ndarray
+    metrics: dict[str, Any]
+
+
 def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
     """Train the head of that name on cached rows, unless the very same one is there.
 
     Raises Unusable where the labels or splits cannot carry a head.
     """
-    spec = project.config.heads[name]
     check_leaks(project, manifest)
     classes = heads.classes_of(manifest, project.config.data.classes)
     folder = folder_of(project, name, manifest, classes)
@@ -57,20 +72,28 @@ def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
     if records.load_folder(folder) is not None:
         return HeadReport(key, True, folder, json.loads((folder / "metrics.json").read_bytes()), lacking)
     started = time.perf_counter()
-    rows = manifest.samples
-    features = project.store(spec.tap).read([row.id for row in rows])
-    head = heads.fit_logistic(features, rows, classes, spec.seed)
-    probabilities = head.probabilities(features)
-    metrics = _metrics(rows, probabilities, classes)
+    fitted = fit(project, name, manifest, classes)
     contents = {
-        **head.to_files(),
-        "metrics.json": records.dump(metrics),
-        "predictions.npz": _predictions(rows, probabilities),
+        **fitted.head.to_files(),
+        "metrics.json": records.dump(fitted.metrics),
+        "predictions.npz": _predictions(fitted),
         "manifest.jsonl": manifest.to_bytes(),
     }
     seconds = round(time.perf_counter() - started, 3)
     records.publish_folder(folder, contents, _record(project, name, key, manifest, classes, seconds))
-    return HeadReport(key, False, folder, metrics, lacking)
+    return HeadReport(key, False, folder, fitted.metrics, lacking)
+
+
+def fit(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
+    """The head of that name on cached rows. Writes nothing."""
+    from threadpoolctl import threadpool_limits
+
+    spec, rows = project.config.heads[name], manifest.samples
+    features = project.store(spec.tap).read([row.id for row in rows])
+    head = heads.fit_logistic(features, rows, classes, spec.seed)
+    with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
+        probabilities = head.probabilities(features)
+    return Fitted(head, rows, probabilities, _metrics(rows, probabilities, classes))
 
 
 def folder_of(project: Project, name: str, manifest: Manifest, classes: Sequence[str]) -> Path:
@@ -102,10 +125,10 @@ def _metrics(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str,
     return out
 
 
-def _predictions(rows: Sequence[Row], probabilities: np.ndarray) -> bytes:
+def _predictions(fitted: Fitted) -> bytes:
     """ids and probabilities; paths are joined when they are written out, since files move."""
     buffer = io.BytesIO()
-    np.savez(buffer, ids=np.array([row.id for row in rows]), probabilities=probabilities)
+    np.savez(buffer, ids=np.array([row.id for row in fitted.rows]), probabilities=fitted.probabilities)
     return buffer.getvalue()
 
 
@@ -115,7 +138,6 @@ def _record(
     """How the result came about."""
     spec = project.config.heads[name]
     store = project.store(spec.tap)
-    behind = store.provenance(manifest.ids)
     return {
         "schema": 1,
         "stage": "head",
@@ -124,17 +146,30 @@ def _record(
         "classes": classes,
         "config": project.config.model_dump(),
         "extract": {spec.tap: {"key": store.key, **store.components}},
-        "rows_made_by": sorted({f"{r.get('engine')} on {r.get('device')}" for r in behind}),
+        **circumstances(store, [row.id for row in manifest.samples]),
         "manifest": manifest.digest,
         "images": len(manifest.rows),
         "seed": spec.seed,
         "seconds": seconds,
         "created": int(time.time()),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("frozenbase", "scikit-learn", "numpy", "h5py")},
-        },
         "git": _git(project.folder),
+    }
+
+
+def circumstances(store: FeatureStore, ids: Sequence[str]) -> dict[str, Any]:
+    """What is in no key but may move a last bit: machines, libraries and code behind the rows and behind a fit now."""
+    behind = store.provenance(ids)
+    made_with: dict[str, set[str]] = defaultdict(set)
+    for record in behind:
+        for package, version in record.get("versions", {}).items():
+            made_with[package].add(version)
+    return {
+        "rows_made_by": sorted({f"{r.get('engine')} on {r.get('device')}" for r in behind}),
+        "rows_versions": {package: sorted(found) for package, found in made_with.items()},
+        "machine": machine.cpu(),
+        "blas": machine.blas(),
+        "versions": machine.versions(_PACKAGES),
+        "head_version": heads.VERSION,
     }
 
 

@@ -107,12 +107,12 @@ def _show_status(status: Status, verbose: bool) -> None:
         for name, (before, now) in s.differences.items():
             say(f"  {s.stage} {s.name}: {name}: {before} -> {now}")
     if status.counts:
-        _show_counts(status.counts)
+        show_counts(status.counts)
     if status.unhashed:
         say(f"\nimages per class and split: without {status.unhashed:,} files that are not hashed yet (--hash)")
 
 
-def _show_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
+def show_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("class")
     for split in SPLITS:

@@ -13,7 +13,7 @@ import pytest
 
 from cache.statindex import StatIndex
 from cache.store import Cache
-from stages import images
+from stages import heads, images
 from tests.test_cli import run
 from tests.test_graph import opened
 
@@ -104,7 +104,11 @@ def test_the_record_says_how_it_came_about(emptied: Path) -> None:
     assert record["key"] == head["key"]
     assert record["config"]["base"]["name"] == "efficientnet_lite0"
     assert record["rows_made_by"][0].startswith("tensorflow on ")
-    assert record["versions"]["scikit-learn"]
+    assert {"scikit-learn", "scipy", "numpy", "python"} <= set(record["versions"])
+    assert {"tensorflow", "keras", "pillow"} <= set(record["rows_versions"])
+    assert record["machine"]
+    assert record["blas"]
+    assert record["head_version"] == heads.VERSION
     assert set(record["files"]) == {"head.json", "head.npz", "manifest.jsonl", "metrics.json", "predictions.npz"}
     with np.load(Path(head["path"]) / "predictions.npz", allow_pickle=False) as predictions:
         assert predictions["probabilities"].shape == (N, 2)
