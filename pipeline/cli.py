@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from cache.errors import Unusable
-from pipeline import explain, graph, models, start
+from pipeline import cli_models, explain, graph, models, start
 from pipeline.command import guarded, log_to_stderr, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
@@ -110,6 +110,10 @@ def status_command(
         result["status"] = found
     show("status", result, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)
+
+
+for command in cli_models.COMMANDS:
+    main.add_command(command)
 
 
 def _check_names(project: Project, names: tuple[str, ...]) -> None:

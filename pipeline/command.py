@@ -22,20 +22,24 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM. Not an Exception, so that nothing on its way takes it for a failure of its own."""
 
 
+_CONFIG = click.option("-c", "--config", type=click.Path(path_type=Path), default="pipeline.yaml", show_default=True,
+                       envvar="PIPELINE_CONFIG", show_envvar=True, help="The file with the settings.")  # fmt: skip
+_SET = click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
+                    help="Set a field for this run, e.g. --set extract.size=160.")  # fmt: skip
+_OFFLINE = click.option("--offline", is_flag=True, envvar="PIPELINE_OFFLINE", show_envvar=True,
+                        help="Download nothing.")  # fmt: skip
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
+_VERBOSE = click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks.")
+
+
 def shared(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that reads pipeline.yaml."""
-    options = (
-        click.option("-c", "--config", type=click.Path(path_type=Path), default="pipeline.yaml", show_default=True,
-                     envvar="PIPELINE_CONFIG", show_envvar=True, help="The file with the settings."),
-        click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
-                     help="Set a field for this run, e.g. --set extract.size=160."),
-        click.option("--offline", is_flag=True, envvar="PIPELINE_OFFLINE", show_envvar=True, help="Download nothing."),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too."),
-        click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks."),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _CONFIG(_SET(_OFFLINE(_JSON(_VERBOSE(command)))))
+
+
+def beside(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that reads what lies beside pipeline.yaml, and not that itself."""
+    return _CONFIG(_JSON(_VERBOSE(command)))
 
 
 def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, PipelineError | None]:

@@ -44,7 +44,7 @@ def events(path: Path) -> list[list[str]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["init", "-h"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["init", "-h"], ["show", "-h"], ["--version"]])
 def test_help_imports_nothing_heavy(tmp_path: Path, words: list[str]) -> None:
     run(*words, WATCH=str(tmp_path / "log"), FAKE="")
     assert events(tmp_path / "log")[-1] == ["imported"]
@@ -99,6 +99,19 @@ def test_heads_need_no_images_no_weights_and_no_tensorflow(project: Path, tmp_pa
     assert third["heads"]["logistic"]["key"] != first["heads"]["logistic"]["key"]
     out, _ = run(*words, "--set", "extract.size=32", HIDE=hidden, FAKE="", expect=4)
     assert "images have neither a row nor a file" in json.loads(out)["error"]["message"]
+
+
+def test_models_need_neither_images_nor_a_cache_nor_anything_heavy(project: Path, tmp_path: Path) -> None:
+    """What made a model is told from models/ alone: not even pipeline.yaml is there."""
+    head = json.loads(run("run", "-c", project, "--json")[0])["heads"]["logistic"]
+    there = tmp_path / "archive"
+    shutil.copytree(project.parent / "models", there / "models")
+    for words in (["models"], ["show", "logistic"], ["tag", "logistic", "v1"]):
+        log = tmp_path / f"{words[0]}.log"
+        out, _ = run(*words, "-c", there, HIDE="tensorflow,keras,sklearn,distributed", FAKE="", WATCH=str(log))
+        assert head["key"][:12] in out
+        assert events(log)[-1] == ["imported"]
+    assert sorted(path.name for path in there.iterdir()) == ["models"]
 
 
 def test_without_images_it_says_how_to_go_on(project: Path) -> None:

@@ -1,0 +1,93 @@
+"""Owns the commands on results: models, show, tag, reproduce. The rest of the command line is in cli.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from pipeline import registry, show_models
+from pipeline.command import beside, guarded, log_to_stderr
+from pipeline.show import say, show
+
+
+@click.command("models")
+@beside
+def models_command(config: Path, as_json: bool, verbose: bool) -> None:
+    """List the models there are, by name, the latest first, with their figures."""
+    log_to_stderr(False, verbose)
+    _do("models", lambda: registry.listing(_folder(config)), show_models.show_listing, config, as_json, verbose)
+
+
+@click.command("show")
+@click.argument("model")
+@beside
+def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None:
+    """Say what made MODEL: settings, data, keys, versions, machine; and its figures.
+
+    MODEL is head/NAME (the latest of that name), a tag, or the first digits of a key; `pipeline models` lists them.
+    """
+    log_to_stderr(False, verbose)
+    _do(
+        "show",
+        lambda: registry.find(_folder(config), model).details(),
+        show_models.show_model,
+        config,
+        as_json,
+        verbose,
+    )
+
+
+@click.command("tag")
+@click.argument("model", required=False)
+@click.argument("name", required=False)
+@click.option("--force", is_flag=True, help="Move the tag if it names another model already.")
+@click.option("--delete", metavar="NAME", help="Remove a tag; the model stays.")
+@beside
+def tag_command(
+    model: str | None, name: str | None, force: bool, delete: str | None, config: Path, as_json: bool, verbose: bool
+) -> None:
+    """Give MODEL a NAME that stays: pipeline tag head/logistic v3."""
+    log_to_stderr(False, verbose)
+    folder = _folder(config)
+
+    def work() -> dict[str, str]:
+        if delete is not None:
+            registry.delete_tag(folder, delete)
+            return {"deleted": delete}
+        assert model is not None
+        assert name is not None
+        tagged = registry.set_tag(folder, model, name, force)
+        return {"tag": name, "name": tagged.name, "key": tagged.key}
+
+    if (delete is None) != (model is not None and name is not None) or (delete is not None and model is not None):
+        raise click.UsageError("expected MODEL and NAME, or --delete NAME alone")
+    _do("tag", work, _say_tag, config, as_json, verbose)
+
+
+COMMANDS = (models_command, show_command, tag_command)
+
+
+def _do(
+    command: str, work: Callable[[], Any], printer: Callable[[Any], None], config: Path, as_json: bool, verbose: bool
+) -> None:
+    """Do the work, show what came of it, and exit."""
+    found, error = guarded(work, verbose)
+    if found is not None and not as_json:
+        printer(found)
+    show(command, {command: found}, error, as_json, config, verbose)
+    sys.exit(error.exit_code if error else 0)
+
+
+def _folder(config: Path) -> Path:
+    return (config if config.is_dir() else config.parent).absolute()
+
+
+def _say_tag(done: Mapping[str, str]) -> None:
+    if "deleted" in done:
+        say(f"the tag {done['deleted']} is gone; its model stays")
+    else:
+        say(f"{done['tag']} names {done['name']} {done['key'][: registry.SHORT]}")

@@ -1,0 +1,210 @@
+"""Owns which results there are, and what they are called: by name, tag or key. Not making them (models.py).
+
+It reads records only: no image, no cache, no pipeline.yaml is needed to tell what made a model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cache import files, records
+from cache.errors import Unusable
+from stages.manifest import Manifest
+
+SHORT = 12
+"""Digits of a key that are shown; six are enough to name one."""
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{6,64}")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One result under models/. `record` is {} where it cannot be read; fields that older ones lack are not there."""
+
+    name: str
+    key: str
+    folder: Path
+    record: dict[str, Any]
+    tags: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.key[:SHORT]}"
+
+    @property
+    def created(self) -> int:
+        """Seconds since the epoch."""
+        return int(self.record.get("created", 0))
+
+    @cached_property
+    def damaged(self) -> bool:
+        """Whether a file of it is gone or not as it was written; all are hashed for it."""
+        return records.load_folder(self.folder) is None
+
+    def read(self, file: str) -> dict[str, Any]:
+        return dict(json.loads((self.folder / file).read_bytes()))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "key": self.key,
+            "folder": str(self.folder),
+            "tags": self.tags,
+            "created": self.created,
+            "damaged": self.damaged,
+            "metrics": None if self.damaged else self.read("metrics.json"),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """All there is to know of it: its record, what was chosen on val, images of each class in each split."""
+        return {
+            **self.to_json(),
+            "head": self.read("head.json"),
+            "counts": self.manifest().counts(),
+            "record": self.record,
+        }
+
+    def manifest(self) -> Manifest:
+        """The images it was made of, as they were labelled and split then."""
+        return Manifest.from_bytes((self.folder / "manifest.jsonl").read_bytes())
+
+
+def listing(folder: Path) -> list[Model]:
+    """All results of the project in `folder`, damaged ones too: by name, the latest first."""
+    tagged: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for tag, names in tags(folder).items():
+        tagged[names].append(tag)
+    found = []
+    for path in folder.glob(f"models/*/*/*/{records.RECORD}"):
+        stage, name, key = path.parent.parts[-3:]
+        if _KEY.fullmatch(key):
+            names = (f"{stage}/{name}", key)
+            found.append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names])))
+    return sorted(found, key=lambda model: (model.name, -model.created, model.key))
+
+
+def find(folder: Path, text: str) -> Model:
+    """The model that a tag, `head/NAME`, NAME, a key's first digits, or `head/NAME/` and those mean.
+
+    A name means the latest made of that name. Raises Unusable where nothing or several bear it, or it is damaged.
+    """
+    models = listing(folder)
+    tag = tags(folder).get(text)
+    if tag is not None:
+        found = [model for model in models if (model.name, model.key) == tag]
+        if not found:
+            raise _without_model(text, tag)
+    else:
+        found = _named(models, text) or _by_key(models, text)
+    if not found:
+        raise _unknown(folder, models, text)
+    if len(found) > 1:
+        several = ", ".join(map(str, found[:10])) + (f", and {len(found) - 10} more" if len(found) > 10 else "")
+        raise Unusable(
+            f"{text!r} may mean {len(found)} models: {several}",
+            f"give more of the key, or all of it: {found[0].name}/{found[0].key[:SHORT]}",
+        )
+    if found[0].damaged:
+        raise Unusable(
+            f"{found[0]} is damaged: files in {found[0].folder} are gone, or not as they were written",
+            "bring that folder back from a copy, or name another model (pipeline models)",
+        )
+    return found[0]
+
+
+def tags(folder: Path) -> dict[str, tuple[str, str]]:
+    """Tag -> (name, key) of its model; of a tag that cannot be read, two empty ones."""
+    found = {path.stem: records.load(path) or {} for path in sorted(folder.glob("models/tags/*.json"))}
+    return {tag: (str(text.get("model", "")), str(text.get("key", ""))) for tag, text in found.items()}
+
+
+def tagged(folder: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """(tag, its model's folder, its model's record) for each tag; the rows that gc keeps are those of these records.
+
+    Raises Unusable where a tag's model or its record is not there, since nobody then knows what to keep.
+    """
+    models = {(model.name, model.key): model for model in listing(folder)}
+    for tag, names in tags(folder).items():
+        if names not in models or not models[names].record:
+            raise _without_model(tag, names)
+        yield tag, models[names].folder, models[names].record
+
+
+def set_tag(folder: Path, text: str, tag: str, force: bool = False) -> Model:
+    """Call the model `text` by the name `tag`. Raises Unusable for what is no tag, or names another model already."""
+    if not _TAG.fullmatch(tag) or _PREFIX.fullmatch(tag.lower()):
+        raise Unusable(
+            f"{tag!r} cannot be a tag: expected letters, digits, - _ and . that don't look like a key's digits",
+            "for example: v3",
+        )
+    model = find(folder, text)
+    if _named(listing(folder), tag):
+        raise Unusable(f"{tag!r} cannot be a tag: heads go by that name", "choose another, for example: v3")
+    names, before = (model.name, model.key), tags(folder).get(tag)
+    if before is not None and before != names and not force:
+        raise Unusable(
+            f"the tag {tag} names {before[0]} {before[1][:SHORT]} already", "choose another tag, or move it: --force"
+        )
+    if before != names:
+        text_of_tag = {"model": model.name, "key": model.key, "created": int(time.time())}
+        files.publish(_tag_path(folder, tag), records.dump(text_of_tag))
+    return model
+
+
+def delete_tag(folder: Path, tag: str) -> None:
+    """Raises Unusable where there is no such tag. The model stays."""
+    known = tags(folder)
+    if tag not in known:
+        raise Unusable(f"no tag {tag!r} in {folder / 'models'}; {_listed('there are', list(known))}", "pipeline models")
+    _tag_path(folder, tag).unlink()
+
+
+def _tag_path(folder: Path, tag: str) -> Path:
+    return folder / "models" / "tags" / f"{tag}.json"
+
+
+def _named(models: list[Model], text: str) -> list[Model]:
+    """The latest of each name that `text` is, with or without its stage."""
+    latest: dict[str, Model] = {}
+    for model in models:
+        if text in (model.name, model.name.partition("/")[2]):
+            latest.setdefault(model.name, model)
+    return list(latest.values())
+
+
+def _by_key(models: list[Model], text: str) -> list[Model]:
+    """The same settings under two names have one key, so it may stand behind the name."""
+    name, _, digits = text.rpartition("/")
+    prefix = digits.lower()
+    if not _PREFIX.fullmatch(prefix):
+        return []
+    return [model for model in models if model.key.startswith(prefix) and name in ("", model.name)]
+
+
+def _unknown(folder: Path, models: list[Model], text: str) -> Unusable:
+    if not models:
+        return Unusable(f"no model {text!r}: there are none in {folder / 'models'}", "pipeline run makes them")
+    names = list(dict.fromkeys(model.name for model in models))
+    known = "; ".join(filter(None, [_listed("there are", names), _listed("and the tags", list(tags(folder)), "")]))
+    return Unusable(f"no model {text!r} in {folder / 'models'}; {known}", "pipeline models")
+
+
+def _listed(words: str, names: list[str], nothing: str = "there are none") -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{words} {', '.join(names[:10])}{more}" if names else nothing
+
+
+def _without_model(tag: str, names: tuple[str, str]) -> Unusable:
+    return Unusable(
+        f"the tag {tag} names {' '.join(names)[:80].strip() or 'nothing that can be read'}, which is not there",
+        f"bring its folder back from a copy, or let go of it: pipeline tag --delete {tag}",
+    )

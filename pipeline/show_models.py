@@ -1,0 +1,125 @@
+"""Owns how results look to a person: the list of them, what made one, and one beside itself made again."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from pipeline.registry import SHORT, Model
+from pipeline.show import OUT, say, show_counts
+
+_WIDTH = 100
+_LABEL = 13
+
+
+def show_listing(models: Sequence[Model]) -> None:
+    if not models:
+        say("no models yet; pipeline run makes them")
+        return
+    table = _table(
+        "model", "key", "tags", "created", right=("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
+    )
+    for model in models:
+        figures = ["damaged"] if model.damaged else _figures(model.read("metrics.json"))
+        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), _when(model.created), *figures)
+    OUT.print(table)
+
+
+def show_model(details: Mapping[str, Any]) -> None:
+    """What made it; the settings last, as YAML that pipeline.yaml would take."""
+    record = details["record"]
+    say("  ".join([details["name"], details["key"][:SHORT], *details["tags"]]))
+    say(_relative(details["folder"]))
+    say("")
+    for label, text in _facts(record, details["head"]):
+        fill = textwrap.TextWrapper(_WIDTH, label.ljust(_LABEL), " " * _LABEL, break_on_hyphens=False)
+        fill.break_long_words = False
+        say(fill.fill(text))
+    show_counts(details["counts"])
+    say("")
+    _show_metrics(details["metrics"])
+    say("\nsettings, every field:\n")
+    say(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
+
+
+def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, text) of what the record has; an older one has less."""
+    facts = [("created", f"{_when(record['created'])}, in {record['seconds']:.1f} s, from seed {record['seed']}")]
+    facts.append(("git", _git(record.get("git"))))
+    facts.append(("versions", _listed(record["versions"])))
+    if "machine" in record:
+        facts.append(("fitted on", f"{record['machine']}; {', '.join(record['blas'])}"))
+    rows = "; ".join(record["rows_made_by"])
+    behind = {package: " and ".join(found) for package, found in record.get("rows_versions", {}).items()}
+    facts.append(("rows by", rows + (f"; {_listed(behind)}" if behind else "")))
+    for tap, parts in record["extract"].items():
+        base = parts["base"]
+        facts.append(("extract key", parts["key"]))
+        facts.append(("base", f"{base['name']}, version {base['version']}"))
+        facts.append(("weights", f"sha256 {base['weights']}"))
+        facts.append(("tap", f"{tap}: {_listed(parts['tap'])}"))
+        facts += [(name, _listed(parts[name])) for name in ("pixels", "preprocess")]
+        facts.append(
+            ("arithmetic", _listed({k: v for k, v in parts.items() if k != "key" and isinstance(v, int | str)}))
+        )
+    facts.append(("images", f"{record['images']:,}, manifest {record['manifest']}"))
+    facts.append(("classes", ", ".join(record["classes"])))
+    chosen = {name: value for name, value in head["chosen"].items() if not isinstance(value, Mapping)}
+    facts.append(("chosen", _listed(chosen)))
+    return facts
+
+
+def _show_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    table = _table("", right=("val", "test"))
+    for name in sorted(metrics["val"], key=lambda name: (name != "n", name)):
+        values = [metrics[split][name] for split in ("val", "test")]
+        if not any(isinstance(value, Mapping) for value in values):
+            table.add_row("images" if name == "n" else name, *map(_number, values))
+    OUT.print(table)
+
+
+def _figures(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [_number(metrics[split][name], 3) for split in ("val", "test") for name in ("n", "accuracy", "auroc")]
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _table(*left: str, right: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in left:
+        table.add_column(column)
+    for column in right:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _when(seconds: int) -> str:
+    """Local time, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
+
+
+def _git(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "in no repository"
+    return f"{found['commit']}{', with changes that were not committed' if found['dirty'] else ''}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """`name value, ...`; the parts of a value that is a list without brackets."""
+    texts = {name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in values.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
+
+
+def _relative(folder: str) -> str:
+    here = os.path.relpath(folder)
+    return folder if here.startswith("..") else here
