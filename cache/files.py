@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import socket
+import time
 import uuid
 from pathlib import Path
 from typing import BinaryIO
@@ -55,13 +56,6 @@ def keep(path: Path, data: bytes, digest: str, aside: Path) -> None:
     publish(path, data)
 
 
-def remove(path: Path) -> None:
-    """Remove a file, durably. One that is gone already is fine."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        sync_folder(path.parent)
-
-
 def make_folder(folder: Path) -> None:
     """Make `folder` and its parents, each durable in its own parent.
 
@@ -72,6 +66,39 @@ def make_folder(folder: Path) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
     sync_folder(folder.parent)
+
+
+def remove(*paths: Path) -> None:
+    """Remove files, durably. Those that are gone already are fine."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    for folder in dict.fromkeys(path.parent for path in paths):
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that is empty. Raises OSError where it is not."""
+    os.rmdir(folder)
+
+
+def touch(path: Path, older_than: float = 0) -> None:
+    """Note in its mtime that a file was used, if that is `older_than` s; where that cannot be, it goes unnoted."""
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime >= older_than:
+            os.utime(path)
+
+
+def clock(folder: Path) -> float:
+    """Now, in s since the epoch, by the clock that dates files in `folder`. Raises OSError where it takes none."""
+    temp = folder / f".clock-{uuid.uuid4().hex[:12]}.tmp"
+    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    try:
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+        os.unlink(temp)
 
 
 def sync_folder(folder: Path) -> None:

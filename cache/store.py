@@ -6,7 +6,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from cache.statindex import StatIndex
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+
+USED_S = 3600
+"""The last use of what lies here is noted, in its mtime, once it is so long ago."""
 
 
 def key_of(components: Mapping[str, Any]) -> str:
@@ -54,8 +57,17 @@ class Cache:
         """Keep `data` in `folder` under its own SHA-256, and return that."""
         name = hashlib.sha256(data).hexdigest()
         self.prepare()
-        files.keep(self.root / folder / f"{name}{suffix}", data, name, self.quarantine)
+        path = self.root / folder / f"{name}{suffix}"
+        files.keep(path, data, name, self.quarantine)
+        files.touch(path, USED_S)
         return name
+
+    def check_named(self, folder: str, suffix: str) -> list[tuple[str, str]]:
+        """Read what `put_named` kept; (path, reason) of what is damaged, which is set aside."""
+        found = [path for path in sorted((self.root / folder).glob(f"*{suffix}")) if files.sha256_of(path) != path.stem]
+        for path in found:
+            files.move_aside(path, self.quarantine)
+        return [(str(path), "its bytes are not those of its name") for path in found]
 
     def prepare(self) -> None:
         """Write the marker, and a .gitignore, since a cache is nobody's source."""
@@ -88,6 +100,10 @@ class FeatureStore:
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
 
+    def touch(self) -> None:
+        """Note that the rows are in use; where the cache is read-only, it goes unnoted."""
+        files.touch(self.folder / "spec.json", USED_S)
+
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that have no row, once each, in the order given. Damaged shards are set aside first."""
         present = self._locate()
@@ -103,15 +119,15 @@ class FeatureStore:
         data = shards.build(self.key, ids, features)
         name = hashlib.sha256(data).hexdigest()
         self.prepare()
-        files.keep(self._shard(name), data, name, self.cache.quarantine)
+        files.keep(self.path(name), data, name, self.cache.quarantine)
         try:
             if self._open(name) is not None:
-                files.sync_folder(self._record(name).parent)  # another may have published it this moment
+                files.sync_folder(self.record_path(name).parent)  # another may have published it this moment
                 return name
         except shards.BadShard:  # a record that is damaged, or tells of something else
-            files.move_aside(self._record(name), self.cache.quarantine)
+            files.move_aside(self.record_path(name), self.cache.quarantine)
         facts = self._facts(name, len(data), features.shape, features.dtype)
-        files.publish(self._record(name), records.dump({**facts, **provenance}))
+        files.publish(self.record_path(name), records.dump({**facts, **provenance}))
         return name
 
     def read(self, ids: Sequence[str]) -> np.ndarray:
@@ -139,18 +155,33 @@ class FeatureStore:
 
     def provenance(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The records of the shards that serve `ids`, by name."""
+        return self.shard_records(self.serving(ids))
+
+    def serving(self, ids: Sequence[str]) -> list[str]:
+        """Names of the shards that serve `ids`, sorted."""
         present = self._locate()
-        return self.shard_records(sorted({present[i][0] for i in ids if i in present}))
+        return sorted({present[i][0] for i in ids if i in present})
+
+    def names(self) -> list[str]:
+        """Names of all shards that have a record, sorted."""
+        return sorted(path.stem for path in self.folder.glob("shards/[0-9a-f]*.json"))
+
+    def check(self, name: str) -> str | None:
+        """Read a shard anew, whatever was remembered of it, and say what is wrong with it; None if nothing is."""
+        try:
+            return "it has no record" if self._open(name, files.sha256_of) is None else None
+        except shards.BadShard as error:
+            return str(error)
 
     def shard_records(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The records of the shards of those names, or of all."""
-        names = self._recorded() if names is None else names
-        return [record for name in names if (record := records.load(self._record(name))) is not None]
+        names = self.names() if names is None else names
+        return [record for name in names if (record := records.load(self.record_path(name))) is not None]
 
     def _locate(self) -> dict[str, tuple[str, int]]:
         """id -> (shard, position) over all shards that count. The others are set aside, with one warning for all."""
         layouts, bad = {}, {}
-        for name in self._recorded():
+        for name in self.names():
             try:
                 layout = self._layouts.get(name) or self._open(name)
             except shards.BadShard as error:
@@ -160,30 +191,27 @@ class FeatureStore:
                 layouts[name] = layout
         self._layouts = layouts
         if bad:
-            self._set_aside(bad)
+            self.set_aside(bad)
         present: dict[str, tuple[str, int]] = {}
         for name in sorted(layouts, reverse=True):  # the smallest name is written last, and wins
             for position, image in enumerate(layouts[name].ids):
                 present[image] = (name, position)
         return present
 
-    def _recorded(self) -> list[str]:
-        return sorted(path.stem for path in self.folder.glob("shards/[0-9a-f]*.json"))
-
-    def _open(self, name: str) -> shards.ShardLayout | None:
+    def _open(self, name: str, digest: Callable[[Path], str] | None = None) -> shards.ShardLayout | None:
         """The layout of a shard; None where it has no record. Raises BadShard where they are not what they should be.
 
         The digest is checked before libhdf5 sees a byte: damaged HDF5 can hang or crash it.
         """
         try:
-            record = records.read(self._record(name))
+            record = records.read(self.record_path(name))
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise shards.BadShard(f"its record is damaged: {error}") from error
-        path = self._shard(name)
+        path = self.path(name)
         try:
-            if self.cache.index.digest(path) != name:
+            if (digest or self.cache.index.digest)(path) != name:
                 raise shards.BadShard("its bytes are not those of its name")
             layout = shards.inspect(path, self.key)
             facts = self._facts(name, path.stat().st_size, layout.shape, layout.dtype)
@@ -205,9 +233,9 @@ class FeatureStore:
             "dtype": dtype.name,
         }
 
-    def _set_aside(self, bad: Mapping[str, str]) -> None:
+    def set_aside(self, bad: Mapping[str, str]) -> None:
         """Move shards that don't count, and their records, to quarantine. `bad` has the reason for each name."""
-        paths = [path for name in bad for path in (self._record(name), self._shard(name)) if path.exists()]
+        paths = [path for name in bad for path in (self.record_path(name), self.path(name)) if path.exists()]
         moved = [files.move_aside(path, self.cache.quarantine) for path in paths]
         first, reason = next(iter(bad.items()))
         log.warning(
@@ -226,8 +254,8 @@ class FeatureStore:
         except Unkeyable:
             return False
 
-    def _shard(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
         return self.folder / "shards" / f"{name}.h5"
 
-    def _record(self, name: str) -> Path:
+    def record_path(self, name: str) -> Path:
         return self.folder / "shards" / f"{name}.json"

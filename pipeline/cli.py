@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from cache.errors import Unusable
-from pipeline import cli_models, explain, graph, models, start
+from pipeline import cli_cache, cli_models, explain, graph, models, start, upkeep
 from pipeline.command import guarded, log_to_stderr, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
@@ -112,7 +112,7 @@ def status_command(
     sys.exit(error.exit_code if error else 0)
 
 
-for command in cli_models.COMMANDS:
+for command in (*cli_models.COMMANDS, cli_cache.cache):
     main.add_command(command)
 
 
@@ -124,11 +124,13 @@ def _check_names(project: Project, names: tuple[str, ...]) -> None:
 
 def _run(project: Project, stage: str | None, names: tuple[str, ...], result: dict[str, Any]) -> None:
     """The stages asked for, in order; `result` is filled as they end, so that a failure still shows what was done."""
-    report, manifest = graph.run_extract(project)
-    result["extract"] = report
-    models.write_rejects(project, report.rejected)
-    graph.check_rejects(project, report)
-    if stage != "extract":
-        result["heads"] = {}
-        for name in names or project.config.heads:
-            result["heads"][name] = models.run_head(project, name, manifest)
+    with upkeep.in_use(project):
+        report, manifest = graph.run_extract(project)
+        result["extract"] = report
+        upkeep.register(project, report.manifest)
+        models.write_rejects(project, report.rejected)
+        graph.check_rejects(project, report)
+        if stage != "extract":
+            result["heads"] = {}
+            for name in names or project.config.heads:
+                result["heads"][name] = models.run_head(project, name, manifest)

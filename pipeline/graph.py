@@ -186,6 +186,8 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     taps = {recipe.key(tap): tap for tap in map(project.tap, names)}
     report = ExtractReport(keys={name: recipe.key(project.tap(name)) for name in names})
     lacking = extract.missing(project.cache, recipe, taps, manifest.ids)
+    for name in names:
+        project.store(name).touch()
     started = time.perf_counter()
     receipt = compute(project, manifest, taps, lacking) if lacking else Receipt()
     if receipt.rows:

@@ -1,0 +1,80 @@
+"""Owns taking rows from one cache to another, file by file as they are. Not which rows, nor what goes with them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from cache import files, records
+from cache.errors import Unkeyable
+from cache.store import Cache, FeatureStore, key_of
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass
+class Taken:
+    """What came: shards, their rows and bytes; shards that were there already; (path, reason) of what was refused."""
+
+    shards: int = 0
+    rows: int = 0
+    bytes: int = 0
+    there: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def stores(cache: Cache) -> tuple[list[FeatureStore], list[tuple[str, str]]]:
+    """The stores of a cache, and (path, reason) of those whose components don't give the key they lie under."""
+    good, bad = [], []
+    for folder in sorted(cache.root.glob("features/*")):
+        try:
+            spec = records.read(folder / "spec.json")
+            if key_of(spec) != folder.name:
+                raise ValueError("its components give another key")
+        except (OSError, ValueError, Unkeyable) as error:
+            bad.append((str(folder / "spec.json"), str(error)))
+        else:
+            good.append(cache.features(spec))
+    return good, bad
+
+
+def take(
+    source: FeatureStore, target: Cache, names: Iterable[str], taken: Taken, on_done: Callable[[int], object]
+) -> None:
+    """Copy the shards of those names with their records; one that is not what its name says is refused.
+
+    Raises OSError where the target cannot be written.
+    """
+    store = target.features(source.components)
+    store.prepare()
+    for name in names:
+        on_done(1)
+        if store.check(name) is None:
+            taken.there += 1
+            continue
+        reason = source.check(name)
+        if reason is None:
+            data = source.path(name).read_bytes()
+            if hashlib.sha256(data).hexdigest() == name:
+                record = records.read(source.record_path(name))
+                files.keep(store.path(name), data, name, target.quarantine)
+                files.publish(store.record_path(name), records.dump(record))
+                taken.shards, taken.bytes = taken.shards + 1, taken.bytes + len(data)
+                taken.rows += int(record["rows"])
+                continue
+            reason = "it changed while it was read"
+        taken.refused.append((str(source.path(name)), reason))
+
+
+def take_named(source: Cache, target: Cache, folder: str, suffix: str, taken: Taken) -> None:
+    """Copy what is named by its own SHA-256: manifests, and what is known of weights."""
+    for path in sorted((source.root / folder).glob(f"*{suffix}")):
+        if not _NAME.fullmatch(path.stem):
+            continue
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() == path.stem:
+            target.put_named(folder, data, suffix)
+        else:
+            taken.refused.append((str(path), "its bytes are not those of its name"))

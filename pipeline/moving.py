@@ -1,0 +1,111 @@
+"""Owns `cache export` and `cache import`: a project's rows in one folder, with all that its heads need elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cache import files, transfer
+from cache.errors import Unusable
+from cache.statindex import StatIndex
+from cache.store import Cache
+from cache.transfer import Taken
+from pipeline import graph
+from pipeline.config import RunConfig
+from pipeline.graph import Options, Progress, Project
+from stages.manifest import Manifest
+
+MANIFEST = "manifest.jsonl"
+_CACHE = ".features"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What was moved to where; `config` is the pipeline.yaml to go on with, `manifest` the file of its images."""
+
+    taken: Taken
+    folder: Path
+    config: Path
+    manifest: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        refused = [{"path": path, "reason": reason} for path, reason in self.taken.refused]
+        moved = {**vars(self.taken), "refused": refused}
+        manifest = None if self.manifest is None else str(self.manifest)
+        return {**moved, "folder": str(self.folder), "config": str(self.config), "manifest": manifest}
+
+
+def export(project: Project, folder: Path) -> Moved:
+    """Write `folder` so that `pipeline run head` works in it: pipeline.yaml, manifest, and the shards it needs.
+
+    An export that is there already is brought up to date. Raises Unusable where the folder holds something else,
+    NotAvailable where rows are missing (the project's options must say so), ImagesRejected as a run would.
+    """
+    if folder.exists() and not (folder.is_dir() and ((folder / _CACHE / "CACHE.json").exists() or _is_empty(folder))):
+        raise Unusable(f"{folder} is there, and is no export", "name a folder that is new or empty")
+    if (folder / _CACHE).resolve() == project.cache.root.resolve():
+        raise Unusable(f"{folder} is the project itself", "name another folder")
+    report, manifest = graph.run_extract(project)
+    graph.check_rejects(project, report)
+    target, taken = Cache(folder / _CACHE, StatIndex()), Taken()
+    for key in dict.fromkeys(report.keys.values()):
+        source = next(store for tap in report.keys if (store := project.store(tap)).key == key)
+        names = source.serving(manifest.ids)
+        with project.progress(f"copying {len(names)} shards", len(names)) as advance:
+            transfer.take(source, target, names, taken, advance)
+    transfer.take_named(project.cache, target, "weights", ".json", taken)
+    files.publish(folder / MANIFEST, manifest.to_bytes())
+    files.publish(folder / "pipeline.yaml", _settings(project))
+    return Moved(taken, folder, folder / "pipeline.yaml", folder / MANIFEST)
+
+
+def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, ...] = ()) -> Moved:
+    """Take the rows of an export, or of any cache folder, into the cache of `config`; digests are checked on the way.
+
+    Where there is no pipeline.yaml yet, the export's own is written, and its manifest beside it.
+    """
+    root = folder if (folder / "CACHE.json").is_file() else folder / _CACHE
+    if not (root / "CACHE.json").is_file():
+        raise Unusable(
+            f"{folder} is neither an export nor a cache: no CACHE.json in it or in its {_CACHE}",
+            "name the folder that pipeline cache export wrote",
+        )
+    config = config / "pipeline.yaml" if config.is_dir() else config
+    brought = folder / "pipeline.yaml"
+    if not config.exists() and brought.is_file():
+        files.publish(config.parent.absolute() / MANIFEST, (folder / MANIFEST).read_bytes())
+        files.publish(config.absolute(), brought.read_bytes())
+    project = Project(config, Options(overrides, offline=True), progress)
+    source, taken = Cache(root, StatIndex()), Taken()
+    stores, bad = transfer.stores(source)
+    taken.refused += bad
+    total = sum(len(store.names()) for store in stores)
+    with progress(f"reading {total} shards", total) as advance:
+        for store in stores:
+            transfer.take(store, project.cache, store.names(), taken, advance)
+    for kind, suffix in (("weights", ".json"), ("manifests", ".jsonl")):
+        transfer.take_named(source, project.cache, kind, suffix, taken)
+    manifest = None
+    if (folder / MANIFEST).is_file():
+        data = (folder / MANIFEST).read_bytes()
+        Manifest.from_bytes(data)
+        digest = project.cache.put_named("manifests", data, ".jsonl")
+        manifest = project.cache.root / "manifests" / f"{digest}.jsonl"
+    return Moved(taken, project.cache.root, config, manifest)
+
+
+def _settings(project: Project) -> bytes:
+    """pipeline.yaml for a host without images: what was set, with the manifest as its table."""
+    settings = project.config.model_dump(include={"base", "extract", "heads"})
+    data = project.config.data.model_dump(exclude_defaults=True, include={"root", "classes", "on_bad", "on_leak"})
+    tree = {"data": {**data, "table": MANIFEST}, **settings}
+    RunConfig.model_validate(tree)
+    about = "# Exported by pipeline cache export. The table holds images, labels and splits; no image is needed.\n"
+    return (about + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)).encode()
+
+
+def _is_empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None

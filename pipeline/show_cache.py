@@ -1,0 +1,103 @@
+"""Owns how a cache looks to a person: what is in it, what was found damaged, what went, what was moved."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from pipeline.moving import Moved
+from pipeline.registry import SHORT
+from pipeline.show import ERR, OUT, config_option, say
+from pipeline.upkeep import Contents, Tidied, Verified
+
+_MOST = 5
+
+
+def show_contents(found: Contents) -> None:
+    """Rows by key first, with who needs them; then all else, in sum."""
+    rows = [entry for entry in found.entries if entry.kind == "features"]
+    if rows:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for column in ("key", "rows", "size", "last used", "what"):
+            table.add_column(column, justify="right" if column in ("rows", "size") else "left")
+        for entry in sorted(rows, key=lambda entry: -entry.used):
+            facts = (f"{entry.rows:,}", decimal(entry.bytes), _when(entry.used), _what(entry.spec()))
+            table.add_row(entry.name[:SHORT], *facts)
+            for who in found.models.get(entry.name, []):
+                table.add_row("", "", "", "", f"  made: {who}")
+            for who in found.needs.get(entry.name, []):
+                table.add_row("", "", "", "", f"  needed by: {who}")
+        OUT.print(table)
+    for kind in ("manifest", "quarantine", "leftover"):
+        some = [entry for entry in found.entries if entry.kind == kind]
+        if some:
+            say(f"{kind}: {len(some):,} files, {decimal(sum(entry.bytes for entry in some))}")
+    say(f"{decimal(sum(entry.bytes for entry in found.entries))} in all")
+
+
+def show_verified(report: Verified) -> None:
+    say(f"read {report.shards:,} of {report.of:,} shards, {decimal(report.bytes)}: {len(report.damaged)} damaged")
+    for path, reason in report.damaged[:_MOST]:
+        say(f"  {_relative(path)}: {reason}", ERR)
+
+
+def show_tidied(report: Tidied) -> None:
+    kinds = Counter(entry.kind for entry in report.removed)
+    freed = decimal(sum(entry.bytes for entry in report.removed))
+    for entry in report.removed:
+        if entry.kind == "features":
+            say(f"  {entry.name[:SHORT]}  {entry.rows:,} rows  {decimal(entry.bytes)}  {_what(entry.spec())}")
+    went = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "nothing"
+    say(f"{'would remove' if report.dry else 'removed'} {went}, {freed}; {decimal(report.left)} left")
+    if report.needed:
+        say(f"{decimal(report.needed)} are needed (pipeline cache ls says by whom) and stay")
+
+
+def show_export(moved: Moved) -> None:
+    _show_taken(moved)
+    say(f"next: copy {moved.folder} to where the heads are trained, and there: pipeline run head")
+
+
+def show_import(moved: Moved) -> None:
+    _show_taken(moved)
+    option = config_option(moved.config)
+    say(f"next: pipeline run head{option}")
+    if moved.manifest is not None:
+        say(f"  where the images are not: --set data.table={os.path.relpath(moved.manifest, moved.config.parent)}")
+
+
+def _show_taken(moved: Moved) -> None:
+    taken = moved.taken
+    there = f"; {taken.there:,} were there already" if taken.there else ""
+    say(
+        f"{taken.shards:,} shards, {taken.rows:,} rows, {decimal(taken.bytes)} to {_relative(str(moved.folder))}{there}"
+    )
+    for path, reason in taken.refused[:_MOST]:
+        say(f"  refused {_relative(path)}: {reason}", ERR)
+
+
+def _what(spec: Mapping[str, Any]) -> str:
+    """`efficientnet_lite0 224x224 squash, output avg`, with what is not the usual."""
+    if not spec:
+        return "its spec.json is damaged; written anew by the next run"
+    pixels, tap = spec["pixels"], spec["tap"]
+    height, width = pixels["size"]
+    text = f"{spec['base']['name']} {width}x{height} {pixels['fit']}, {tap['layer']} {tap['pooling']}"
+    unusual = [spec[name] for name, usual in (("numerics", "f32"), ("dtype", "float32")) if spec[name] != usual]
+    return ", ".join([text, *unusual])
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _relative(path: str) -> str:
+    here = os.path.relpath(path)
+    return str(Path(path)) if here.startswith("..") else here
