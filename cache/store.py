@@ -180,18 +180,18 @@ class FeatureStore:
 
     def _locate(self) -> dict[str, tuple[str, int]]:
         """id -> (shard, position) over all shards that count. The others are set aside, with one warning for all."""
-        layouts, bad = {}, {}
+        layouts, bad = {}, []
         for name in self.names():
             try:
                 layout = self._layouts.get(name) or self._open(name)
             except shards.BadShard as error:
-                bad[name] = str(error)
+                bad.append((name, str(error), self.set_aside(name)))
                 continue
             if layout is not None:
                 layouts[name] = layout
         self._layouts = layouts
         if bad:
-            self.set_aside(bad)
+            self._warn(bad)
         present: dict[str, tuple[str, int]] = {}
         for name in sorted(layouts, reverse=True):  # the smallest name is written last, and wins
             for position, image in enumerate(layouts[name].ids):
@@ -233,18 +233,22 @@ class FeatureStore:
             "dtype": dtype.name,
         }
 
-    def set_aside(self, bad: Mapping[str, str]) -> None:
-        """Move shards that don't count, and their records, to quarantine. `bad` has the reason for each name."""
-        paths = [path for name in bad for path in (self.record_path(name), self.path(name)) if path.exists()]
-        moved = [files.move_aside(path, self.cache.quarantine) for path in paths]
-        first, reason = next(iter(bad.items()))
+    def set_aside(self, name: str) -> bool:
+        """Move a shard that doesn't count, and its record, to quarantine; whether that went well."""
+        paths = [path for path in (self.record_path(name), self.path(name)) if path.exists()]
+        return all([files.move_aside(path, self.cache.quarantine) for path in paths])
+
+    def _warn(self, bad: Sequence[tuple[str, str, bool]]) -> None:
+        """One warning for all shards that don't count: name, reason, and whether it was moved."""
+        name, reason, _ = bad[0]
         log.warning(
-            "%s of %s damaged or gone (first: %s: %s); %s; %s rows are computed again",
+            "%s of %s %s damaged or gone (first: %s: %s); %s; %s rows are computed again",
             "1 shard" if len(bad) == 1 else f"{len(bad)} shards",
-            f"{self.key[:12]} {'is' if len(bad) == 1 else 'are'}",
-            first[:12],
+            self.key[:12],
+            "is" if len(bad) == 1 else "are",
+            name[:12],
             reason,
-            f"moved to {self.cache.quarantine}" if all(moved) else "what cannot be moved is passed over",
+            f"moved to {self.cache.quarantine}" if all(moved for *_, moved in bad) else "what stays is passed over",
             "its" if len(bad) == 1 else "their",
         )
 

@@ -14,7 +14,6 @@ from typing import Any
 from cache import files, gc, roots, transfer
 from cache.errors import PipelineError, Unusable
 from cache.gc import Entry
-from cache.store import FeatureStore
 from pipeline import registry
 from pipeline.graph import Options, Project
 
@@ -129,18 +128,15 @@ def verify(project: Project, share: float) -> Verified:
     report = Verified(
         len(drawn), len(every), damaged=[(path, f"{why}; written anew by the next run") for path, why in bad]
     )
-    damaged: dict[FeatureStore, dict[str, str]] = defaultdict(dict)
     with project.progress("reading shards", len(drawn)) as advance:
         for store, name in sorted(drawn, key=lambda pair: (pair[0].key, pair[1])):
             reason = store.check(name)
             if reason is not None:
-                damaged[store][name] = reason
+                report.damaged.append((str(store.path(name)), reason))
+                store.set_aside(name)
             else:
                 report.bytes += store.path(name).stat().st_size
             advance(1)
-    for store, names in damaged.items():
-        report.damaged += [(str(store.path(name)), reason) for name, reason in names.items()]
-        store.set_aside(names)
     report.damaged += project.cache.check_named("manifests", ".jsonl")
     return report
 

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import settings
 
 from stages import extract_task
 from tests import fakes
 
 LAST = ("test_cli", "test_cluster", "test_keras_base", "test_engines", "test_end_to_end")
+
+TALLY = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    about = "size of the durability suite: 1 is all of it, 0.1 (default) a sample, 20 a night"
+    parser.addoption("--scale", type=float, default=0.1, help=about)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TALLY] = Counter()
+    examples = max(5, round(300 * config.getoption("--scale")))
+    settings.register_profile("durability", max_examples=examples, stateful_step_count=20, deadline=None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What the durability tests tried, for docs to quote."""
+    if config.stash[TALLY]:
+        tried = ", ".join(f"{count:,} {what}" for what, count in sorted(config.stash[TALLY].items()))
+        terminalreporter.write_line(f"durability: {tried}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,6 +54,26 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("host-cache")))
     extract_task._embeds.clear()
+
+
+@pytest.fixture
+def scale(request: pytest.FixtureRequest) -> float:
+    """1 for the whole durability suite, less for a sample of it (--scale)."""
+    return request.config.getoption("--scale")
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Counter[str]:
+    """How many cases of each kind were tried, told at the end of the run."""
+    return request.config.stash[TALLY]
+
+
+@pytest.fixture
+def fast_path() -> Iterator[Path]:
+    """An empty folder, in memory where there is such a place: what is written thousands of times needs no disk."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -1,0 +1,126 @@
+"""A row whose put returned is there, and right, whenever a process is killed, the power is cut, or others write too."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests import crash, promises
+
+T = TypeVar("T")
+
+
+def spread(items: list[T], n: int) -> list[T]:
+    """n of the items, evenly; all where there are fewer."""
+    n = min(len(items), max(1, n))
+    return [items[i * len(items) // n] for i in range(n)]
+
+
+@pytest.fixture
+def past(fast_path: Path) -> Path:
+    """A cache with good, damaged and orphaned files, to be copied."""
+    root = fast_path / "past"
+    promises.lay_out(root)
+    return root
+
+
+def copy_of(past: Path) -> Path:
+    """A copy of that cache, in the place of the last one."""
+    root = past.parent / "copy"
+    shutil.rmtree(root, ignore_errors=True)
+    return Path(shutil.copytree(past, root))
+
+
+def operations(root: Path, work: Callable[[], object]) -> int:
+    with crash.standing(crash.Shim()) as shim:
+        work()
+    return shim.count
+
+
+def killed(root: Path, k: int, first: int) -> set[promises.Item]:
+    """Work in a child that is killed at operation k; what it had been promised by then."""
+    report = root.parent / "promised"
+    report.write_bytes(b"")
+
+    def work() -> None:
+        with open(report, "ab", buffering=0) as file, crash.standing(crash.Shim(crash.killed_at(k))):
+            promises.work(root, lambda item: file.write(f"{item[0]} {item[1]}\n".encode()), first)
+
+    assert crash.wait(crash.fork(work)) in (0, -signal.SIGKILL)
+    return {(kind, int(i)) for kind, i in (line.split() for line in report.read_text().splitlines())}
+
+
+@pytest.mark.timeout(1500)
+def test_kill_9_at_every_operation(past: Path, scale: float, tally: Counter[str]) -> None:
+    """Once, and once more in the run after it; the puts begin at another of them in each round."""
+    root = copy_of(past)
+    count = operations(root, lambda: promises.work(root))
+    points = [(k, round_) for round_ in range(1 + round(1200 * scale) // count) for k in range(count)]
+    chosen = spread(points, round(1000 * scale))
+    for k, round_ in chosen:
+        root = copy_of(past)
+        first = round_ % len(promises.PUTS)
+        promised = killed(root, k, first)
+        if round_:
+            promised |= killed(root, (k * 7 + round_) % count, first)
+        promises.check(root, promised | promises.BEFORE)
+    tally["kills"] += len(chosen)
+    assert count > 100
+
+
+States = dict[frozenset[object], tuple[crash.Tree, set[promises.Item]]]
+
+
+def follow(disk: crash.Disk, log: list[crash.Operation], excused: set[promises.Item], found: States) -> None:
+    """Add to `found` what a power cut may leave after each operation of the log, and what was promised by then."""
+    rng = random.Random(0)
+    promised = set(promises.BEFORE)
+    for operation in log:
+        if operation.name == "promise":
+            promised |= set(operation.arguments) - excused
+            continue
+        disk.apply(operation)
+        for tree in disk.states(rng):
+            found.setdefault(crash.likeness(tree), (tree, set()))[1].update(promised)
+
+
+def crash_states(past: Path, step: int) -> States:
+    """States after one process, and after two, of which one does all its work before operation k of the other.
+
+    Two that find the same damage may each set aside what the other has just mended: those rows are not promised.
+    """
+    root, found = copy_of(past), States()
+    disk = crash.Disk(root)
+    with crash.standing(crash.Shim()) as alone:
+        promises.work(root, alone.promise)
+    follow(disk, alone.log, set(), found)
+    for k in range(0, alone.count, step):
+        root, shim = copy_of(past), crash.Shim()
+        shim.fate = crash.meanwhile_at(k, partial(promises.work, root, shim.promise, k % 3))
+        disk = crash.Disk(root)
+        with crash.standing(shim):
+            promises.work(root, shim.promise)
+        follow(disk, shim.log, {("vectors", i) for i in promises.FOUND_DAMAGED}, found)
+    return found
+
+
+@pytest.mark.timeout(1500)
+def test_any_state_that_a_power_cut_may_leave(past: Path, scale: float, tally: Counter[str]) -> None:
+    """Unsynced writes are dropped, torn or zeros, and unsynced entries of folders come in any combination."""
+    found = crash_states(past, max(1, round(4 / scale)))
+    chosen = spread(list(found.values()), round(5000 * scale))
+    for tree, promised in chosen:
+        root = past.parent / "state"
+        crash.write_tree(root, tree)
+        promises.check(root, promised)
+        shutil.rmtree(root)
+    tally["crash states"] += len(chosen)
+    assert len(chosen) >= min(5000, 5000 * scale)
