@@ -5,13 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NoReturn, TypeVar
 
 import rich_click as click
 
+from cache.errors import PipelineError
 from pipeline import registry, show_models
-from pipeline.command import beside, guarded, log_to_stderr
-from pipeline.show import say, show
+from pipeline.command import beside, guarded, log_to_stderr, shared
+from pipeline.graph import Options
+from pipeline.progress import reporter
+from pipeline.reproduce import Reproduction, reproduce
+from pipeline.show import ERR, say, show
+
+T = TypeVar("T")
 
 
 @click.command("models")
@@ -68,17 +74,49 @@ def tag_command(
     _do("tag", work, _say_tag, config, as_json, verbose)
 
 
-COMMANDS = (models_command, show_command, tag_command)
+@click.command("reproduce")
+@click.argument("model")
+@shared
+@click.option("--recompute", is_flag=True, help="Take no cached row: compute all of them again, in a temporary cache.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
+def reproduce_command(
+    model: str, config: Path, overrides: tuple[str, ...], recompute: bool, offline: bool, as_json: bool, quiet: bool,
+    verbose: bool,
+) -> None:  # fmt: skip
+    """Make MODEL again from its record, and compare: exit 0 if weights and figures are bitwise the same, else 1.
+
+    Images are found by their bytes wherever pipeline.yaml has its images now. Nothing under models/ is touched.
+    """
+    log_to_stderr(quiet, verbose)
+    options = Options(overrides, offline=offline)
+    result: dict[str, Reproduction] = {}
+
+    def work() -> None:
+        result["reproduce"] = reproduce(config, options, reporter(ERR, quiet), model, recompute)
+        result["reproduce"].check()
+
+    _, error = guarded(work, verbose)
+    _finish("reproduce", result.get("reproduce"), error, show_models.show_reproduction, config, as_json, verbose)
+
+
+COMMANDS = (models_command, show_command, tag_command, reproduce_command)
 
 
 def _do(
-    command: str, work: Callable[[], Any], printer: Callable[[Any], None], config: Path, as_json: bool, verbose: bool
-) -> None:
+    command: str, work: Callable[[], T], printer: Callable[[T], None], config: Path, as_json: bool, verbose: bool
+) -> NoReturn:
     """Do the work, show what came of it, and exit."""
     found, error = guarded(work, verbose)
+    _finish(command, found, error, printer, config, as_json, verbose)
+
+
+def _finish(
+    command: str, found: T | None, error: PipelineError | None, printer: Callable[[T], None],
+    config: Path, as_json: bool, verbose: bool,
+) -> NoReturn:  # fmt: skip
     if found is not None and not as_json:
         printer(found)
-    show(command, {command: found}, error, as_json, config, verbose)
+    show(command, {} if found is None else {command: found}, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)
 
 

@@ -12,10 +12,12 @@ import yaml
 from rich.table import Table
 
 from pipeline.registry import SHORT, Model
-from pipeline.show import OUT, say, show_counts
+from pipeline.reproduce import Reproduction, said
+from pipeline.show import ERR, OUT, say, show_counts
 
 _WIDTH = 100
 _LABEL = 13
+_FEW = 5
 
 
 def show_listing(models: Sequence[Model]) -> None:
@@ -48,6 +50,53 @@ def show_model(details: Mapping[str, Any]) -> None:
     say(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
 
 
+def show_reproduction(done: Reproduction) -> None:
+    """What went in, then each figure as it was and as it is, then what else is not as it was."""
+    record = done.model.record
+    say(f"{done.model}, made {_when(record['created'])} by frozenbase {record['versions']['frozenbase']}\n")
+    say(f"{'images':{_LABEL}}{done.images:,}")
+    say(f"{'computed':{_LABEL}}{done.computed:,}")
+    if done.absent:
+        say(f"{'absent':{_LABEL}}{len(done.absent):,}")
+    for absent in done.absent[:_FEW]:
+        say(f"  absent {absent.path}: {absent.reason}", ERR)
+    if len(done.absent) > _FEW:
+        say(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
+    say(f"{'weights':{_LABEL}}{_arrays(done)}\n")
+    table = _table("", right=("val", "again", "difference", "test", "again", "difference"))
+    for name in sorted(done.metrics["val"], key=_order):
+        pairs = [done.metrics[split][name] for split in ("val", "test")]
+        cells = [cell for one, two in pairs for cell in (_number(one), _number(two), _difference(one, two))]
+        table.add_row("images" if name == "n" else name, *cells)
+    OUT.print(table)
+    if done.differences:
+        table = _table("differs", "recorded", "now", right=())
+        for name, pair in done.differences.items():
+            table.add_row(name, *map(said, pair))
+        say("")
+        OUT.print(table)
+    if done.reproduced:
+        say("\nreproduced: weights and figures are bitwise the same")
+
+
+def _arrays(done: Reproduction) -> str:
+    if done.arrays_same:
+        return "bitwise the same"
+    if done.weights_difference is None:
+        return "of other shapes"
+    return f"differ by up to {done.weights_difference:.2g}"
+
+
+def _difference(then: Any, now: Any) -> str:
+    if then == now:
+        return "same"
+    return f"{now - then:+.2g}" if isinstance(then, int | float) and isinstance(now, int | float) else ""
+
+
+def _order(name: str) -> tuple[bool, str]:
+    return (name != "n", name)
+
+
 def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what the record has; an older one has less."""
     facts = [("created", f"{_when(record['created'])}, in {record['seconds']:.1f} s, from seed {record['seed']}")]
@@ -77,7 +126,7 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
 
 def _show_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     table = _table("", right=("val", "test"))
-    for name in sorted(metrics["val"], key=lambda name: (name != "n", name)):
+    for name in sorted(metrics["val"], key=_order):
         values = [metrics[split][name] for split in ("val", "test")]
         if not any(isinstance(value, Mapping) for value in values):
             table.add_row("images" if name == "n" else name, *map(_number, values))

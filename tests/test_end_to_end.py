@@ -95,6 +95,8 @@ def test_the_demo_job_learns_something_and_its_second_run_is_all_hits(emptied: P
     assert (second["extract"]["computed"], second["extract"]["reused"]) == (0, N)
     assert second["heads"]["logistic"]["hit"]
     assert second["heads"]["logistic"]["metrics"] == metrics
+    again = json.loads(run("reproduce", "logistic", "-c", emptied, "--recompute", "--json", FAKE="")[0])["reproduce"]
+    assert (again["computed"], again["reproduced"], again["differences"]) == (N, True, {})
 
 
 def test_the_record_says_how_it_came_about(emptied: Path) -> None:

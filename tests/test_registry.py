@@ -104,7 +104,7 @@ def test_a_damaged_model_is_listed_as_such_and_refused(pipeline: Pipeline, proje
     assert listed.code == 0
     assert listed.out.splitlines()[1].split()[-1] == "damaged"
     assert pipeline("models", "-c", project, "--json").json["models"][0]["damaged"]
-    for words in (["show", "logistic"], ["tag", "logistic", "v1"]):
+    for words in (["show", "logistic"], ["tag", "logistic", "v1"], ["reproduce", head["key"]]):
         ran = pipeline(*words, "-c", project)
         assert ran.code == 2
         assert f"Error: head/logistic {head['key'][:12]} is damaged: files in {folder}" in ran.err

@@ -1,0 +1,269 @@
+"""Owns making a recorded model again, and saying whether it comes out the same. Writes nothing under models/.
+
+What counts is in the record: settings, labels, splits, ids. Only where things lie is today's: the images are found by
+the SHA-256 of their bytes wherever pipeline.yaml has its images now, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.errors import NotAvailable, PipelineError, Unusable
+from cache.store import Cache
+from pipeline import config as configuration
+from pipeline import graph, models, registry
+from pipeline.config import RunConfig
+from pipeline.graph import Options, Progress, Project
+from pipeline.registry import Model
+from stages import bases, extract, heads, weights
+from stages.heads import Head
+from stages.manifest import Manifest, Row
+from stages.weights import Weights
+
+log = logging.getLogger(__name__)
+
+
+class NotReproduced(PipelineError):
+    """The model was made again, and is not bitwise the same."""
+
+    code = "not_reproduced"
+
+
+@dataclass(frozen=True)
+class Absent:
+    """An image that the model was made of and that is left out: where it lay then, and why it has no row now."""
+
+    id: str
+    path: str
+    reason: str
+
+
+@dataclass
+class Reproduction:
+    """A model beside itself made again. `images` counts different labelled ones; `absent` were left out.
+
+    `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` gives for each split and
+    figure (recorded, now); `differences` what may explain it: versions, machines, keys, as (recorded, now).
+    """
+
+    model: Model
+    images: int
+    computed: int
+    absent: list[Absent]
+    arrays_same: bool = False
+    weights_difference: float | None = None
+    metrics: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
+    differences: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def metrics_same(self) -> bool:
+        return all(then == now for figures in self.metrics.values() for then, now in figures.values())
+
+    @property
+    def reproduced(self) -> bool:
+        return self.arrays_same and self.metrics_same
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{name: value for name, value in vars(self).items() if name != "model"},
+            "name": self.model.name,
+            "key": self.model.key,
+            "reproduced": self.reproduced,
+            "metrics_same": self.metrics_same,
+            "absent": [vars(absent) for absent in self.absent],
+        }
+
+    def check(self) -> None:
+        """Raises NotReproduced, saying by how much it differs and what else does, unless it is bitwise the same."""
+        if self.reproduced:
+            return
+        reasons = [f"{name} {said(then)} -> {said(now)}" for name, (then, now) in self.differences.items()]
+        if self.absent:
+            where = "if they lie elsewhere: --set data.root=DIR"
+            reasons.insert(0, f"{len(self.absent)} of {self.images} images are absent ({where})")
+        raise NotReproduced(
+            f"{self.model} does not come out bitwise the same: {self._by_how_much()}",
+            "what differs: " + "; ".join(reasons) if reasons else "nothing recorded differs: it is not deterministic",
+        )
+
+    def _by_how_much(self) -> str:
+        gaps = {
+            f"{split} {name}": abs(now - then)
+            for split, figures in self.metrics.items()
+            for name, (then, now) in figures.items()
+            if name != "n" and isinstance(then, int | float) and isinstance(now, int | float)
+        }
+        largest = max(gaps, key=lambda name: gaps[name], default="")
+        if self.metrics_same:
+            text = "the metrics are the same"
+        elif not largest or not gaps[largest]:
+            text = "the metrics are not of the same images"
+        else:
+            text = f"metrics differ by up to {gaps[largest]:.2g} ({largest})"
+        if self.arrays_same:
+            return f"{text}, the weights are the same"
+        return text if self.weights_difference is None else f"{text}, weights by up to {self.weights_difference:.2g}"
+
+
+def reproduce(path: Path, options: Options, progress: Progress, text: str, recompute: bool = False) -> Reproduction:
+    """Make the model that `text` names again, on its own settings, labels and splits, and compare.
+
+    Rows come from the cache, and are computed into it where they are missing; with `recompute`, all are computed into
+    a temporary one. Raises Unusable where today's code cannot make it, NotAvailable where too little of it is left.
+    """
+    today = Project(path, options, progress)
+    model = registry.find(today.folder, text)
+    then = _as_recorded(today, model)
+    full = model.manifest()
+    labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
+    with _temporary(then) if recompute else contextlib.nullcontext():
+        computed, absent = _rows(then, today, labelled)
+        left = labelled.without(row.id for row in absent)
+        done = Reproduction(model, len(labelled.ids), computed, absent)
+        name, classes = model.record["name"], tuple(model.record["classes"])
+        if absent:
+            _check_enough(left, classes, done)
+        fitted = models.fit(then, name, left, classes)
+        now = models.circumstances(then.store(then.config.heads[name].tap), left.ids)
+    _compare_arrays(done, _head(model), fitted.head)
+    recorded = model.read("metrics.json")
+    done.metrics = {split: dict(_beside(recorded.get(split, {}), fitted.metrics[split])) for split in fitted.metrics}
+    key = models.folder_of(then, name, full, classes).name
+    known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
+    done.differences = {name: pair for name, pair in _differ(known, now).items() if pair[0] is not None}
+    if key != model.key:
+        done.differences["head key"] = (model.key, key)
+    return done
+
+
+def _as_recorded(today: Project, model: Model) -> Project:
+    """The project as it was for this head, on today's images, cache and cluster.
+
+    Raises Unusable where today's code no longer takes the settings, or would make other rows of them.
+    """
+    record = model.record
+    by = f"{model} was made by frozenbase {record['versions']['frozenbase']}"
+    advice = f"with that version it can be made again: pip install frozenbase=={record['versions']['frozenbase']}"
+    try:
+        config = configuration.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
+    except Unusable as error:
+        raise Unusable(f"{error.message}; {by}", advice) from error
+    spec = config.heads[record["name"]]
+    wanted = record["extract"][spec.tap]
+    settings = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"root": today.config.data.root, "table": None}),
+            "cluster": today.config.cluster,
+            "cache": today.config.cache,
+        }
+    )
+    then = Project(today.path, today.options, today.progress, settings)
+    then.weights = _weights(today, config, wanted["base"]["weights"])
+    store = then.store(spec.tap)
+    if store.key != wanted["key"]:
+        changed = _differ({name: part for name, part in wanted.items() if name != "key"}, store.components)
+        parts = "; ".join(f"{name} {said(a)} -> {said(b)}" for name, (a, b) in changed.items())
+        raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
+    return then
+
+
+def _weights(today: Project, config: RunConfig, sha256: str) -> Weights:
+    """The weights of that digest: where the record's setting, or today's, has them; else known by their digest alone.
+
+    Nothing is fetched here: no weights are needed as long as no row is missing.
+    """
+    base = bases.get(config.base.name)
+    for setting in (config.base.weights, today.config.base.weights, f"sha256:{sha256}"):
+        with contextlib.suppress(PipelineError):
+            found = weights.resolve(base, setting, today.at(setting), today.cache, offline=True)
+            if found.sha256 == sha256 and found.path is not None:
+                return found
+    return Weights(config.base.weights, sha256, None)
+
+
+@contextlib.contextmanager
+def _temporary(project: Project) -> Iterator[None]:
+    """Give the project an empty cache for a while: no row of another day is taken, and none is left."""
+    with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
+        project.cache = Cache(Path(folder), project.cache.index)
+        yield
+
+
+def _rows(then: Project, today: Project, manifest: Manifest) -> tuple[int, list[Absent]]:
+    """Compute the rows that are missing, from today's files. How many were, and the images that have none."""
+    head = next(iter(then.config.heads.values()))
+    taps = {then.store(head.tap).key: then.tap(head.tap)}
+    lacking = extract.missing(then.cache, then.recipe, taps, manifest.ids)
+    if not lacking:
+        return 0, []
+    files = _files(today, lacking)
+    there = {row.id for row in files}
+    receipt = graph.compute(then, Manifest(tuple(files)), taps, {i: lacking[i] for i in lacking if i in there})
+    reasons = {**dict.fromkeys(lacking.keys() - there, "no image of today has its bytes"), **dict(receipt.rejected)}
+    paths = {row.id: row.path for row in manifest.rows}
+    return receipt.rows, [Absent(image, paths[image], reasons[image]) for image in lacking if image in reasons]
+
+
+def _files(today: Project, ids: Mapping[str, Any]) -> Sequence[Row]:
+    """Today's images that are among `ids`, wherever they lie and whatever they are called."""
+    try:
+        found = today.found.rows
+    except Unusable as error:
+        log.warning("%d images have no row, and there is no looking for their files: %s", len(ids), error.message)
+        return []
+    return [row for row in found if row.id in ids and (today.root / row.path).exists()]
+
+
+def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) -> None:
+    try:
+        heads.classes_of(left, classes)
+    except Unusable as error:
+        raise NotAvailable(
+            f"{len(done.absent)} of the {done.images} images of {done.model} cannot be found "
+            f"(the first: {done.absent[0].path}), and without them: {error.message}",
+            "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
+        ) from error
+
+
+def _head(model: Model) -> Head:
+    return Head.from_files({name: (model.folder / name).read_bytes() for name in ("head.npz", "head.json")})
+
+
+def _compare_arrays(done: Reproduction, then: Head, now: Head) -> None:
+    before, after = ([array for layer in head.layers for array in vars(layer).values()] for head in (then, now))
+    if [array.shape for array in before] == [array.shape for array in after]:
+        pairs = list(zip(before, after, strict=True))
+        done.weights_difference = max(float(np.abs(a - b).max()) for a, b in pairs)
+        done.arrays_same = all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def _beside(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """(dotted name, (then, now)) for everything in either."""
+    for name in {**then, **now}:
+        one, two = then.get(name), now.get(name)
+        if isinstance(one, Mapping) or isinstance(two, Mapping):
+            yield from _beside(one or {}, two or {}, f"{prefix}{name}.")
+        else:
+            yield prefix + name, (_plain(one), _plain(two))
+
+
+def _differ(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (one, two) for name, (one, two) in _beside(then, now) if one != two}
+
+
+def said(value: Any) -> str:
+    """A recorded value in words: lists without brackets."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back, so that what was recorded and what is here compare."""
+    return list(value) if isinstance(value, tuple) else value
