@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cache import files, records
+from cache import files
 from cache.store import Cache
 
 LEFTOVER_S = 86_400
@@ -20,7 +20,8 @@ LEFTOVER_S = 86_400
 class Entry:
     """One thing that can go: the rows of a key, a manifest, a file in quarantine, or a leftover of a killed run.
 
-    `used` is when it was last used, in s since the epoch by the clock of the cache's file system.
+    `used` is when it was last used, in s since the epoch by the clock of the cache's file system; `components` are
+    those of a key, {} where they cannot be read.
     """
 
     kind: Literal["features", "manifest", "quarantine", "leftover"]
@@ -29,23 +30,21 @@ class Entry:
     rows: int
     bytes: int
     used: float
-
-    def spec(self) -> dict[str, Any]:
-        """The components of a key's features; empty where they cannot be read."""
-        return records.load(self.path / "spec.json") or {}
+    components: Mapping[str, Any] = field(default_factory=dict)
 
 
 def entries(cache: Cache) -> list[Entry]:
     """All that the cache holds but its few bytes of bookkeeping."""
     found = []
-    for folder in sorted(cache.root.glob("features/*")):
-        recorded = {path.stem for path in folder.glob("shards/*.json")}
+    for store in cache.stores():
+        folder, recorded = store.folder, set(store.names())
         inside = [path for path in folder.rglob("*") if path.is_file()]
         loose = [path for path in inside if path.suffix == ".h5" and path.stem not in recorded and path.name[0] != "."]
         whole = [path for path in inside if path not in loose and not _is_temp(path)]
-        rows = sum((records.load(path) or {}).get("rows", 0) for path in folder.glob("shards/*.json"))
+        rows = sum(record.get("rows", 0) for record in store.shard_records())
         found += [_file("leftover", path) for path in loose]
-        found.append(Entry("features", folder.name, folder, rows, *_size_and_age(whole, folder / "spec.json")))
+        size, used = _size_and_age(whole, folder / "spec.json")
+        found.append(Entry("features", store.key, folder, rows, size, used, store.components))
     for path in sorted(cache.root.glob("manifests/*.jsonl")):
         size, used = _size_and_age([path, path.with_suffix(".json")], path)
         found.append(Entry("manifest", path.stem, path, 0, size, used))

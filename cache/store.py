@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cache.statindex import StatIndex
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 USED_S = 3600
 """The last use of what lies here is noted, in its mtime, once it is so long ago."""
@@ -46,7 +48,19 @@ class Cache:
 
     def features(self, components: Mapping[str, Any]) -> FeatureStore:
         """The store of the extract key that is the digest of `components`."""
-        return FeatureStore(self, components)
+        return FeatureStore(self, key_of(components), components)
+
+    def stores(self) -> list[FeatureStore]:
+        """All that lie here, by key; the components of one whose spec.json is damaged are {}."""
+        keys_here = sorted(folder.name for folder in self.root.glob("features/*") if _KEY.fullmatch(folder.name))
+        return [FeatureStore(self, key, self._spec(key)) for key in keys_here]
+
+    def _spec(self, key: str) -> dict[str, Any]:
+        spec = records.load(self.root / "features" / key / "spec.json") or {}
+        try:
+            return spec if key_of(spec) == key else {}
+        except Unkeyable:
+            return {}
 
     @property
     def quarantine(self) -> Path:
@@ -85,9 +99,9 @@ class FeatureStore:
     only once their record stands beside them. A row that stands in two shards is served from the smaller name.
     """
 
-    def __init__(self, cache: Cache, components: Mapping[str, Any]) -> None:
+    def __init__(self, cache: Cache, key: str, components: Mapping[str, Any]) -> None:
         self.cache = cache
-        self.key = key_of(components)
+        self.key = key
         self.components = components
         self.folder = cache.root / "features" / self.key
         self._layouts: dict[str, shards.ShardLayout] = {}
@@ -95,10 +109,14 @@ class FeatureStore:
     def prepare(self) -> None:
         """Make ready to take rows. Raises OSError where the cache cannot be written."""
         self.cache.prepare()
-        if not self._spec_is_right():
+        if not self.spec_is_right():
             files.publish(self.folder / "spec.json", records.dump(self.components))
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+
+    def spec_is_right(self) -> bool:
+        """Whether the components lie readable beside the shards."""
+        return bool(self.cache._spec(self.key))
 
     def touch(self) -> None:
         """Note that the rows are in use; where the cache is read-only, it goes unnoted."""
@@ -236,7 +254,8 @@ class FeatureStore:
     def set_aside(self, name: str) -> bool:
         """Move a shard that doesn't count, and its record, to quarantine; whether that went well."""
         paths = [path for path in (self.record_path(name), self.path(name)) if path.exists()]
-        return all([files.move_aside(path, self.cache.quarantine) for path in paths])
+        moved = [files.move_aside(path, self.cache.quarantine) for path in paths]
+        return all(moved)
 
     def _warn(self, bad: Sequence[tuple[str, str, bool]]) -> None:
         """One warning for all shards that don't count: name, reason, and whether it was moved."""
@@ -251,12 +270,6 @@ class FeatureStore:
             f"moved to {self.cache.quarantine}" if all(moved for *_, moved in bad) else "what stays is passed over",
             "its" if len(bad) == 1 else "their",
         )
-
-    def _spec_is_right(self) -> bool:
-        try:
-            return key_of(records.load(self.folder / "spec.json") or {}) == self.key
-        except Unkeyable:
-            return False
 
     def path(self, name: str) -> Path:
         return self.folder / "shards" / f"{name}.h5"

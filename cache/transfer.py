@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cache import files, records
-from cache.errors import Unkeyable
-from cache.store import Cache, FeatureStore, key_of
+from cache.store import Cache, FeatureStore
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -23,21 +22,6 @@ class Taken:
     bytes: int = 0
     there: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
-
-
-def stores(cache: Cache) -> tuple[list[FeatureStore], list[tuple[str, str]]]:
-    """The stores of a cache, and (path, reason) of those whose components don't give the key they lie under."""
-    good, bad = [], []
-    for folder in sorted(cache.root.glob("features/*")):
-        try:
-            spec = records.read(folder / "spec.json")
-            if key_of(spec) != folder.name:
-                raise ValueError("its components give another key")
-        except (OSError, ValueError, Unkeyable) as error:
-            bad.append((str(folder / "spec.json"), str(error)))
-        else:
-            good.append(cache.features(spec))
-    return good, bad
 
 
 def take(

@@ -164,11 +164,10 @@ def _head(project: Project, name: str) -> StageStatus:
 def _against_nearest(project: Project, components: Mapping[str, Any]) -> Differences:
     """Against the entry that has rows of these images and differs least; of several, the latest."""
     ids, ranked = project.manifest.ids, []
-    for path in project.cache.root.glob("features/*/spec.json"):
-        spec = records.load(path)
-        if spec is not None and len(project.cache.features(spec).missing(ids)) < len(ids):
-            differences = _differ(spec, components)
-            ranked.append((-len(differences), path.stat().st_mtime_ns, differences))
+    for store in project.cache.stores():
+        if store.components and len(store.missing(ids)) < len(ids):
+            differences = _differ(store.components, components)
+            ranked.append((-len(differences), (store.folder / "spec.json").stat().st_mtime_ns, differences))
     return max(ranked, key=lambda entry: entry[:2])[2] if ranked else {}
 
 

@@ -80,8 +80,9 @@ def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, 
         files.publish(config.absolute(), brought.read_bytes())
     project = Project(config, Options(overrides, offline=True), progress)
     source, taken = Cache(root, StatIndex()), Taken()
-    stores, bad = transfer.stores(source)
-    taken.refused += bad
+    stores = [store for store in source.stores() if store.components]
+    bad = [str(store.folder / "spec.json") for store in source.stores() if not store.components]
+    taken.refused += [(path, "its components give another key") for path in bad]
     total = sum(len(store.names()) for store in stores)
     with progress(f"reading {total} shards", total) as advance:
         for store in stores:

@@ -28,7 +28,7 @@ def show_contents(found: Contents) -> None:
         for column in ("key", "rows", "size", "last used", "what"):
             table.add_column(column, justify="right" if column in ("rows", "size") else "left")
         for entry in sorted(rows, key=lambda entry: -entry.used):
-            facts = (f"{entry.rows:,}", decimal(entry.bytes), _when(entry.used), _what(entry.spec()))
+            facts = (f"{entry.rows:,}", decimal(entry.bytes), _when(entry.used), _what(entry.components))
             table.add_row(entry.name[:SHORT], *facts)
             for who in found.models.get(entry.name, []):
                 table.add_row("", "", "", "", f"  made: {who}")
@@ -53,7 +53,7 @@ def show_tidied(report: Tidied) -> None:
     freed = decimal(sum(entry.bytes for entry in report.removed))
     for entry in report.removed:
         if entry.kind == "features":
-            say(f"  {entry.name[:SHORT]}  {entry.rows:,} rows  {decimal(entry.bytes)}  {_what(entry.spec())}")
+            say(f"  {entry.name[:SHORT]}  {entry.rows:,} rows  {decimal(entry.bytes)}  {_what(entry.components)}")
     went = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "nothing"
     say(f"{'would remove' if report.dry else 'removed'} {went}, {freed}; {decimal(report.left)} left")
     if report.needed:

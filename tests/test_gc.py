@@ -1,0 +1,130 @@
+"""cache/gc.py: what nobody needs goes, oldest first; what is needed, or may still be in the making, stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache import gc
+from cache.gc import Entry
+from cache.statindex import StatIndex
+from cache.store import Cache, FeatureStore
+from tests.promises import name
+
+DAY = 86_400.0
+
+
+def cache_at(root: Path) -> Cache:
+    return Cache(root, StatIndex())
+
+
+def filled(root: Path, scale: float, numbers: tuple[int, ...] = (1, 2)) -> FeatureStore:
+    store = cache_at(root).features({"scale": scale})
+    store.put([name(i) for i in numbers], np.ones((len(numbers), 3), np.float32), {})
+    return store
+
+
+def age(path: Path, days: float) -> None:
+    when = time.time() - days * DAY
+    os.utime(path, (when, when))
+
+
+def entry(label: str, size: int, used: float, kind: str = "features") -> Entry:
+    return Entry(kind, label, Path(label), 0, size, used)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("older_than", "max_bytes", "needed", "going"),
+    [
+        (None, None, set(), []),
+        (50, None, set(), ["oldest", "old"]),
+        (50, None, {"old"}, ["oldest"]),
+        (None, 30, set(), []),
+        (None, 29, set(), ["oldest"]),
+        (None, 10, set(), ["oldest", "old"]),
+        (None, 10, {"oldest"}, ["old", "new"]),
+        (None, 0, {"old", "new", "oldest"}, []),
+        (85, 15, set(), ["oldest", "old"]),
+    ],
+)
+def test_what_goes(older_than: float | None, max_bytes: int | None, needed: set[str], going: list[str]) -> None:
+    found = [entry("new", 10, 90), entry("oldest", 10, 10), entry("old", 10, 40)]
+    assert [e.name for e in gc.surplus(found, needed, older_than, max_bytes, now=100)] == going
+
+
+def test_a_leftover_goes_when_it_is_a_day_old_and_never_sooner() -> None:
+    found = [entry("young", 5, 10 * DAY - DAY / 2, "leftover"), entry("old", 5, 8 * DAY, "leftover")]
+    assert [e.name for e in gc.surplus(found, set(), 0, 0, now=10 * DAY)] == ["old"]
+
+
+def test_entries_count_rows_and_all_bytes(tmp_path: Path) -> None:
+    store = filled(tmp_path, 0.1)
+    manifest = cache_at(tmp_path).put_named("manifests", b"{}\n", ".jsonl")
+    (store.folder / "shards" / f"{'ab' * 32}.h5").write_bytes(b"without a record")
+    (store.folder / "shards" / ".x.h5.host-1.tmp").write_bytes(b"temp")
+    (tmp_path / "quarantine").mkdir()
+    (tmp_path / "quarantine" / "bad.h5.1").write_bytes(b"bad")
+    found = {(e.kind, e.name): e for e in gc.entries(cache_at(tmp_path))}
+    rows = found.pop(("features", store.key))
+    whole = [p for p in store.folder.rglob("*") if p.is_file() and p.stem != "ab" * 32 and p.suffix != ".tmp"]
+    assert (rows.rows, rows.bytes) == (2, sum(p.stat().st_size for p in whole))
+    assert {key: e.bytes for key, e in found.items()} == {
+        ("manifest", manifest): 3,
+        ("leftover", f"{'ab' * 32}.h5"): 16,
+        ("leftover", ".x.h5.host-1.tmp"): 4,
+        ("quarantine", "bad.h5.1"): 3,
+    }
+
+
+def test_what_is_removed_is_gone_and_the_rest_is_whole(tmp_path: Path) -> None:
+    gone, kept = filled(tmp_path, 0.1), filled(tmp_path, 0.2)
+    going = [e for e in gc.entries(cache_at(tmp_path)) if e.name == gone.key]
+    assert list(gc.remove(going, set)) == going
+    assert not gone.folder.exists()
+    assert cache_at(tmp_path).features(gone.components).missing([name(1)]) == [name(1)]
+    assert cache_at(tmp_path).features(kept.components).missing([name(1), name(2)]) == []
+    filled(tmp_path, 0.1)
+    assert cache_at(tmp_path).features(gone.components).missing([name(1)]) == []
+
+
+def test_what_a_job_comes_to_need_meanwhile_stays(tmp_path: Path) -> None:
+    store = filled(tmp_path, 0.1)
+    assert list(gc.remove(gc.entries(cache_at(tmp_path)), lambda: {store.key})) == []
+    assert cache_at(tmp_path).features(store.components).missing([name(1)]) == []
+
+
+def test_rows_that_come_while_their_key_is_removed_are_served(tmp_path: Path) -> None:
+    store = filled(tmp_path, 0.1)
+    going = gc.entries(cache_at(tmp_path))
+    late = store.put([name(9)], np.ones((1, 3), np.float32), {})
+    late_files = {store.path(late), store.record_path(late)}
+    kept = {path: path.read_bytes() for path in late_files}
+    list(gc.remove(going, set))
+    store.path(late).parent.mkdir(parents=True, exist_ok=True)
+    for path, data in kept.items():  # as if they had been published just after the others went
+        path.write_bytes(data)
+    assert cache_at(tmp_path).features(store.components).missing([name(1), name(9)]) == [name(1)]
+
+
+def test_the_last_use_is_noted_once_an_hour(tmp_path: Path) -> None:
+    store = filled(tmp_path, 0.1)
+    spec = store.folder / "spec.json"
+    age(spec, 0.01)
+    before = spec.stat().st_mtime
+    store.touch()
+    assert spec.stat().st_mtime == before
+    age(spec, 0.5)
+    store.touch()
+    assert spec.stat().st_mtime > before
+
+
+def test_a_manifest_in_use_again_is_young_again(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    path = tmp_path / "manifests" / f"{cache.put_named('manifests', b'x', '.jsonl')}.jsonl"
+    age(path, 3)
+    cache.put_named("manifests", b"x", ".jsonl")
+    assert time.time() - path.stat().st_mtime < DAY

@@ -1,0 +1,119 @@
+"""pipeline/moving.py: what was made on one machine serves on another, in one folder, and not a byte is believed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Ran
+
+Pipeline = Callable[..., Ran]
+
+
+@pytest.fixture
+def exported(pipeline: Pipeline, project: Path, tmp_path: Path) -> Path:
+    """An export of a project whose images are gone since."""
+    pipeline("run", "-c", project, "--set", "extract.shard_rows=8")
+    assert pipeline("cache", "export", tmp_path / "export", "-c", project).code == 0
+    shutil.move(project.parent / "images", tmp_path / "gone")
+    return tmp_path / "export"
+
+
+def head(pipeline: Pipeline, config: Path) -> dict[str, object]:
+    ran = pipeline("run", "head", "-c", config, "--json", "--require-cached")
+    assert ran.code == 0, ran.out
+    return dict(ran.json["heads"]["logistic"])
+
+
+def test_heads_are_trained_in_the_export_itself(pipeline: Pipeline, project: Path, exported: Path) -> None:
+    there = head(pipeline, exported / "pipeline.yaml")
+    key = there["key"]
+    recorded = json.loads((project.parent / "models" / "head" / "logistic" / str(key) / "metrics.json").read_bytes())
+    assert there["metrics"] == recorded
+
+
+def test_only_what_the_settings_need_is_exported(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    pipeline("run", "extract", "-c", project, "--set", "extract.size=32")
+    pipeline("run", "extract", "-c", project)
+    pipeline("cache", "export", tmp_path / "export", "-c", project)
+    assert len(list((tmp_path / "export").glob(".features/features/*"))) == 1
+
+
+def test_an_export_is_brought_up_to_date(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    from tests import fakes
+
+    pipeline("run", "extract", "-c", project)
+    words = ("cache", "export", tmp_path / "export", "-c", project, "--json")
+    assert pipeline(*words).json["moved"]["rows"] == 24
+    fakes.two_classes(project.parent / "images", 3, start=100)
+    missing = pipeline(*words)
+    assert (missing.code, missing.json["error"]["code"]) == (4, "not_available")
+    pipeline("run", "extract", "-c", project)
+    again = pipeline(*words).json["moved"]
+    assert (again["rows"], again["there"]) == (6, len(list((tmp_path / "export").rglob("*.h5"))) - again["shards"])
+
+
+def test_an_import_into_an_empty_folder_is_a_project(
+    pipeline: Pipeline, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laptop = tmp_path / "laptop"
+    laptop.mkdir()
+    monkeypatch.chdir(laptop)
+    ran = pipeline("cache", "import", exported, "--json")
+    assert (ran.code, ran.json["moved"]["rows"], ran.json["moved"]["shards"]) == (0, 24, 3)
+    shutil.rmtree(exported)
+    assert head(pipeline, laptop / "pipeline.yaml")["hit"] is False
+
+
+def test_an_import_into_a_project_spares_its_extraction(pipeline: Pipeline, project: Path, exported: Path) -> None:
+    shutil.rmtree(project.parent / ".features")
+    before = project.read_bytes()
+    assert pipeline("cache", "import", exported, "-c", project).code == 0
+    assert project.read_bytes() == before
+    shutil.move(exported.parent / "gone", project.parent / "images")
+    assert pipeline("run", "extract", "-c", project, "--json").json["extract"]["computed"] == 0
+    assert pipeline("cache", "import", exported, "-c", project, "--json").json["moved"]["there"] == 3
+
+
+def test_a_bare_cache_can_be_imported(pipeline: Pipeline, project: Path, exported: Path) -> None:
+    shutil.rmtree(project.parent / ".features")
+    ran = pipeline("cache", "import", exported / ".features", "-c", project, "--json")
+    assert (ran.code, ran.json["moved"]["rows"]) == (0, 24)
+
+
+@pytest.mark.parametrize("what", ["shard", "record", "spec", "manifest of the cache"])
+def test_what_is_damaged_is_refused_and_the_rest_comes(
+    pipeline: Pipeline, project: Path, exported: Path, what: str
+) -> None:
+    kinds = {"shard": "shards/*.h5", "record": "shards/*.json", "spec": "spec.json"}
+    if what in kinds:
+        path = next(exported.glob(f".features/features/*/{kinds[what]}"))
+    else:
+        path = exported / ".features" / "manifests" / f"{'ab' * 32}.jsonl"
+        path.parent.mkdir()
+        path.write_bytes(b"  ")
+    path.write_bytes(path.read_bytes()[:-2] + b"??")
+    shutil.rmtree(project.parent / ".features")
+    ran = pipeline("cache", "import", exported, "-c", project, "--json")
+    assert (ran.code, ran.json["error"]["code"]) == (1, "damaged")
+    assert len(ran.json["moved"]["refused"]) == 1
+    assert ran.json["moved"]["rows"] == {"shard": 16, "record": 16, "spec": 0}.get(what, 24)
+    assert path.exists()  # what is somebody else's is not moved
+    assert pipeline("cache", "verify", "-c", project).code == 0
+
+
+def test_what_is_no_export_is_refused(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"x")
+    ran = pipeline("cache", "import", tmp_path / "photos", "-c", project)
+    assert ran.code == 2
+    assert "is neither an export nor a cache" in ran.err
+    pipeline("run", "extract", "-c", project)
+    ran = pipeline("cache", "export", tmp_path / "photos", "-c", project)
+    assert (ran.code, "is there, and is no export" in ran.err) == (2, True)
+    ran = pipeline("cache", "export", project.parent, "-c", project)
+    assert ran.code == 2
