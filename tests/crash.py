@@ -1,4 +1,4 @@
-"""Stands between cache/files.py and the disk: to count, record, fail or kill there, and to tell what a power cut leaves.
+"""Stands between cache/files.py and the disk: to record, fail or kill there, and to tell what a power cut leaves.
 
 Holds no tests, and doesn't say what is promised after a crash (promises.py).
 """
@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -133,9 +134,7 @@ def fork(work: Callable[[], object]) -> int:
     try:
         work()
         code = 0
-    except BaseException:
-        import traceback
-
+    except BaseException:  # noqa: BLE001 (whatever it is, a child must not go on as a second pytest)
         traceback.print_exc()
     finally:
         os._exit(code)

@@ -19,6 +19,7 @@ from cache.store import Cache, FeatureStore, key_of
 
 VECTORS: dict[str, Any] = {"base": "fake", "scale": 0.1}
 MAPS: dict[str, Any] = {**VECTORS, "tap": "map"}
+NOISE = 2.0**-10  # rows that another GPU computed
 MANIFEST = b'{"id": 1}\n'
 MANIFEST_NAME = hashlib.sha256(MANIFEST).hexdigest()
 
@@ -52,15 +53,22 @@ def put(store: FeatureStore, kind: str, numbers: Collection[int], noise: float =
 
 
 def lay_out(root: Path) -> None:
-    """A cache with a past: a good shard, a damaged one, one without a record, a damaged record, an orphaned temp."""
+    """A cache with a past: a good shard, one without a record, an orphaned temp file."""
     store = store_of(root, "vectors")
     put(store, "vectors", FOUND_GOOD)
     folder = store.folder / "shards"
+    (folder / f"{put(store, 'vectors', FOUND_WITHOUT_RECORD)}.json").unlink()
+    (folder / ORPHAN).write_bytes(b"left behind")
+
+
+def lay_out_damaged(root: Path) -> None:
+    """The same, and a damaged shard and a damaged record."""
+    lay_out(root)
+    store = store_of(root, "vectors")
+    folder = store.folder / "shards"
     damaged = folder / f"{put(store, 'vectors', FOUND_DAMAGED)}.h5"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    (folder / f"{put(store, 'vectors', FOUND_WITHOUT_RECORD)}.json").unlink()
     (folder / f"{put(store, 'vectors', FOUND_RECORD_DAMAGED)}.json").write_bytes(b"{")
-    (folder / ORPHAN).write_bytes(b"left behind")
 
 
 def work(root: Path, done: Callable[[Item], object] = lambda item: None, first: int = 0, noise: float = 0) -> None:
@@ -91,6 +99,12 @@ def check_served(root: Path, promised: Collection[Item], noises: Collection[floa
             assert found.tobytes() in right, f"wrong row: {kind} {i}"
     if ("manifest", 0) in promised:
         assert (root / "manifests" / f"{MANIFEST_NAME}.jsonl").read_bytes() == MANIFEST
+
+
+def everything(root: Path) -> list[bytes]:
+    """The bytes of all rows that `work` puts."""
+    wanted = [(kind, sorted(i for k, i in AFTER - BEFORE if k == kind)) for kind in ("vectors", "maps")]
+    return [store_of(root, kind).read([name(i) for i in numbers]).tobytes() for kind, numbers in wanted]
 
 
 def check(root: Path, promised: Collection[Item]) -> None:

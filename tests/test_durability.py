@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -28,7 +29,7 @@ def spread(items: list[T], n: int) -> list[T]:
 def past(fast_path: Path) -> Path:
     """A cache with good, damaged and orphaned files, to be copied."""
     root = fast_path / "past"
-    promises.lay_out(root)
+    promises.lay_out_damaged(root)
     return root
 
 
@@ -124,3 +125,43 @@ def test_any_state_that_a_power_cut_may_leave(past: Path, scale: float, tally: C
         shutil.rmtree(root)
     tally["crash states"] += len(chosen)
     assert len(chosen) >= min(5000, 5000 * scale)
+
+
+def race(root: Path, noise: float, kill: int) -> list[int]:
+    """Eight processes start at once, the last is killed at that operation; their exit codes."""
+    gate, opener = os.pipe()
+
+    def racer(number: int) -> None:
+        os.close(opener)
+        os.read(gate, 1)  # returns once the parent closes its end
+        with crash.standing(crash.Shim(crash.killed_at(kill if number == 7 else -1))):
+            promises.work(root, first=number % len(promises.PUTS), noise=noise if number == 1 else 0)
+        promises.check_served(root, promises.AFTER - promises.BEFORE, noises=(0, noise))
+
+    children = [crash.fork(partial(racer, number)) for number in range(8)]
+    os.close(gate)
+    os.close(opener)
+    return [crash.wait(child) for child in children]
+
+
+@pytest.mark.timeout(1500)
+def test_eight_processes_fill_one_key_and_one_is_killed(fast_path: Path, scale: float, tally: Counter[str]) -> None:
+    """Nobody fails, or waits for the dead one; half of the rounds start from nothing.
+
+    In every third round one computes slightly other floats, as GPUs do: all are served one and the same row.
+    """
+    rng = random.Random(0)
+    rounds, dead = max(3, round(200 * scale)), 0
+    for number in range(rounds):
+        root, noise = fast_path / str(number), promises.NOISE if number % 3 == 0 else 0
+        if number % 2:
+            promises.lay_out(root)
+        *codes, last = race(root, noise, rng.randrange(60))
+        assert codes == [0] * 7
+        assert last in (0, -signal.SIGKILL)
+        dead += last != 0
+        assert promises.everything(root) == promises.everything(root)
+        promises.check_served(root, promises.AFTER - promises.BEFORE, noises=(0, noise))
+        shutil.rmtree(root)
+    tally["races of 8 processes"] += rounds
+    assert dead > rounds // 2
