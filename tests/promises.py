@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from cache import shards
 from cache.statindex import StatIndex
 from cache.store import Cache, FeatureStore, key_of
 
@@ -120,9 +119,3 @@ def check(root: Path, promised: Collection[Item]) -> None:
 def temps(root: Path) -> list[str]:
     """Temp files that lie about, but for the one that was there from the start."""
     return [str(path) for path in root.rglob(".*.tmp") if path.name != ORPHAN]
-
-
-def shard_bytes(kind: str, numbers: Collection[int]) -> bytes:
-    """The reference shard of these rows."""
-    rows = np.stack([row(kind, i) for i in numbers])
-    return shards.build(key_of(VECTORS if kind == "vectors" else MAPS), [name(i) for i in numbers], rows)

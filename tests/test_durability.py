@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 from tests import crash, promises
+from tests.disk import Disk, Tree, likeness, write_tree
 
 T = TypeVar("T")
 
@@ -77,10 +78,10 @@ def test_kill_9_at_every_operation(past: Path, scale: float, tally: Counter[str]
     assert count > 100
 
 
-States = dict[frozenset[object], tuple[crash.Tree, set[promises.Item]]]
+States = dict[frozenset[object], tuple[Tree, set[promises.Item]]]
 
 
-def follow(disk: crash.Disk, log: list[crash.Operation], excused: set[promises.Item], found: States) -> None:
+def follow(disk: Disk, log: list[crash.Operation], excused: set[promises.Item], found: States) -> None:
     """Add to `found` what a power cut may leave after each operation of the log, and what was promised by then."""
     rng = random.Random(0)
     promised = set(promises.BEFORE)
@@ -90,7 +91,7 @@ def follow(disk: crash.Disk, log: list[crash.Operation], excused: set[promises.I
             continue
         disk.apply(operation)
         for tree in disk.states(rng):
-            found.setdefault(crash.likeness(tree), (tree, set()))[1].update(promised)
+            found.setdefault(likeness(tree), (tree, set()))[1].update(promised)
 
 
 def crash_states(past: Path, step: int) -> States:
@@ -99,14 +100,14 @@ def crash_states(past: Path, step: int) -> States:
     Two that find the same damage may each set aside what the other has just mended: those rows are not promised.
     """
     root, found = copy_of(past), States()
-    disk = crash.Disk(root)
+    disk = Disk(root)
     with crash.standing(crash.Shim()) as alone:
         promises.work(root, alone.promise)
     follow(disk, alone.log, set(), found)
     for k in range(0, alone.count, step):
         root, shim = copy_of(past), crash.Shim()
         shim.fate = crash.meanwhile_at(k, partial(promises.work, root, shim.promise, k % 3))
-        disk = crash.Disk(root)
+        disk = Disk(root)
         with crash.standing(shim):
             promises.work(root, shim.promise)
         follow(disk, shim.log, {("vectors", i) for i in promises.FOUND_DAMAGED}, found)
@@ -120,7 +121,7 @@ def test_any_state_that_a_power_cut_may_leave(past: Path, scale: float, tally: C
     chosen = spread(list(found.values()), round(5000 * scale))
     for tree, promised in chosen:
         root = past.parent / "state"
-        crash.write_tree(root, tree)
+        write_tree(root, tree)
         promises.check(root, promised)
         shutil.rmtree(root)
     tally["crash states"] += len(chosen)
