@@ -1,4 +1,4 @@
-"""Owns the command line: options, what is printed, exit codes. The only place that prints; no work is done here."""
+"""Owns the command line: options, what is printed, exit codes. With cli_models.py, all that prints; no work is done."""
 
 from __future__ import annotations
 

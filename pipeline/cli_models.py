@@ -24,7 +24,7 @@ T = TypeVar("T")
 @beside
 def models_command(config: Path, as_json: bool, verbose: bool) -> None:
     """List the models there are, by name, the latest first, with their figures."""
-    log_to_stderr(False, verbose)
+    log_to_stderr(not verbose, verbose)
     _do("models", lambda: registry.listing(_folder(config)), show_models.show_listing, config, as_json, verbose)
 
 
@@ -36,7 +36,7 @@ def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None
 
     MODEL is head/NAME (the latest of that name), a tag, or the first digits of a key; `pipeline models` lists them.
     """
-    log_to_stderr(False, verbose)
+    log_to_stderr(not verbose, verbose)
     _do(
         "show",
         lambda: registry.find(_folder(config), model).details(),
@@ -57,7 +57,7 @@ def tag_command(
     model: str | None, name: str | None, force: bool, delete: str | None, config: Path, as_json: bool, verbose: bool
 ) -> None:
     """Give MODEL a NAME that stays: pipeline tag head/logistic v3."""
-    log_to_stderr(False, verbose)
+    log_to_stderr(not verbose, verbose)
     folder = _folder(config)
 
     def work() -> dict[str, str]:

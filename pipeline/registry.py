@@ -116,7 +116,7 @@ def find(folder: Path, text: str) -> Model:
     if found[0].damaged:
         raise Unusable(
             f"{found[0]} is damaged: files in {found[0].folder} are gone, or not as they were written",
-            "bring that folder back from a copy, or name another model (pipeline models)",
+            "bring that folder back from a copy, or name another model (pipeline models -v names the damaged files)",
         )
     return found[0]
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,23 @@ class NotReproduced(PipelineError):
     code = "not_reproduced"
 
 
+class Pair(NamedTuple):
+    """Something as it was recorded, and as it is now."""
+
+    recorded: Any
+    now: Any
+
+    @property
+    def same(self) -> bool:
+        return bool(self.recorded == self.now)
+
+    @property
+    def difference(self) -> float | None:
+        """Of two numbers."""
+        numbers = isinstance(self.recorded, int | float) and isinstance(self.now, int | float)
+        return self.now - self.recorded if numbers else None
+
+
 @dataclass(frozen=True)
 class Absent:
     """An image that the model was made of and that is left out: where it lay then, and why it has no row now."""
@@ -51,7 +68,7 @@ class Reproduction:
     """A model beside itself made again. `images` counts different labelled ones; `absent` were left out.
 
     `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` gives for each split and
-    figure (recorded, now); `differences` what may explain it: versions, machines, keys, as (recorded, now).
+    figure what it was and is; `differences` what may explain it: versions, machines, keys.
     """
 
     model: Model
@@ -60,12 +77,12 @@ class Reproduction:
     absent: list[Absent]
     arrays_same: bool = False
     weights_difference: float | None = None
-    metrics: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
-    differences: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, Pair]] = field(default_factory=dict)
+    differences: dict[str, Pair] = field(default_factory=dict)
 
     @property
     def metrics_same(self) -> bool:
-        return all(then == now for figures in self.metrics.values() for then, now in figures.values())
+        return all(pair.same for figures in self.metrics.values() for pair in figures.values())
 
     @property
     def reproduced(self) -> bool:
@@ -79,6 +96,11 @@ class Reproduction:
             "reproduced": self.reproduced,
             "metrics_same": self.metrics_same,
             "absent": [vars(absent) for absent in self.absent],
+            "metrics": {
+                split: {name: {**pair._asdict(), "difference": pair.difference} for name, pair in figures.items()}
+                for split, figures in self.metrics.items()
+            },
+            "differences": {name: pair._asdict() for name, pair in self.differences.items()},
         }
 
     def check(self) -> None:
@@ -96,10 +118,10 @@ class Reproduction:
 
     def _by_how_much(self) -> str:
         gaps = {
-            f"{split} {name}": abs(now - then)
+            f"{split} {name}": abs(pair.difference)
             for split, figures in self.metrics.items()
-            for name, (then, now) in figures.items()
-            if name != "n" and isinstance(then, int | float) and isinstance(now, int | float)
+            for name, pair in figures.items()
+            if name != "n" and pair.difference is not None
         }
         largest = max(gaps, key=lambda name: gaps[name], default="")
         if self.metrics_same:
@@ -109,8 +131,10 @@ class Reproduction:
         else:
             text = f"metrics differ by up to {gaps[largest]:.2g} ({largest})"
         if self.arrays_same:
-            return f"{text}, the weights are the same"
-        return text if self.weights_difference is None else f"{text}, weights by up to {self.weights_difference:.2g}"
+            return f"{text}, the head is the same"
+        if self.weights_difference is None:
+            return f"{text}, the head is of another shape"
+        return f"{text}, the head's weights differ by up to {self.weights_difference:.2g}"
 
 
 def reproduce(path: Path, options: Options, progress: Progress, text: str, recompute: bool = False) -> Reproduction:
@@ -134,13 +158,12 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         fitted = models.fit(then, name, left, classes)
         now = models.circumstances(then.store(then.config.heads[name].tap), left.ids)
     _compare_arrays(done, _head(model), fitted.head)
-    recorded = model.read("metrics.json")
-    done.metrics = {split: dict(_beside(recorded.get(split, {}), fitted.metrics[split])) for split in fitted.metrics}
-    key = models.folder_of(then, name, full, classes).name
+    done.metrics = {split: _figures(then, fitted.metrics[split]) for split, then in model.read("metrics.json").items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
-    done.differences = {name: pair for name, pair in _differ(known, now).items() if pair[0] is not None}
+    done.differences = {name: pair for name, pair in _differ(known, now).items() if pair.recorded is not None}
+    key = models.folder_of(then, name, full, classes).name
     if key != model.key:
-        done.differences["head key"] = (model.key, key)
+        done.differences["head key"] = Pair(model.key, key)
     return done
 
 
@@ -245,18 +268,24 @@ def _compare_arrays(done: Reproduction, then: Head, now: Head) -> None:
         done.arrays_same = all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
-def _beside(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """(dotted name, (then, now)) for everything in either."""
+def _figures(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
+    """Those that both know: a figure that was not reckoned then tells nothing."""
+    both = [name for name in then if name in now]
+    return dict(_beside({name: then[name] for name in both}, {name: now[name] for name in both}))
+
+
+def _beside(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Pair]]:
+    """(dotted name, what it was and is) for everything in either."""
     for name in {**then, **now}:
         one, two = then.get(name), now.get(name)
         if isinstance(one, Mapping) or isinstance(two, Mapping):
             yield from _beside(one or {}, two or {}, f"{prefix}{name}.")
         else:
-            yield prefix + name, (_plain(one), _plain(two))
+            yield prefix + name, Pair(_plain(one), _plain(two))
 
 
-def _differ(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {name: (one, two) for name, (one, two) in _beside(then, now) if one != two}
+def _differ(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
+    return {name: pair for name, pair in _beside(then, now) if not pair.same}
 
 
 def said(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Owns how results look to a person: the list of them, what made one, and one beside itself made again."""
+"""Owns how results look to a person: all of them, what made one, one made again. Not what is in them (registry.py)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ import yaml
 from rich.table import Table
 
 from pipeline.registry import SHORT, Model
-from pipeline.reproduce import Reproduction, said
+from pipeline.reproduce import Pair, Reproduction, said
 from pipeline.show import ERR, OUT, say, show_counts
 
 _WIDTH = 100
+_WIDEST = 200
+"""Of a table of names and keys: on a narrow terminal its lines are broken rather than a key shortened."""
 _LABEL = 13
 _FEW = 5
+_MOST_CLASSES = 20
 
 
 def show_listing(models: Sequence[Model]) -> None:
     if not models:
         say("no models yet; pipeline run makes them")
         return
-    table = _table(
-        "model", "key", "tags", "created", right=("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
-    )
+    figures = ("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
+    table = _table("model", "key", "tags", "created", right=(*figures, ""))
     for model in models:
-        figures = ["damaged"] if model.damaged else _figures(model.read("metrics.json"))
-        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), _when(model.created), *figures)
-    OUT.print(table)
+        if model.damaged:
+            cells = [*["-"] * len(figures), "damaged"]
+        else:
+            metrics = model.read("metrics.json")
+            cells = [_number(metrics[split][m], 3) for split in ("val", "test") for m in ("n", "accuracy", "auroc")]
+        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), _when(model.created), *cells)
+    OUT.print(table, width=_WIDEST)
 
 
 def show_model(details: Mapping[str, Any]) -> None:
@@ -62,11 +68,11 @@ def show_reproduction(done: Reproduction) -> None:
         say(f"  absent {absent.path}: {absent.reason}", ERR)
     if len(done.absent) > _FEW:
         say(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
-    say(f"{'weights':{_LABEL}}{_arrays(done)}\n")
+    say(f"{'head':{_LABEL}}{_arrays(done)}\n")
     table = _table("", right=("val", "again", "difference", "test", "again", "difference"))
-    for name in sorted(done.metrics["val"], key=_order):
+    for name in sorted((name for name in done.metrics["val"] if "." not in name), key=_order):
         pairs = [done.metrics[split][name] for split in ("val", "test")]
-        cells = [cell for one, two in pairs for cell in (_number(one), _number(two), _difference(one, two))]
+        cells = [cell for pair in pairs for cell in (*map(_number, pair), _difference(pair))]
         table.add_row("images" if name == "n" else name, *cells)
     OUT.print(table)
     if done.differences:
@@ -76,7 +82,7 @@ def show_reproduction(done: Reproduction) -> None:
         say("")
         OUT.print(table)
     if done.reproduced:
-        say("\nreproduced: weights and figures are bitwise the same")
+        say("\nreproduced: head and figures are bitwise the same")
 
 
 def _arrays(done: Reproduction) -> str:
@@ -84,13 +90,13 @@ def _arrays(done: Reproduction) -> str:
         return "bitwise the same"
     if done.weights_difference is None:
         return "of other shapes"
-    return f"differ by up to {done.weights_difference:.2g}"
+    return f"its weights differ by up to {done.weights_difference:.2g}"
 
 
-def _difference(then: Any, now: Any) -> str:
-    if then == now:
+def _difference(pair: Pair) -> str:
+    if pair.same:
         return "same"
-    return f"{now - then:+.2g}" if isinstance(then, int | float) and isinstance(now, int | float) else ""
+    return "" if pair.difference is None else f"{pair.difference:+.2g}"
 
 
 def _order(name: str) -> tuple[bool, str]:
@@ -118,7 +124,8 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
             ("arithmetic", _listed({k: v for k, v in parts.items() if k != "key" and isinstance(v, int | str)}))
         )
     facts.append(("images", f"{record['images']:,}, manifest {record['manifest']}"))
-    facts.append(("classes", ", ".join(record["classes"])))
+    classes, more = record["classes"], len(record["classes"]) - _MOST_CLASSES
+    facts.append(("classes", ", ".join(classes[:_MOST_CLASSES]) + (f", and {more} more" if more > 0 else "")))
     chosen = {name: value for name, value in head["chosen"].items() if not isinstance(value, Mapping)}
     facts.append(("chosen", _listed(chosen)))
     return facts
@@ -131,10 +138,6 @@ def _show_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
         if not any(isinstance(value, Mapping) for value in values):
             table.add_row("images" if name == "n" else name, *map(_number, values))
     OUT.print(table)
-
-
-def _figures(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [_number(metrics[split][name], 3) for split in ("val", "test") for name in ("n", "accuracy", "auroc")]
 
 
 def _number(value: Any, digits: int = 4) -> str:

@@ -69,6 +69,8 @@ def test_a_head_on_cached_rows_imports_scikit_learn_only(project: Path, tmp_path
     run("run", "extract", "-c", project)
     run("run", "head", "-c", project, WATCH=str(tmp_path / "log"))
     assert events(tmp_path / "log")[-1] == ["imported", "sklearn"]
+    run("reproduce", "logistic", "-c", project, WATCH=str(tmp_path / "log"))
+    assert events(tmp_path / "log")[-1] == ["imported", "sklearn"]
 
 
 def test_heads_need_no_images_no_weights_and_no_tensorflow(project: Path, tmp_path: Path) -> None:

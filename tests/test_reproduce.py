@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -64,8 +65,8 @@ def test_it_is_bitwise_the_same_on_cached_rows(pipeline: Pipeline, project: Path
     assert done["arrays_same"]
     assert done["weights_difference"] == 0
     for split in ("val", "test"):
-        for recorded, now in done["metrics"][split].values():
-            assert recorded == now
+        for figure in done["metrics"][split].values():
+            assert figure["recorded"] == figure["now"]
 
 
 @pytest.mark.parametrize("how", ["cached", "emptied", "recompute"])
@@ -190,8 +191,8 @@ def test_code_that_fits_otherwise_is_told_among_the_differences(
 ) -> None:
     monkeypatch.setattr(heads, "VERSION", 2)
     done = reproduced(pipeline, project)["reproduce"]
-    assert done["differences"]["head_version"] == [1, 2]
-    assert done["differences"]["head key"][0] == made.name
+    assert done["differences"]["head_version"] == {"recorded": 1, "now": 2}
+    assert done["differences"]["head key"]["recorded"] == made.name
 
 
 def test_a_setting_that_is_no_more_is_refused_with_the_version_that_wrote_it(
@@ -210,7 +211,7 @@ def test_other_versions_and_machines_are_named(
     versions = record_of(made)["versions"]
     edit_record(made, versions={**versions, "numpy": "1.0"}, machine="Abacus", rows_made_by=["fake on a GPU"])
     done = reproduced(pipeline, project)["reproduce"]
-    assert done["differences"]["versions.numpy"] == ["1.0", versions["numpy"]]
+    assert done["differences"]["versions.numpy"] == {"recorded": "1.0", "now": versions["numpy"]}
     assert set(done["differences"]) == {"versions.numpy", "machine", "rows_made_by"}
     monkeypatch.setattr(heads, "PATH", heads.PATH[:2])
     shown = pipeline("reproduce", "logistic", "-c", project)
@@ -229,11 +230,17 @@ def test_where_nothing_recorded_differs_it_is_called_not_deterministic(
     assert ran["reproduce"]["weights_difference"] > 0
 
 
-def test_a_record_of_before_these_fields_is_reproduced_too(pipeline: Pipeline, project: Path, made: Path) -> None:
+def test_an_older_model_with_fewer_facts_and_figures_is_reproduced_too(
+    pipeline: Pipeline, project: Path, made: Path
+) -> None:
     older = record_of(made)
     for field in ("machine", "blas", "rows_versions", "head_version"):
         del older[field]
     del older["versions"]["scipy"]
+    figures = json.loads((made / "metrics.json").read_text())
+    del figures["test"]["ece"]
+    (made / "metrics.json").write_text(json.dumps(figures))
+    older["files"]["metrics.json"] = hashlib.sha256((made / "metrics.json").read_bytes()).hexdigest()
     (made / "record.json").write_text(json.dumps(older))
     done = reproduced(pipeline, project)["reproduce"]
     assert (done["reproduced"], done["differences"]) == (True, {})
