@@ -76,7 +76,7 @@ def run(
         for tap in taps.values():
             cache.features(job.recipe.components(tap)).prepare()
     except OSError as error:
-        raise cannot_write(job, error) from error
+        raise cannot_write(job, error, f"{len(lacking):,} rows are missing") from error
     needed = [job.weights, *next(iter(paths.values()))[:1]]
     with connect(cluster, job.version, Path(job.cache_root), needed) as client:
         import distributed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -177,7 +178,8 @@ class _Shard:
                     "check the weights" if job.recipe.dtype == "float32" else "use extract.dtype: float32",
                 ) from error
             except OSError as error:
-                raise cannot_write(job, error) from error
+                what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, was to be written"
+                raise cannot_write(job, error, what) from error
         self.written += len(self._ids)
         self.engine = self._embed.provenance["engine"]
         self._ids, self._rows, self._bytes, self._started = [], defaultdict(list), 0, now
@@ -193,10 +195,15 @@ def stop(run: str) -> None:
     _stopped.add(run)
 
 
-def cannot_write(job: Job, error: OSError) -> PipelineError:
+def cannot_write(job: Job, error: OSError, what: str) -> PipelineError:
+    """`what` cannot be kept. A cache that is read-only serves what it has all the same."""
+    closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     return PipelineError(
-        f"cannot write to the cache {job.cache_root}: {error.strerror}",
-        "finished shards are kept: make room, correct the permissions, or name another place with cache.dir",
+        f"cannot write to the cache {job.cache_root} ({error.strerror}): {what}",
+        "rows that are there are served; for those that are missing, "
+        "name a place that can be written: --set cache.dir=DIR, or PIPELINE_CACHE_DIR"
+        if closed
+        else "finished shards are kept: make room, or name another place with --set cache.dir=DIR; then run again",
     )
 
 
