@@ -14,7 +14,8 @@ from pipeline import registry, show_models
 from pipeline.command import beside, guarded, log_to_stderr, shared
 from pipeline.graph import Options
 from pipeline.progress import reporter
-from pipeline.reproduce import Reproduction, reproduce
+from pipeline.reproduce import reproduce
+from pipeline.reproduction import Reproduction
 from pipeline.show import ERR, say, show
 
 T = TypeVar("T")

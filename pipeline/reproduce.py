@@ -1,4 +1,4 @@
-"""Owns making a recorded model again, and saying whether it comes out the same. Writes nothing under models/.
+"""Owns making a recorded model again, beside itself. Not judging it (reproduction.py); writes nothing under models/.
 
 What counts is in the record: settings, labels, splits, ids. Only where things lie is today's: the images are found by
 the SHA-256 of their bytes wherever pipeline.yaml has its images now, whatever they are called.
@@ -10,9 +10,8 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,121 +19,16 @@ from cache.errors import NotAvailable, PipelineError, Unusable
 from cache.store import Cache
 from pipeline import config as configuration
 from pipeline import graph, models, registry
-from pipeline.config import RunConfig
 from pipeline.graph import Options, Progress, Project
 from pipeline.registry import Model
+from pipeline.reproduction import Absent, Pair, Reproduction, beside, differ, said
 from stages import bases, extract, heads, weights
+from stages.bases import Base
 from stages.heads import Head
 from stages.manifest import Manifest, Row
 from stages.weights import Weights
 
 log = logging.getLogger(__name__)
-
-
-class NotReproduced(PipelineError):
-    """The model was made again, and is not bitwise the same."""
-
-    code = "not_reproduced"
-
-
-class Pair(NamedTuple):
-    """Something as it was recorded, and as it is now."""
-
-    recorded: Any
-    now: Any
-
-    @property
-    def same(self) -> bool:
-        return bool(self.recorded == self.now)
-
-    @property
-    def difference(self) -> float | None:
-        """Of two numbers."""
-        numbers = isinstance(self.recorded, int | float) and isinstance(self.now, int | float)
-        return self.now - self.recorded if numbers else None
-
-
-@dataclass(frozen=True)
-class Absent:
-    """An image that the model was made of and that is left out: where it lay then, and why it has no row now."""
-
-    id: str
-    path: str
-    reason: str
-
-
-@dataclass
-class Reproduction:
-    """A model beside itself made again. `images` counts different labelled ones; `absent` were left out.
-
-    `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` gives for each split and
-    figure what it was and is; `differences` what may explain it: versions, machines, keys.
-    """
-
-    model: Model
-    images: int
-    computed: int
-    absent: list[Absent]
-    arrays_same: bool = False
-    weights_difference: float | None = None
-    metrics: dict[str, dict[str, Pair]] = field(default_factory=dict)
-    differences: dict[str, Pair] = field(default_factory=dict)
-
-    @property
-    def metrics_same(self) -> bool:
-        return all(pair.same for figures in self.metrics.values() for pair in figures.values())
-
-    @property
-    def reproduced(self) -> bool:
-        return self.arrays_same and self.metrics_same
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **{name: value for name, value in vars(self).items() if name != "model"},
-            "name": self.model.name,
-            "key": self.model.key,
-            "reproduced": self.reproduced,
-            "metrics_same": self.metrics_same,
-            "absent": [vars(absent) for absent in self.absent],
-            "metrics": {
-                split: {name: {**pair._asdict(), "difference": pair.difference} for name, pair in figures.items()}
-                for split, figures in self.metrics.items()
-            },
-            "differences": {name: pair._asdict() for name, pair in self.differences.items()},
-        }
-
-    def check(self) -> None:
-        """Raises NotReproduced, saying by how much it differs and what else does, unless it is bitwise the same."""
-        if self.reproduced:
-            return
-        reasons = [f"{name} {said(then)} -> {said(now)}" for name, (then, now) in self.differences.items()]
-        if self.absent:
-            where = "if they lie elsewhere: --set data.root=DIR"
-            reasons.insert(0, f"{len(self.absent)} of {self.images} images are absent ({where})")
-        raise NotReproduced(
-            f"{self.model} does not come out bitwise the same: {self._by_how_much()}",
-            "what differs: " + "; ".join(reasons) if reasons else "nothing recorded differs: it is not deterministic",
-        )
-
-    def _by_how_much(self) -> str:
-        gaps = {
-            f"{split} {name}": abs(pair.difference)
-            for split, figures in self.metrics.items()
-            for name, pair in figures.items()
-            if name != "n" and pair.difference is not None
-        }
-        largest = max(gaps, key=lambda name: gaps[name], default="")
-        if self.metrics_same:
-            text = "the metrics are the same"
-        elif not largest or not gaps[largest]:
-            text = "the metrics are not of the same images"
-        else:
-            text = f"metrics differ by up to {gaps[largest]:.2g} ({largest})"
-        if self.arrays_same:
-            return f"{text}, the head is the same"
-        if self.weights_difference is None:
-            return f"{text}, the head is of another shape"
-        return f"{text}, the head's weights differ by up to {self.weights_difference:.2g}"
 
 
 def reproduce(path: Path, options: Options, progress: Progress, text: str, recompute: bool = False) -> Reproduction:
@@ -146,21 +40,21 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     today = Project(path, options, progress)
     model = registry.find(today.folder, text)
     then = _as_recorded(today, model)
-    full = model.manifest()
+    name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
+    tap = then.config.heads[name].tap
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
     with _temporary(then) if recompute else contextlib.nullcontext():
-        computed, absent = _rows(then, today, labelled)
+        computed, absent = _rows(then, today, labelled, tap)
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)
-        name, classes = model.record["name"], tuple(model.record["classes"])
         if absent:
             _check_enough(left, classes, done)
         fitted = models.fit(then, name, left, classes)
-        now = models.circumstances(then.store(then.config.heads[name].tap), left.ids)
+        now = models.circumstances(then.store(tap), left.ids)
     _compare_arrays(done, _head(model), fitted.head)
     done.metrics = {split: _figures(then, fitted.metrics[split]) for split, then in model.read("metrics.json").items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
-    done.differences = {name: pair for name, pair in _differ(known, now).items() if pair.recorded is not None}
+    done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
     key = models.folder_of(then, name, full, classes).name
     if key != model.key:
         done.differences["head key"] = Pair(model.key, key)
@@ -177,6 +71,7 @@ def _as_recorded(today: Project, model: Model) -> Project:
     advice = f"with that version it can be made again: pip install frozenbase=={record['versions']['frozenbase']}"
     try:
         config = configuration.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
+        base = bases.get(config.base.name)
     except Unusable as error:
         raise Unusable(f"{error.message}; {by}", advice) from error
     spec = config.heads[record["name"]]
@@ -189,27 +84,26 @@ def _as_recorded(today: Project, model: Model) -> Project:
         }
     )
     then = Project(today.path, today.options, today.progress, settings)
-    then.weights = _weights(today, config, wanted["base"]["weights"])
+    then.weights = _weights(today, base, config.base.weights, wanted["base"]["weights"])
     store = then.store(spec.tap)
     if store.key != wanted["key"]:
-        changed = _differ({name: part for name, part in wanted.items() if name != "key"}, store.components)
+        changed = differ({name: part for name, part in wanted.items() if name != "key"}, store.components)
         parts = "; ".join(f"{name} {said(a)} -> {said(b)}" for name, (a, b) in changed.items())
         raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
     return then
 
 
-def _weights(today: Project, config: RunConfig, sha256: str) -> Weights:
-    """The weights of that digest: where the record's setting, or today's, has them; else known by their digest alone.
+def _weights(today: Project, base: Base, recorded: str, sha256: str) -> Weights:
+    """The weights of that digest: where the recorded setting, or today's, has them; else known by their digest alone.
 
     Nothing is fetched here: no weights are needed as long as no row is missing.
     """
-    base = bases.get(config.base.name)
-    for setting in (config.base.weights, today.config.base.weights, f"sha256:{sha256}"):
+    for setting in (recorded, today.config.base.weights, f"sha256:{sha256}"):
         with contextlib.suppress(PipelineError):
             found = weights.resolve(base, setting, today.at(setting), today.cache, offline=True)
             if found.sha256 == sha256 and found.path is not None:
                 return found
-    return Weights(config.base.weights, sha256, None)
+    return Weights(recorded, sha256, None)
 
 
 @contextlib.contextmanager
@@ -220,10 +114,9 @@ def _temporary(project: Project) -> Iterator[None]:
         yield
 
 
-def _rows(then: Project, today: Project, manifest: Manifest) -> tuple[int, list[Absent]]:
+def _rows(then: Project, today: Project, manifest: Manifest, tap: str) -> tuple[int, list[Absent]]:
     """Compute the rows that are missing, from today's files. How many were, and the images that have none."""
-    head = next(iter(then.config.heads.values()))
-    taps = {then.store(head.tap).key: then.tap(head.tap)}
+    taps = {then.store(tap).key: then.tap(tap)}
     lacking = extract.missing(then.cache, then.recipe, taps, manifest.ids)
     if not lacking:
         return 0, []
@@ -271,28 +164,4 @@ def _compare_arrays(done: Reproduction, then: Head, now: Head) -> None:
 def _figures(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
     """Those that both know: a figure that was not reckoned then tells nothing."""
     both = [name for name in then if name in now]
-    return dict(_beside({name: then[name] for name in both}, {name: now[name] for name in both}))
-
-
-def _beside(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Pair]]:
-    """(dotted name, what it was and is) for everything in either."""
-    for name in {**then, **now}:
-        one, two = then.get(name), now.get(name)
-        if isinstance(one, Mapping) or isinstance(two, Mapping):
-            yield from _beside(one or {}, two or {}, f"{prefix}{name}.")
-        else:
-            yield prefix + name, Pair(_plain(one), _plain(two))
-
-
-def _differ(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
-    return {name: pair for name, pair in _beside(then, now) if not pair.same}
-
-
-def said(value: Any) -> str:
-    """A recorded value in words: lists without brackets."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back, so that what was recorded and what is here compare."""
-    return list(value) if isinstance(value, tuple) else value
+    return dict(beside({name: then[name] for name in both}, {name: now[name] for name in both}))

@@ -12,7 +12,7 @@ import yaml
 from rich.table import Table
 
 from pipeline.registry import SHORT, Model
-from pipeline.reproduce import Pair, Reproduction, said
+from pipeline.reproduction import Pair, Reproduction, said
 from pipeline.show import ERR, OUT, say, show_counts
 
 _WIDTH = 100

@@ -262,6 +262,29 @@ def test_a_model_on_several_classes_and_groups_comes_out_the_same(pipeline: Pipe
     assert (done["computed"], done["reproduced"], done["differences"]) == (IMAGES + 8, True, {})
 
 
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_each_head_of_several_stands_on_the_rows_of_its_own_tap(pipeline: Pipeline, project: Path, name: str) -> None:
+    project.write_text(
+        "data: {split: {val: 0.3, test: 0.2}}\nextract: {size: 16, taps: {a: {}, b: {pooling: max}}}\n"
+        "heads: {one: {tap: a}, two: {tap: b}}\n"
+    )
+    assert pipeline("run", "-c", project).code == 0
+    shutil.rmtree(project.parent / ".features")
+    done = pipeline("reproduce", name, "-c", project, "--json").json["reproduce"]
+    assert (done["computed"], done["reproduced"]) == (IMAGES, True)
+    assert len(list((project.parent / ".features" / "features").iterdir())) == 1
+
+
+def test_a_base_that_is_no_more_is_refused_with_the_version_that_knew_it(
+    pipeline: Pipeline, project: Path, made: Path
+) -> None:
+    config = record_of(made)["config"]
+    edit_record(made, config={**config, "base": {"name": "lenet", "weights": "imagenet"}})
+    error = reproduced(pipeline, project, code=2)["error"]
+    assert "lenet" in error["message"]
+    assert error["message"].endswith("was made by frozenbase 0.1.0")
+
+
 def test_fitting_without_writing_is_what_a_run_does(pipeline: Pipeline, project: Path, made: Path) -> None:
     from tests.test_graph import opened
 
