@@ -56,6 +56,6 @@ def load_folder(folder: Path) -> dict[str, Any] | None:
     for name, expected in record.get("files", {}).items():
         path = folder / name
         if not path.is_file() or files.sha256_of(path) != expected:
-            log.warning("%s is missing or was changed after it was written; the result is made again", path)
+            log.warning("%s is missing or was changed after it was written; the result counts as absent", path)
             return None
     return record

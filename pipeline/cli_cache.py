@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -12,10 +11,10 @@ import rich_click as click
 
 from cache.errors import PipelineError
 from pipeline import moving, show_cache, upkeep
-from pipeline.command import guarded, log_to_stderr, shared
+from pipeline.command import finish, guarded, log_to_stderr, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
-from pipeline.show import ERR, show
+from pipeline.show import ERR
 
 T = TypeVar("T")
 
@@ -127,7 +126,7 @@ def import_command(
     moved, error = guarded(lambda: moving.bring(folder, config, reporter(ERR, False), overrides), verbose)
     if moved is not None:
         error = _damaged(moved.taken.refused, "were damaged, and are left out", "export them again, or compute them")
-    _end("cache import", "moved", moved, error, show_cache.show_import, as_json, config, verbose)
+    finish("cache import", "moved", moved, error, show_cache.show_import, config, as_json, verbose)
 
 
 def _do(
@@ -141,17 +140,7 @@ def _do(
     report, error = guarded(lambda: work(Project(config, options, progress)), verbose)
     if report is not None:
         error = judge(report)
-    _end(command, part, report, error, printer, as_json, config, verbose)
-
-
-def _end(
-    command: str, part: str, report: T | None, error: PipelineError | None, printer: Callable[[T], None],
-    as_json: bool, config: Path, verbose: bool,
-) -> NoReturn:  # fmt: skip
-    if report is not None and not as_json:
-        printer(report)
-    show(command, {} if report is None else {part: report}, error, as_json, config, verbose)
-    sys.exit(error.exit_code if error else 0)
+    finish(command, part, report, error, printer, config, as_json, verbose)
 
 
 def _damaged(found: list[tuple[str, str]], what: str, hint: str) -> PipelineError | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import rich_click as click
 
-from cache.errors import PipelineError
-from pipeline import registry, show_models
-from pipeline.command import beside, guarded, log_to_stderr, shared
+from pipeline import registry, show_models, upkeep
+from pipeline.command import beside, finish, guarded, log_to_stderr, shared
 from pipeline.graph import Options
 from pipeline.progress import reporter
 from pipeline.reproduce import reproduce
 from pipeline.reproduction import Reproduction
-from pipeline.show import ERR, say, show
+from pipeline.show import ERR, say
 
 T = TypeVar("T")
 
@@ -64,10 +62,12 @@ def tag_command(
     def work() -> dict[str, str]:
         if delete is not None:
             registry.delete_tag(folder, delete)
+            upkeep.note_tags(config, reporter(ERR, True))
             return {"deleted": delete}
         assert model is not None
         assert name is not None
         tagged = registry.set_tag(folder, model, name, force)
+        upkeep.note_tags(config, reporter(ERR, True))
         return {"tag": name, "name": tagged.name, "key": tagged.key}
 
     if (delete is None) != (model is not None and name is not None) or (delete is not None and model is not None):
@@ -97,7 +97,8 @@ def reproduce_command(
         result["reproduce"].check()
 
     _, error = guarded(work, verbose)
-    _finish("reproduce", result.get("reproduce"), error, show_models.show_reproduction, config, as_json, verbose)
+    report, printer = result.get("reproduce"), show_models.show_reproduction
+    finish("reproduce", "reproduce", report, error, printer, config, as_json, verbose)
 
 
 COMMANDS = (models_command, show_command, tag_command, reproduce_command)
@@ -108,17 +109,7 @@ def _do(
 ) -> NoReturn:
     """Do the work, show what came of it, and exit."""
     found, error = guarded(work, verbose)
-    _finish(command, found, error, printer, config, as_json, verbose)
-
-
-def _finish(
-    command: str, found: T | None, error: PipelineError | None, printer: Callable[[T], None],
-    config: Path, as_json: bool, verbose: bool,
-) -> NoReturn:  # fmt: skip
-    if found is not None and not as_json:
-        printer(found)
-    show(command, {} if found is None else {command: found}, error, as_json, config, verbose)
-    sys.exit(error.exit_code if error else 0)
+    finish(command, command, found, error, printer, config, as_json, verbose)
 
 
 def _folder(config: Path) -> Path:

@@ -9,11 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
 from cache.errors import PipelineError
+from pipeline.show import show
 
 T = TypeVar("T")
 
@@ -64,6 +65,17 @@ def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, Pip
             advice = "check the path, its permissions and the space"
             return None, PipelineError(f"{error.filename}: {error.strerror}", advice)
         return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
+
+
+def finish(
+    command: str, part: str, report: T | None, error: PipelineError | None, printer: Callable[[T], None],
+    config: Path, as_json: bool, verbose: bool,
+) -> NoReturn:  # fmt: skip
+    """Show what came of a command, with `printer` or as `part` of its JSON, and what stopped it; then exit."""
+    if report is not None and not as_json:
+        printer(report)
+    show(command, {} if report is None else {part: report}, error, as_json, config, verbose)
+    sys.exit(error.exit_code if error else 0)
 
 
 def log_to_stderr(quiet: bool, verbose: bool) -> None:

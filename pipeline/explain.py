@@ -11,13 +11,12 @@ from typing import Any, Literal
 from cache import records
 from cache.errors import NotAvailable, Unusable
 from pipeline import graph, models
+from pipeline.differences import Differences, differ
 from pipeline.graph import Project
 from stages import heads
 from stages.manifest import Manifest, Row
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
-Differences = Mapping[str, tuple[Any, Any]]
-"""Dotted name of a key's component -> (in the nearest entry, now); None where one side lacks it."""
 
 FEW = 5
 """A class with fewer images in a split is warned of."""
@@ -155,7 +154,7 @@ def _head(project: Project, name: str) -> StageStatus:
         "classes": list(classes),
         "rows": {"key": store.key, **store.components},
     }
-    differences = _differ(before, now)
+    differences = differ(before, now)
     moved = _moved(Manifest.from_bytes((path.parent / "manifest.jsonl").read_bytes()).samples, manifest.samples)
     reason = "; ".join([*_changed(differences), *moved]) or "the one that is there is damaged, or by other code"
     return StageStatus("head", name, "MISS", reason, samples, samples, latest["seconds"], None, False, differences)
@@ -166,22 +165,9 @@ def _against_nearest(project: Project, components: Mapping[str, Any]) -> Differe
     ids, ranked = project.manifest.ids, []
     for store in project.cache.stores():
         if store.components and len(store.missing(ids)) < len(ids):
-            differences = _differ(store.components, components)
+            differences = differ(store.components, components)
             ranked.append((-len(differences), (store.folder / "spec.json").stat().st_mtime_ns, differences))
     return max(ranked, key=lambda entry: entry[:2])[2] if ranked else {}
-
-
-def _differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    one, two = dict(_flat(before)), dict(_flat(now))
-    return {name: (one.get(name), two.get(name)) for name in sorted(one | two) if one.get(name) != two.get(name)}
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else key)
-    else:
-        yield name, value
 
 
 def _changed(differences: Differences) -> Iterator[str]:

@@ -151,7 +151,7 @@ def _record(
         "images": len(manifest.rows),
         "seed": spec.seed,
         "seconds": seconds,
-        "created": int(time.time()),
+        "created": round(time.time(), 3),
         "git": _git(project.folder),
     }
 

@@ -41,9 +41,9 @@ class Model:
         return f"{self.name} {self.key[:SHORT]}"
 
     @property
-    def created(self) -> int:
+    def created(self) -> float:
         """Seconds since the epoch."""
-        return int(self.record.get("created", 0))
+        return float(self.record.get("created", 0))
 
     @cached_property
     def damaged(self) -> bool:

@@ -19,9 +19,10 @@ from cache.errors import NotAvailable, PipelineError, Unusable
 from cache.store import Cache
 from pipeline import config as configuration
 from pipeline import graph, models, registry
+from pipeline.differences import Pair, beside, differ
 from pipeline.graph import Options, Progress, Project
 from pipeline.registry import Model
-from pipeline.reproduction import Absent, Pair, Reproduction, beside, differ, said
+from pipeline.reproduction import Absent, Reproduction, said
 from stages import bases, extract, heads, weights
 from stages.bases import Base
 from stages.heads import Head

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.errors import PipelineError
+from pipeline.differences import Pair
 from pipeline.registry import Model
 
 
@@ -14,23 +14,6 @@ class NotReproduced(PipelineError):
     """The model was made again, and is not bitwise the same."""
 
     code = "not_reproduced"
-
-
-class Pair(NamedTuple):
-    """Something as it was recorded, and as it is now."""
-
-    recorded: Any
-    now: Any
-
-    @property
-    def same(self) -> bool:
-        return bool(self.recorded == self.now)
-
-    @property
-    def difference(self) -> float | None:
-        """Of two numbers."""
-        numbers = isinstance(self.recorded, int | float) and isinstance(self.now, int | float)
-        return self.now - self.recorded if numbers else None
 
 
 @dataclass(frozen=True)
@@ -116,25 +99,6 @@ class Reproduction:
         return f"{text}, the head's weights differ by up to {self.weights_difference:.2g}"
 
 
-def beside(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Pair]]:
-    """(dotted name, what it was and is) for everything in either."""
-    for name in {**then, **now}:
-        one, two = then.get(name), now.get(name)
-        if isinstance(one, Mapping) or isinstance(two, Mapping):
-            yield from beside(one or {}, two or {}, f"{prefix}{name}.")
-        else:
-            yield prefix + name, Pair(_plain(one), _plain(two))
-
-
-def differ(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
-    return {name: pair for name, pair in beside(then, now) if not pair.same}
-
-
 def said(value: Any) -> str:
     """A recorded value in words: lists without brackets."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back, so that what was recorded and what is here compare."""
-    return list(value) if isinstance(value, tuple) else value

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from pipeline.differences import Pair
 from pipeline.registry import SHORT, Model
-from pipeline.reproduction import Pair, Reproduction, said
+from pipeline.reproduction import Reproduction, said
 from pipeline.show import ERR, OUT, say, show_counts
 
 _WIDTH = 100
@@ -155,7 +156,7 @@ def _table(*left: str, right: Sequence[str]) -> Table:
     return table
 
 
-def _when(seconds: int) -> str:
+def _when(seconds: float) -> str:
     """Local time, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
 

@@ -6,7 +6,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cache import files, gc, roots
 from cache.errors import PipelineError, Unusable
 from cache.gc import Entry
 from pipeline import registry
-from pipeline.graph import Options, Project
+from pipeline.graph import Options, Progress, Project
 
 Needs = Mapping[str, list[str]]
 """Extract key or manifest digest -> who needs it, in words."""
@@ -82,6 +82,16 @@ def register(project: Project, manifest: str | None) -> None:
     """Note in the cache that this project uses it, and for what, so that gc keeps that."""
     needs = {*_keys(project), *([manifest] if manifest else [])}
     roots.register(project.cache.root, project.path, needs, _tags(project.folder) or {})
+
+
+def note_tags(config: Path, progress: Progress) -> None:
+    """Note in the cache what the tagged models of a project need, if it was ever used from there."""
+    with suppress(PipelineError):  # no pipeline.yaml, or a tag without its model: as it was noted last
+        project = Project(config, Options(offline=True), progress)
+        tags = _tags(project.folder)
+        for root in roots.registered(project.cache.root):
+            if root.here and root.path == project.path and tags is not None:
+                roots.register(project.cache.root, project.path, root.needs, tags)
 
 
 def contents(project: Project) -> Contents:

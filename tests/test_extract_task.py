@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import os
 import shutil
@@ -16,7 +17,7 @@ from PIL import Image
 from cache.errors import Unusable
 from cache.statindex import StatIndex
 from stages import extract_task, images
-from tests import fakes, test_images
+from tests import crash, fakes, test_images
 from tests.test_graph import Pipeline, cache_files, counts, extract, opened
 
 
@@ -143,6 +144,26 @@ def test_a_cache_that_cannot_be_written_is_said_before_anything_starts(
     assert ran.code == 1
     assert "cannot write to the cache" in ran.json["error"]["message"]
     assert "cache.dir" in ran.json["error"]["hint"]
+
+
+def test_a_read_only_cache_serves_what_it_has_and_says_why_it_cannot_take_more(
+    pipeline: Pipeline, project: Path
+) -> None:
+    def refuse(_: int, name: str, arguments: tuple[Any, ...]) -> None:
+        if name not in ("fsync", "close") and not (name == "open" and not arguments[1] & os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    pipeline("run", "-c", project)
+    with crash.standing(crash.Shim(refuse)) as shim:
+        again = pipeline("run", "-c", project, "--json")
+        assert (again.code, again.json["extract"]["computed"], again.json["heads"]["logistic"]["hit"]) == (0, 0, True)
+        fakes.two_classes(project.parent / "images", 1, start=70)
+        refused = pipeline("run", "-c", project, "--json")
+    assert shim.count > 0
+    assert refused.code == 1
+    assert "cannot write to the cache" in refused.json["error"]["message"]
+    assert "(Read-only file system)" in refused.json["error"]["message"]
+    assert "name a place that can be written: --set cache.dir=DIR" in refused.json["error"]["hint"]
 
 
 def test_the_list_of_rejects_goes_when_they_are_mended(pipeline: Pipeline, project: Path) -> None:

@@ -1,0 +1,47 @@
+"""Owns comparing two nested records, field by field. Not what a difference means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class Pair(NamedTuple):
+    """Something as it was recorded, and as it is now; None where one side lacks it."""
+
+    recorded: Any
+    now: Any
+
+    @property
+    def same(self) -> bool:
+        return bool(self.recorded == self.now)
+
+    @property
+    def difference(self) -> float | None:
+        """Of two numbers."""
+        numbers = isinstance(self.recorded, int | float) and isinstance(self.now, int | float)
+        return self.now - self.recorded if numbers else None
+
+
+Differences = Mapping[str, Pair]
+"""Dotted name -> what it was and is."""
+
+
+def beside(recorded: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Pair]]:
+    """(dotted name, what it was and is) for everything in either, sorted."""
+    for name in sorted({**recorded, **now}):
+        one, two = recorded.get(name), now.get(name)
+        if isinstance(one, Mapping) or isinstance(two, Mapping):
+            yield from beside(one or {}, two or {}, f"{prefix}{name}.")
+        else:
+            yield prefix + name, Pair(_plain(one), _plain(two))
+
+
+def differ(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
+    """What is not the same, by dotted name."""
+    return {name: pair for name, pair in beside(recorded, now) if not pair.same}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back, so that what was recorded and what is here compare."""
+    return list(value) if isinstance(value, tuple) else value
