@@ -8,6 +8,7 @@ from typing import Any
 
 import rich_click as click
 
+from cache import roots
 from cache.errors import Unusable
 from pipeline import cli_cache, cli_models, explain, graph, models, start, upkeep
 from pipeline.command import guarded, log_to_stderr, shared
@@ -124,10 +125,11 @@ def _check_names(project: Project, names: tuple[str, ...]) -> None:
 
 def _run(project: Project, stage: str | None, names: tuple[str, ...], result: dict[str, Any]) -> None:
     """The stages asked for, in order; `result` is filled as they end, so that a failure still shows what was done."""
-    with upkeep.in_use(project):
+    _ = project.found  # images that are not there are said before weights are fetched
+    with roots.job(project.cache.root, project.keys.values()):
         report, manifest = graph.run_extract(project)
         result["extract"] = report
-        upkeep.register(project, report.manifest)
+        upkeep.register(project, [*report.keys.values(), report.manifest])
         models.write_rejects(project, report.rejected)
         graph.check_rejects(project, report)
         if stage != "extract":

@@ -106,6 +106,11 @@ class Project:
         pixels = PixelSpec(settings.size, settings.size, settings.fit, settings.resize, settings.decode)
         return Recipe.of(self.base, self.weights.sha256, pixels, settings.numerics, settings.dtype)
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """Name of each tap -> its extract key."""
+        return {name: self.recipe.key(self.tap(name)) for name in self.config.extract.taps}
+
     def tap(self, name: str) -> Tap:
         settings = self.config.extract.taps[name]
         return Tap(settings.layer, settings.pooling)
@@ -184,7 +189,7 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     manifest, found, recipe = project.manifest, project.found, project.recipe
     names = project.config.extract.taps
     taps = {recipe.key(tap): tap for tap in map(project.tap, names)}
-    report = ExtractReport(keys={name: recipe.key(project.tap(name)) for name in names})
+    report = ExtractReport(keys=project.keys)
     lacking = extract.missing(project.cache, recipe, taps, manifest.ids)
     for name in names:
         project.store(name).touch()

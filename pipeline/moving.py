@@ -8,15 +8,14 @@ from typing import Any
 
 import yaml
 
-from cache import files, transfer
+from cache import files, roots, transfer
 from cache.errors import Unusable
 from cache.statindex import StatIndex
 from cache.store import Cache
 from cache.transfer import Taken
-from pipeline import graph
+from pipeline import graph, upkeep
 from pipeline.config import RunConfig
 from pipeline.graph import Options, Progress, Project
-from stages.manifest import Manifest
 
 MANIFEST = "manifest.jsonl"
 _CACHE = ".features"
@@ -54,9 +53,13 @@ def export(project: Project, folder: Path) -> Moved:
     for key in dict.fromkeys(report.keys.values()):
         source = next(store for tap in report.keys if (store := project.store(tap)).key == key)
         names = source.serving(manifest.ids)
-        with project.progress(f"copying {len(names)} shards", len(names)) as advance:
+        with (
+            project.progress(f"copying {len(names)} shards", len(names)) as advance,
+            roots.job(project.cache.root, [key]),
+        ):
             transfer.take(source, target, names, taken, advance)
     transfer.take_named(project.cache, target, "weights", ".json", taken)
+    target.put_named("manifests", manifest.to_bytes(), ".jsonl")
     files.publish(folder / MANIFEST, manifest.to_bytes())
     files.publish(folder / "pipeline.yaml", _settings(project))
     return Moved(taken, folder, folder / "pipeline.yaml", folder / MANIFEST)
@@ -73,29 +76,41 @@ def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, 
             f"{folder} is neither an export nor a cache: no CACHE.json in it or in its {_CACHE}",
             "name the folder that pipeline cache export wrote",
         )
-    config = config / "pipeline.yaml" if config.is_dir() else config
-    brought = folder / "pipeline.yaml"
-    if not config.exists() and brought.is_file():
-        files.publish(config.parent.absolute() / MANIFEST, (folder / MANIFEST).read_bytes())
-        files.publish(config.absolute(), brought.read_bytes())
-    project = Project(config, Options(overrides, offline=True), progress)
     source, taken = Cache(root, StatIndex()), Taken()
+    config = config / "pipeline.yaml" if config.is_dir() else config
+    manifest = _manifest(folder, source)
+    if manifest is not None and not config.exists():
+        files.publish(config.parent.absolute() / MANIFEST, (folder / MANIFEST).read_bytes())
+        files.publish(config.absolute(), (folder / "pipeline.yaml").read_bytes())
+    project = Project(config, Options(overrides, offline=True), progress)
     stores = [store for store in source.stores() if store.components]
     bad = [str(store.folder / "spec.json") for store in source.stores() if not store.components]
     taken.refused += [(path, "its components give another key") for path in bad]
-    total = sum(len(store.names()) for store in stores)
-    with progress(f"reading {total} shards", total) as advance:
+    total, keys = sum(len(store.names()) for store in stores), [store.key for store in stores]
+    with progress(f"reading {total} shards", total) as advance, roots.job(project.cache.root, keys):
         for store in stores:
             transfer.take(store, project.cache, store.names(), taken, advance)
-    for kind, suffix in (("weights", ".json"), ("manifests", ".jsonl")):
-        transfer.take_named(source, project.cache, kind, suffix, taken)
-    manifest = None
-    if (folder / MANIFEST).is_file():
-        data = (folder / MANIFEST).read_bytes()
-        Manifest.from_bytes(data)
-        digest = project.cache.put_named("manifests", data, ".jsonl")
-        manifest = project.cache.root / "manifests" / f"{digest}.jsonl"
-    return Moved(taken, project.cache.root, config, manifest)
+        for kind, suffix in (("weights", ".json"), ("manifests", ".jsonl")):
+            transfer.take_named(source, project.cache, kind, suffix, taken)
+        upkeep.register(project, [*keys, manifest])
+    here = None if manifest is None else project.cache.root / "manifests" / f"{manifest}.jsonl"
+    return Moved(taken, project.cache.root, config, here)
+
+
+def _manifest(folder: Path, source: Cache) -> str | None:
+    """Digest of an export's manifest, which its cache holds too; None for a cache that is no export.
+
+    Raises Unusable where they are not the same: half a table would be half the images.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    digest = files.sha256_of(path)
+    if not (source.root / "manifests" / f"{digest}.jsonl").is_file():
+        raise Unusable(
+            f"{path} is not as it was exported", "export again; labels are corrected in the manifest after the import"
+        )
+    return digest
 
 
 def _settings(project: Project) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cache import roots
 from cache.errors import NotAvailable, PipelineError, Unusable
 from cache.store import Cache
 from pipeline import config as configuration
@@ -44,7 +45,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
     tap = then.config.heads[name].tap
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
-    with _temporary(then) if recompute else contextlib.nullcontext():
+    with _temporary(then) if recompute else roots.job(then.cache.root, [then.store(tap).key]):
         computed, absent = _rows(then, today, labelled, tap)
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)

@@ -12,7 +12,7 @@ from typing import Any
 from rich.filesize import decimal
 from rich.table import Table
 
-from pipeline.moving import Moved
+from pipeline.moving import MANIFEST, Moved
 from pipeline.registry import SHORT
 from pipeline.show import ERR, OUT, config_option, say
 from pipeline.upkeep import Contents, Tidied, Verified
@@ -69,7 +69,7 @@ def show_import(moved: Moved) -> None:
     _show_taken(moved)
     option = config_option(moved.config)
     say(f"next: pipeline run head{option}")
-    if moved.manifest is not None:
+    if moved.manifest is not None and not (moved.config.parent / MANIFEST).exists():
         say(f"  where the images are not: --set data.table={os.path.relpath(moved.manifest, moved.config.parent)}")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,18 +70,10 @@ class Tidied:
         return {**vars(self), "freed": freed, "removed": [_entry_json(entry) for entry in self.removed]}
 
 
-@contextmanager
-def in_use(project: Project) -> Iterator[None]:
-    """While this lasts, gc leaves the rows alone that the project's settings name."""
-    _ = project.found  # images that are not there are to be said before weights are fetched
-    with roots.job(project.cache.root, _keys(project)):
-        yield
-
-
-def register(project: Project, manifest: str | None) -> None:
-    """Note in the cache that this project uses it, and for what, so that gc keeps that."""
-    needs = {*_keys(project), *([manifest] if manifest else [])}
-    roots.register(project.cache.root, project.path, needs, _tags(project.folder) or {})
+def register(project: Project, needs: Iterable[str | None]) -> None:
+    """Note in the cache that this project uses it, and for which keys and manifest, so that gc keeps those."""
+    names = [name for name in needs if name is not None]
+    roots.register(project.cache.root, project.path, names, _tags(project.folder) or {})
 
 
 def note_tags(config: Path, progress: Progress) -> None:
@@ -170,7 +162,7 @@ def _wants(project: Project, root: roots.Root) -> set[str]:
         if not os.path.samefile(other.cache.root, project.cache.root):
             return set()
         table = other.config.data.table
-        return {*_keys(other), *([other.at(table).stem] if table is not None else [])}
+        return {*other.keys.values(), *([other.at(table).stem] if table is not None else [])}
     except (PipelineError, OSError):
         return set()
 
@@ -189,10 +181,6 @@ def _tags(folder: Path) -> dict[str, tuple[str, ...]] | None:
         return {tag: _made_of(record) for tag, _, record in registry.tagged(folder)}
     except Unusable:
         return None
-
-
-def _keys(project: Project) -> set[str]:
-    return {project.store(tap).key for tap in project.config.extract.taps}
 
 
 def _made_of(record: Mapping[str, Any]) -> tuple[str, ...]:

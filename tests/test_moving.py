@@ -94,7 +94,6 @@ def test_what_is_damaged_is_refused_and_the_rest_comes(
         path = next(exported.glob(f".features/features/*/{kinds[what]}"))
     else:
         path = exported / ".features" / "manifests" / f"{'ab' * 32}.jsonl"
-        path.parent.mkdir()
         path.write_bytes(b"  ")
     path.write_bytes(path.read_bytes()[:-2] + b"??")
     shutil.rmtree(project.parent / ".features")
@@ -104,6 +103,25 @@ def test_what_is_damaged_is_refused_and_the_rest_comes(
     assert ran.json["moved"]["rows"] == {"shard": 16, "record": 16, "spec": 0}.get(what, 24)
     assert path.exists()  # what is somebody else's is not moved
     assert pipeline("cache", "verify", "-c", project).code == 0
+
+
+def test_a_torn_manifest_is_refused_before_anything_is_written(
+    pipeline: Pipeline, exported: Path, tmp_path: Path
+) -> None:
+    manifest = exported / "manifest.jsonl"
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:9]))
+    (tmp_path / "laptop").mkdir()
+    ran = pipeline("cache", "import", exported, "-c", tmp_path / "laptop")
+    assert (ran.code, f"{manifest} is not as it was exported" in ran.err) == (2, True)
+    assert list((tmp_path / "laptop").iterdir()) == []
+
+
+def test_what_was_imported_is_kept_by_gc(pipeline: Pipeline, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "laptop").mkdir()
+    pipeline("cache", "import", exported, "-c", tmp_path / "laptop")
+    ran = pipeline("cache", "gc", "-c", tmp_path / "laptop", "--max-size", "0", "--json").json["gc"]
+    assert ran["removed"] == []
+    assert ran["needed"] == ran["left"] > 0
 
 
 def test_what_is_no_export_is_refused(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
