@@ -27,7 +27,7 @@ def assign(rows: Sequence[Row], val: float, test: float, seed: int) -> tuple[Row
         rows = [row._replace(split=None) if row.split == "train" else row for row in rows]
     placed = {token: row.split for row, token in zip(rows, tokens, strict=True) if row.split is not None}
     return tuple(
-        row if row.split is not None else row._replace(split=placed.get(token) or _split(seed, token, val, test))
+        row if row.split is not None else Row(*row[:3], placed.get(token) or _split(seed, token, val, test), row.group)
         for row, token in zip(rows, tokens, strict=True)
     )
 
