@@ -73,9 +73,10 @@ class StatIndex:
         found = self.known(paths)
         to_hash = [path for path in paths if path not in found]
         with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as threads:
+            at_once = threads.map if len(to_hash) > 1 else map  # one file is not worth a thread
             for start in range(0, len(to_hash), _AT_ONCE):
                 part = to_hash[start : start + _AT_ONCE]
-                results = dict(zip(part, threads.map(_hash, part), strict=True))
+                results = dict(zip(part, at_once(_hash, part), strict=True))
                 self.remember(result for result in results.values() if not isinstance(result, OSError))
                 found |= {path: r if isinstance(r, OSError) else r[3] for path, r in results.items()}
                 on_hashed(len(part))

@@ -11,14 +11,16 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 from unittest import mock
 
 from cache import files
 
+T = TypeVar("T")
 OPERATIONS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir")
 
 Fate = Callable[[int, str, tuple[Any, ...]], object]
@@ -162,3 +164,17 @@ def fork(work: Callable[[], object]) -> int:
 def wait(child: int) -> int:
     """Exit code of a child, or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def check_all(cases: Sequence[T], check: Callable[[T, Path], object], folder: Path) -> None:
+    """Check each case, with a process per core, each with a folder of its own."""
+
+    def some(number: int) -> None:
+        place = folder / f"process-{number}"
+        place.mkdir()
+        for case in cases[number::processes]:
+            check(case, place)
+
+    processes = os.cpu_count() or 1
+    children = [fork(partial(some, number)) for number in range(processes)]
+    assert [wait(child) for child in children] == [0] * processes, "see what it wrote to stderr"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from cache import shards
 from cache.errors import NotAvailable, Unusable
 from cache.statindex import StatIndex
 from cache.store import Cache, FeatureStore
+from tests import crash
 
 COMPONENTS = {"base": "fake", "scale": 0.1}
 
@@ -29,8 +33,12 @@ def row(i: int) -> np.ndarray:
     return np.array([i, i + 0.5, -i], np.float32)
 
 
+def rows(numbers: list[int]) -> tuple[list[str], np.ndarray]:
+    return [name(i) for i in numbers], np.stack([row(i) for i in numbers])
+
+
 def put(store: FeatureStore, numbers: list[int]) -> str:
-    return store.put([name(i) for i in numbers], np.stack([row(i) for i in numbers]), {"engine": "fake"})
+    return store.put(*rows(numbers), {"engine": "fake"})
 
 
 def opened(root: Path) -> FeatureStore:
@@ -41,8 +49,8 @@ def test_rows_come_in_the_order_asked(tmp_path: Path) -> None:
     store = opened(tmp_path)
     put(store, [3, 1])
     put(store, [2, 0])
-    rows = opened(tmp_path).read([name(i) for i in (0, 1, 2, 3, 1)])
-    assert np.array_equal(rows, np.stack([row(i) for i in (0, 1, 2, 3, 1)]))
+    found = opened(tmp_path).read([name(i) for i in (0, 1, 2, 3, 1)])
+    assert np.array_equal(found, np.stack([row(i) for i in (0, 1, 2, 3, 1)]))
 
 
 def test_missing_keeps_order_and_names_each_once(tmp_path: Path) -> None:
@@ -194,25 +202,48 @@ def test_looking_creates_nothing(tmp_path: Path) -> None:
     assert not root.exists()
 
 
+SOME_ROWS = st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True)
+
+
 class StoreAgainstDict(RuleBasedStateMachine):
-    """Puts of any order and overlap, reopening, and damage, against a dict that forgets what was damaged."""
+    """Puts of any order and overlap, reopening, damage, kills and races, against a dict of what every shard holds."""
 
     @initialize()
     def start(self) -> None:
-        import tempfile
-
         self.folder = tempfile.TemporaryDirectory()
         self.root = Path(self.folder.name)
         self.shards: dict[str, list[int]] = {}
         self.store = opened(self.root)
 
-    @rule(numbers=st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True))
+    @rule(numbers=SOME_ROWS)
     def put(self, numbers: list[int]) -> None:
         self.shards[put(self.store, numbers)] = numbers
 
     @rule()
     def reopen(self) -> None:
         self.store = opened(self.root)
+
+    @rule(numbers=SOME_ROWS, at=st.integers(0, 40))
+    def kill(self, numbers: list[int], at: int) -> None:
+        """A put dies at one of its operations: its shard is there if its record is."""
+        with crash.standing(crash.Shim(crash.dead_from(at))), contextlib.suppress(crash.Dead):
+            put(self.store, numbers)
+        self.store = opened(self.root)
+        shard = hashlib.sha256(shards.build(self.store.key, *rows(numbers))).hexdigest()
+        if (self.store.folder / "shards" / f"{shard}.json").exists():
+            self.shards[shard] = numbers
+
+    @rule(numbers=SOME_ROWS, others=SOME_ROWS, at=st.integers(0, 40))
+    def race(self, numbers: list[int], others: list[int], at: int) -> None:
+        """Another process puts its rows, and has put the same, before one operation of this one."""
+
+        def other() -> None:
+            store = opened(self.root)
+            self.shards[put(store, others)] = others
+            self.shards[put(store, numbers)] = numbers
+
+        with crash.standing(crash.Shim(crash.meanwhile_at(at, other))):
+            self.shards[put(self.store, numbers)] = numbers
 
     @rule(data=st.data(), flip=st.integers(0, 10**9), what=st.sampled_from(["flip", "truncate", "remove", "record"]))
     def damage(self, data: st.DataObject, flip: int, what: str) -> None:
@@ -237,8 +268,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
         everything = [name(i) for i in range(31)]
         assert self.store.missing(everything) == [name(i) for i in range(31) if i not in there]
         if there:
-            rows = self.store.read([name(i) for i in sorted(there)])
-            assert np.array_equal(rows, np.stack([row(i) for i in sorted(there)]))
+            ids, expected = rows(sorted(there))
+            assert np.array_equal(self.store.read(ids), expected)
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -246,4 +277,4 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
 
 TestStoreAgainstDict: Any = StoreAgainstDict.TestCase
-TestStoreAgainstDict.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestStoreAgainstDict.settings = settings.get_profile("durability")
