@@ -1,5 +1,6 @@
 # Two commands: `make demo` runs the main job on real images, `make test` the tests. Both install what they need to .venv.
 PYTHON ?= python3
+SCALE ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -14,7 +15,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --scale $(SCALE)
 
 check: $(VENV)/.dev $(VENV)/.test
 	$(BIN)/ruff check .

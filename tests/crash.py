@@ -136,6 +136,15 @@ def meanwhile_at(k: int, other: Callable[[], object]) -> Fate:
     return lambda number, *_: other() if number == k else None
 
 
+def dies(work: Callable[..., object], *arguments: object) -> bool:
+    """Whether `work` comes to a point where this process is played dead."""
+    try:
+        work(*arguments)
+    except Dead:
+        return True
+    return False
+
+
 def error_of(work: Callable[..., object], *arguments: object) -> int:
     """errno of the OSError that `work` raises; 0 if it raises none."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -14,11 +15,13 @@ from typing import TypeVar
 
 import pytest
 
+from cache import files
+from cache.statindex import StatIndex
+from cache.store import Cache
 from tests import crash, promises
 from tests.disk import Disk, Tree, likeness, write_tree
 
 T = TypeVar("T")
-LEAST_OPERATIONS = 27  # of a process that finds all of its work done: a kill at one of these always comes
 
 
 def spread(items: list[T], n: int) -> list[T]:
@@ -136,6 +139,57 @@ def test_any_state_that_a_power_cut_may_leave(past: Path, scale: float, tally: C
     assert len(chosen) >= min(5000, 5000 * scale)
 
 
+@pytest.mark.parametrize("there", ["nothing", "folders"])
+def test_a_put_answers_for_what_a_dead_process_left_unsynced(fast_path: Path, tally: Counter[str], there: str) -> None:
+    """Before operation k of a put, another process begins the same and dies at its operation j.
+
+    Once the put has its answer, a power cut takes nothing. From nothing, the other comes first.
+    """
+    promised = {("vectors", 0), ("vectors", 1)} | ({("manifest", 0)} if there == "nothing" else set())
+
+    def work(root: Path) -> None:
+        promises.put(promises.store_of(root, "vectors"), "vectors", (0, 1))
+        if there == "nothing":
+            Cache(root, StatIndex()).put_named("manifests", promises.MANIFEST, ".jsonl")
+
+    past = fast_path / "past"
+    past.mkdir()
+    if there == "folders":
+        promises.lay_out(past)
+    root = copy_of(past, fast_path)
+    count = operations(partial(work, root))
+    for j, k in itertools.product(range(count), range(count if there == "folders" else 1)):
+        root, shim = copy_of(past, fast_path), crash.Shim()
+        disk = Disk(root)
+
+        def other(root: Path = root, shim: crash.Shim = shim, j: int = j) -> None:
+            with crash.standing(crash.Shim(crash.dead_from(j))) as dead:
+                dead.log = shim.log
+                crash.dies(work, root)
+
+        shim.fate = crash.meanwhile_at(k, other)
+        with crash.standing(shim):
+            work(root)
+        for operation in shim.log:
+            disk.apply(operation)
+        for tree in disk.states(random.Random(0)):
+            write_tree(fast_path / "state", tree)
+            promises.check_served(fast_path / "state", promised)
+            shutil.rmtree(fast_path / "state")
+            tally["power cuts after a put beside a dead process"] += 1
+    assert count > 20
+
+
+def test_what_was_removed_stays_removed(fast_path: Path) -> None:
+    (fast_path / "file").write_bytes(b"x")
+    disk = Disk(fast_path)
+    with crash.standing(crash.Shim()) as shim:
+        files.remove(fast_path / "file")
+    for operation in shim.log:
+        disk.apply(operation)
+    assert list(disk.states(random.Random(0))) == [{}]
+
+
 def race(root: Path, noise: float, kill: int) -> list[int]:
     """Eight processes start at once, the last is killed at that operation; their exit codes."""
     gate, opener = os.pipe()
@@ -161,11 +215,13 @@ def test_eight_processes_fill_one_key_and_one_is_killed(fast_path: Path, scale: 
     """
     rng = random.Random(0)
     rounds = max(3, round(200 * scale))
+    promises.work(fast_path / "done")
+    least = operations(lambda: promises.work(fast_path / "done"))  # a kill at one of these always comes
     for number in range(rounds):
         root, noise = fast_path / str(number), promises.NOISE if number % 3 == 0 else 0
         if number % 2:
             promises.lay_out(root)
-        assert race(root, noise, rng.randrange(LEAST_OPERATIONS)) == [0] * 7 + [-signal.SIGKILL]
+        assert race(root, noise, rng.randrange(least)) == [0] * 7 + [-signal.SIGKILL]
         assert promises.everything(root) == promises.everything(root)
         promises.check_served(root, promises.AFTER - promises.BEFORE, noises=(0, noise))
         shutil.rmtree(root)

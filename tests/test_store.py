@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -158,6 +157,8 @@ def test_a_record_that_tells_of_another_shard_does_not_count_and_put_mends_it(tm
     path.write_text(json.dumps({**json.loads(path.read_bytes()), field: "other"}))
     put(opened(tmp_path), [1])
     assert np.array_equal(opened(tmp_path).read([name(1)]), [row(1)])
+    (aside,) = (tmp_path / "quarantine").iterdir()
+    assert json.loads(aside.read_bytes())[field] == "other"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), field: "other"}))
     assert opened(tmp_path).missing([name(1)]) == [name(1)]
 
@@ -178,6 +179,20 @@ def test_a_spec_that_is_not_the_key_s_is_written_again(tmp_path: Path, content: 
     (store.folder / "spec.json").write_text(content)
     opened(tmp_path).prepare()
     assert json.loads((store.folder / "spec.json").read_text()) == COMPONENTS
+
+
+def test_the_records_tell_who_made_the_rows(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    both = [store.put([name(i)], np.stack([row(i)]), {"engine": f"fake {i}"}) for i in (1, 2)]
+    assert [record["engine"] for record in store.provenance([name(2), name(3)])] == ["fake 2"]
+    assert [record["sha256"] for record in store.shard_records()] == sorted(both)
+    (store.folder / "shards" / f"{both[0]}.json").unlink()
+    assert [record["engine"] for record in store.shard_records(both)] == ["fake 2"]
+
+
+def test_a_cache_is_nobody_s_source(tmp_path: Path) -> None:
+    put(opened(tmp_path), [1])
+    assert (tmp_path / ".gitignore").read_text() == "*\n"
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 0}', '{"fosmat": 1}'])
@@ -226,8 +241,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
     @rule(numbers=SOME_ROWS, at=st.integers(0, 40))
     def kill(self, numbers: list[int], at: int) -> None:
         """A put dies at one of its operations: its shard is there if its record is."""
-        with crash.standing(crash.Shim(crash.dead_from(at))), contextlib.suppress(crash.Dead):
-            put(self.store, numbers)
+        with crash.standing(crash.Shim(crash.dead_from(at))):
+            crash.dies(put, self.store, numbers)
         self.store = opened(self.root)
         shard = hashlib.sha256(shards.build(self.store.key, *rows(numbers))).hexdigest()
         if (self.store.folder / "shards" / f"{shard}.json").exists():
