@@ -18,7 +18,8 @@ from hypothesis import settings
 from stages import extract_task
 from tests import fakes
 
-LAST = ("test_cli", "test_cluster", "test_keras_base", "test_engines", "test_end_to_end")
+FIRST = ("test_durability", "test_faults")
+LAST = ("test_mutations", "test_cli", "test_cluster", "test_keras_base", "test_engines", "test_end_to_end")
 
 TALLY = pytest.StashKey[Counter[str]]()
 
@@ -42,8 +43,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: those that start processes or TensorFlow come last."""
+    """Those that fork come first, before there are threads; those that start processes or TensorFlow come last."""
     order = {f"tests.{name}": number for number, name in enumerate(LAST, start=1)}
+    order |= {f"tests.{name}": -1 for name in FIRST}
     items.sort(key=lambda item: order.get(item.module.__name__, 0))  # type: ignore[attr-defined]
 
 

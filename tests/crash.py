@@ -76,6 +76,13 @@ def standing(shim: Shim) -> Iterator[Shim]:
         yield shim
 
 
+def operations(work: Callable[..., object], *arguments: object) -> int:
+    """How many operations `work` takes."""
+    with standing(Shim()) as shim:
+        work(*arguments)
+    return shim.count
+
+
 def _half(name: str, arguments: tuple[Any, ...]) -> None:
     if name == "write":
         os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
@@ -173,6 +180,12 @@ def fork(work: Callable[[], object]) -> int:
 def wait(child: int) -> int:
     """Exit code of a child, or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def spread(items: Sequence[T], n: float) -> Sequence[T]:
+    """n of the items, evenly; all where there are fewer, and at least one."""
+    n = min(len(items), max(1, round(n)))
+    return [items[i * len(items) // n] for i in range(n)]
 
 
 def check_all(cases: Sequence[T], check: Callable[[T, Path], object], folder: Path) -> None:

@@ -13,6 +13,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from cache.statindex import StatIndex
+from cache.store import Cache
 from tests import crash, promises
 
 REPOSITORY = Path(__file__).parent.parent
@@ -55,6 +57,7 @@ def readonly(folder: Path) -> Counter[str]:
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
     promises.check_served(folder, promises.BEFORE)
+    Cache(folder, StatIndex()).put_named("manifests", b"kept", ".jsonl")
     stores = [(promises.store_of(folder, kind), kind) for kind in ("vectors", "maps")]
     errors = [crash.error_of(promises.put, store, kind, (0,)) for store, kind in stores]
     return Counter(errno.errorcode[error] for error in errors)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,13 @@ def lay_out_damaged(root: Path) -> None:
     damaged = folder / f"{put(store, 'vectors', FOUND_DAMAGED)}.h5"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     (folder / f"{put(store, 'vectors', FOUND_RECORD_DAMAGED)}.json").write_bytes(b"{")
+
+
+def copy_of(past: Path, place: Path) -> Path:
+    """A copy of such a cache in `place`, instead of the last one."""
+    root = place / "copy"
+    shutil.rmtree(root, ignore_errors=True)
+    return Path(shutil.copytree(past, root))
 
 
 def work(root: Path, done: Callable[[Item], object] = lambda item: None, first: int = 0, noise: float = 0) -> None:

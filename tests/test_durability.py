@@ -8,10 +8,8 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -21,14 +19,6 @@ from cache.store import Cache
 from tests import crash, promises
 from tests.disk import Disk, Tree, likeness, write_tree
 
-T = TypeVar("T")
-
-
-def spread(items: list[T], n: int) -> list[T]:
-    """n of the items, evenly; all where there are fewer."""
-    n = min(len(items), max(1, n))
-    return [items[i * len(items) // n] for i in range(n)]
-
 
 @pytest.fixture
 def past(fast_path: Path) -> Path:
@@ -36,19 +26,6 @@ def past(fast_path: Path) -> Path:
     root = fast_path / "past"
     promises.lay_out_damaged(root)
     return root
-
-
-def copy_of(past: Path, place: Path) -> Path:
-    """A copy of that cache in `place`, instead of the last one."""
-    root = place / "copy"
-    shutil.rmtree(root, ignore_errors=True)
-    return Path(shutil.copytree(past, root))
-
-
-def operations(work: Callable[[], object]) -> int:
-    with crash.standing(crash.Shim()) as shim:
-        work()
-    return shim.count
 
 
 def killed(root: Path, k: int, first: int, again: bool = False) -> set[promises.Item]:
@@ -68,14 +45,14 @@ def killed(root: Path, k: int, first: int, again: bool = False) -> set[promises.
 @pytest.mark.timeout(1500)
 def test_kill_9_at_every_operation(past: Path, scale: float, tally: Counter[str]) -> None:
     """Once, and once more in the run after it; the puts begin at another of them in each round."""
-    root = copy_of(past, past.parent)
-    count = operations(lambda: promises.work(root))
+    root = promises.copy_of(past, past.parent)
+    count = crash.operations(promises.work, root)
     points = [(k, round_) for round_ in range(1 + round(1000 * scale) // count) for k in range(count)]
-    chosen = spread(points, round(1000 * scale))
+    chosen = crash.spread(points, 1000 * scale)
 
     def check(point: tuple[int, int], place: Path) -> None:
         k, round_ = point
-        root = copy_of(past, place)
+        root = promises.copy_of(past, place)
         promised = killed(root, k, round_ % len(promises.PUTS))
         if round_:
             promised |= killed(root, (k * 7 + round_) % count, 0, again=True)
@@ -107,13 +84,13 @@ def crash_states(past: Path, step: int) -> States:
 
     Two that find the same damage may each set aside what the other has just mended: those rows are not promised.
     """
-    root, found = copy_of(past, past.parent), States()
+    root, found = promises.copy_of(past, past.parent), States()
     disk = Disk(root)
     with crash.standing(crash.Shim()) as alone:
         promises.work(root, alone.promise)
     follow(disk, alone.log, set(), found)
     for k in range(0, alone.count, step):
-        root, shim = copy_of(past, past.parent), crash.Shim()
+        root, shim = promises.copy_of(past, past.parent), crash.Shim()
         shim.fate = crash.meanwhile_at(k, partial(promises.work, root, shim.promise, k % 3))
         disk = Disk(root)
         with crash.standing(shim):
@@ -126,7 +103,7 @@ def crash_states(past: Path, step: int) -> States:
 def test_any_state_that_a_power_cut_may_leave(past: Path, scale: float, tally: Counter[str]) -> None:
     """Unsynced writes are dropped, torn or zeros, and unsynced entries of folders come in any combination."""
     found = crash_states(past, max(1, round(4 / scale)))
-    chosen = spread(list(found.values()), round(5000 * scale))
+    chosen = crash.spread(list(found.values()), 5000 * scale)
 
     def check(state: tuple[Tree, set[promises.Item]], place: Path) -> None:
         tree, promised = state
@@ -156,10 +133,10 @@ def test_a_put_answers_for_what_a_dead_process_left_unsynced(fast_path: Path, ta
     past.mkdir()
     if there == "folders":
         promises.lay_out(past)
-    root = copy_of(past, fast_path)
-    count = operations(partial(work, root))
+    root = promises.copy_of(past, fast_path)
+    count = crash.operations(work, root)
     for j, k in itertools.product(range(count), range(count if there == "folders" else 1)):
-        root, shim = copy_of(past, fast_path), crash.Shim()
+        root, shim = promises.copy_of(past, fast_path), crash.Shim()
         disk = Disk(root)
 
         def other(root: Path = root, shim: crash.Shim = shim, j: int = j) -> None:
@@ -216,7 +193,7 @@ def test_eight_processes_fill_one_key_and_one_is_killed(fast_path: Path, scale: 
     rng = random.Random(0)
     rounds = max(3, round(200 * scale))
     promises.work(fast_path / "done")
-    least = operations(lambda: promises.work(fast_path / "done"))  # a kill at one of these always comes
+    least = crash.operations(promises.work, fast_path / "done")  # a kill at one of these always comes
     for number in range(rounds):
         root, noise = fast_path / str(number), promises.NOISE if number % 3 == 0 else 0
         if number % 2:

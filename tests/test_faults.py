@@ -9,21 +9,18 @@ import resource
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cache.errors import Unusable
+from cache.statindex import StatIndex
+from cache.store import Cache
 from tests import crash, disk, mounted, promises
 
 NOBODY = 65534
-
-
-def spread(n: int, share: float) -> range:
-    """Numbers below n, evenly, of that share."""
-    return range(0, n, max(1, round(1 / share)))
 
 
 @pytest.fixture
@@ -42,17 +39,18 @@ def check_after_error(root: Path) -> None:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("kind", ["vectors", "maps"])
 def test_every_byte_of_a_shard_flipped(fast_path: Path, scale: float, tally: Counter[str], kind: str) -> None:
-    """In a child, so that a crash of libhdf5 would be seen; a hang is pytest's timeout."""
+    """None is served. In a child, so that a crash of libhdf5 would be seen; a hang is pytest's timeout."""
     root, numbers = fast_path / "cache", (0, 1, 2)
+    ids = [promises.name(i) for i in numbers]
     shard = promises.put(promises.store_of(root, kind), kind, numbers)
     path = promises.store_of(root, kind).folder / "shards" / f"{shard}.h5"
     data = path.read_bytes()
-    places = spread(len(data), scale)
+    places = crash.spread(range(len(data)), len(data) * scale)
 
     def flip() -> None:
         for place in places:
             path.write_bytes(data[:place] + bytes([data[place] ^ (1 + place % 255)]) + data[place + 1 :])
-            assert promises.store_of(root, kind).missing([promises.name(i) for i in numbers]) != []
+            assert promises.store_of(root, kind).missing(ids) == ids
             for moved in (root / "quarantine").iterdir():
                 os.replace(moved, path.parent / moved.name[:-9])  # back, without the random end of its name
 
@@ -71,7 +69,7 @@ def test_every_byte_of_a_record_or_spec_flipped(root: Path, scale: float, tally:
     path = store.folder / ("spec.json" if which == "spec.json" else f"shards/{shard}.json")
     data = path.read_bytes()
     cases = [(place, mask) for place in range(len(data)) for mask in (1, 16, 128)]
-    for place, mask in (cases[i] for i in spread(len(cases), scale)):
+    for place, mask in crash.spread(cases, len(cases) * scale):
         path.write_bytes(data[:place] + bytes([data[place] ^ mask]) + data[place + 1 :])
         promises.check_served(root, promises.BEFORE if which == "spec.json" else ())
         promises.put(promises.store_of(root, "vectors"), "vectors", promises.FOUND_GOOD)
@@ -104,25 +102,12 @@ def test_every_byte_of_the_marker_flipped(root: Path, tally: Counter[str]) -> No
     promises.check_served(root, promises.BEFORE)
 
 
-def count_operations(work: Callable[[], object]) -> int:
-    with crash.standing(crash.Shim()) as shim:
-        work()
-    return shim.count
-
-
-def copies(root: Path) -> Iterator[Path]:
-    """Copies of the cache without end, each in the place of the last."""
-    while True:
-        shutil.rmtree(root.parent / "copy", ignore_errors=True)
-        yield Path(shutil.copytree(root, root.parent / "copy"))
-
-
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
 def test_an_error_at_any_operation(root: Path, scale: float, tally: Counter[str], error: int) -> None:
     """It is raised as it is, and the rest of a run can follow."""
-    copy = next(copies(root))
-    count = count_operations(lambda: promises.work(copy))
-    for k, copy in zip(spread(count, min(1, 2 * scale)), copies(root), strict=False):
+    count = crash.operations(promises.work, promises.copy_of(root, root.parent))
+    for k in crash.spread(range(count), 2 * scale * count):
+        copy = promises.copy_of(root, root.parent)
         with crash.standing(crash.Shim(crash.fails_at(k, error))), pytest.raises(OSError) as caught:
             promises.work(copy)
         assert caught.value.errno == error
@@ -134,7 +119,7 @@ def test_an_error_at_any_operation(root: Path, scale: float, tally: Counter[str]
 def test_an_fsync_that_failed_is_not_tried_again_and_nothing_is_published(root: Path, tally: Counter[str]) -> None:
     """Linux forgets what it could not write: the second fsync of that descriptor would succeed and mean nothing."""
     store = partial(promises.store_of, root, "vectors")
-    for k in range(count_operations(lambda: store().prepare()), 1000):
+    for k in range(crash.operations(store().prepare), 1000):
         tried: list[tuple[int, str, tuple[object, ...]]] = []
 
         def fate(number: int, name: str, arguments: tuple[object, ...], k: int = k, tried: list = tried) -> None:
@@ -162,14 +147,14 @@ def test_a_limit_of_file_size_anywhere_in_a_shard_or_record(
     root: Path, scale: float, tally: Counter[str], suffix: str
 ) -> None:
     """EFBIG, after a write that was cut short; a record meets the limit where its shard is there already."""
-    reference = next(copies(root))
-    store = promises.store_of(reference, "vectors")
+    store = promises.store_of(promises.copy_of(root, root.parent), "vectors")
     name = promises.put(store, "vectors", (0, 1))
     most = (store.folder / "shards" / f"{name}.{suffix}").stat().st_size
     if suffix == "json":
         shutil.copy(store.folder / "shards" / f"{name}.h5", root / "features" / store.key / "shards")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for limit, copy in zip(spread(most, min(1, 0.5 * scale)), copies(root), strict=False):
+    for limit in crash.spread(range(most), 0.5 * scale * most):
+        copy = promises.copy_of(root, root.parent)
         store = promises.store_of(copy, "vectors")
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
@@ -201,7 +186,7 @@ def test_too_many_open_files(root: Path, few: int) -> None:
 
 def test_a_tiny_disk(fast_path: Path, scale: float, tally: Counter[str]) -> None:
     """Disks from one page to more than the work needs. Where nobody lets us mount them, they are played."""
-    sizes = [4096 * (1 + i // 4) for i in spread(120, scale)]
+    sizes = [4096 * (1 + i // 4) for i in crash.spread(range(120), 120 * scale)]
     if mounted.may_mount(fast_path):
         met = mounted.start("tiny", fast_path, *map(str, sizes))
         tally["real disks that were full"] += met["full"]
@@ -233,6 +218,7 @@ def test_a_cache_that_may_only_be_read(fast_path: Path, state: str) -> None:
     """Hits are served, a damaged shard is passed over, and a put says that it cannot be."""
     root = fast_path / "cache"
     (promises.lay_out_damaged if state == "with damage" else promises.lay_out)(root)
+    Cache(root, StatIndex()).put_named("manifests", b"kept", ".jsonl")
     for path in [root, *root.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     fast_path.chmod(0o755)
@@ -243,8 +229,10 @@ def test_a_cache_that_may_only_be_read(fast_path: Path, state: str) -> None:
             with pytest.raises(PermissionError) as caught:
                 promises.put(promises.store_of(root, kind), kind, (0,))
             assert caught.value.errno == errno.EACCES
+        cache = Cache(root, StatIndex())
+        cache.put_named("manifests", b"kept", ".jsonl")
         with pytest.raises(PermissionError):
-            promises.store_of(root, "vectors").cache.put_named("manifests", promises.MANIFEST, ".jsonl")
+            cache.put_named("manifests", promises.MANIFEST, ".jsonl")
 
     before = disk.read_tree(root)
     assert as_reader(read) == 0
@@ -257,6 +245,7 @@ def test_a_cache_that_may_only_be_read(fast_path: Path, state: str) -> None:
 def test_a_cache_on_a_read_only_disk(fast_path: Path) -> None:
     """As root, whom no mode of a file stops."""
     promises.lay_out_damaged(fast_path)
+    Cache(fast_path, StatIndex()).put_named("manifests", b"kept", ".jsonl")
     if mounted.may_mount(fast_path):
         met = mounted.start("readonly", fast_path)
         assert met in (Counter(EACCES=2), Counter(EACCES=1, EROFS=1), Counter(EROFS=2))

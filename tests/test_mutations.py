@@ -66,8 +66,8 @@ def mutants() -> Iterator[Mutant]:
                 yield Mutant(module, node.lineno, node.col_offset, "False")
 
 
-def tests_pass(folder: Path, mutant: Mutant | None) -> tuple[bool, str]:
-    """Whether the tests pass on a copy of the package with that change, and what pytest said."""
+def survives(folder: Path, mutant: Mutant | None) -> tuple[bool, str]:
+    """Whether the durability tests pass on a copy of the package with that change, and what pytest said."""
     shutil.copytree(REPOSITORY / "cache", folder / "cache", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "setup.cfg", folder)
@@ -101,13 +101,13 @@ def test_no_step_of_the_protocol_can_be_left_out(fast_path: Path, scale: float, 
     chosen = everyone[:: max(1, round(1 / scale))]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         folders = [fast_path / str(number) for number in range(len(chosen))]
-        results = list(threads.map(tests_pass, folders, chosen))
+        results = list(threads.map(survives, folders, chosen))
     survivors = [str(mutant) for mutant, (passed, _) in zip(chosen, results, strict=True) if passed]
     tally["mutants"] += len(chosen)
     assert survivors == []
     assert len(everyone) > 50
 
 
-def test_the_tests_pass_on_the_cache_as_it_is(fast_path: Path) -> None:
-    passed, output = tests_pass(fast_path / "copy", None)
+def test_the_survives_on_the_cache_as_it_is(fast_path: Path) -> None:
+    passed, output = survives(fast_path / "copy", None)
     assert passed, output
