@@ -145,7 +145,7 @@ class FeatureStore:
         except shards.BadShard:  # a record that is damaged, or tells of something else
             files.move_aside(self.record_path(name), self.cache.quarantine)
         facts = self._facts(name, len(data), features.shape, features.dtype)
-        files.publish(self.record_path(name), records.dump({**facts, **provenance}))
+        files.publish(self.record_path(name), records.dump({**provenance, **facts}))
         return name
 
     def read(self, ids: Sequence[str]) -> np.ndarray:

@@ -18,7 +18,7 @@ from hypothesis import settings
 from stages import extract_task
 from tests import fakes
 
-FIRST = ("test_durability", "test_faults")
+FIRST = ("test_files", "test_records", "test_store", "test_faults", "test_durability")
 LAST = ("test_mutations", "test_cli", "test_cluster", "test_keras_base", "test_engines", "test_end_to_end")
 
 TALLY = pytest.StashKey[Counter[str]]()
@@ -44,8 +44,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that fork come first, before there are threads; those that start processes or TensorFlow come last."""
-    order = {f"tests.{name}": number for number, name in enumerate(LAST, start=1)}
-    order |= {f"tests.{name}": -1 for name in FIRST}
+    order = {f"tests.{name}": number for number, name in enumerate(FIRST, start=-len(FIRST))}
+    order |= {f"tests.{name}": number for number, name in enumerate(LAST, start=1)}
     items.sort(key=lambda item: order.get(item.module.__name__, 0))  # type: ignore[attr-defined]
 
 
