@@ -118,7 +118,7 @@ class FeatureStore:
         """Whether the components lie readable beside the shards."""
         return bool(self.cache._spec(self.key))
 
-    def touch(self) -> None:
+    def note_use(self) -> None:
         """Note that the rows are in use; where the cache is read-only, it goes unnoted."""
         files.touch(self.folder / "spec.json", USED_S)
 

@@ -192,7 +192,7 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     report = ExtractReport(keys=project.keys)
     lacking = extract.missing(project.cache, recipe, taps, manifest.ids)
     for name in names:
-        project.store(name).touch()
+        project.store(name).note_use()
     started = time.perf_counter()
     receipt = compute(project, manifest, taps, lacking) if lacking else Receipt()
     if receipt.rows:

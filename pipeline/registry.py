@@ -165,7 +165,7 @@ def delete_tag(folder: Path, tag: str) -> None:
     known = tags(folder)
     if tag not in known:
         raise Unusable(f"no tag {tag!r} in {folder / 'models'}; {_listed('there are', list(known))}", "pipeline models")
-    _tag_path(folder, tag).unlink()
+    files.remove(_tag_path(folder, tag))
 
 
 def _tag_path(folder: Path, tag: str) -> Path:

@@ -21,7 +21,7 @@ from unittest import mock
 from cache import files
 
 T = TypeVar("T")
-OPERATIONS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir")
+OPERATIONS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir", "rmdir")
 
 Fate = Callable[[int, str, tuple[Any, ...]], object]
 """Told of each operation before it happens, by number, name and arguments; it may raise, kill, or do something else."""

@@ -115,10 +115,10 @@ def test_the_last_use_is_noted_once_an_hour(tmp_path: Path) -> None:
     spec = store.folder / "spec.json"
     age(spec, 0.01)
     before = spec.stat().st_mtime
-    store.touch()
+    store.note_use()
     assert spec.stat().st_mtime == before
     age(spec, 0.5)
-    store.touch()
+    store.note_use()
     assert spec.stat().st_mtime > before
 
 

@@ -22,6 +22,7 @@ ELSEWHERE = {
     ("stages/weights.py", "_fetch"): "the download of weights, where Keras keeps them",
     ("stages/extract_task.py", "_without_banners"): "standard error to nowhere while TensorFlow starts",
     ("pipeline/start.py", "_copy"): "the images of the demo",
+    ("pipeline/reproduce.py", "_temporary"): "a cache for as long as a model is made again",
     ("pipeline/models.py", "write_rejects"): "rejects.csv, beside pipeline.yaml",
 }
 
@@ -30,6 +31,8 @@ def writes(node: ast.Call) -> bool:
     """Whether a call may create, change, rename or remove a file."""
     words = ast.unparse(node.func).split(".")
     mode = "".join(str(a.value) for a in [*node.args, *(k.value for k in node.keywords)] if _is_mode(a))
+    if words[0] == "files":
+        return False
     if words[0] in ("shutil", "tempfile"):
         return True
     if words[-1] == "File" or words[-1] == "memmap":
@@ -39,7 +42,7 @@ def writes(node: ast.Call) -> bool:
     if words[0] == "os":
         return words[-1] in OS
     if words[-1] == "replace":
-        return len(node.args) == 1  # a path's; a string's takes two
+        return len(words) > 1 and len(node.args) == 1  # a path's; a string's takes two
     if words[-1] in ("save", "savez", "savez_compressed"):
         return ast.unparse(node.args[0]) != "buffer"
     return words[-1] in PATH

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cache import shards
+from cache import gc, shards
 from cache.errors import NotAvailable, Unusable
 from cache.statindex import StatIndex
 from cache.store import Cache, FeatureStore
@@ -222,7 +223,7 @@ SOME_ROWS = st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True)
 
 
 class StoreAgainstDict(RuleBasedStateMachine):
-    """Puts of any order and overlap, reopening, damage, kills and races, against a dict of what every shard holds."""
+    """Puts of any order, reopening, damage, kills, races and gc, against a dict of what every shard holds."""
 
     @initialize()
     def start(self) -> None:
@@ -260,6 +261,18 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
         with crash.standing(crash.Shim(crash.meanwhile_at(at, other))):
             self.shards[put(self.store, numbers)] = numbers
+
+    @rule(max_bytes=st.integers(0, 10**6), killed_at=st.integers(0, 12))
+    def gc(self, max_bytes: int, killed_at: int) -> None:
+        """All rows of the key go, as nobody needs them, or none; a gc that dies on the way has taken some."""
+        cache = Cache(self.root, StatIndex())
+        going = gc.surplus(gc.entries(cache), (), None, max_bytes, time.time())
+        with crash.standing(crash.Shim(crash.dead_from(killed_at))):
+            crash.dies(lambda: list(gc.remove(going, set)))
+        self.store = opened(self.root)
+        left = {path.stem for path in self.store.folder.glob("shards/*.json")}
+        assert left == set(self.shards) or self.store.key in {entry.name for entry in going}
+        self.shards = {shard: numbers for shard, numbers in self.shards.items() if shard in left}
 
     @rule(data=st.data(), flip=st.integers(0, 10**9), what=st.sampled_from(["flip", "truncate", "remove", "record"]))
     def damage(self, data: st.DataObject, flip: int, what: str) -> None:
