@@ -11,7 +11,7 @@ import rich_click as click
 from cache import roots
 from cache.errors import Unusable
 from pipeline import cli_cache, cli_models, explain, graph, models, start, upkeep
-from pipeline.command import guarded, log_to_stderr, shared
+from pipeline.command import guarded, log_to_stderr, looking, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
 from pipeline.show import ERR, config_option, say, show, show_error
@@ -72,7 +72,7 @@ def run_command(
         raise click.UsageError(f"`run {stage}` takes no names; got {names[0]!r}")
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
-    options = Options(overrides, workers, scheduler, require_cached, offline, read_files or not dry_run)
+    options = Options(overrides, workers, scheduler, require_cached, offline or dry_run, read_files or not dry_run)
     progress = reporter(ERR, quiet)
 
     def work() -> None:
@@ -89,11 +89,11 @@ def run_command(
 
 
 @main.command("status")
-@shared
+@looking
 @click.option("--hash", "read_files", is_flag=True, help="Hash files that are new, to be exact.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; exit 0 if all is fresh, 5 if not.")
 def status_command(
-    config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, read_files: bool, quiet: bool,
+    config: Path, overrides: tuple[str, ...], as_json: bool, read_files: bool, quiet: bool,
     verbose: bool,
 ) -> None:  # fmt: skip
     """Say for each stage whether it is there, and if not, why not. With -v, what differs from the nearest entry.
@@ -103,7 +103,7 @@ def status_command(
     """
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
-    options, progress = Options(overrides, offline=offline, read_files=read_files), reporter(ERR, quiet)
+    options, progress = Options(overrides, offline=True, read_files=read_files), reporter(ERR, quiet)
     found, error = guarded(lambda: explain.status(Project(config, options, progress), estimate=not quiet), verbose)
     if found is not None and quiet:
         sys.exit(0 if found.fresh else STALE)

@@ -11,7 +11,7 @@ import rich_click as click
 
 from cache.errors import PipelineError
 from pipeline import moving, show_cache, upkeep
-from pipeline.command import finish, guarded, log_to_stderr, shared
+from pipeline.command import finish, guarded, log_to_stderr, looking
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
 from pipeline.show import ERR
@@ -52,18 +52,16 @@ def cache() -> None:
 
 
 @cache.command("ls")
-@shared
-def ls_command(config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool) -> None:
+@looking
+def ls_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """List what lies in the cache: rows, bytes, last use, the models made of it, and who needs it."""
     _do("cache ls", "contents", upkeep.contents, show_cache.show_contents, config, overrides, as_json, verbose)
 
 
 @cache.command("verify")
-@shared
+@looking
 @click.option("--subset", type=_Share(), default="100%", show_default=True, help="How much to read, drawn at random.")
-def verify_command(
-    config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool, subset: float
-) -> None:
+def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool, subset: float) -> None:
     """Read shards and manifests again, and compare with their digests. What is damaged goes to quarantine; exit 1."""
 
     def work(project: Project) -> upkeep.Verified:
@@ -76,14 +74,14 @@ def verify_command(
 
 
 @cache.command("gc")
-@shared
+@looking
 @click.option("--older-than", type=_Amount("age", _SECONDS, "30d"), metavar="AGE",
               help="Remove what nobody needs and was not used for so long, e.g. 30d or 12h.")  # fmt: skip
 @click.option("--max-size", type=_Amount("size", _BYTES, "10GB"), metavar="SIZE",
               help="Remove what nobody needs, least recently used first, down to this size, e.g. 10GB.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would go; remove nothing.")
 def gc_command(
-    config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool,
+    config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool,
     older_than: float | None, max_size: float | None, dry_run: bool,
 ) -> None:  # fmt: skip
     """Make room. Leftovers of killed runs, a day old, always go; the rest by age or size, if asked.
@@ -100,10 +98,8 @@ def gc_command(
 
 @cache.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
-@shared
-def export_command(
-    folder: Path, config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool
-) -> None:
+@looking
+def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """Write FOLDER: pipeline.yaml, the manifest and the shards it needs. Heads are trained there, without images."""
 
     def work(project: Project) -> moving.Moved:
@@ -114,10 +110,8 @@ def export_command(
 
 @cache.command("import")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@shared
-def import_command(
-    folder: Path, config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool
-) -> None:
+@looking
+def import_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """Take the rows in FOLDER (an export, or a cache) into this project's cache, checking every digest.
 
     Where there is no pipeline.yaml yet, that of the export is written.

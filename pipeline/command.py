@@ -33,8 +33,13 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _VERBOSE = click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks.")
 
 
+def looking(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that reads pipeline.yaml and computes nothing, so that it downloads nothing either."""
+    return _CONFIG(_SET(_JSON(_VERBOSE(command))))
+
+
 def shared(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that reads pipeline.yaml."""
+    """The options of a command that reads pipeline.yaml and may compute."""
     return _CONFIG(_SET(_OFFLINE(_JSON(_VERBOSE(command)))))
 
 

@@ -110,7 +110,9 @@ def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
         )
     advice = f"run once with a network, or copy {path.name} from a machine that has it to {path.parent}"
     if offline:
-        raise NotAvailable(f"the ImageNet weights of {base.name} are missing (--offline); looked for {path}", advice)
+        raise NotAvailable(
+            f"the ImageNet weights of {base.name} are not here, and are not fetched now; looked for {path}", advice
+        )
     log.warning("fetching the ImageNet weights of %s to %s", base.name, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as home:  # whole or not at all: Keras writes to the final name

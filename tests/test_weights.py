@@ -42,7 +42,7 @@ def test_a_file_beside_pipeline_yaml(tmp_path: Path, cache: Cache) -> None:
 def test_offline_and_missing_says_which_file_where_and_how(tmp_path: Path, cache: Cache, keras_home: Path) -> None:
     name = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     with pytest.raises(
-        NotAvailable, match=rf"weights of vgg16 are missing .*looked for {keras_home}/models/{name}"
+        NotAvailable, match=rf"weights of vgg16 are not here, .*looked for {keras_home}/models/{name}"
     ) as caught:
         weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert caught.value.exit_code == 4
