@@ -124,7 +124,7 @@ def test_vgg16_without_network_or_file_is_exit_4(emptied: Path, tmp_path: Path, 
     proxy = "http://127.0.0.1:9"
     out, _ = run(*words, FAKE="", expect=4, KERAS_HOME=str(tmp_path), https_proxy=proxy, http_proxy=proxy)
     error = json.loads(out)["error"]
-    assert ("--offline" if offline else "cannot be fetched (") in error["message"]
+    assert ("are not fetched now" if offline else "cannot be fetched (") in error["message"]
     assert list((tmp_path / "models").glob("*")) == []
     assert "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" in error["message"]
     assert str(tmp_path) in error["message"]
