@@ -42,5 +42,18 @@ class NotAvailable(PipelineError):
     exit_code = 4
 
 
+class Damaged(PipelineError):
+    """Something in a cache is not as it was written; it was set aside, or left out."""
+
+    code = "damaged"
+
+
+class Interrupted(PipelineError):
+    """Ctrl-C (exit code 130) or SIGTERM (143)."""
+
+    code = "interrupted"
+    exit_code = 130
+
+
 class Unkeyable(TypeError):
     """A value that has no canonical form cannot be part of a key. Never a random key instead."""

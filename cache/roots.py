@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import socket
 import threading
@@ -17,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from cache import files, records
 
-JOB_SILENT_S = 3600
-"""A job on another host that has not shown itself for so long is taken for dead."""
+log = logging.getLogger(__name__)
+
+SILENT_S = 3600
+"""A job shows itself every minute. One that did not for so long is over; a process id would mean little elsewhere."""
+
+GONE_S = 30 * 86_400
+"""A project whose pipeline.yaml is gone counts for so long after its last run: its disk may not be mounted today."""
 
 _BEAT_S = 60
 
@@ -31,7 +35,7 @@ _BEAT_S = 60
 class Root:
     """A project that uses a cache: its pipeline.yaml, the names it needed last, and those that its tags need.
 
-    Names are extract keys and manifest digests.
+    Names are extract keys and manifest digests. `seen` is its last run, in s since the epoch.
     """
 
     record: Path
@@ -39,60 +43,62 @@ class Root:
     path: Path
     needs: frozenset[str]
     tags: Mapping[str, tuple[str, ...]]
+    seen: float
 
     @property
     def here(self) -> bool:
-        """Whether `path` is one of this host, so that its absence means something."""
+        """Whether `path` is one of this host."""
         return self.host == socket.gethostname()
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was here, and is no longer. What may not be looked at is not gone."""
+        try:
+            os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return self.here
+        except OSError:
+            return False
+        return False
 
 
 def register(cache: Path, path: Path, needs: Iterable[str], tags: Mapping[str, Iterable[str]]) -> None:
-    """Note that the project with that pipeline.yaml uses the cache. One that cannot be written goes without."""
-    host = socket.gethostname()
-    name = hashlib.sha256(os.fsencode(f"{host}\0{path}")).hexdigest()
+    """Note that the project with that pipeline.yaml uses the cache. Where it cannot be noted, that is said."""
     text = {
-        "host": host,
+        "host": socket.gethostname(),
         "path": str(path),
         "needs": sorted(needs),
         "tags": {tag: sorted(names) for tag, names in tags.items()},
     }
-    target = cache / "roots" / f"{name}.json"
-    with contextlib.suppress(OSError, UnicodeEncodeError):
+    target = _record(cache, path)
+    try:
         if records.load(target) != text:
             files.publish(target, records.dump(text))
+        files.touch(target, SILENT_S)
+    except (OSError, UnicodeEncodeError) as error:
+        log.info("%s does not know that %s uses it, so its gc may take these rows: %s", cache, path, error)
+
+
+def noted(cache: Path, path: Path) -> Root | None:
+    """What was registered last of the project with that pipeline.yaml on this host."""
+    return _read(_record(cache, path))
 
 
 def registered(cache: Path) -> list[Root]:
     """All projects that use the cache."""
-    found = [(path, records.load(path) or {}) for path in sorted(cache.glob("roots/*.json"))]
-    return [
-        Root(
-            path,
-            str(text.get("host", "")),
-            Path(text.get("path", "")),
-            frozenset(text.get("needs", [])),
-            {tag: tuple(names) for tag, names in text.get("tags", {}).items()},
-        )
-        for path, text in found
-    ]
+    return [root for path in sorted(cache.glob("roots/*.json")) if (root := _read(path)) is not None]
 
 
 @contextmanager
 def job(cache: Path, needs: Iterable[str]) -> Iterator[None]:
     """While this lasts, gc leaves alone the names in `needs`. Where the cache cannot be written, nothing is noted."""
-    path = cache / "jobs" / f"{uuid.uuid4().hex}.json"
-    text = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-        "needs": sorted(needs),
-    }
-    over = threading.Event()
+    path, over = cache / "jobs" / f"{uuid.uuid4().hex}.json", threading.Event()
 
     def beat() -> None:
         while not over.wait(_BEAT_S):
             files.touch(path)
 
+    text = {"host": socket.gethostname(), "pid": os.getpid(), "needs": sorted(needs)}
     try:
         files.publish(path, records.dump(text))
     except OSError:
@@ -111,17 +117,26 @@ def jobs(cache: Path, now: float) -> Iterator[tuple[Path, frozenset[str], bool]]
     """(file, names it needs, whether it runs) of each job; `now` by the clock of the cache's file system."""
     for path in sorted(cache.glob("jobs/*.json")):
         text = records.load(path)
-        if text is not None:
-            yield path, frozenset(text.get("needs", [])), _runs(text, path, now)
+        with contextlib.suppress(FileNotFoundError):  # it ended this moment
+            runs = now - path.stat().st_mtime < SILENT_S
+            yield path, _names((text or {}).get("needs")), runs
 
 
-def _runs(text: Mapping[str, Any], path: Path, now: float) -> bool:
-    if text.get("host") != socket.gethostname():
-        try:
-            return now - path.stat().st_mtime < JOB_SILENT_S
-        except FileNotFoundError:
-            return False
-    try:
-        return bool(abs(psutil.Process(int(text["pid"])).create_time() - float(text["started"])) < 1)
-    except (psutil.Error, KeyError, ValueError, TypeError):
-        return False
+def _record(cache: Path, path: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(f"{socket.gethostname()}\0{path}")).hexdigest()
+    return cache / "roots" / f"{name}.json"
+
+
+def _read(path: Path) -> Root | None:
+    text = records.load(path)
+    if text is None or not isinstance(text.get("tags"), dict):
+        return None
+    tags = {tag: tuple(_names(names)) for tag, names in text["tags"].items()}
+    place = (str(text.get("host")), Path(str(text.get("path"))))
+    with contextlib.suppress(FileNotFoundError):
+        return Root(path, *place, _names(text.get("needs")), tags, path.stat().st_mtime)
+    return None
+
+
+def _names(value: Any) -> frozenset[str]:
+    return frozenset(map(str, value)) if isinstance(value, list) else frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -119,7 +120,10 @@ class FeatureStore:
         return bool(self.cache._spec(self.key))
 
     def note_use(self) -> None:
-        """Note that the rows are in use; where the cache is read-only, it goes unnoted."""
+        """Note that the rows are in use, and mend spec.json if it is damaged; a read-only cache stays as it is."""
+        if self.names() and not self.spec_is_right():
+            with contextlib.suppress(OSError):
+                self.prepare()
         files.touch(self.folder / "spec.json", USED_S)
 
     def missing(self, ids: Sequence[str]) -> list[str]:
@@ -184,12 +188,12 @@ class FeatureStore:
         """Names of all shards that have a record, sorted."""
         return sorted(path.stem for path in self.folder.glob("shards/[0-9a-f]*.json"))
 
-    def check(self, name: str) -> str | None:
-        """Read a shard anew, whatever was remembered of it, and say what is wrong with it; None if nothing is."""
-        try:
-            return "it has no record" if self._open(name, files.sha256_of) is None else None
-        except shards.BadShard as error:
-            return str(error)
+    def check(self, name: str) -> bool:
+        """Read a shard anew, whatever was remembered of it; False where it has no record.
+
+        Raises BadShard where it is not what it should be, OSError where it cannot be read.
+        """
+        return self._open(name, files.sha256_of) is not None
 
     def shard_records(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The records of the shards of those names, or of all."""

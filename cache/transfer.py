@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from cache import files, records
+from cache import files, records, shards
 from cache.store import Cache, FeatureStore
 
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -35,30 +35,41 @@ def take(
     store.prepare()
     for name in names:
         on_done(1)
-        if store.check(name) is None:
+        if _is_whole(store, name):
             taken.there += 1
             continue
-        reason = source.check(name)
-        if reason is None:
+        try:
+            if not source.check(name):
+                continue  # gc took it meanwhile
             data = source.path(name).read_bytes()
-            if hashlib.sha256(data).hexdigest() == name:
-                record = records.read(source.record_path(name))
-                files.keep(store.path(name), data, name, target.quarantine)
-                files.publish(store.record_path(name), records.dump(record))
-                taken.shards, taken.bytes = taken.shards + 1, taken.bytes + len(data)
-                taken.rows += int(record["rows"])
-                continue
-            reason = "it changed while it was read"
-        taken.refused.append((str(source.path(name)), reason))
+            record = records.read(source.record_path(name))
+            if hashlib.sha256(data).hexdigest() != name:
+                raise shards.BadShard("it changed while it was read")
+        except (shards.BadShard, OSError, ValueError) as error:
+            taken.refused.append((str(source.path(name)), str(error)))
+            continue
+        files.keep(store.path(name), data, name, target.quarantine)
+        files.publish(store.record_path(name), records.dump(record))
+        taken.shards, taken.bytes = taken.shards + 1, taken.bytes + len(data)
+        taken.rows += int(record["rows"])
 
 
-def take_named(source: Cache, target: Cache, folder: str, suffix: str, taken: Taken) -> None:
-    """Copy what is named by its own SHA-256: manifests, and what is known of weights."""
+def _is_whole(store: FeatureStore, name: str) -> bool:
+    try:
+        return store.check(name)
+    except (shards.BadShard, OSError):
+        return False
+
+
+def take_named(source: Cache, target: Cache, folder: str, suffix: str, taken: Taken) -> list[str]:
+    """Copy what is named by its own SHA-256, and return these names."""
+    names = []
     for path in sorted((source.root / folder).glob(f"*{suffix}")):
         if not _NAME.fullmatch(path.stem):
             continue
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() == path.stem:
-            target.put_named(folder, data, suffix)
+            names.append(target.put_named(folder, data, suffix))
         else:
             taken.refused.append((str(path), "its bytes are not those of its name"))
+    return names

@@ -10,7 +10,7 @@ import rich_click as click
 
 from cache import roots
 from cache.errors import Unusable
-from pipeline import cli_cache, cli_models, explain, graph, models, start, upkeep
+from pipeline import cli_cache, cli_models, explain, graph, models, needs, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
@@ -51,7 +51,7 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @shared
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be computed, and why; keep nothing.")
-@click.option("--hash", "read_files", is_flag=True, help="With -n: hash files that are new, to be exact.")
+@click.option("--hash", "read_files", is_flag=True, help="With -n: read the files that are new, to be exact.")
 @click.option("--workers", type=click.IntRange(1), envvar="PIPELINE_WORKERS", show_envvar=True,
               help="Processes to extract with.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", envvar="PIPELINE_SCHEDULER", show_envvar=True,
@@ -90,7 +90,7 @@ def run_command(
 
 @main.command("status")
 @looking
-@click.option("--hash", "read_files", is_flag=True, help="Hash files that are new, to be exact.")
+@click.option("--hash", "read_files", is_flag=True, help="Read the files that are new, to be exact.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; exit 0 if all is fresh, 5 if not.")
 def status_command(
     config: Path, overrides: tuple[str, ...], as_json: bool, read_files: bool, quiet: bool,
@@ -113,7 +113,7 @@ def status_command(
     sys.exit(error.exit_code if error else 0)
 
 
-for command in (*cli_models.COMMANDS, cli_cache.cache):
+for command in (*cli_models.COMMANDS, cli_cache.group):
     main.add_command(command)
 
 
@@ -129,7 +129,8 @@ def _run(project: Project, stage: str | None, names: tuple[str, ...], result: di
     with roots.job(project.cache.root, project.keys.values()):
         report, manifest = graph.run_extract(project)
         result["extract"] = report
-        upkeep.register(project, [*report.keys.values(), report.manifest])
+        manifest_digest = [] if report.manifest is None else [report.manifest]
+        needs.register(project, [*report.keys.values(), *manifest_digest], also_before=report.manifest is None)
         models.write_rejects(project, report.rejected)
         graph.check_rejects(project, report)
         if stage != "extract":

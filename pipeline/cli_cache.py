@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from cache.errors import PipelineError
+from cache.errors import Damaged, PipelineError
 from pipeline import moving, show_cache, upkeep
 from pipeline.command import finish, guarded, log_to_stderr, looking
 from pipeline.graph import Options, Project
@@ -47,18 +47,18 @@ class _Share(click.ParamType):
 
 
 @click.group("cache")
-def cache() -> None:
+def group() -> None:
     """Look after the cache: what is in it, whether it is whole, making room, and moving rows elsewhere."""
 
 
-@cache.command("ls")
+@group.command("ls")
 @looking
 def ls_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """List what lies in the cache: rows, bytes, last use, the models made of it, and who needs it."""
     _do("cache ls", "contents", upkeep.contents, show_cache.show_contents, config, overrides, as_json, verbose)
 
 
-@cache.command("verify")
+@group.command("verify")
 @looking
 @click.option("--subset", type=_Share(), default="100%", show_default=True, help="How much to read, drawn at random.")
 def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool, subset: float) -> None:
@@ -68,12 +68,12 @@ def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verb
         return upkeep.verify(project, subset)
 
     def judge(report: upkeep.Verified) -> PipelineError | None:
-        return _damaged(report.damaged, "were damaged, and are set aside", "pipeline run extract computes them again")
+        return _damaged(report.damaged, "are damaged", "pipeline run extract mends it: it computes their rows again")
 
     _do("cache verify", "verified", work, show_cache.show_verified, config, overrides, as_json, verbose, judge)
 
 
-@cache.command("gc")
+@group.command("gc")
 @looking
 @click.option("--older-than", type=_Amount("age", _SECONDS, "30d"), metavar="AGE",
               help="Remove what nobody needs and was not used for so long, e.g. 30d or 12h.")  # fmt: skip
@@ -96,7 +96,7 @@ def gc_command(
     _do("cache gc", "gc", work, show_cache.show_tidied, config, overrides, as_json, verbose)
 
 
-@cache.command("export")
+@group.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
 @looking
 def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
@@ -105,10 +105,15 @@ def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_js
     def work(project: Project) -> moving.Moved:
         return moving.export(project, folder)
 
-    _do("cache export", "moved", work, show_cache.show_export, config, overrides, as_json, verbose)
+    def judge(moved: moving.Moved) -> PipelineError | None:
+        return _damaged(
+            moved.taken.refused, "were damaged, and are left out", "pipeline run extract, then export again"
+        )
+
+    _do("cache export", "moved", work, show_cache.show_export, config, overrides, as_json, verbose, judge)
 
 
-@cache.command("import")
+@group.command("import")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @looking
 def import_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
@@ -138,8 +143,4 @@ def _do(
 
 
 def _damaged(found: list[tuple[str, str]], what: str, hint: str) -> PipelineError | None:
-    if not found:
-        return None
-    error = PipelineError(f"{len(found)} files {what}; the first: {found[0][0]}: {found[0][1]}", hint)
-    error.code = "damaged"
-    return error
+    return Damaged(f"{len(found)} files {what}; the first: {found[0][0]}: {found[0][1]}", hint) if found else None

@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 
 import rich_click as click
 
-from pipeline import registry, show_models, upkeep
+from pipeline import needs, registry, show_models
 from pipeline.command import beside, finish, guarded, log_to_stderr, shared
 from pipeline.graph import Options
 from pipeline.progress import reporter
@@ -62,12 +62,12 @@ def tag_command(
     def work() -> dict[str, str]:
         if delete is not None:
             registry.delete_tag(folder, delete)
-            upkeep.note_tags(config, reporter(ERR, True))
+            needs.note_tags(config, reporter(ERR, True), None)
             return {"deleted": delete}
         assert model is not None
         assert name is not None
         tagged = registry.set_tag(folder, model, name, force)
-        upkeep.note_tags(config, reporter(ERR, True))
+        needs.note_tags(config, reporter(ERR, True), tagged.record["config"]["cache"]["dir"])
         return {"tag": name, "name": tagged.name, "key": tagged.key}
 
     if (delete is None) != (model is not None and name is not None) or (delete is not None and model is not None):

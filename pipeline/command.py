@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from cache.errors import PipelineError
+from cache.errors import Interrupted, PipelineError
 from pipeline.show import show
 
 T = TypeVar("T")
@@ -60,8 +60,8 @@ def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, Pip
     except PipelineError as error:
         return None, error
     except KeyboardInterrupt as error:
-        stopped = PipelineError("interrupted; finished shards are kept", f"to go on: {_typed()}")
-        stopped.code, stopped.exit_code = "interrupted", 143 if isinstance(error, Terminated) else 130
+        stopped = Interrupted("interrupted; finished shards are kept", f"to go on: {_typed()}")
+        stopped.exit_code = 143 if isinstance(error, Terminated) else 130
         return None, stopped
     except Exception as error:  # noqa: BLE001 (the last line of defence)
         if verbose:
@@ -78,7 +78,8 @@ def finish(
 ) -> NoReturn:  # fmt: skip
     """Show what came of a command, with `printer` or as `part` of its JSON, and what stopped it; then exit."""
     if report is not None and not as_json:
-        printer(report)
+        _, failed = guarded(lambda: printer(report), verbose)
+        error = error or failed
     show(command, {} if report is None else {part: report}, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)
 

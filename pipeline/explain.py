@@ -50,12 +50,14 @@ class StageStatus:
 class Status:
     """What a run would do, stage by stage, and how many images each class has in each split.
 
-    `unhashed` files are in neither: which images they are is not known yet.
+    `unhashed` files are in neither: which images they are is not known yet. Nor are `rejected` ones, as far as is known
+    without decoding, or after it.
     """
 
     stages: list[StageStatus]
     counts: dict[str, dict[str, int]]
     unhashed: int
+    rejected: int
 
     @property
     def fresh(self) -> bool:
@@ -70,16 +72,20 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
 
     With `estimate`, some images are taken through the base where no rows tell how long it takes.
     """
-    stages = [_extract(project, name) for name in project.config.extract.taps]
+    bad = graph.rejects(project) if project.options.read_files else {}
+    manifest = project.manifest.without(bad)
+    rejected = len(project.found.rejected) + len(project.manifest.rows) - len(manifest.rows)
+    stages = [_extract(project, name, manifest) for name in project.config.extract.taps]
     if estimate:
         stages = _tried(project, stages)
     if stage != "extract":
-        stages += [_head(project, name) for name in names or project.config.heads]
-    return Status(stages, project.manifest.counts(), len(project.found.unhashed))
+        refused = rejected if project.config.data.on_bad == "fail" else 0
+        stages += [_head(project, name, manifest, refused) for name in names or project.config.heads]
+    return Status(stages, manifest.counts(), len(project.found.unhashed), rejected)
 
 
-def _extract(project: Project, tap: str) -> StageStatus:
-    store, ids, unhashed = project.store(tap), project.manifest.ids, len(project.found.unhashed)
+def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
+    store, ids, unhashed = project.store(tap), manifest.ids, len(project.found.unhashed)
     missing = len(store.missing(ids)) + unhashed
     total = len(ids) + unhashed
     if missing == 0:
@@ -125,9 +131,11 @@ def _unhashed(n: int) -> str:
     return f"{n} files are not hashed yet (--hash makes it exact)"
 
 
-def _head(project: Project, name: str) -> StageStatus:
-    manifest, unhashed = project.manifest, len(project.found.unhashed)
-    samples = len(manifest.samples)
+def _head(project: Project, name: str, manifest: Manifest, refused: int) -> StageStatus:
+    samples, unhashed = len(manifest.samples), len(project.found.unhashed)
+    if refused:
+        reason = f"{refused} images are rejected (data.on_bad: fail)"
+        return StageStatus("head", name, "BLOCKED", reason, samples, samples)
     if unhashed:
         total = samples + unhashed
         return StageStatus("head", name, "MISS", _unhashed(unhashed), total, total, at_most=True)

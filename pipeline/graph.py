@@ -210,6 +210,18 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     return report, good
 
 
+def rejects(project: Project) -> dict[str, str]:
+    """id -> reason of images that a run would reject: all that lack a row are decoded, if their files are here."""
+    taps = {project.recipe.key(tap): tap for tap in map(project.tap, project.config.extract.taps)}
+    lacking = extract.missing(project.cache, project.recipe, taps, project.manifest.ids)
+    try:
+        paths = _paths(project, project.manifest, lacking)
+    except NotAvailable:
+        return {}
+    with project.progress("decoding", len(paths)) as advance:
+        return extract.rejects(project.recipe, paths, advance)
+
+
 def try_some(project: Project, names: Sequence[str]) -> Trial | None:
     """Take some images through the base at the taps `names`, and keep nothing; None where no image can be decoded."""
     found, root = project.found, str(project.root.absolute())

@@ -8,15 +8,18 @@ from typing import Any
 
 import yaml
 
-from cache import files, roots, transfer
+from cache import files, records, roots, transfer
 from cache.errors import Unusable
 from cache.statindex import StatIndex
 from cache.store import Cache
 from cache.transfer import Taken
-from pipeline import graph, upkeep
+from pipeline import config as configuration
+from pipeline import graph, needs
 from pipeline.config import RunConfig
 from pipeline.graph import Options, Progress, Project
+from stages import weights
 
+MARKER = "EXPORT.json"
 MANIFEST = "manifest.jsonl"
 _CACHE = ".features"
 
@@ -43,32 +46,29 @@ def export(project: Project, folder: Path) -> Moved:
     An export that is there already is brought up to date. Raises Unusable where the folder holds something else,
     NotAvailable where rows are missing (the project's options must say so), ImagesRejected as a run would.
     """
-    if folder.exists() and not (folder.is_dir() and ((folder / _CACHE / "CACHE.json").exists() or _is_empty(folder))):
+    if folder.exists() and not (folder.is_dir() and ((folder / MARKER).exists() or _is_empty(folder))):
         raise Unusable(f"{folder} is there, and is no export", "name a folder that is new or empty")
-    if (folder / _CACHE).resolve() == project.cache.root.resolve():
-        raise Unusable(f"{folder} is the project itself", "name another folder")
-    report, manifest = graph.run_extract(project)
-    graph.check_rejects(project, report)
     target, taken = Cache(folder / _CACHE, StatIndex()), Taken()
-    for key in dict.fromkeys(report.keys.values()):
-        source = next(store for tap in report.keys if (store := project.store(tap)).key == key)
-        names = source.serving(manifest.ids)
-        with (
-            project.progress(f"copying {len(names)} shards", len(names)) as advance,
-            roots.job(project.cache.root, [key]),
-        ):
-            transfer.take(source, target, names, taken, advance)
-    transfer.take_named(project.cache, target, "weights", ".json", taken)
+    with roots.job(project.cache.root, project.keys.values()):
+        report, manifest = graph.run_extract(project)
+        graph.check_rejects(project, report)
+        files.publish(folder / MARKER, records.dump({"of": str(project.path)}))  # first: one that is killed can go on
+        for store in {store.key: store for store in map(project.store, report.keys)}.values():
+            names = store.serving(manifest.ids)
+            with project.progress(f"copying {len(names)} shards", len(names)) as advance:
+                transfer.take(store, target, names, taken, advance)
+    weights.remember(project.base, project.weights, target)
     target.put_named("manifests", manifest.to_bytes(), ".jsonl")
     files.publish(folder / MANIFEST, manifest.to_bytes())
     files.publish(folder / "pipeline.yaml", _settings(project))
+    files.publish(folder / MARKER, records.dump({"of": str(project.path), "manifest": manifest.digest}))
     return Moved(taken, folder, folder / "pipeline.yaml", folder / MANIFEST)
 
 
 def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, ...] = ()) -> Moved:
     """Take the rows of an export, or of any cache folder, into the cache of `config`; digests are checked on the way.
 
-    Where there is no pipeline.yaml yet, the export's own is written, and its manifest beside it.
+    Where there is no pipeline.yaml yet, that of the export is written, with its manifest, once the rows are there.
     """
     root = folder if (folder / "CACHE.json").is_file() else folder / _CACHE
     if not (root / "CACHE.json").is_file():
@@ -76,41 +76,45 @@ def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, 
             f"{folder} is neither an export nor a cache: no CACHE.json in it or in its {_CACHE}",
             "name the folder that pipeline cache export wrote",
         )
-    source, taken = Cache(root, StatIndex()), Taken()
-    config = config / "pipeline.yaml" if config.is_dir() else config
-    manifest = _manifest(folder, source)
-    if manifest is not None and not config.exists():
-        files.publish(config.parent.absolute() / MANIFEST, (folder / MANIFEST).read_bytes())
-        files.publish(config.absolute(), (folder / "pipeline.yaml").read_bytes())
-    project = Project(config, Options(overrides, offline=True), progress)
-    stores = [store for store in source.stores() if store.components]
-    bad = [str(store.folder / "spec.json") for store in source.stores() if not store.components]
+    config = (config / "pipeline.yaml" if config.is_dir() else config).absolute()
+    manifest = (records.load(folder / MARKER) or {}).get("manifest")
+    new = _new_project(folder, config.parent, manifest) if manifest is not None and not config.exists() else {}
+    settings = configuration.load(folder / "pipeline.yaml", overrides) if new else None
+    project = Project(config, Options(overrides, offline=True), progress, settings)
+    taken = _take_all(Cache(root, StatIndex()), project)
+    for path, data in new.items():
+        files.publish(path, data)
+    here = project.cache.root / "manifests" / f"{manifest}.jsonl"
+    return Moved(taken, project.cache.root, config, here if here.is_file() else None)
+
+
+def _take_all(source: Cache, project: Project) -> Taken:
+    """Shards, manifests, and what is known of weights, unless the project knows others by that name."""
+    target, taken = project.cache, Taken()
+    stores = source.stores()
+    bad = [str(store.folder / "spec.json") for store in stores if not store.components]
     taken.refused += [(path, "its components give another key") for path in bad]
-    total, keys = sum(len(store.names()) for store in stores), [store.key for store in stores]
-    with progress(f"reading {total} shards", total) as advance, roots.job(project.cache.root, keys):
-        for store in stores:
-            transfer.take(store, project.cache, store.names(), taken, advance)
-        for kind, suffix in (("weights", ".json"), ("manifests", ".jsonl")):
-            transfer.take_named(source, project.cache, kind, suffix, taken)
-        upkeep.register(project, [*keys, manifest])
-    here = None if manifest is None else project.cache.root / "manifests" / f"{manifest}.jsonl"
-    return Moved(taken, project.cache.root, config, here)
+    good = [store for store in stores if store.components]
+    keys, total = [store.key for store in good], sum(len(store.names()) for store in good)
+    with roots.job(target.root, keys), project.progress(f"reading {total} shards", total) as advance:
+        for store in good:
+            transfer.take(store, target, store.names(), taken, advance)
+        manifests = transfer.take_named(source, target, "manifests", ".jsonl", taken)
+        weights.take(source, target)
+        needs.register(project, [*keys, *manifests], also_before=True)
+    return taken
 
 
-def _manifest(folder: Path, source: Cache) -> str | None:
-    """Digest of an export's manifest, which its cache holds too; None for a cache that is no export.
-
-    Raises Unusable where they are not the same: half a table would be half the images.
-    """
+def _new_project(folder: Path, target: Path, manifest: str) -> dict[Path, bytes]:
+    """The files of an export that make `target` a project. Half a table would be half the images, so it is compared."""
     path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    digest = files.sha256_of(path)
-    if not (source.root / "manifests" / f"{digest}.jsonl").is_file():
+    if not path.is_file() or files.sha256_of(path) != manifest:
         raise Unusable(
             f"{path} is not as it was exported", "export again; labels are corrected in the manifest after the import"
         )
-    return digest
+    if (target / MANIFEST).exists() and files.sha256_of(target / MANIFEST) != manifest:
+        raise Unusable(f"{target / MANIFEST} is there already", "import into another folder, or move it away first")
+    return {target / MANIFEST: path.read_bytes(), target / "pipeline.yaml": (folder / "pipeline.yaml").read_bytes()}
 
 
 def _settings(project: Project) -> bytes:
@@ -124,4 +128,5 @@ def _settings(project: Project) -> bytes:
 
 
 def _is_empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None
+    """But for what an export leaves that is killed at its first step."""
+    return all(path.name.startswith(f".{MARKER}.") for path in folder.iterdir())

@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -127,16 +126,10 @@ def tags(folder: Path) -> dict[str, tuple[str, str]]:
     return {tag: (str(text.get("model", "")), str(text.get("key", ""))) for tag, text in found.items()}
 
 
-def tagged(folder: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """(tag, its model's folder, its model's record) for each tag; the rows that gc keeps are those of these records.
-
-    Raises Unusable where a tag's model or its record is not there, since nobody then knows what to keep.
-    """
-    models = {(model.name, model.key): model for model in listing(folder)}
-    for tag, names in tags(folder).items():
-        if names not in models or not models[names].record:
-            raise _without_model(tag, names)
-        yield tag, models[names].folder, models[names].record
+def tagged(folder: Path) -> dict[str, dict[str, Any] | None]:
+    """Tag -> its model's record, None where that is not there or cannot be read."""
+    records_of = {(model.name, model.key): model.record or None for model in listing(folder)}
+    return {tag: records_of.get(names) for tag, names in tags(folder).items()}
 
 
 def set_tag(folder: Path, text: str, tag: str, force: bool = False) -> Model:

@@ -164,6 +164,5 @@ def _compare_arrays(done: Reproduction, then: Head, now: Head) -> None:
 
 
 def _figures(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
-    """Those that both know: a figure that was not reckoned then tells nothing."""
-    both = [name for name in then if name in now]
-    return dict(beside({name: then[name] for name in both}, {name: now[name] for name in both}))
+    """Those that were recorded: a figure that was not reckoned then tells nothing."""
+    return dict(beside(then, {name: now.get(name) for name in then}))

@@ -108,6 +108,8 @@ def _show_status(status: Status, verbose: bool) -> None:
             say(f"  {s.stage} {s.name}: {name}: {before} -> {now}")
     if status.counts:
         show_counts(status.counts)
+    if status.rejected:
+        say(f"\nrejected: {status.rejected:,} images (a run lists them in rejects.csv)")
     if status.unhashed:
         say(f"\nimages per class and split: without {status.unhashed:,} files that are not hashed yet (--hash)")
 

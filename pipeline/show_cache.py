@@ -18,6 +18,7 @@ from pipeline.show import ERR, OUT, config_option, say
 from pipeline.upkeep import Contents, Tidied, Verified
 
 _MOST = 5
+_USUAL = {"numerics": "f32", "dtype": "float32"}
 
 
 def show_contents(found: Contents) -> None:
@@ -86,11 +87,13 @@ def _show_taken(moved: Moved) -> None:
 def _what(spec: Mapping[str, Any]) -> str:
     """`efficientnet_lite0 224x224 squash, output avg`, with what is not the usual."""
     if not spec:
-        return "its spec.json is damaged; written anew by the next run"
+        return "its spec.json is damaged; the next run mends it"
+    if not {"base", "pixels", "tap"} <= set(spec):
+        return "made by another program, or an older version of this one"
     pixels, tap = spec["pixels"], spec["tap"]
     height, width = pixels["size"]
     text = f"{spec['base']['name']} {width}x{height} {pixels['fit']}, {tap['layer']} {tap['pooling']}"
-    unusual = [spec[name] for name, usual in (("numerics", "f32"), ("dtype", "float32")) if spec[name] != usual]
+    unusual = [str(spec.get(name)) for name, usual in _USUAL.items() if spec.get(name) != usual]
     return ", ".join([text, *unusual])
 
 

@@ -12,6 +12,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cache.store import Cache
@@ -46,13 +47,31 @@ def all_rejected(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
     """
     rejected = []
     for image, candidates in paths.items():
-        try:
-            read(image, candidates, recipe.pixels, [])
-        except ImageRejected as error:
-            rejected.append((image, str(error)))
-        else:
+        reason = _reject(recipe, image, candidates)
+        if reason is None:
             return None
+        rejected.append((image, reason))
     return rejected
+
+
+def rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -> dict[str, str]:
+    """id -> reason of every image that a run would reject; all of them are decoded for it."""
+    found = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        reasons = threads.map(lambda item: _reject(recipe, *item), paths.items())
+        for image, reason in zip(paths, reasons, strict=True):
+            on_decoded(1)
+            if reason is not None:
+                found[image] = reason
+    return found
+
+
+def _reject(recipe: Recipe, image: str, candidates: Sequence[str]) -> str | None:
+    try:
+        read(image, candidates, recipe.pixels, [])
+    except ImageRejected as error:
+        return str(error)
+    return None
 
 
 def run(

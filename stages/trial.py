@@ -31,11 +31,11 @@ def run(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]]) -> Tr
 
     Raises what a run would raise: PipelineError where weights or taps do not fit the base.
     """
-    started = time.perf_counter()
-    embed = extract_task.open_embed(job, taps)
     first = next((pixels for image in images if (pixels := _pixels(job, [image])) is not None), None)
     if first is None:
         return None
+    started = time.perf_counter()
+    embed = extract_task.open_embed(job, taps)
     rows = embed(first)  # the first call compiles
     startup = time.perf_counter() - started
 

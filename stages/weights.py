@@ -7,6 +7,7 @@ A host with the cache but without the file still knows the digest: each use is r
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import logging
 import os
@@ -57,9 +58,9 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
         return Weights(setting, wanted, path if found == wanted else None)
     if found is not None:
         weights = Weights(setting, found, path)
-        _remember(base, weights, cache)
+        remember(base, weights, cache)
         return weights
-    known = _remembered(base, setting, cache)
+    known = _remembered(base.name, setting, cache)
     if len(known) == 1:
         log.warning("weights %s of %s are not here; the cache knows them as sha256:%s", setting, base.name, known[0])
         return Weights(setting, known[0], None)
@@ -70,7 +71,7 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
             "write the one you mean as base.weights",
         )
     weights = Weights(setting, cache.index.digest(_fetch(base, setting, path, offline)), path)
-    _remember(base, weights, cache)
+    remember(base, weights, cache)
     return weights
 
 
@@ -134,12 +135,22 @@ def _run_keras(program: str, home: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
 
 
-def _remember(base: Base, weights: Weights, cache: Cache) -> None:
+def remember(base: Base, weights: Weights, cache: Cache) -> None:
+    """Note in the cache which digest the setting stood for; a read-only one remembers what it can."""
     fact = {"base": base.name, "setting": weights.setting, "sha256": weights.sha256}
-    with contextlib.suppress(OSError):  # a read-only cache remembers what it can
+    with contextlib.suppress(OSError):
         cache.put_named("weights", keys.canonical(fact), ".json")
 
 
-def _remembered(base: Base, setting: str, cache: Cache) -> list[str]:
+def take(source: Cache, target: Cache) -> None:
+    """Remember in `target` what `source` does, but for names by which it knows another file."""
+    for path in sorted(source.root.glob("weights/*.json")):
+        fact, data = records.load(path) or {}, path.read_bytes()
+        whole = hashlib.sha256(data).hexdigest() == path.stem
+        if whole and not _remembered(str(fact.get("base")), str(fact.get("setting")), target):
+            target.put_named("weights", data, ".json")
+
+
+def _remembered(base: str, setting: str, cache: Cache) -> list[str]:
     facts = [records.load(path) or {} for path in sorted(cache.root.glob("weights/*.json"))]
-    return sorted({f["sha256"] for f in facts if f.get("base") == base.name and f.get("setting") == setting})
+    return sorted({f["sha256"] for f in facts if f.get("base") == base and f.get("setting") == setting})

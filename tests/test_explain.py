@@ -117,6 +117,29 @@ def test_a_dry_run_computes_nothing_and_its_counts_come_true(pipeline: Pipeline,
     assert (dry[1]["state"] == "HIT") == real["heads"]["logistic"]["hit"]
 
 
+@pytest.mark.parametrize("on_bad", ["skip", "fail"])
+def test_the_counts_come_true_with_bad_images_too(pipeline: Pipeline, project: Path, on_bad: str) -> None:
+    words = ("-c", project, "--json", "--set", f"data.on_bad={on_bad}")
+    pipeline("run", "-c", project)
+    (project.parent / "images" / "dark" / "empty.png").write_bytes(b"")
+    dry = pipeline("run", "-n", "--hash", *words).json["status"]
+    real = pipeline("run", *words).json
+    assert dry["stages"][0]["missing"] == real["extract"]["computed"] == 0
+    assert dry["rejected"] == len(real["extract"]["rejected"]) == 1
+    assert dry["stages"][1]["state"] == ("HIT" if on_bad == "skip" else "BLOCKED")
+    assert dry["fresh"] == (on_bad == "skip")
+    assert ("heads" in real) == (on_bad == "skip")
+
+
+def test_where_no_image_can_be_decoded_the_base_is_not_opened(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract_task, "open_embed", None)
+    for path in (project.parent / "images").rglob("*.png"):
+        path.write_bytes(path.name.encode())
+    assert pipeline("status", "-c", project).code == 0
+
+
 def test_a_dry_run_of_one_stage_shows_that_stage(pipeline: Pipeline, project: Path) -> None:
     stages = pipeline("run", "extract", "-n", "-c", project, "--json").json["status"]["stages"]
     assert [stage["stage"] for stage in stages] == ["extract"]

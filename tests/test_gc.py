@@ -13,6 +13,7 @@ from cache import gc
 from cache.gc import Entry
 from cache.statindex import StatIndex
 from cache.store import Cache, FeatureStore
+from tests import crash
 from tests.promises import name
 
 DAY = 86_400.0
@@ -98,16 +99,29 @@ def test_what_a_job_comes_to_need_meanwhile_stays(tmp_path: Path) -> None:
 
 
 def test_rows_that_come_while_their_key_is_removed_are_served(tmp_path: Path) -> None:
+    store = filled(tmp_path / "0", 0.1)
+    with crash.standing(crash.Shim()) as shim:
+        list(gc.remove(gc.entries(cache_at(tmp_path / "0")), set))
+    for at in range(1, shim.count):  # before the first operation, what comes is what goes
+        store = filled(tmp_path / str(at), 0.1)
+        going = gc.entries(cache_at(store.cache.root))
+        with crash.standing(crash.Shim(crash.meanwhile_at(at, lambda: filled(tmp_path / str(at), 0.1, (8, 9))))):  # noqa: B023
+            list(gc.remove(going, set))
+        rows = cache_at(store.cache.root).features(store.components).read([name(8), name(9)])
+        assert np.array_equal(rows, np.ones((2, 3)))
+
+
+def test_a_leftover_that_has_come_to_count_stays(tmp_path: Path) -> None:
     store = filled(tmp_path, 0.1)
-    going = gc.entries(cache_at(tmp_path))
-    late = store.put([name(9)], np.ones((1, 3), np.float32), {})
-    late_files = {store.path(late), store.record_path(late)}
-    kept = {path: path.read_bytes() for path in late_files}
+    (shard,) = store.names()
+    record = store.record_path(shard).read_bytes()
+    store.record_path(shard).unlink()
+    going = [e for e in gc.entries(cache_at(tmp_path)) if e.kind == "leftover"]
+    assert [e.path for e in going] == [store.path(shard)]
+    assert list(gc.remove(going, lambda: {store.key})) == []
+    store.record_path(shard).write_bytes(record)
     list(gc.remove(going, set))
-    store.path(late).parent.mkdir(parents=True, exist_ok=True)
-    for path, data in kept.items():  # as if they had been published just after the others went
-        path.write_bytes(data)
-    assert cache_at(tmp_path).features(store.components).missing([name(1), name(9)]) == [name(1)]
+    assert cache_at(tmp_path).features(store.components).missing([name(1), name(2)]) == []
 
 
 def test_the_last_use_is_noted_once_an_hour(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cache.files import sha256_of as sha
+from cache.statindex import StatIndex
+from tests import crash
 from tests.conftest import Ran
 
 Pipeline = Callable[..., Ran]
@@ -122,6 +125,80 @@ def test_what_was_imported_is_kept_by_gc(pipeline: Pipeline, exported: Path, tmp
     ran = pipeline("cache", "gc", "-c", tmp_path / "laptop", "--max-size", "0", "--json").json["gc"]
     assert ran["removed"] == []
     assert ran["needed"] == ran["left"] > 0
+
+
+def test_another_project_is_no_export(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "pipeline.yaml"
+    shutil.copytree(project.parent / "images", other.parent / "images")
+    other.write_text("extract: {size: 32}  # mine\n")
+    for config in (project, other):
+        pipeline("run", "extract", "-c", config)
+    assert pipeline("cache", "export", other.parent, "-c", project).code == 2
+    assert other.read_text().endswith("# mine\n")
+
+
+def test_an_export_that_was_killed_can_be_gone_on_with(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    pipeline("run", "extract", "-c", project)
+    with crash.standing(crash.Shim()) as shim:
+        pipeline("cache", "export", tmp_path / "whole", "-c", project)
+    for at in range(0, shim.count, 7):
+        target = tmp_path / str(at)
+        with crash.standing(crash.Shim(crash.dead_from(at))):
+            crash.dies(lambda: pipeline("cache", "export", target, "-c", project))  # noqa: B023
+        assert pipeline("cache", "export", target, "-c", project).code == 0
+        assert head(pipeline, target / "pipeline.yaml")
+
+
+def test_an_export_without_a_shard_is_not_called_done(
+    pipeline: Pipeline, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline("run", "extract", "-c", project)
+    monkeypatch.setattr(StatIndex, "digest", lambda self, path: path.stem if path.suffix == ".h5" else sha(path))
+    shard = next((project.parent / ".features").glob("features/*/shards/*.h5"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    ran = pipeline("cache", "export", tmp_path / "export", "-c", project, "--json")
+    assert (ran.code, ran.json["error"]["code"], len(ran.json["moved"]["refused"])) == (1, "damaged", 1)
+
+
+def test_an_import_does_not_overwrite_a_manifest_of_one_s_own(
+    pipeline: Pipeline, exported: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "laptop").mkdir()
+    (tmp_path / "laptop" / "manifest.jsonl").write_text("mine")
+    ran = pipeline("cache", "import", exported, "-c", tmp_path / "laptop" / "second.yaml")
+    assert (ran.code, "manifest.jsonl is there already" in ran.err) == (2, True)
+    assert sorted(path.name for path in (tmp_path / "laptop").iterdir()) == ["manifest.jsonl"]
+
+
+def test_labels_corrected_in_the_export_do_not_hinder_an_import_into_a_project(
+    pipeline: Pipeline, project: Path, exported: Path
+) -> None:
+    manifest = exported / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes().replace(b"dark", b"bright", 1))
+    assert pipeline("cache", "import", exported, "-c", project).code == 0
+
+
+def test_only_the_weights_in_use_travel_and_none_makes_a_name_ambiguous(
+    pipeline: Pipeline, project: Path, tmp_path: Path
+) -> None:
+    weights = project.parent / "my.weights.h5"
+    project.write_text(project.read_text() + "base: {weights: my.weights.h5}\n")
+    for content in ("old", "new"):
+        weights.write_text(content)
+        pipeline("run", "extract", "-c", project)
+    pipeline("cache", "export", tmp_path / "export", "-c", project)
+    assert head(pipeline, tmp_path / "export" / "pipeline.yaml")
+    weights.write_text("theirs")
+    other = tmp_path / "other" / "pipeline.yaml"
+    other.parent.mkdir()
+    other.write_text(project.read_text() + f"data: {{root: {project.parent}/images}}\n".replace("data", "#"))
+    shutil.copytree(project.parent / "images", other.parent / "images")
+    shutil.copy(weights, other.parent)
+    pipeline("run", "extract", "-c", other)
+    (other.parent / "my.weights.h5").unlink()
+    assert head(pipeline, other)
+    pipeline("cache", "import", tmp_path / "export", "-c", other)
+    assert head(pipeline, other)["hit"]
 
 
 def test_what_is_no_export_is_refused(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cache import roots
+from cache import files, roots
 from tests.conftest import Ran
 
 Pipeline = Callable[..., Ran]
@@ -103,7 +104,10 @@ def test_gc_keeps_what_another_project_on_the_same_cache_needs(
     assert gc(pipeline, project, "--max-size", "0") == set()
     other.write_text("extract: {size: oops")  # unreadable: as it was when it ran last
     assert gc(pipeline, project, "--max-size", "0") == set()
-    shutil.rmtree(other.parent)
+    shutil.rmtree(other.parent)  # or its disk is not mounted today
+    assert gc(pipeline, project, "--max-size", "0") == set()
+    for note in (tmp_path / "shared" / "roots").iterdir():
+        os.utime(note, (0, 0))
     assert theirs in gc(pipeline, project, "--max-size", "0")
     assert ours in ls(pipeline, project)
     assert [root.path for root in roots.registered(tmp_path / "shared")] == [project]
@@ -121,6 +125,39 @@ def test_gc_keeps_a_tag_s_rows_when_its_project_has_moved(pipeline: Pipeline, pr
         shutil.move(project.parent / name, tmp_path / "moved" / name)
     pipeline("run", "extract", "-c", other, *shared)
     assert ran["extract"]["keys"]["pooled"] not in gc(pipeline, other, "--max-size", "0", *shared)
+
+
+def test_one_tag_without_its_model_takes_nothing_from_the_others(pipeline: Pipeline, project: Path) -> None:
+    kept = []
+    for size, tag in (("32", "v1"), ("48", "v2")):
+        ran = pipeline("run", "-c", project, "--json", "--set", f"extract.size={size}").json
+        pipeline("tag", ran["heads"]["logistic"]["key"][:12], tag, "-c", project)
+        kept.append(ran["extract"]["keys"]["pooled"])
+    shutil.rmtree(ran["heads"]["logistic"]["path"])
+    pipeline("run", "-c", project)
+    assert not set(kept) & gc(pipeline, project, "--max-size", "0")
+
+
+def test_a_tag_is_known_to_the_cache_that_its_rows_came_from(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other-cache"
+    key = pipeline("run", "-c", project, "--json", "--set", f"cache.dir={other}").json["extract"]["keys"]["pooled"]
+    pipeline("tag", "logistic", "v1", "-c", project)
+    (root,) = roots.registered(other)
+    assert key in root.tags["v1"]
+
+
+def test_a_run_with_a_bad_image_keeps_the_last_good_manifest(pipeline: Pipeline, project: Path) -> None:
+    manifest = pipeline("run", "extract", "-c", project, "--json").json["extract"]["manifest"]
+    (project.parent / "images" / "dark" / "empty.png").write_bytes(b"")
+    assert pipeline("run", "extract", "-c", project).code == 3
+    assert manifest not in gc(pipeline, project, "--max-size", "0")
+
+
+def test_a_dry_gc_writes_nothing(pipeline: Pipeline, project: Path, two_sizes: tuple[str, str]) -> None:
+    root = project.parent / ".features"
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    gc(pipeline, project, "--max-size", "0", "-n")
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
 
 
 def test_gc_keeps_what_a_running_job_needs(pipeline: Pipeline, project: Path, two_sizes: tuple[str, str]) -> None:
@@ -181,6 +218,43 @@ def test_verify_reads_what_the_index_believes(
     ran = pipeline("cache", "verify", "-c", project, "--json")
     assert [found["path"] for found in ran.json["verified"]["damaged"]] == [str(shard)]
     assert not shard.exists()
+
+
+def test_a_damaged_spec_is_mended_by_a_run_that_computes_nothing(pipeline: Pipeline, project: Path) -> None:
+    key = extracted(pipeline, project)
+    spec = project.parent / ".features" / "features" / key / "spec.json"
+    whole = spec.read_bytes()
+    spec.write_bytes(whole.replace(b"16", b"17"))
+    assert "its spec.json is damaged" in pipeline("cache", "ls", "-c", project).out
+    assert pipeline("cache", "verify", "-c", project).code == 1
+    assert pipeline("run", "extract", "-c", project, "--json").json["extract"]["computed"] == 0
+    assert spec.read_bytes() == whole
+    assert pipeline("cache", "verify", "-c", project).code == 0
+
+
+def test_verify_tells_of_what_cannot_be_read_and_goes_on(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline("run", "extract", "-c", project, "--set", "extract.shard_rows=8")
+    bad, *others = sorted((project.parent / ".features").glob("features/*/shards/*.h5"))
+    real = files.sha256_of
+
+    def failing(path: Path) -> str:
+        if path == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    monkeypatch.setattr(files, "sha256_of", failing)
+    ran = pipeline("cache", "verify", "-c", project, "--json")
+    assert ran.code == 1
+    assert ran.json["verified"]["damaged"] == [{"path": str(bad), "reason": "cannot be read: Input/output error"}]
+    assert ran.json["verified"]["bytes"] == sum(path.stat().st_size for path in others)
+    assert bad.exists()
+
+
+def test_the_smallest_part_is_one_shard(pipeline: Pipeline, project: Path) -> None:
+    extracted(pipeline, project)
+    assert pipeline("cache", "verify", "-c", project, "--json", "--subset", "1%").json["verified"]["shards"] == 1
 
 
 def test_verify_a_part(pipeline: Pipeline, project: Path) -> None:
