@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-MODULES = ("files", "records", "store")
+MODULES = ("files", "records", "store", "gc", "transfer")
 STEPS = ("fsync", "unlink", "sync_folder", "replace", "keep", "publish", "make_folder", "move_aside")
-TESTS = ("files", "records", "store", "faults", "durability")
+TESTS = ("files", "records", "store", "gc", "transfer", "faults", "durability")
 
 
 @dataclass(frozen=True)
