@@ -136,7 +136,13 @@ def _do(
     """Open the project, do the work, show it, and exit; none of these commands computes a row."""
     log_to_stderr(False, verbose)
     options, progress = Options(overrides, require_cached=True), reporter(ERR, False)
-    report, error = guarded(lambda: work(Project(config, options, progress)), verbose)
+
+    def checked() -> T:
+        project = Project(config, options, progress)
+        upkeep.check_there(project)
+        return work(project)
+
+    report, error = guarded(checked, verbose)
     if report is not None:
         error = judge(report)
     finish(command, part, report, error, printer, config, as_json, verbose)

@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar
 
 import rich_click as click
 
+from cache.errors import Unusable
 from pipeline import needs, registry, show_models
 from pipeline.command import beside, finish, guarded, log_to_stderr, shared
 from pipeline.graph import Options
@@ -113,11 +114,15 @@ def _do(
 
 
 def _folder(config: Path) -> Path:
-    return (config if config.is_dir() else config.parent).absolute()
+    """Where models/ lies. It may lack a pipeline.yaml, but not be missing itself."""
+    folder = (config if config.is_dir() else config.parent).absolute()
+    if not (config.exists() or (folder / "models").is_dir()):
+        raise Unusable(f"{folder} has neither {config.name} nor models/", "name the project's pipeline.yaml with -c")
+    return folder
 
 
 def _say_tag(done: Mapping[str, str]) -> None:
     if "deleted" in done:
-        say(f"the tag {done['deleted']} is gone; its model stays")
+        say(f"the tag {done['deleted']} is gone")
     else:
         say(f"{done['tag']} names {done['name']} {done['key'][: registry.SHORT]}")

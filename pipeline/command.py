@@ -60,7 +60,8 @@ def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, Pip
     except PipelineError as error:
         return None, error
     except KeyboardInterrupt as error:
-        stopped = Interrupted("interrupted; finished shards are kept", f"to go on: {_typed()}")
+        kept = error.args[0] if error.args else "nothing is lost that was there"
+        stopped = Interrupted(f"interrupted; {kept}", f"to go on: {_typed()}")
         stopped.exit_code = 143 if isinstance(error, Terminated) else 130
         return None, stopped
     except Exception as error:  # noqa: BLE001 (the last line of defence)

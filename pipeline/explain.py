@@ -78,9 +78,14 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
     stages = [_extract(project, name, manifest) for name in project.config.extract.taps]
     if estimate:
         stages = _tried(project, stages)
+    blocked = {s.name for s in stages if s.state == "BLOCKED"}
     if stage != "extract":
         refused = rejected if project.config.data.on_bad == "fail" else 0
-        stages += [_head(project, name, manifest, refused) for name in names or project.config.heads]
+        for name in names or project.config.heads:
+            head = _head(project, name, manifest, refused)
+            if head.state == "MISS" and project.config.heads[name].tap in blocked:
+                head = replace(head, state="BLOCKED", reason="its rows cannot be computed")
+            stages.append(head)
     return Status(stages, manifest.counts(), len(project.found.unhashed), rejected)
 
 
@@ -90,6 +95,10 @@ def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
     total = len(ids) + unhashed
     if missing == 0:
         return StageStatus("extract", tap, "HIT", "all rows are there", total, 0)
+    try:
+        graph.paths(project, manifest, dict.fromkeys(store.missing(ids), ()))
+    except NotAvailable as error:
+        return StageStatus("extract", tap, "BLOCKED", error.message, total, missing)
     made = store.shard_records()
     rows = sum(record["rows"] for record in made)
     spent = sum(record["seconds"] for record in made) / (os.cpu_count() or 1)  # by tasks side by side, one a core
@@ -107,7 +116,7 @@ def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
 
 def _tried(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
     """`stages` with the estimates that are lacking, from a trial; BLOCKED where weights or taps turn out not to fit."""
-    lacking = [s.name for s in stages if s.missing and s.seconds is None]
+    lacking = [s.name for s in stages if s.missing and s.seconds is None and s.state != "BLOCKED"]
     if not lacking:
         return stages
     try:

@@ -215,11 +215,11 @@ def rejects(project: Project) -> dict[str, str]:
     taps = {project.recipe.key(tap): tap for tap in map(project.tap, project.config.extract.taps)}
     lacking = extract.missing(project.cache, project.recipe, taps, project.manifest.ids)
     try:
-        paths = _paths(project, project.manifest, lacking)
+        found = paths(project, project.manifest, lacking)
     except NotAvailable:
         return {}
-    with project.progress("decoding", len(paths)) as advance:
-        return extract.rejects(project.recipe, paths, advance)
+    with project.progress("decoding", len(found)) as advance:
+        return extract.rejects(project.recipe, found, advance)
 
 
 def try_some(project: Project, names: Sequence[str]) -> Trial | None:
@@ -245,37 +245,41 @@ def compute(
     project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]]
 ) -> Receipt:
     """Rows of what `extract.missing` found lacking, from the files that `manifest` names."""
-    paths = _paths(project, manifest, lacking)
-    rejected = extract.all_rejected(project.recipe, paths)
+    found = paths(project, manifest, lacking)
+    rejected = extract.all_rejected(project.recipe, found)
     if rejected is not None:
         return Receipt(rejected=rejected)
     if project.options.require_cached:
         raise NotAvailable(
-            f"{len(lacking)} of {len(manifest.ids)} images have no feature row (--require-cached)",
-            "run it once without --require-cached",
+            f"{len(lacking)} of {len(manifest.ids)} images have no feature row, and none is to be computed now",
+            "compute them first: pipeline run extract",
         )
     job, rows = _job(project, project.options.offline), project.config.extract.shard_rows
-    with project.progress("extracting", len(lacking)) as advance:
-        return extract.run(
-            project.cache, job, taps, lacking, paths, project.cluster, None if rows == "auto" else rows, advance
-        )
+    size = None if rows == "auto" else rows
+    try:
+        with project.progress("extracting", len(lacking)) as advance:
+            return extract.run(project.cache, job, taps, lacking, found, project.cluster, size, advance)
+    except KeyboardInterrupt as stop:
+        left = extract.missing(project.cache, project.recipe, taps, list(lacking))
+        stop.args = (f"{len(lacking) - len(left):,} of {len(lacking):,} new rows are kept",)
+        raise
 
 
-def _paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Absolute paths for every id that lacks a row."""
-    paths: dict[str, list[str]] = {image: [] for image in lacking}
+def paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Absolute paths for every id that lacks a row. Raises NotAvailable where a table's files are not there."""
+    found: dict[str, list[str]] = {image: [] for image in lacking}
     root = str(project.root.absolute())
     for row in manifest.rows:
-        if row.id in paths:
-            paths[row.id].append(os.path.join(root, row.path))
+        if row.id in found:
+            found[row.id].append(os.path.join(root, row.path))
     if project.config.data.table is not None:  # its ids may be believed, without a look at any file
-        gone = [found[0] for found in paths.values() if not any(map(os.path.exists, found))]
+        gone = [places[0] for places in found.values() if not any(map(os.path.exists, places))]
         if gone:
             raise NotAvailable(
                 f"{len(gone)} of {len(manifest.ids)} images have neither a row nor a file; the first: {gone[0]}",
-                "correct data.root, or bring the cache that holds their rows (other settings make other rows)",
+                "correct data.root, or bring their rows: pipeline cache import (other settings make other rows)",
             )
-    return paths
+    return found
 
 
 def check_rejects(project: Project, report: ExtractReport) -> None:

@@ -39,6 +39,8 @@ def note_tags(config: Path, progress: Progress, cache_dir: str | None) -> None:
 def needs(project: Project) -> Needs:
     """Who needs what in the project's cache."""
     found: dict[str, list[str]] = defaultdict(list)
+    for name in _asks(project):  # it may have moved since it was registered
+        found[name].append(str(project.path))
     for root in roots.registered(project.cache.root):
         for name, who in _of_root(project, root):
             if who not in found[name]:
@@ -86,12 +88,18 @@ def _wants(project: Project, root: Root) -> set[str]:
     """The keys of a pipeline.yaml as it reads today, and the manifest it works from; none where it is unreadable."""
     try:
         other = Project(root.path, Options(offline=True), project.progress)
-        if not os.path.samefile(other.cache.root, project.cache.root):
-            return set()
-        table = other.config.data.table
-        return {*other.keys.values(), *([other.at(table).stem] if table is not None else [])}
+        return _asks(other) if os.path.samefile(other.cache.root, project.cache.root) else set()
     except (PipelineError, OSError):
         return set()
+
+
+def _asks(project: Project) -> set[str]:
+    """The keys of its settings, and the manifest that it works from."""
+    table = project.config.data.table
+    manifest = {project.at(table).stem} if table is not None else set()
+    with suppress(PipelineError):
+        return manifest | set(project.keys.values())
+    return manifest
 
 
 def _tags(folder: Path, noted: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

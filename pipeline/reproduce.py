@@ -30,6 +30,8 @@ from stages.heads import Head
 from stages.manifest import Manifest, Row
 from stages.weights import Weights
 
+_PLACES = ("data.root", "data.table", "data.columns", "base.weights", "cluster", "cache")
+
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +41,12 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     Rows come from the cache, and are computed into it where they are missing; with `recompute`, all are computed into
     a temporary one. Raises Unusable where today's code cannot make it, NotAvailable where too little of it is left.
     """
+    for override in options.overrides:
+        if not override.startswith(_PLACES):
+            raise Unusable(
+                f"--set {override}: a model is made again on its own settings",
+                f"only where things lie can be set here: {', '.join(_PLACES)}",
+            )
     today = Project(path, options, progress)
     model = registry.find(today.folder, text)
     then = _as_recorded(today, model)

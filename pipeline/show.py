@@ -49,6 +49,7 @@ def show(
     if result.get("heads"):
         _show_heads(result["heads"])
     if result.get("heads") and not quiet:
+        config = config / "pipeline.yaml" if config.is_dir() else config
         say(f"\nnext: edit {config} (another size, tap or split) and run again: only what that touches is computed;")
         say(f"  pipeline status{config_option(config)} says beforehand what and why")
     if error:
@@ -107,14 +108,14 @@ def _show_status(status: Status, verbose: bool) -> None:
         for name, (before, now) in s.differences.items():
             say(f"  {s.stage} {s.name}: {name}: {before} -> {now}")
     if status.counts:
-        show_counts(status.counts)
+        show_counts(status.counts, status.unhashed > 0)
     if status.rejected:
         say(f"\nrejected: {status.rejected:,} images (a run lists them in rejects.csv)")
     if status.unhashed:
         say(f"\nimages per class and split: without {status.unhashed:,} files that are not hashed yet (--hash)")
 
 
-def show_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
+def show_counts(counts: Mapping[str, Mapping[str, int]], partial: bool = False) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("class")
     for split in SPLITS:
@@ -126,7 +127,7 @@ def show_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
     if len(counts) > _MOST_CLASSES:
         say(f"and {len(counts) - _MOST_CLASSES} more classes (all of them: --json)")
     few = [f"{label} {split} {n}" for label, by in counts.items() for split, n in by.items() if n < FEW]
-    if few:
+    if few and not partial:
         more = f", and {len(few) - 5} more" if len(few) > 5 else ""
         say(f"fewer than {FEW} images, too few to trust a figure: {', '.join(few[:5])}{more}", ERR)
 
@@ -140,6 +141,11 @@ def show_error(error: PipelineError) -> None:
 def say(text: str, console: Console = OUT, style: str | None = None) -> None:
     """Print a line; a file name that is not UTF-8 comes out escaped."""
     console.print(text.encode("utf-8", "backslashreplace").decode("utf-8"), style=style)
+
+
+def several(n: int, word: str) -> str:
+    """`1 shard`, `2,624 shards`."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def config_option(config: Path) -> str:

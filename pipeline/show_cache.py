@@ -14,10 +14,11 @@ from rich.table import Table
 
 from pipeline.moving import MANIFEST, Moved
 from pipeline.registry import SHORT
-from pipeline.show import ERR, OUT, config_option, say
+from pipeline.show import ERR, OUT, config_option, say, several
 from pipeline.upkeep import Contents, Tidied, Verified
 
 _MOST = 5
+_KINDS = {"features": "key", "manifest": "manifest", "quarantine": "damaged file", "leftover": "leftover"}
 _USUAL = {"numerics": "f32", "dtype": "float32"}
 
 
@@ -39,12 +40,13 @@ def show_contents(found: Contents) -> None:
     for kind in ("manifest", "quarantine", "leftover"):
         some = [entry for entry in found.entries if entry.kind == kind]
         if some:
-            say(f"{kind}: {len(some):,} files, {decimal(sum(entry.bytes for entry in some))}")
-    say(f"{decimal(sum(entry.bytes for entry in found.entries))} in all")
+            say(f"{kind}: {several(len(some), 'file')}, {decimal(sum(entry.bytes for entry in some))}")
+    say(f"{decimal(sum(entry.bytes for entry in found.entries))} in all, in {_relative(str(found.root))}")
 
 
 def show_verified(report: Verified) -> None:
-    say(f"read {report.shards:,} of {report.of:,} shards, {decimal(report.bytes)}: {len(report.damaged)} damaged")
+    of = f"{report.shards:,} of {several(report.of, 'shard')}, {decimal(report.bytes)}"
+    say(f"read {of}: {len(report.damaged)} damaged")
     for path, reason in report.damaged[:_MOST]:
         say(f"  {_relative(path)}: {reason}", ERR)
 
@@ -54,8 +56,9 @@ def show_tidied(report: Tidied) -> None:
     freed = decimal(sum(entry.bytes for entry in report.removed))
     for entry in report.removed:
         if entry.kind == "features":
-            say(f"  {entry.name[:SHORT]}  {entry.rows:,} rows  {decimal(entry.bytes)}  {_what(entry.components)}")
-    went = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "nothing"
+            rows = several(entry.rows, "row")
+            say(f"  {entry.name[:SHORT]}  {rows}  {decimal(entry.bytes)}  {_what(entry.components)}")
+    went = ", ".join(several(n, _KINDS[kind]) for kind, n in kinds.items()) or "nothing"
     say(f"{'would remove' if report.dry else 'removed'} {went}, {freed}; {decimal(report.left)} left")
     if report.needed:
         say(f"{decimal(report.needed)} are needed (pipeline cache ls says by whom) and stay")
@@ -63,11 +66,15 @@ def show_tidied(report: Tidied) -> None:
 
 def show_export(moved: Moved) -> None:
     _show_taken(moved)
+    if moved.taken.refused:
+        return
     say(f"next: copy {moved.folder} to where the heads are trained, and there: pipeline run head")
 
 
 def show_import(moved: Moved) -> None:
     _show_taken(moved)
+    if moved.taken.refused:
+        return
     option = config_option(moved.config)
     say(f"next: pipeline run head{option}")
     if moved.manifest is not None and not (moved.config.parent / MANIFEST).exists():
@@ -77,9 +84,8 @@ def show_import(moved: Moved) -> None:
 def _show_taken(moved: Moved) -> None:
     taken = moved.taken
     there = f"; {taken.there:,} were there already" if taken.there else ""
-    say(
-        f"{taken.shards:,} shards, {taken.rows:,} rows, {decimal(taken.bytes)} to {_relative(str(moved.folder))}{there}"
-    )
+    came = f"{several(taken.shards, 'shard')}, {several(taken.rows, 'row')}, {decimal(taken.bytes)}"
+    say(f"{came} to {_relative(str(moved.folder))}{there}")
     for path, reason in taken.refused[:_MOST]:
         say(f"  refused {_relative(path)}: {reason}", ERR)
 

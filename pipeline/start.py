@@ -71,6 +71,8 @@ class Started:
         lines = [f"{len(rows)} images in {self.images}"]
         if labels:
             lines.append("classes: " + ", ".join(f"{k} {n}" for k, n in sorted(labels.items())[:8]) + many)
+            if loose := [row.path for row in rows if row.label is None]:
+                lines.append(f"in no class folder, so without a label: {len(loose)}, such as {loose[0]}")
         else:
             lines.append("no class folders: features can be extracted (pipeline run extract); a head needs labels")
         if made:
@@ -108,7 +110,7 @@ def init_demo(folder: Path) -> Started:
     target = _free(folder)
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
-        raise Unusable("the demo images are not installed", "pip install 'frozenbase[demo]'")
+        raise Unusable("the demo images are not installed", "where frozenbase lies: pip install '.[demo]'")
     source = Path(spec.submodule_search_locations[0]) / "data"
     with open(source / "labels.csv", newline="") as file:
         for path, probability, _kind in csv.reader((" ".join(line.split()) for line in file), delimiter=" "):
@@ -121,7 +123,7 @@ def init_demo(folder: Path) -> Started:
 def _free(folder: Path) -> Path:
     target = folder / "pipeline.yaml"
     if target.exists():
-        raise Unusable(f"{target} is there already", "edit it, or remove it first; then: pipeline run")
+        raise Unusable(f"{target} is there already", f"edit it, or remove it first; then: pipeline run -c {target}")
     return target
 
 

@@ -7,9 +7,11 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cache import files, gc, roots
+from cache.errors import Unusable
 from cache.gc import Entry
 from cache.shards import BadShard
 from pipeline import needs, registry
@@ -19,14 +21,16 @@ from pipeline.needs import Needs
 
 @dataclass(frozen=True)
 class Contents:
-    """What a cache holds, who needs it, and which models were made of it, by name of the entry."""
+    """What the cache in `root` holds, who needs it, and which models were made of it, by name of the entry."""
 
+    root: Path
     entries: list[Entry]
     needs: Needs
     models: Mapping[str, list[str]]
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "root": str(self.root),
             "bytes": sum(entry.bytes for entry in self.entries),
             "entries": [
                 {
@@ -66,6 +70,14 @@ class Tidied:
         return {**vars(self), "freed": freed, "removed": [_entry_json(entry) for entry in self.removed]}
 
 
+def check_there(project: Project) -> None:
+    """Raises Unusable where the project has no cache, or names a folder that is something else."""
+    root = project.cache.root
+    if not (root / "CACHE.json").is_file():
+        what = "is no cache: it has no CACHE.json" if root.exists() else "is not there yet"
+        raise Unusable(f"{root} {what}", "pipeline run extract makes one; cache.dir, or PIPELINE_CACHE_DIR, names it")
+
+
 def contents(project: Project) -> Contents:
     """All that lies in the project's cache."""
     models: dict[str, list[str]] = defaultdict(list)
@@ -73,7 +85,7 @@ def contents(project: Project) -> Contents:
     for model in (model for folder in sorted(here) for model in registry.listing(folder)):
         for name in needs.made_of(model.record):
             models[name].append(f"{model} ({', '.join(model.tags)})" if model.tags else str(model))
-    return Contents(gc.entries(project.cache), needs.needs(project), models)
+    return Contents(project.cache.root, gc.entries(project.cache), needs.needs(project), models)
 
 
 def tidy(project: Project, older_than: float | None, max_bytes: int | None, dry: bool) -> Tidied:

@@ -92,6 +92,7 @@ def extract_shard(task: Task) -> Receipt:
     shard = _Shard(task, started)
     for image, paths in task.rows:
         if task.run in _stopped:
+            shard.close()  # what there is of it is kept
             raise PipelineError("stopped before the shard was done")
         try:
             pixels = read(image, paths, task.job.recipe.pixels, receipt.seen)

@@ -203,9 +203,27 @@ def test_interrupted_says_what_is_kept_and_how_to_go_on(
     out, err = process.communicate(timeout=10)
     assert process.returncode == code, err
     error = json.loads(out)["error"]
-    assert error["message"] == "interrupted; finished shards are kept"
+    kept = len(features_of(config))
+    assert error["message"] == f"interrupted; {kept} of 200 new rows are kept"
     assert error["hint"].startswith("to go on: pipeline run extract -c ")
-    assert json.loads(run(*words)[0])["extract"]["reused"] >= 16
+    result = json.loads(run(*words)[0])["extract"]
+    assert (result["computed"], result["reused"]) == (200 - kept, kept)
+
+
+def test_interrupted_in_its_first_shard_keeps_what_there_is_of_it(slow: tuple[Path, list[Any]]) -> None:
+    config, words = slow
+    process = start(*words[:-1], "extract.shard_rows=1000", FAKE_DELAY="0.02")
+    deadline = time.time() + 60
+    while not list((config.parent / ".features").glob("features/*/spec.json")):
+        assert time.time() < deadline
+        time.sleep(0.02)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 130, err
+    kept = len(features_of(config))
+    assert 0 < kept < 200
+    assert json.loads(out)["error"]["message"] == f"interrupted; {kept} of 200 new rows are kept"
 
 
 def spoil(project: Path, how: str) -> None:

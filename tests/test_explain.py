@@ -182,6 +182,15 @@ def test_where_no_rows_tell_how_long_it_takes_some_images_are_timed(pipeline: Pi
     assert list((project.parent / ".features").glob("features/*")) == []
 
 
+def test_rows_that_cannot_be_computed_here_are_blocked(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    pipeline("run", "extract", "-c", project)
+    pipeline("cache", "export", tmp_path / "export", "-c", project)
+    shutil.rmtree(project.parent / "images")
+    found = status(pipeline, tmp_path / "export", "--set", "extract.size=32")
+    assert [found[stage]["state"] for stage in ("extract", "head")] == ["BLOCKED", "BLOCKED"]
+    assert "24 of 24 images have neither a row nor a file" in found["extract"]["reason"]
+
+
 def test_a_tap_that_does_not_fit_is_blocked(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise Unusable("extract.taps: no layer 'x'")

@@ -163,6 +163,13 @@ def test_unlabelled_images_are_no_part_of_it(pipeline: Pipeline, project: Path) 
     assert (done["images"], done["absent"], done["reproduced"]) == (IMAGES, [], True)
 
 
+def test_a_setting_that_would_make_another_model_is_refused(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    ran = pipeline("reproduce", "logistic", "-c", project, "--set", "extract.size=32")
+    assert ran.code == 2
+    assert "--set extract.size=32: a model is made again on its own settings" in ran.err
+
+
 def test_weights_are_those_of_the_record_wherever_they_are_now(pipeline: Pipeline, project: Path) -> None:
     one, other = project.parent / "one.weights.h5", project.parent / "other.weights.h5"
     one.write_text("one")

@@ -89,4 +89,4 @@ def test_the_demo_says_what_to_install(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ran = pipeline("init", tmp_path, "--demo")
     assert ran.code == 2
-    assert "pip install 'frozenbase[demo]'" in ran.err
+    assert "pip install '.[demo]'" in ran.err

@@ -75,6 +75,29 @@ def test_gc_takes_what_nobody_needs_and_the_next_run_makes_it_again(
     assert (again["computed"], again["keys"]["pooled"]) == (24, once)
 
 
+def test_gc_in_a_project_that_was_moved_keeps_its_rows(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    key = extracted(pipeline, project)
+    for note in (project.parent / ".features" / "roots").iterdir():
+        note.unlink()
+    assert key not in gc(pipeline, project, "--max-size", "0")
+    assert str(project) in ls(pipeline, project)[key]["needed_by"]
+
+
+@pytest.mark.parametrize("command", ["ls", "gc", "verify"])
+def test_a_folder_that_is_no_cache_is_left_alone(
+    pipeline: Pipeline, project: Path, tmp_path: Path, command: str
+) -> None:
+    theirs = tmp_path / "photos" / ".x.tmp"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"mine")
+    os.utime(theirs, (0, 0))
+    ran = pipeline("cache", command, "-c", project, "--set", f"cache.dir={theirs.parent}")
+    assert (ran.code, "is no cache: it has no CACHE.json" in ran.err) == (2, True)
+    assert theirs.exists()
+    ran = pipeline("cache", command, "-c", project)
+    assert (ran.code, ".features is not there yet" in ran.err) == (2, True)
+
+
 def test_gc_by_age(pipeline: Pipeline, project: Path, two_sizes: tuple[str, str]) -> None:
     once, _ = two_sizes
     for key in two_sizes:
