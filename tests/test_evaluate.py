@@ -66,3 +66,67 @@ def test_a_lacking_class_leaves_ranking_figures_out() -> None:
 
 def test_a_certain_mistake_has_a_finite_loss() -> None:
     assert math.isfinite(evaluate.log_loss(np.array([0]), np.array([[0.0, 1.0]])))
+
+
+@pytest.mark.parametrize("decimals", [1, 16])
+def test_ranking_figures_are_those_of_scikit_learn_with_and_without_ties(decimals: int) -> None:
+    rng = np.random.default_rng(0)
+    for k in (2, 3):
+        p = np.round(rng.dirichlet(np.ones(k), 70), decimals)
+        truth = rng.integers(0, k, 70)
+        classes = [f"c{i}" for i in range(k)]
+        found = evaluate.metrics([classes[i] for i in truth], p, classes)
+        one_hot, columns = (truth, p[:, 1]) if k == 2 else (np.eye(k)[truth], p)
+        assert found["auroc"] == pytest.approx(sk.roc_auc_score(one_hot, columns))
+        assert found["average_precision"] == pytest.approx(sk.average_precision_score(one_hot, columns))
+
+
+def test_details_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    p, truth, classes = rng.dirichlet((1, 1, 1), 60), rng.integers(0, 3, 60), ("x", "y", "z")
+    found = evaluate.details([classes[i] for i in truth], p, classes, [None] * 60)
+    guess = p.argmax(axis=1)
+    assert found["confusion"] == sk.confusion_matrix(truth, guess).tolist()
+    precision, recall, f1, support = sk.precision_recall_fscore_support(truth, guess)
+    for c, name in enumerate(classes):
+        expected = {
+            "precision": precision[c],
+            "recall": recall[c],
+            "f1": f1[c],
+            "support": support[c],
+            "auroc": sk.roc_auc_score(truth == c, p[:, c]),
+        }
+        assert found["per_class"][name] == pytest.approx(expected)
+    assert "per_group" not in found
+
+
+def test_a_class_that_is_neither_there_nor_guessed_has_no_figures_of_its_own() -> None:
+    found = evaluate.details(["a", "b"], np.array([[0.8, 0.2, 0], [0.3, 0.7, 0]]), ("a", "b", "c"), [None] * 2)
+    assert found["per_class"]["c"] == {"precision": None, "recall": None, "f1": None, "support": 0, "auroc": None}
+    assert found["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_groups_have_their_own_accuracy() -> None:
+    found = evaluate.details(
+        LABELS, np.stack([1 - P, P], axis=1), ("a", "b"), ["g", "g", "h", None, "h", "h", "h", None]
+    )
+    assert found["per_group"] == {"g": {"n": 2, "accuracy": 1.0}, "h": {"n": 4, "accuracy": 0.5}}
+
+
+def test_no_rows_have_details_of_nothing() -> None:
+    found = evaluate.details([], np.empty((0, 2)), ("a", "b"), [])
+    assert found["confusion"] == [[0, 0], [0, 0]]
+    assert {figure for figures in found["per_class"].values() for figure in figures.values()} == {None, 0}
+
+
+def test_ten_thousand_classes_have_figures_but_no_confusion_matrix_and_no_ranking() -> None:
+    k, n = 10_000, 300
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(k), n)
+    classes = [f"c{i}" for i in range(k)]
+    labels = [classes[i] for i in rng.integers(0, k, n)]
+    figures, found = evaluate.metrics(labels, p, classes), evaluate.details(labels, p, classes, [None] * n)
+    assert figures["accuracy"] == 0
+    assert figures["auroc"] is None
+    assert found["confusion"] is None
+    assert len(found["per_class"]) == k
