@@ -49,7 +49,7 @@ class HeadReport:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head in memory: the samples it saw, and for each of them what it says; figures for val and test."""
+    """A head in memory: the samples it saw, and for each of them what it says; `metrics` as metrics.json has them."""
 
     head: Head
     rows: tuple[Row, ...]
@@ -93,7 +93,7 @@ def fit(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...
     head = heads.fit_logistic(features, rows, classes, spec.seed)
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
         probabilities = head.probabilities(features)
-    return Fitted(head, rows, probabilities, _metrics(rows, probabilities, classes))
+    return Fitted(head, rows, probabilities, judge(rows, probabilities, classes, spec.seed))
 
 
 def folder_of(project: Project, name: str, manifest: Manifest, classes: Sequence[str]) -> Path:
@@ -115,14 +115,19 @@ def check_leaks(project: Project, manifest: Manifest) -> None:
         log.warning("the same bytes or groups stand in more than one split: %s", leaks)
 
 
-def _metrics(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    from stages import evaluate
+def judge(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """What metrics.json says: figures, intervals and details of val and test, and what is calibrated on val."""
+    from stages import calibrate, evaluate, intervals
 
-    out = {}
+    out: dict[str, Any] = {}
+    splits = {}
     for split in ("val", "test"):
         here = [i for i, row in enumerate(rows) if row.split == split]
-        out[split] = evaluate.metrics([rows[i].label or "" for i in here], probabilities[here], classes)
-    return out
+        labels, groups = [rows[i].label or "" for i in here], [rows[i].group for i in here]
+        splits[split] = labels, probabilities[here]
+        figures = intervals.judge(*splits[split], classes, groups, seed)
+        out[split] = {**figures, **evaluate.details(*splits[split], classes, groups)}
+    return {**out, "calibration": calibrate.calibration(splits, classes)}
 
 
 def _predictions(fitted: Fitted) -> bytes:

@@ -62,7 +62,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         fitted = models.fit(then, name, left, classes)
         now = models.circumstances(then.store(tap), left.ids)
     _compare_arrays(done, _head(model), fitted.head)
-    done.metrics = {split: _figures(then, fitted.metrics[split]) for split, then in model.read("metrics.json").items()}
+    done.metrics = {part: _figures(then, fitted.metrics[part]) for part, then in model.read("metrics.json").items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
     done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
     key = models.folder_of(then, name, full, classes).name

@@ -8,6 +8,7 @@ from typing import Any
 from cache.errors import PipelineError
 from pipeline.differences import Pair
 from pipeline.registry import Model
+from stages.evaluate import NAMES
 
 
 class NotReproduced(PipelineError):
@@ -29,8 +30,8 @@ class Absent:
 class Reproduction:
     """A model beside itself made again. `images` counts different labelled ones; `absent` were left out.
 
-    `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` gives for each split and
-    figure what it was and is; `differences` what may explain it: versions, machines, keys.
+    `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` gives for each part of
+    metrics.json and each dotted name in it what it was and is; `differences` what may explain it: versions, machines.
     """
 
     model: Model
@@ -83,15 +84,17 @@ class Reproduction:
             f"{split} {name}": abs(pair.difference)
             for split, figures in self.metrics.items()
             for name, pair in figures.items()
-            if name != "n" and pair.difference is not None
+            if name in NAMES and pair.difference is not None
         }
         largest = max(gaps, key=lambda name: gaps[name], default="")
         if self.metrics_same:
             text = "the metrics are the same"
-        elif not largest or not gaps[largest]:
-            text = "the metrics are not of the same images"
-        else:
+        elif largest and gaps[largest]:
             text = f"metrics differ by up to {gaps[largest]:.2g} ({largest})"
+        elif all(figures["n"].same for figures in self.metrics.values() if "n" in figures):
+            text = "the metrics are the same, but not their intervals or details"
+        else:
+            text = "the metrics are not of the same images"
         if self.arrays_same:
             return f"{text}, the head is the same"
         if self.weights_difference is None:

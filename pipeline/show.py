@@ -77,14 +77,15 @@ def _show_extract(report: ExtractReport) -> None:
 
 def _show_heads(heads: dict[str, HeadReport]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("head", "", "val images", "accuracy", "AUROC", "test images", "accuracy", "AUROC"):
-        table.add_column(column, justify="left" if column in ("head", "") else "right")
+    for column in ("head", "", "split", "images", "accuracy (95%)", "AUROC (95%)"):
+        table.add_column(column, justify="right" if column == "images" else "left")
     for name, head in heads.items():
-        shown = []
+        first = (name, "reused" if head.hit else "trained")
         for split in ("val", "test"):
-            figures = [head.metrics[split][metric] for metric in ("accuracy", "auroc")]
-            shown += [f"{head.metrics[split]['n']:,}", *("-" if f is None else f"{f:.3f}" for f in figures)]
-        table.add_row(name, "reused" if head.hit else "trained", *shown)
+            figures = head.metrics[split]
+            shown = [with_interval(figures, metric) for metric in ("accuracy", "auroc")]
+            table.add_row(*first, split, f"{figures['n']:,}", *shown)
+            first = ("", "")
     OUT.print()
     OUT.print(table)
     for split, classes in next(iter(heads.values())).lacking.items():
@@ -93,6 +94,15 @@ def _show_heads(heads: dict[str, HeadReport]) -> None:
     for name, head in heads.items():
         here = os.path.relpath(head.path)
         say(f"{name}: {head.path if here.startswith('..') else here}")
+
+
+def with_interval(figures: Mapping[str, Any], name: str, digits: int = 3) -> str:
+    """`0.858 (0.823-0.891)`; without the bracket where there is no interval, as in what an older version wrote."""
+    value, interval = figures[name], figures.get("ci", {}).get(name)
+    if value is None:
+        return "-"
+    between = " to " if interval and interval[0] < 0 else "-"
+    return f"{value:.{digits}f}" + (f" ({interval[0]:.{digits}f}{between}{interval[1]:.{digits}f})" if interval else "")
 
 
 def _show_status(status: Status, verbose: bool) -> None:

@@ -15,6 +15,8 @@ from pipeline.differences import Pair
 from pipeline.registry import SHORT, Model
 from pipeline.reproduction import Reproduction, said
 from pipeline.show import ERR, OUT, say, show_counts
+from pipeline.show_evaluate import show_metrics
+from stages.evaluate import NAMES
 
 _WIDTH = 100
 _WIDEST = 200
@@ -52,7 +54,7 @@ def show_model(details: Mapping[str, Any]) -> None:
         say(fill.fill(text))
     show_counts(details["counts"])
     say("")
-    _show_metrics(details["metrics"])
+    show_metrics(details["metrics"])
     say("\nsettings, every field:\n")
     say(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
 
@@ -71,7 +73,7 @@ def show_reproduction(done: Reproduction) -> None:
         say(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
     say(f"{'head':{_LABEL}}{_arrays(done)}\n")
     table = _table("", right=("val", "again", "difference", "test", "again", "difference"))
-    for name in sorted((name for name in done.metrics["val"] if "." not in name), key=_order):
+    for name in (name for name in ("n", *NAMES) if name in done.metrics["val"]):
         pairs = [done.metrics[split][name] for split in ("val", "test")]
         cells = [cell for pair in pairs for cell in (*map(_number, pair), _difference(pair))]
         table.add_row("images" if name == "n" else name, *cells)
@@ -100,10 +102,6 @@ def _difference(pair: Pair) -> str:
     return "" if pair.difference is None else f"{pair.difference:+.2g}"
 
 
-def _order(name: str) -> tuple[bool, str]:
-    return (name != "n", name)
-
-
 def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what the record has; an older one has less."""
     facts = [("created", f"{_when(record['created'])}, in {record['seconds']:.1f} s, from seed {record['seed']}")]
@@ -130,15 +128,6 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
     chosen = {name: value for name, value in head["chosen"].items() if not isinstance(value, Mapping)}
     facts.append(("chosen", _listed(chosen)))
     return facts
-
-
-def _show_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    table = _table("", right=("val", "test"))
-    for name in sorted(metrics["val"], key=_order):
-        values = [metrics[split][name] for split in ("val", "test")]
-        if not any(isinstance(value, Mapping) for value in values):
-            table.add_row("images" if name == "n" else name, *map(_number, values))
-    OUT.print(table)
 
 
 def _number(value: Any, digits: int = 4) -> str:

@@ -1,0 +1,82 @@
+"""Owns how figures look to a person: one model's, two beside each other, those of folds. Not reckoning them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from pipeline.show import OUT, say, with_interval
+from stages.evaluate import NAMES
+
+_MOST_CLASSES = 20
+_MOST_GROUPS = 10
+
+
+def show_metrics(metrics: Mapping[str, Any]) -> None:
+    """Figures of val and test, what was calibrated, classes and groups of test; an older metrics.json has less."""
+    table = figures_table("", "val (95%)", "test (95%)")
+    table.add_row("images", *(f"{metrics[split]['n']:,}" for split in ("val", "test")))
+    for name in NAMES:
+        if all(name in metrics[split] for split in ("val", "test")):
+            table.add_row(name, *(with_interval(metrics[split], name) for split in ("val", "test")))
+    OUT.print(table)
+    if "calibration" in metrics:
+        _show_calibration(metrics["calibration"], metrics)
+    split = "test" if metrics["test"]["n"] else "val"
+    if "per_class" in metrics[split]:
+        _show_classes(metrics[split]["per_class"], split)
+    if "per_group" in metrics[split]:
+        _show_groups(metrics[split]["per_group"], split)
+
+
+def figures_table(*columns: str) -> Table:
+    """The first column to the left, figures to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column != columns[0] else "left")
+    return table
+
+
+def _show_calibration(found: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    if found["temperature"] is not None:
+        say(f"\ncalibrated on val: logits / {found['temperature']:.3f}")
+        table = figures_table("", "val", "calibrated", "test", "calibrated")
+        for name in ("log_loss", "brier", "ece"):
+            pairs = [(metrics[split][name], found[split][name]) for split in ("val", "test")]
+            table.add_row(name, *(_number(value) for pair in pairs for value in pair))
+        OUT.print(table)
+    if found["threshold"] is not None:
+        best = found["threshold_maximises"].replace("_", " ")
+        say(f"\nthreshold with the best {best} on val: {found['threshold']:.3f}")
+        table = figures_table("", "val", "test")
+        for name in ("accuracy", "balanced_accuracy", "f1"):
+            table.add_row(name, *(_number(found[split]["at_threshold"][name]) for split in ("val", "test")))
+        OUT.print(table)
+
+
+def _show_classes(classes: Mapping[str, Mapping[str, Any]], split: str) -> None:
+    table = figures_table(f"class ({split})", "images", "precision", "recall", "f1", "AUROC")
+    for name, figures in list(classes.items())[:_MOST_CLASSES]:
+        shown = (_number(figures[figure]) for figure in ("precision", "recall", "f1", "auroc"))
+        table.add_row(name, f"{figures['support']:,}", *shown)
+    say("")
+    OUT.print(table)
+    if len(classes) > _MOST_CLASSES:
+        say(f"and {len(classes) - _MOST_CLASSES:,} more classes (all of them: --json)")
+
+
+def _show_groups(groups: Mapping[str, Mapping[str, Any]], split: str) -> None:
+    """The worst first."""
+    table = figures_table(f"group ({split})", "images", "accuracy")
+    for name, figures in sorted(groups.items(), key=lambda item: (item[1]["accuracy"], item[0]))[:_MOST_GROUPS]:
+        table.add_row(name, f"{figures['n']:,}", _number(figures["accuracy"]))
+    say("")
+    OUT.print(table)
+    if len(groups) > _MOST_GROUPS:
+        say(f"and {len(groups) - _MOST_GROUPS:,} more groups, with fewer mistakes (all of them: --json)")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
