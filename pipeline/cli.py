@@ -10,7 +10,7 @@ import rich_click as click
 
 from cache import roots
 from cache.errors import Unusable
-from pipeline import cli_cache, cli_models, explain, graph, models, needs, start
+from pipeline import cli_cache, cli_evaluate, cli_models, explain, graph, models, needs, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
@@ -113,7 +113,7 @@ def status_command(
     sys.exit(error.exit_code if error else 0)
 
 
-for command in (*cli_models.COMMANDS, cli_cache.group):
+for command in (*cli_models.COMMANDS, *cli_evaluate.COMMANDS, cli_cache.group):
     main.add_command(command)
 
 

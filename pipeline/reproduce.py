@@ -61,7 +61,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
             _check_enough(left, classes, done)
         fitted = models.fit(then, name, left, classes)
         now = models.circumstances(then.store(tap), left.ids)
-    _compare_arrays(done, _head(model), fitted.head)
+    _compare_arrays(done, head_of(model), fitted.head)
     done.metrics = {part: _figures(then, fitted.metrics[part]) for part, then in model.read("metrics.json").items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
     done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
@@ -159,7 +159,8 @@ def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) ->
         ) from error
 
 
-def _head(model: Model) -> Head:
+def head_of(model: Model) -> Head:
+    """The head of a model, as it was fitted."""
     return Head.from_files({name: (model.folder / name).read_bytes() for name in ("head.npz", "head.json")})
 
 

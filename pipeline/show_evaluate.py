@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from pipeline.compare import Comparison
 from pipeline.show import OUT, say, with_interval
 from stages.evaluate import NAMES
 
@@ -29,6 +30,36 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
         _show_classes(metrics[split]["per_class"], split)
     if "per_group" in metrics[split]:
         _show_groups(metrics[split]["per_group"], split)
+
+
+def show_comparison(found: Comparison) -> None:
+    """Which rows, both models' figures and the difference, and McNemar's test."""
+    say(f"A  {found.a}\nB  {found.b}\n")
+    say(
+        f"{found.images:,} images that are in neither's train or val"
+        + (f", of {found.groups:,} groups" if found.groups else "")
+    )
+    for reason, n in found.dropped.items():
+        say(f"dropped {n:,} {reason}")
+    for side, command in found.hints.items():
+        say(f"  rows for {side}: {command}")
+    say("")
+    table = figures_table("", "A (95%)", "B (95%)", "B - A (95%)")
+    for name, difference in found.result["difference"].items():
+        table.add_row(name, *(with_interval(found.result[side], name) for side in "ab"), _signed(difference))
+    OUT.print(table)
+    test = found.result["mcnemar"]
+    say(f"\nright where the other is wrong: A {test['only_a']:,}, B {test['only_b']:,}")
+    say(f"exact McNemar: p = {test['p_value']:.2g}")
+    if found.groups:
+        say("intervals are over groups; McNemar's test takes images for independent, and is surer than it should be")
+
+
+def _signed(difference: Mapping[str, Any]) -> str:
+    value, interval = difference["value"], difference["ci"]
+    if value is None:
+        return "-"
+    return f"{value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
 
 
 def figures_table(*columns: str) -> Table:

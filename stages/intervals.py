@@ -53,7 +53,7 @@ def judge(
 
 
 def differences(
-    labels: Sequence[str], one: np.ndarray, other: np.ndarray, groups: Sequence[str | None], classes: Sequence[str]
+    labels: Sequence[str], one: np.ndarray, other: np.ndarray, classes: Sequence[str], groups: Sequence[str | None]
 ) -> Intervals:
     """Intervals of (figure of `other` minus figure of `one`), both (n, classes) on the same rows: paired bootstrap.
 

@@ -164,7 +164,7 @@ def test_a_paired_difference_is_narrower_than_two_figures() -> None:
     labels, p, classes = problem(2, n=300)
     better = 0.9 * p + 0.1 * np.eye(2)[evaluate.numbers(labels, classes)]
     groups: list[str | None] = [None] * 300
-    low, high = intervals.differences(labels, p, better, groups, classes)["log_loss"] or [0, 0]
+    low, high = intervals.differences(labels, p, better, classes, groups)["log_loss"] or [0, 0]
     gap = evaluate.metrics(labels, better, classes)["log_loss"] - evaluate.metrics(labels, p, classes)["log_loss"]  # type: ignore[operator]
     alone = intervals.judge(labels, p, classes, groups)["ci"]["log_loss"]
     assert low < gap < high < 0
