@@ -9,7 +9,6 @@ from typing import Any
 import rich_click as click
 
 from cache import roots
-from cache.errors import Unusable
 from pipeline import cli_cache, cli_evaluate, cli_models, explain, graph, models, needs, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
 from pipeline.graph import Options, Project
@@ -77,7 +76,7 @@ def run_command(
 
     def work() -> None:
         project = Project(config, options, progress)
-        _check_names(project, names)
+        graph.check_names(project, names)
         if dry_run:
             result["status"] = explain.status(project, stage, names)
         else:
@@ -115,12 +114,6 @@ def status_command(
 
 for command in (*cli_models.COMMANDS, *cli_evaluate.COMMANDS, cli_cache.group):
     main.add_command(command)
-
-
-def _check_names(project: Project, names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in project.config.heads:
-            raise Unusable(f"no head {name!r} in {project.path.name}; it has {', '.join(project.config.heads)}")
 
 
 def _run(project: Project, stage: str | None, names: tuple[str, ...], result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Owns the commands that judge models: compare. The rest of the command line is in cli.py."""
+"""Owns the commands that judge models: compare, crossval. The rest of the command line is in cli.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import rich_click as click
 
 from pipeline import compare, show_evaluate
 from pipeline.command import finish, guarded, log_to_stderr, shared
-from pipeline.graph import Options
+from pipeline.crossval import OutOfFold, crossval
+from pipeline.graph import Options, Project, check_names
 from pipeline.progress import reporter
 from pipeline.show import ERR
 
@@ -31,4 +32,30 @@ def compare_command(
     finish("compare", "compare", found, error, show_evaluate.show_comparison, config, as_json, verbose)
 
 
-COMMANDS = (compare_command,)
+@click.command("crossval")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@shared
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="How many.")
+@click.option("--all", "every", is_flag=True, help="Take the images of test too, which are left alone otherwise.")
+def crossval_command(
+    names: tuple[str, ...], config: Path, overrides: tuple[str, ...], folds: int, every: bool, offline: bool,
+    as_json: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Judge heads by k-fold: each image of train and val by a head that was neither fitted nor chosen on its fold.
+
+    For the heads of those names (default: all), on rows that are in the cache. Folds are stratified and keep groups
+    together. Nothing is written.
+    """
+    log_to_stderr(False, verbose)
+    options, progress = Options(overrides, offline=offline), reporter(ERR, as_json)
+
+    def work() -> dict[str, OutOfFold]:
+        project = Project(config, options, progress)
+        check_names(project, names)
+        return {name: crossval(project, name, folds, every) for name in names or project.config.heads}
+
+    found, error = guarded(work, verbose)
+    finish("crossval", "crossval", found, error, show_evaluate.show_crossval, config, as_json, verbose)
+
+
+COMMANDS = (compare_command, crossval_command)

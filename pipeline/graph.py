@@ -181,6 +181,13 @@ class Project:
         return f"correct data.root, or work from saved rows without images: --set data.table={latest}"
 
 
+def check_names(project: Project, names: Sequence[str]) -> None:
+    """Raises Unusable where pipeline.yaml has no head of one of these names."""
+    for name in names:
+        if name not in project.config.heads:
+            raise Unusable(f"no head {name!r} in {project.path.name}; it has {', '.join(project.config.heads)}")
+
+
 def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
     """Compute what is missing. Returns what was done, and the manifest of the images that have all their rows.
 

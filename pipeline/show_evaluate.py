@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.compare import Comparison
+from pipeline.crossval import OutOfFold
 from pipeline.show import OUT, say, with_interval
 from stages.evaluate import NAMES
 
@@ -53,6 +54,24 @@ def show_comparison(found: Comparison) -> None:
     say(f"exact McNemar: p = {test['p_value']:.2g}")
     if found.groups:
         say("intervals are over groups; McNemar's test takes images for independent, and is surer than it should be")
+
+
+def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
+    """For each head, all rows together and each fold."""
+    for name, found in heads.items():
+        rows = f"{found.images:,} images of {' and '.join(found.splits)}"
+        rows += f", of {found.groups:,} groups" if found.groups else ""
+        say(f"{name}: {rows}, in {len(found.per_fold)} folds\n")
+        table = figures_table("", "out of fold (95%)")
+        for figure in NAMES:
+            table.add_row(figure, with_interval(found.metrics, figure))
+        OUT.print(table)
+        say("")
+        table = figures_table("fold", "images", "accuracy", "AUROC")
+        for number, of in enumerate(found.per_fold, start=1):
+            table.add_row(str(number), f"{of['n']:,}", _number(of["accuracy"]), _number(of["auroc"]))
+        OUT.print(table)
+        say("")
 
 
 def _signed(difference: Mapping[str, Any]) -> str:

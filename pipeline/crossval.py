@@ -1,0 +1,77 @@
+"""Owns out-of-fold figures of the heads in pipeline.yaml, and which rows count for them. It writes nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import models
+from pipeline.graph import Project
+from stages import evaluate, folds, heads, intervals
+from stages.heads import Head
+from stages.manifest import Row
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """A head on rows that it never saw, k times. `splits` are those the rows came from.
+
+    `metrics` are of all rows together, with intervals, as metrics.json has them; `per_fold` n, accuracy and auroc.
+    """
+
+    images: int
+    groups: int
+    splits: tuple[str, ...]
+    metrics: dict[str, Any]
+    per_fold: list[dict[str, float | int | None]]
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self)
+
+
+def crossval(project: Project, name: str, k: int, every: bool) -> OutOfFold:
+    """The head of that name by k-fold on cached rows of train and val, or with `every` of test too.
+
+    Test is left alone by default, so that it stays the one look that nothing was decided by. Folds are stratified and
+    keep groups together. AUROC of all rows together ranks across heads that were fitted apart, so it is a little below
+    that of the folds; intervals tell of the rows, not of how much a head depends on them. Raises Unusable where labels
+    or rows cannot carry it, NotAvailable where a row is missing.
+    """
+    spec, manifest = project.config.heads[name], project.manifest
+    store = project.store(spec.tap)
+    if project.config.data.on_bad == "skip" and (absent := store.missing(manifest.ids)):
+        log.warning("%d of %d images have no row; it goes without them", len(absent), len(manifest.ids))
+        manifest = manifest.without(absent)
+    models.check_leaks(project, manifest)
+    classes = heads.classes_of(manifest, project.config.data.classes)
+    splits = ("train", "val", "test") if every else ("train", "val")
+    rows = list({row.id: row for row in manifest.samples if row.split in splits}.values())
+    features = store.read([row.id for row in rows])
+
+    def fit(features: np.ndarray, rows: Sequence[Row]) -> Head:
+        return heads.fit_logistic(features, rows, classes, spec.seed)
+
+    p = folds.out_of_fold(fit, features, rows, classes, k, spec.seed)
+    labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
+    figures = intervals.judge(labels, p, classes, groups, spec.seed)
+    figures |= evaluate.details(labels, p, classes, groups)
+    named = len({group for group in groups if group is not None})
+    return OutOfFold(len(rows), named, splits, figures, _per_fold(folds.assign(rows, k, spec.seed), labels, p, classes))
+
+
+def _per_fold(
+    fold: np.ndarray, labels: Sequence[str], p: np.ndarray, classes: Sequence[str]
+) -> list[dict[str, float | int | None]]:
+    out = []
+    for number in range(int(fold.max()) + 1):
+        here = fold == number
+        mine = [label for label, inside in zip(labels, here, strict=True) if inside]
+        figures = evaluate.metrics(mine, p[here], classes)
+        out.append({name: figures[name] for name in ("n", "accuracy", "auroc")})
+    return out
