@@ -1,13 +1,14 @@
-"""Owns the commands that judge models: compare, crossval. The rest of the command line is in cli.py."""
+"""Owns the commands that judge models: compare, crossval, predictions. The rest of the command line is in cli.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
-from pipeline import compare, show_evaluate
-from pipeline.command import finish, guarded, log_to_stderr, shared
+from pipeline import compare, predictions, registry, show_evaluate
+from pipeline.command import beside, finish, folder_of, guarded, log_to_stderr, shared
 from pipeline.crossval import OutOfFold, crossval
 from pipeline.graph import Options, Project, check_names
 from pipeline.progress import reporter
@@ -58,4 +59,31 @@ def crossval_command(
     finish("crossval", "crossval", found, error, show_evaluate.show_crossval, config, as_json, verbose)
 
 
-COMMANDS = (compare_command, crossval_command)
+@click.command("predictions")
+@click.argument("model")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="A .csv or .parquet file, instead of CSV on stdout.")  # fmt: skip
+@beside
+def predictions_command(model: str, output: Path | None, config: Path, as_json: bool, verbose: bool) -> None:
+    """Write out what MODEL says of each image: id, path, label, split, group, predicted, and p_CLASS of each class.
+
+    Paths are those of the day the model was made. One line for each labelled image; copies count once.
+    """
+    log_to_stderr(not verbose, verbose)
+    if as_json and output is None:
+        raise click.UsageError("--json tells where --output lies; name one")
+
+    def work() -> dict[str, Any]:
+        if output is not None:
+            predictions.check_format(output)
+        found = predictions.read(registry.find(folder_of(config), model))
+        if output is None:
+            return {"csv": found.as_csv()}
+        found.write(output)
+        return {"path": str(output), "images": len(found.rows)}
+
+    found, error = guarded(work, verbose)
+    finish("predictions", "predictions", found, error, show_evaluate.show_predictions, config, as_json, verbose)
+
+
+COMMANDS = (compare_command, crossval_command, predictions_command)

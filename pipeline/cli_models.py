@@ -8,9 +8,8 @@ from typing import NoReturn, TypeVar
 
 import rich_click as click
 
-from cache.errors import Unusable
 from pipeline import needs, registry, show_models
-from pipeline.command import beside, finish, guarded, log_to_stderr, shared
+from pipeline.command import beside, finish, folder_of, guarded, log_to_stderr, shared
 from pipeline.graph import Options
 from pipeline.progress import reporter
 from pipeline.reproduce import reproduce
@@ -25,7 +24,7 @@ T = TypeVar("T")
 def models_command(config: Path, as_json: bool, verbose: bool) -> None:
     """List the models there are, by name, the latest first, with their figures."""
     log_to_stderr(not verbose, verbose)
-    _do("models", lambda: registry.listing(_folder(config)), show_models.show_listing, config, as_json, verbose)
+    _do("models", lambda: registry.listing(folder_of(config)), show_models.show_listing, config, as_json, verbose)
 
 
 @click.command("show")
@@ -39,7 +38,7 @@ def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None
     log_to_stderr(not verbose, verbose)
     _do(
         "show",
-        lambda: registry.find(_folder(config), model).details(),
+        lambda: registry.find(folder_of(config), model).details(),
         show_models.show_model,
         config,
         as_json,
@@ -58,7 +57,7 @@ def tag_command(
 ) -> None:
     """Give MODEL a NAME that stays: pipeline tag head/logistic v3."""
     log_to_stderr(not verbose, verbose)
-    folder = _folder(config)
+    folder = folder_of(config)
 
     def work() -> dict[str, str]:
         if delete is not None:
@@ -111,14 +110,6 @@ def _do(
     """Do the work, show what came of it, and exit."""
     found, error = guarded(work, verbose)
     finish(command, command, found, error, printer, config, as_json, verbose)
-
-
-def _folder(config: Path) -> Path:
-    """Where models/ lies. It may lack a pipeline.yaml, but not be missing itself."""
-    folder = (config if config.is_dir() else config.parent).absolute()
-    if not (config.exists() or (folder / "models").is_dir()):
-        raise Unusable(f"{folder} has neither {config.name} nor models/", "name the project's pipeline.yaml with -c")
-    return folder
 
 
 def _say_tag(done: Mapping[str, str]) -> None:

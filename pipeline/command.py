@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from cache.errors import Interrupted, PipelineError
+from cache.errors import Interrupted, PipelineError, Unusable
 from pipeline.show import show
 
 T = TypeVar("T")
@@ -71,6 +71,14 @@ def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, Pip
             advice = "check the path, its permissions and the space"
             return None, PipelineError(f"{error.filename}: {error.strerror}", advice)
         return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
+
+
+def folder_of(config: Path) -> Path:
+    """Where the results of a project lie, whether or not there is a pipeline.yaml; Unusable where there is nothing."""
+    folder = (config if config.is_dir() else config.parent).absolute()
+    if not (config.exists() or (folder / "models").is_dir()):
+        raise Unusable(f"{folder} has neither {config.name} nor models/", "name the project's pipeline.yaml with -c")
+    return folder
 
 
 def finish(

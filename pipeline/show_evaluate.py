@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,14 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
             table.add_row(str(number), f"{of['n']:,}", _number(of["accuracy"]), _number(of["auroc"]))
         OUT.print(table)
         say("")
+
+
+def show_predictions(found: Mapping[str, Any]) -> None:
+    """The table itself, its bytes as they are; or where it was written."""
+    if "csv" in found:
+        sys.stdout.buffer.write(found["csv"])
+    else:
+        say(f"{found['images']:,} images: {found['path']}")
 
 
 def _signed(difference: Mapping[str, Any]) -> str:
