@@ -1,6 +1,6 @@
 """Owns how a file comes to stand whole under its final name, and every write the cache makes. Not what is in it.
 
-Each change to the disk is a call of `os` in this module, so that a test can put a shim in its place, and fail, kill or
+Each change to a cache is a call of `os` in this module, so that a test can put a shim in its place, and fail, kill or
 record at any of them.
 """
 
@@ -14,6 +14,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,12 +30,30 @@ def publish(path: Path, data: bytes) -> None:
     OSError
         The disk is full, or the folder cannot be written. The temp file is removed; nothing is published.
     """
+    with _published(path) as descriptor:
+        _write_all(descriptor, data)
+
+
+@contextlib.contextmanager
+def publishing(path: Path) -> Iterator[BinaryIO]:
+    """The same for what is too large to be built in memory: a file to write to, published when the context ends.
+
+    Whatever is raised within leaves what was there. It is for what people take out, never for a cache: its writes are
+    none that a test can stand in for.
+    """
+    with _published(path) as descriptor, open(descriptor, "w+b", closefd=False) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _published(path: Path) -> Iterator[int]:
+    """The descriptor of a temp file that bears the name `path` once the context ends without an error."""
     make_folder(path.parent)
     temp = path.parent / f".{path.name[:80]}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
     try:
-        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         try:
-            _write_all(descriptor, data)
+            yield descriptor
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

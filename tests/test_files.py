@@ -62,6 +62,28 @@ def test_data_is_synced_before_the_rename_and_the_folder_after(tmp_path: Path, m
     assert steps == ["folder", "data", "rename", "folder"]
 
 
+def test_what_is_streamed_is_published_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file"
+    with files.publishing(path) as file:
+        for part in (b"one ", b"two ", b"three"):
+            file.write(part)
+        file.seek(0)
+        file.write(b"ONE")
+        assert not path.exists()
+    assert path.read_bytes() == b"ONE two three"
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_what_stops_a_stream_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.publish(path, b"old")
+    with pytest.raises(KeyboardInterrupt), files.publishing(path) as file:
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_move_aside_keeps_the_evidence(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"evidence")
     assert files.move_aside(tmp_path / "bad", tmp_path / "quarantine")
