@@ -100,13 +100,17 @@ def inspect(path: Path, key: str) -> ShardLayout:
 
 
 def rows(layout: ShardLayout, positions: np.ndarray) -> np.ndarray:
-    """The rows at `positions` (int array of any order), as stored: ndarray of shape (len(positions), ...)."""
+    """The rows at `positions` (int array of any order), as stored: ndarray of shape (len(positions), ...).
+
+    Nothing else of the shard is kept in memory.
+    """
     if layout.offset is not None:
         mapped = np.memmap(layout.path, layout.dtype, "r", layout.offset, layout.shape)
         return np.asarray(mapped[positions])
+    wanted, back = np.unique(positions, return_inverse=True)
     with h5py.File(layout.path, "r", locking=False) as file:
-        stored: np.ndarray = file["features"][:]
-    return np.asarray(stored[positions])
+        stored: np.ndarray = file["features"][wanted]
+    return np.asarray(stored[back])
 
 
 def _layout(path: Path, key: str, file: Any) -> ShardLayout:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cache import files, keys, records, shards
 from cache.errors import NotAvailable, Unkeyable, Unusable
+from cache.rows import Rows
 from cache.statindex import StatIndex
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,10 @@ class FeatureStore:
 
         Raises NotAvailable, naming the first, where a row is absent.
         """
+        return self.rows(ids)[:]
+
+    def rows(self, ids: Sequence[str]) -> Rows:
+        """The same, found but not read yet."""
         present = self._locate()
         absent = [i for i in ids if i not in present]
         if absent:
@@ -165,15 +170,11 @@ class FeatureStore:
                 f"the first is image {absent[0][:12]}",
                 "pipeline run extract",
             )
-        names = [present[i][0] for i in ids]
+        names = list(dict.fromkeys(present[i][0] for i in ids))
+        number = {name: n for n, name in enumerate(names)}
+        which = np.array([number[present[i][0]] for i in ids])
         positions = np.array([present[i][1] for i in ids])
-        first = self._layouts[names[0]]
-        out = np.empty((len(ids), *first.shape[1:]), first.dtype)
-        order = np.array(names)
-        for name in dict.fromkeys(names):
-            here = np.flatnonzero(order == name)
-            out[here] = shards.rows(self._layouts[name], positions[here])
-        return out
+        return Rows([self._layouts[name] for name in names], which, positions)
 
     def provenance(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The records of the shards that serve `ids`, by name."""

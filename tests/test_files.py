@@ -77,9 +77,14 @@ def test_what_is_streamed_is_published_when_it_is_whole(tmp_path: Path) -> None:
 def test_what_stops_a_stream_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     files.publish(path, b"old")
-    with pytest.raises(KeyboardInterrupt), files.publishing(path) as file:
-        file.write(b"new")
-        raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with files.publishing(path) as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 

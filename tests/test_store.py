@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import pickle
 import tempfile
 import time
 from pathlib import Path
@@ -51,6 +52,31 @@ def test_rows_come_in_the_order_asked(tmp_path: Path) -> None:
     put(store, [2, 0])
     found = opened(tmp_path).read([name(i) for i in (0, 1, 2, 3, 1)])
     assert np.array_equal(found, np.stack([row(i) for i in (0, 1, 2, 3, 1)]))
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_rows_that_are_found_are_read_slice_by_slice(tmp_path: Path, maps: bool) -> None:
+    """Compressed maps and plain vectors, each row by itself, whatever shard it lies in."""
+    store = opened(tmp_path)
+    values = np.arange(12, dtype=np.float32).reshape(12, 1) * np.ones(512 if maps else 3, np.float32)
+    values = values.reshape(12, 8, 64) if maps else values
+    store.put([name(i) for i in range(7)], values[:7], {})
+    store.put([name(i) for i in range(7, 12)], values[7:], {})
+    order = [3, 8, 1, 11, 3, 0]
+    found = pickle.loads(pickle.dumps(opened(tmp_path).rows([name(i) for i in order])))
+    assert (found.shape, found.dtype, len(found)) == ((6, *values.shape[1:]), np.float32, 6)
+    for part in (slice(None), slice(1, 4), slice(5, None), slice(2, 2)):
+        assert np.array_equal(found[part], values[order][part])
+    assert np.array_equal(found[1:4, 0:2], values[order][1:4, 0:2])
+
+
+def test_a_shard_that_went_after_its_rows_were_found_is_said_to_be_gone(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    shard = put(store, [1])
+    found = store.rows([name(1)])
+    store.path(shard).unlink()
+    with pytest.raises(NotAvailable, match=f"{shard}.h5 has gone since"):
+        found[:]
 
 
 def test_missing_keeps_order_and_names_each_once(tmp_path: Path) -> None:
