@@ -8,11 +8,11 @@ from typing import Any
 
 import rich_click as click
 
-from cache import roots
-from pipeline import cli_cache, cli_evaluate, cli_models, explain, graph, models, needs, start
+from pipeline import cli_cache, cli_evaluate, cli_models, explain, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
-from pipeline.graph import Options, Project
+from pipeline.graph import Options, Project, check_names
 from pipeline.progress import reporter
+from pipeline.run import run
 from pipeline.show import ERR, config_option, say, show, show_error
 
 STALE = 5
@@ -76,11 +76,11 @@ def run_command(
 
     def work() -> None:
         project = Project(config, options, progress)
-        graph.check_names(project, names)
+        check_names(project, names)
         if dry_run:
             result["status"] = explain.status(project, stage, names)
         else:
-            _run(project, stage, names, result)
+            run(project, None if stage == "extract" else names or tuple(project.config.heads), result)
 
     _, error = guarded(work, verbose)
     show(f"run {stage}" if stage else "run", result, error, as_json, config, verbose, quiet)
@@ -114,19 +114,3 @@ def status_command(
 
 for command in (*cli_models.COMMANDS, *cli_evaluate.COMMANDS, cli_cache.group):
     main.add_command(command)
-
-
-def _run(project: Project, stage: str | None, names: tuple[str, ...], result: dict[str, Any]) -> None:
-    """The stages asked for, in order; `result` is filled as they end, so that a failure still shows what was done."""
-    _ = project.found  # images that are not there are said before weights are fetched
-    with roots.job(project.cache.root, project.keys.values()):
-        report, manifest = graph.run_extract(project)
-        result["extract"] = report
-        manifest_digest = [] if report.manifest is None else [report.manifest]
-        needs.register(project, [*report.keys.values(), *manifest_digest], also_before=report.manifest is None)
-        models.write_rejects(project, report.rejected)
-        graph.check_rejects(project, report)
-        if stage != "extract":
-            result["heads"] = {}
-            for name in names or project.config.heads:
-                result["heads"][name] = models.run_head(project, name, manifest)

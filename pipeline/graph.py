@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -32,6 +32,12 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 """progress(title, total or None) -> context that gives advance(n)."""
+
+
+@contextmanager
+def silent(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A Progress that nobody sees."""
+    yield lambda n: None
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,7 @@ class Project:
         return f"correct data.root, or work from saved rows without images: --set data.table={latest}"
 
 
-def check_names(project: Project, names: Sequence[str]) -> None:
+def check_names(project: Project, names: Collection[str]) -> None:
     """Raises Unusable where pipeline.yaml has no head of one of these names."""
     for name in names:
         if name not in project.config.heads:
@@ -193,15 +199,10 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
 
     Raises NotAvailable where rows are missing and must not, or cannot, be computed.
     """
-    manifest, found, recipe = project.manifest, project.found, project.recipe
-    names = project.config.extract.taps
-    taps = {recipe.key(tap): tap for tap in map(project.tap, names)}
+    manifest, found = project.manifest, project.found
     report = ExtractReport(keys=project.keys)
-    lacking = extract.missing(project.cache, recipe, taps, manifest.ids)
-    for name in names:
-        project.store(name).note_use()
     started = time.perf_counter()
-    receipt = compute(project, manifest, taps, lacking) if lacking else Receipt()
+    receipt = fill(project, manifest, project.config.extract.taps)
     if receipt.rows:
         report.seconds = round(time.perf_counter() - started, 3)
         report.images_per_second = round(receipt.rows / report.seconds, 1)
@@ -227,6 +228,15 @@ def rejects(project: Project) -> dict[str, str]:
         return {}
     with project.progress("decoding", len(found)) as advance:
         return extract.rejects(project.recipe, found, advance)
+
+
+def fill(project: Project, manifest: Manifest, names: Collection[str]) -> Receipt:
+    """Compute the rows that the images of `manifest` lack at the taps `names`; none is no work at all."""
+    taps = {project.recipe.key(tap): tap for tap in map(project.tap, names)}
+    lacking = extract.missing(project.cache, project.recipe, taps, manifest.ids)
+    for name in names:
+        project.store(name).note_use()
+    return compute(project, manifest, taps, lacking) if lacking else Receipt()
 
 
 def try_some(project: Project, names: Sequence[str]) -> Trial | None:

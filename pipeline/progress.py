@@ -19,16 +19,14 @@ def reporter(console: Console, quiet: bool) -> graph.Progress:
 
     @contextmanager
     def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        if quiet:
-            yield lambda n: None
-        elif console.is_terminal:
+        if console.is_terminal:
             with _bar(console) as bar:
                 task = bar.add_task(title, total=total, visible=total is not None)
                 yield lambda n: bar.update(task, advance=n, visible=True)
         else:
             yield _Lines(console, title, total)
 
-    return progress
+    return graph.silent if quiet else progress
 
 
 def _bar(console: Console) -> Progress:

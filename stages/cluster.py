@@ -33,7 +33,8 @@ class ClusterSpec:
 def connect(spec: ClusterSpec, version: str, cache: Path, needed: Sequence[str]) -> Iterator[Client]:
     """A Dask client. `distributed` is imported here, so only where a row is missing.
 
-    What is started here listens on 127.0.0.1 only. The workers of a running cluster must have `version` of this
+    It is nobody's default: code around us, and threads beside us, may have a Dask of their own. What is started here
+    listens on 127.0.0.1 only. The workers of a running cluster must have `version` of this
     package, and see the folder `cache` and the files `needed` under the same paths; else Unusable is raised.
     """
     for name in ("distributed", "tornado"):
@@ -49,7 +50,7 @@ def _running(address: str) -> Iterator[Client]:
     import distributed
 
     try:
-        client = distributed.Client(address, timeout=_CONNECT_TIMEOUT_S)
+        client = distributed.Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise Unusable(
             f"no Dask scheduler answers at {address} ({error})",
@@ -78,7 +79,7 @@ def _local(workers: int) -> Iterator[Client]:
             silence_logs=logging.CRITICAL,
             **({} if here else {"host": "127.0.0.1", "env": {"TF_NUM_INTRAOP_THREADS": str(threads)}}),
         ) as cluster,
-        distributed.Client(cluster) as client,
+        distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
 

@@ -107,7 +107,7 @@ def run(
         futures: list[distributed.Future] = []
         try:
             futures += [client.submit(extract_shard, task, pure=False) for task in tasks]
-            for future in distributed.as_completed(futures):
+            for future in distributed.as_completed(futures, loop=client.loop):
                 _add(total, future.result())
         except distributed.KilledWorker as error:
             raise worker_died(error) from error
