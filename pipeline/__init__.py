@@ -1,1 +1,18 @@
-"""What a person touches: the command line and pipeline.yaml."""
+"""What a person touches: the command line, pipeline.yaml, and from Python `open` and `BottleneckFeatures`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.transformer import BottleneckFeatures as BottleneckFeatures
+
+_FROM = {"BottleneckFeatures": "pipeline.transformer"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported where it is asked for: scikit-learn has no place in a command that needs none."""
+    if name in _FROM:
+        return getattr(importlib.import_module(_FROM[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,9 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from cache.statindex import StatIndex
 from cache.store import Cache
+from pipeline import BottleneckFeatures
 from stages import heads, images
 from tests.test_cli import run
 from tests.test_graph import opened
@@ -97,6 +102,23 @@ def test_the_demo_job_learns_something_and_its_second_run_is_all_hits(emptied: P
     assert second["heads"]["logistic"]["metrics"] == metrics
     again = json.loads(run("reproduce", "logistic", "-c", emptied, "--recompute", "--json", FAKE="")[0])["reproduce"]
     assert (again["computed"], again["reproduced"], again["differences"]) == (N, True, {})
+
+
+def test_the_transformer_and_a_run_make_the_same_rows(emptied: Path, reference: dict[str, np.ndarray]) -> None:
+    """The first images by worker processes, one in this process, the others by a run."""
+    project = opened(emptied)
+    paths = [project.root / row.path for row in project.manifest.rows]
+    features = BottleneckFeatures(cache_dir=emptied.parent / ".features", workers=2)
+    features.transform(paths[:20])
+    features.set_params(workers=1).transform(paths[20:21])
+    counts = json.loads(run("run", "extract", "-c", emptied, "--json", FAKE="")[0])["extract"]
+    assert (counts["computed"], counts["reused"]) == (N - 21, 21)
+    rows = features.transform(paths)
+    expected = np.stack([reference[row.id] for row in project.manifest.rows])
+    assert np.abs(rows - expected).max() <= 1e-5 * np.abs(expected).max()
+    model = make_pipeline(features, StandardScaler(), LogisticRegression())
+    labels = [row.label for row in project.manifest.rows]
+    assert cross_val_score(model, paths, labels, error_score="raise").mean() > 0.6
 
 
 def test_the_record_says_how_it_came_about(emptied: Path) -> None:
