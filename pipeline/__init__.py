@@ -6,9 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.api import open as open
     from pipeline.transformer import BottleneckFeatures as BottleneckFeatures
 
-_FROM = {"BottleneckFeatures": "pipeline.transformer"}
+_FROM = {"open": "pipeline.api", "BottleneckFeatures": "pipeline.transformer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,6 @@ from cache.store import FeatureStore
 from pipeline import registry
 from pipeline.graph import Options, Progress, Project
 from pipeline.registry import Model
-from pipeline.reproduce import head_of
 from stages import comparison
 from stages.manifest import Manifest, Row
 
@@ -62,7 +61,7 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
     """
     today = Project(path, options, progress)
     models = {"A": registry.find(today.folder, a), "B": registry.find(today.folder, b)}
-    heads = {side: head_of(model) for side, model in models.items()}
+    heads = {side: registry.read_head(model.folder) for side, model in models.items()}
     classes = heads["A"].classes
     if sorted(classes) != sorted(heads["B"].classes):
         raise Unusable(

@@ -16,6 +16,7 @@ from typing import Any
 
 from cache import files, records
 from cache.errors import Unusable
+from stages.heads import Head
 from stages.manifest import Manifest
 
 SHORT = 12
@@ -118,6 +119,11 @@ def find(folder: Path, text: str) -> Model:
             "bring that folder back from a copy, or name another model (pipeline models -v names the damaged files)",
         )
     return found[0]
+
+
+def read_head(folder: Path) -> Head:
+    """The head that lies in a model's folder."""
+    return Head.from_files({name: (folder / name).read_bytes() for name in ("head.npz", "head.json")})
 
 
 def tags(folder: Path) -> dict[str, tuple[str, str]]:

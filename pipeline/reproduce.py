@@ -61,7 +61,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
             _check_enough(left, classes, done)
         fitted = models.fit(then, name, left, classes)
         now = models.circumstances(then.store(tap), left.ids)
-    _compare_arrays(done, head_of(model), fitted.head)
+    _compare_arrays(done, registry.read_head(model.folder), fitted.head)
     done.metrics = {part: _figures(then, fitted.metrics[part]) for part, then in model.read("metrics.json").items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
     done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
@@ -157,11 +157,6 @@ def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) ->
             f"(the first: {done.absent[0].path}), and without them: {error.message}",
             "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
         ) from error
-
-
-def head_of(model: Model) -> Head:
-    """The head of a model, as it was fitted."""
-    return Head.from_files({name: (model.folder / name).read_bytes() for name in ("head.npz", "head.json")})
 
 
 def _compare_arrays(done: Reproduction, then: Head, now: Head) -> None:

@@ -1,0 +1,89 @@
+"""Owns `pipeline.open`: a pipeline.yaml from Python. It raises and logs, and prints nothing; the work is elsewhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import dataset, graph, registry
+from pipeline.dataset import Features
+from pipeline.graph import Options, Project
+from pipeline.models import HeadReport
+from pipeline.run import check_names, run
+from stages.heads import Head
+from stages.manifest import Row
+
+
+def open(
+    path: str | os.PathLike[str] = "pipeline.yaml", overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> OpenPipeline:
+    """The pipeline of that pipeline.yaml, or of the one in the folder `path`.
+
+    overrides: fields that are set as by --set, ("extract.size=160",) or {"extract.size": 160}.
+    Raises Unusable, naming the field, for settings that cannot be used.
+    """
+    if isinstance(overrides, str):
+        overrides = (overrides,)
+    if isinstance(overrides, Mapping):
+        overrides = [f"{field}={json.dumps(value, default=str)}" for field, value in overrides.items()]
+    return OpenPipeline(Project(Path(path), Options(tuple(overrides)), graph.silent))
+
+
+class OpenPipeline:
+    """Features and heads of one pipeline.yaml. Images are looked at once: open it again to see new ones.
+
+    Every error is a `cache.errors.PipelineError`: its `message` says what was found, its `hint` what to do.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    @property
+    def manifest(self) -> tuple[Row, ...]:
+        """Each image file that can be read: (id, path, label, split, group), in the order of its folder or table."""
+        return self._project.manifest.rows
+
+    def features(
+        self, split: str | None = None, tap: str = "pooled", *, lazy: bool = False, compute: bool = True
+    ) -> Features:
+        """X, y and ids of the images in `split` (train, val or test; None for all), one row for each image.
+
+        X is float32 (n, dim), or (n, h, w, channels) for a tap with pooling none: an ndarray of its own, or with
+        `lazy` a dask array that reads about 32 MB at a time. y holds the labels, str or None; ids the SHA-256 of each
+        file. Copies of an image count once (once in each of their splits, under data.on_leak: warn). Those with a
+        label come first, sorted by id, which is the order that heads see; then those without one.
+
+        Missing rows, of all taps, are computed first, as by `pipeline run extract`; unless `compute` is False, where
+        NotAvailable is raised for them. Raises Unusable for what is no tap or split, or has no images, and where heads
+        would refuse the labels or splits; ImagesRejected under data.on_bad: fail.
+        """
+        dataset.check(self._project, tap, split)
+        _ = self._project.manifest  # so that the copy shares it
+        project = copy.copy(self._project)
+        project.options = replace(project.options, require_cached=not compute)
+        found = dataset.select(project, run(project, None, {}), tap, split)
+        return found.lazy() if lazy else found.whole()
+
+    def head(self, name: str) -> Head:
+        """The head of that name, trained first if it is not there, as by `pipeline run head NAME`.
+
+        Its `classes` are in the order of the columns of `probabilities(X)`, where X is (n, dim), of its own tap.
+        Raises Unusable where there is no such head, or labels and splits cannot carry one.
+        """
+        return registry.read_head(self._trained(name).path)
+
+    def metrics(self, name: str) -> dict[str, Any]:
+        """Figures of that head: {"val": {...}, "test": {...}}. The same errors."""
+        return self._trained(name).metrics
+
+    def _trained(self, name: str) -> HeadReport:
+        check_names(self._project, [name])
+        result: dict[str, Any] = {}
+        run(self._project, [name], result)
+        report: HeadReport = result["heads"][name]
+        return report
