@@ -12,9 +12,9 @@ from typing import Any
 
 from pipeline import dataset, graph, registry
 from pipeline.dataset import Features
-from pipeline.graph import Options, Project
+from pipeline.graph import Options, Project, check_names
 from pipeline.models import HeadReport
-from pipeline.run import check_names, run
+from pipeline.run import run
 from stages.heads import Head
 from stages.manifest import Row
 
