@@ -45,7 +45,8 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
     root : str, path or None
         The folder that relative paths start from; None for the current one.
     workers : int
-        1 extracts in this process with a thread per core; more are processes.
+        1 extracts in this process with a thread per core; more are processes, for which a script needs the usual
+        `if __name__ == "__main__":`.
 
     Attributes
     ----------
