@@ -113,7 +113,7 @@ def _remove(entry: Entry) -> None:
             with contextlib.suppress(OSError):
                 files.remove_folder(entry.path / "shards")
                 files.remove_folder(entry.path)
-    elif entry.kind == "quarantine" or not entry.path.with_suffix(".json").exists():  # it may have come to count
+    elif not entry.path.with_suffix(".json").exists():  # a shard may have come to count
         files.remove(entry.path)
 
 

@@ -89,6 +89,12 @@ def test_what_stops_a_stream_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_the_clock_is_that_of_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert abs(files.clock(tmp_path) - (tmp_path / "file").stat().st_mtime) < 60
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_move_aside_keeps_the_evidence(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"evidence")
     assert files.move_aside(tmp_path / "bad", tmp_path / "quarantine")

@@ -62,6 +62,19 @@ def test_a_leftover_goes_when_it_is_a_day_old_and_never_sooner() -> None:
     assert [e.name for e in gc.surplus(found, set(), 0, 0, now=10 * DAY)] == ["old"]
 
 
+def test_what_is_whole_stays_however_old_it_is_unless_asked_for() -> None:
+    assert gc.surplus([entry("old", 5, 0), entry("bad", 5, 0, "quarantine")], set(), None, None, now=100 * DAY) == []
+
+
+def test_a_manifest_goes_with_what_is_noted_of_it(tmp_path: Path) -> None:
+    name = cache_at(tmp_path).put_named("manifests", b"x", ".jsonl")
+    (tmp_path / "manifests" / f"{name}.json").write_text("{}")
+    (tmp_path / "quarantine").mkdir()
+    (tmp_path / "quarantine" / "bad.h5.1").write_bytes(b"bad")
+    assert len(list(gc.remove(gc.entries(cache_at(tmp_path)), set))) == 2
+    assert list((tmp_path / "manifests").iterdir()) == list((tmp_path / "quarantine").iterdir()) == []
+
+
 def test_entries_count_rows_and_all_bytes(tmp_path: Path) -> None:
     store = filled(tmp_path, 0.1)
     manifest = cache_at(tmp_path).put_named("manifests", b"{}\n", ".jsonl")

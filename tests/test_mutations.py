@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-MODULES = ("files", "records", "store", "gc", "transfer")
+MODULES = ("files", "records", "store", "rows", "gc", "transfer")
 STEPS = ("fsync", "unlink", "sync_folder", "replace", "keep", "publish", "make_folder", "move_aside")
 TESTS = ("files", "records", "store", "gc", "transfer", "faults", "durability")
 

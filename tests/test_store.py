@@ -218,6 +218,26 @@ def test_the_records_tell_who_made_the_rows(tmp_path: Path) -> None:
     assert [record["engine"] for record in store.shard_records(both)] == ["fake 2"]
 
 
+def test_a_shard_is_checked_anew_and_said_to_be_whole_without_a_record_or_damaged(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    whole, bare, damaged = (put(store, [i]) for i in (1, 2, 3))
+    store.record_path(bare).unlink()
+    store.path(damaged).write_bytes(store.path(damaged).read_bytes()[:-1])
+    found = [store.check(shard) for shard in (whole, bare, damaged)]
+    assert found == [None, "it has no record", "its bytes are not those of its name"]
+
+
+def test_what_is_named_by_its_bytes_is_compared_with_its_name(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, StatIndex())
+    good, bad = (cache.put_named("manifests", data, ".jsonl") for data in (b"good", b"bad"))
+    path = tmp_path / "manifests" / f"{bad}.jsonl"
+    path.write_bytes(b"worse")
+    assert cache.check_named("manifests", ".jsonl") == [(str(path), "its bytes are not those of its name")]
+    assert [path.stem for path in (tmp_path / "manifests").iterdir()] == [good]
+    assert [path.read_bytes() for path in (tmp_path / "quarantine").iterdir()] == [b"worse"]
+    assert cache.check_named("manifests", ".jsonl") == []
+
+
 def test_a_cache_is_nobody_s_source(tmp_path: Path) -> None:
     put(opened(tmp_path), [1])
     assert (tmp_path / ".gitignore").read_text() == "*\n"

@@ -75,6 +75,21 @@ def test_what_gc_took_meanwhile_is_passed_over(source: FeatureStore, tmp_path: P
     assert found == Taken()
 
 
+def test_what_changes_while_it_is_read_is_refused(
+    source: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = FeatureStore.check
+
+    def then_spoil(store: FeatureStore, shard: str) -> bool:
+        found = check(store, shard)
+        if store.folder == source.folder:
+            store.path(shard).write_bytes(b"other")
+        return found
+
+    monkeypatch.setattr(FeatureStore, "check", then_spoil)
+    assert [reason for _, reason in taken(source, tmp_path / "target").refused] == ["it changed while it was read"] * 2
+
+
 def test_files_named_by_their_bytes_are_compared_with_their_names(tmp_path: Path) -> None:
     one, two = (store_of(tmp_path / which, "vectors").cache for which in ("one", "two"))
     good, bad = (one.put_named("manifests", data, ".jsonl") for data in (b"good", b"bad"))
