@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 10
+_starting = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ def _local(workers: int) -> Iterator[Client]:
 
     here = workers == 1
     threads = max(1, CPU_COUNT // workers)
-    with (
-        distributed.LocalCluster(
+    with _starting:  # two that start at once, in threads of one process, trip over each other's imports
+        cluster = distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,
             processes=not here,
@@ -78,9 +80,8 @@ def _local(workers: int) -> Iterator[Client]:
             memory_limit=0,  # a task holds one shard; there is nothing to spill
             silence_logs=logging.CRITICAL,
             **({} if here else {"host": "127.0.0.1", "env": {"TF_NUM_INTRAOP_THREADS": str(threads)}}),
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
+        )
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
 
 
