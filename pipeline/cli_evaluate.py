@@ -1,13 +1,13 @@
-"""Owns the commands that judge models: compare, crossval, predictions. The rest of the command line is in cli.py."""
+"""Owns the commands that judge models: compare, crossval, predictions, plot. Not the work, nor how it looks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rich_click as click
 
-from pipeline import compare, predictions, registry, show_evaluate
+from pipeline import compare, plot, predictions, registry, show_evaluate
 from pipeline.command import beside, finish, folder_of, guarded, log_to_stderr, shared
 from pipeline.crossval import OutOfFold, crossval
 from pipeline.graph import Options, Project, check_names
@@ -86,4 +86,23 @@ def predictions_command(model: str, output: Path | None, config: Path, as_json: 
     finish("predictions", "predictions", found, error, show_evaluate.show_predictions, config, as_json, verbose)
 
 
-COMMANDS = (compare_command, crossval_command, predictions_command)
+@click.command("plot")
+@click.argument("model")
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Where to.  [default: plots/NAME-KEY beside models/]")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["png", "svg"]), default="png", show_default=True)
+@beside
+def plot_command(
+    model: str, output: Path | None, form: Literal["png", "svg"], config: Path, as_json: bool, verbose: bool
+) -> None:
+    """Draw what MODEL says of val and test: ROC, precision and recall, reliability, confusion matrices.
+
+    It needs matplotlib: pip install 'frozenbase[plots]'.
+    """
+    log_to_stderr(not verbose, verbose)
+    found, error = guarded(lambda: plot.plot(registry.find(folder_of(config), model), output, form), verbose)
+    paths = None if found is None else {"files": [str(path) for path in found]}
+    finish("plot", "plot", paths, error, show_evaluate.show_files, config, as_json, verbose)
+
+
+COMMANDS = (compare_command, crossval_command, predictions_command, plot_command)

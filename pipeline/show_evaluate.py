@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -81,6 +82,12 @@ def show_predictions(found: Mapping[str, Any]) -> None:
         sys.stdout.buffer.write(found["csv"])
     else:
         say(f"{found['images']:,} images: {found['path']}")
+
+
+def show_files(found: Mapping[str, list[str]]) -> None:
+    for path in found["files"]:
+        here = os.path.relpath(path)
+        say(path if here.startswith("..") else here)
 
 
 def _signed(difference: Mapping[str, Any]) -> str:

@@ -42,14 +42,14 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
     support, hits, guesses = _counts(truth, guess, len(classes))
     ranked = len(present) == len(classes) <= MOST_RANKED
     columns = (1,) if len(classes) == 2 else range(len(classes))
-    ranking = [_ranking(truth == c, p[:, c]) for c in columns] if ranked else []
+    pairs = [ranking(truth == c, p[:, c]) for c in columns] if ranked else []
     return {
         "n": len(truth),
         "accuracy": float((guess == truth).mean()),
         "balanced_accuracy": float((hits / np.maximum(support, 1))[present].mean()),
         "macro_f1": float((2 * hits / np.maximum(support + guesses, 1))[present].mean()),
-        "auroc": float(np.mean([auroc for auroc, _ in ranking])) if ranked else None,
-        "average_precision": float(np.mean([precision for _, precision in ranking])) if ranked else None,
+        "auroc": float(np.mean([auroc for auroc, _ in pairs])) if ranked else None,
+        "average_precision": float(np.mean([precision for _, precision in pairs])) if ranked else None,
         "log_loss": log_loss(truth, p),
         "brier": float(brier(truth, p).mean()),
         "ece": ece(guess == truth, p.max(axis=1)),
@@ -122,7 +122,7 @@ def _per_class(
             "recall": hits[c] / support[c] if support[c] else None,
             "f1": 2 * hits[c] / (support[c] + guesses[c]) if support[c] + guesses[c] else None,
             "support": support[c],
-            "auroc": _ranking(truth == c, p[:, c])[0] if ranked else None,
+            "auroc": ranking(truth == c, p[:, c])[0] if ranked else None,
         }
     return out
 
@@ -143,7 +143,7 @@ def _counts(truth: np.ndarray, guess: np.ndarray, k: int) -> tuple[np.ndarray, n
     )
 
 
-def _ranking(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+def ranking(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """AUROC and average precision of (n,) bool and float, some of either; equal scores count as one threshold.
 
     AUROC is the share of pairs in the right order (Hanley and McNeil 1982); average precision the step-wise area that

@@ -44,7 +44,9 @@ def events(path: Path) -> list[list[str]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["init", "-h"], ["show", "-h"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["init", "-h"], ["show", "-h"], ["plot", "-h"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(tmp_path: Path, words: list[str]) -> None:
     run(*words, WATCH=str(tmp_path / "log"), FAKE="")
     assert events(tmp_path / "log")[-1] == ["imported"]
