@@ -36,8 +36,9 @@ _SIDE = 5.2
 def draw(splits: Mapping[str, Rows], classes: Sequence[str], form: Format) -> Iterator[tuple[str, bytes]]:
     """(name, file) of each picture: roc, precision_recall, reliability, confusion_SPLIT.
 
-    A split without a row, and a curve of a class that a split has none or nothing but of, are left out; and so is the
-    confusion matrix above evaluate.MOST_CONFUSED classes. Raises NotAvailable where matplotlib is not installed.
+    A split without a row, and a curve of a class that a split has none or nothing but of, are left out; so are curves
+    above evaluate.MOST_RANKED classes, and confusion matrices above evaluate.MOST_CONFUSED. Raises NotAvailable where
+    matplotlib is not installed.
     """
     try:
         import matplotlib as mpl
@@ -45,9 +46,10 @@ def draw(splits: Mapping[str, Rows], classes: Sequence[str], form: Format) -> It
         raise NotAvailable("plots need matplotlib", "pip install 'frozenbase[plots]'") from error
     there = {split: rows for split, rows in splits.items() if len(rows[0])}
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "frozenbase"}):
-        if there:
+        if there and len(classes) <= evaluate.MOST_RANKED:
             yield "roc", _file(_curves(there, classes, _Roc()), form)
             yield "precision_recall", _file(_curves(there, classes, _PrecisionRecall()), form)
+        if there:
             yield "reliability", _file(_reliability(there, len(classes)), form)
         if len(classes) <= evaluate.MOST_CONFUSED:
             for split, (truth, p) in there.items():

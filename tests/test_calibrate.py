@@ -130,3 +130,17 @@ def test_an_empty_split_has_no_figures(empty: str) -> None:
     assert (found["temperature"] is None) is (empty == "val")
     assert found[empty]["log_loss"] is None
     assert found[empty]["n"] == 0
+
+
+def test_many_probabilities_are_fitted_on_some_rows_and_judged_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, p = logits(3, 3000, 2.0)
+    labels = [f"c{i}" for i in truth]
+    whole = calibrate.calibration({"val": (labels, p)}, ("c0", "c1", "c2"))
+    monkeypatch.setattr(calibrate, "_CELLS", 3001)
+    some = calibrate.calibration({"val": (labels, p)}, ("c0", "c1", "c2"))
+    assert some["temperature"] != whole["temperature"]
+    assert some["temperature"] == pytest.approx(whole["temperature"], rel=0.1)
+    after = evaluate.metrics(labels, calibrate.heated(p, some["temperature"]), ("c0", "c1", "c2"))
+    assert {name: some["val"][name] for name in ("n", "log_loss", "brier", "ece")} == pytest.approx(
+        {name: after[name] for name in ("n", "log_loss", "brier", "ece")}
+    )

@@ -61,9 +61,11 @@ def test_the_area_below_a_curve_is_the_figure() -> None:
     assert area == figures["average_precision"] == pytest.approx((np.diff(x) * y[1:]).sum())
 
 
-def test_above_the_limit_there_is_no_confusion_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_above_the_limits_there_are_no_confusion_matrices_and_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "MOST_CONFUSED", 3)
     assert list(drawn(4)) == ALL[:3]
+    monkeypatch.setattr(evaluate, "MOST_RANKED", 3)
+    assert list(drawn(4)) == ALL[2:3]
 
 
 @pytest.mark.parametrize("k", [2, 3])
