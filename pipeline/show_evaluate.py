@@ -16,6 +16,7 @@ from stages.evaluate import NAMES
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10
+_FEW_GROUPS = 20
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
@@ -26,6 +27,10 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
         if all(name in metrics[split] for split in ("val", "test")):
             table.add_row(name, *(with_interval(metrics[split], name) for split in ("val", "test")))
     OUT.print(table)
+    groups = {split: len(metrics[split].get("per_group", ())) for split in ("val", "test")}
+    if any(groups.values()):
+        few = f"; fewer than {_FEW_GROUPS} make them too narrow" if min(groups.values()) < _FEW_GROUPS else ""
+        say(f"intervals are over groups, {groups['val']:,} in val and {groups['test']:,} in test{few}")
     if "calibration" in metrics:
         _show_calibration(metrics["calibration"], metrics)
     split = "test" if metrics["test"]["n"] else "val"

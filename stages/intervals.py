@@ -43,9 +43,10 @@ def judge(
 
     labels, probabilities (n, classes) and classes as there; `groups` has each row's group or None. Percentile bootstrap
     (Efron and Tibshirani 1993, ch. 13) over rows or, where there are groups, over groups: rows of one are no
-    independent evidence (a row without one stands for itself). None where the figure is, or with one unit to draw. A
-    resample without some class counts for AUROC by the classes it has. The ECE is biased upwards, and in a resample
-    more so: its interval may lie above it (Roelofs et al. 2022).
+    independent evidence (a row without one stands for itself), and of fewer than some 20 groups an interval comes out
+    too narrow. None where the figure is, or with one unit to draw. A resample without some class counts for AUROC by
+    the classes it has. The ECE is biased upwards, and in a resample more so: its interval may lie above it (Roelofs et
+    al. 2022).
     """
     figures: dict[str, Any] = dict(evaluate.metrics(labels, probabilities, classes))
     (drawn,) = _resampled(evaluate.numbers(labels, classes), [probabilities], groups, seed)

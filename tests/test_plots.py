@@ -56,7 +56,7 @@ def test_the_area_below_a_curve_is_the_figure() -> None:
     truth, p = problem(2)
     figures = evaluate.metrics(["ab"[i] for i in truth], p, ("a", "b"))
     x, y, area = plots._Roc().points(truth == 1, p[:, 1])
-    assert area == figures["auroc"] == pytest.approx(np.trapezoid(y, x))
+    assert area == figures["auroc"] == pytest.approx((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)
     x, y, area = plots._PrecisionRecall().points(truth == 1, p[:, 1])
     assert area == figures["average_precision"] == pytest.approx((np.diff(x) * y[1:]).sum())
 
