@@ -53,7 +53,12 @@ def crossval_command(
     def work() -> dict[str, OutOfFold]:
         project = Project(config, options, progress)
         check_names(project, names)
-        return {name: crossval(project, name, folds, every) for name in names or project.config.heads}
+        points = {
+            f"{name} {point}".strip(): spec
+            for name in names or project.config.heads
+            for point, spec in project.config.heads[name].points().items()
+        }
+        return {name: crossval(project, spec, folds, every) for name, spec in points.items()}
 
     found, error = guarded(work, verbose)
     finish("crossval", "crossval", found, error, show_evaluate.show_crossval, config, as_json, verbose)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from cache.errors import Unusable
@@ -17,6 +18,7 @@ from pipeline import registry
 from pipeline.graph import Options, Progress, Project
 from pipeline.registry import Model
 from stages import comparison
+from stages.features import Features
 from stages.manifest import Manifest, Row
 
 _UNLABELLED = "without a label"
@@ -69,14 +71,17 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
             "only models of the same classes can be compared",
         )
     today.manifest.check_labels()
-    stores = {side: _store(today, model) for side, model in models.items()}
+    stores = {side: _stores(today, model) for side, model in models.items()}
     rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], classes, stores)
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
     if not rows:
         reasons = "; ".join(f"{n:,} {reason}" for reason, n in dropped.items())
         raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", _advice(hints))
     ids = [row.id for row in rows]
-    predicted = {side: heads[side].probabilities(stores[side].read(ids)) for side in models}
+    predicted = {}
+    for side in models:
+        features = Features([store.rows(ids) for store in stores[side]])
+        predicted[side] = heads[side].probabilities(features.take(np.arange(len(ids))))
     order = [heads["B"].classes.index(name) for name in classes]
     groups = [row.group for row in rows]
     result = comparison.compare(
@@ -87,7 +92,7 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
 
 
 def _fair(
-    today: Manifest, then: list[Manifest], classes: tuple[str, ...], stores: Mapping[str, FeatureStore]
+    today: Manifest, then: list[Manifest], classes: tuple[str, ...], stores: Mapping[str, Sequence[FeatureStore]]
 ) -> tuple[list[Row], dict[str, int]]:
     """One row for each image that is new to both models and known to both caches; the others counted by why."""
     ids, groups = _seen(today, then)
@@ -97,7 +102,7 @@ def _fair(
         groups_of[each.id].add(each.group)
     for each in today.samples:
         samples.setdefault(each.id, each)
-    absent = {side: set(store.missing(today.ids)) for side, store in stores.items()}
+    absent = {side: {i for store in taps for i in store.missing(today.ids)} for side, taps in stores.items()}
     rows, dropped = [], Counter[str]()
     for image in sorted(today.ids):  # as in samples, so that a test set has the interval it had when it was judged
         row = samples.get(image)
@@ -125,10 +130,11 @@ def _seen(today: Manifest, then: list[Manifest]) -> tuple[set[str], set[str]]:
     return ids, {group for group in named if group is not None}
 
 
-def _store(today: Project, model: Model) -> FeatureStore:
-    """The rows that a model stands on, in today's cache."""
-    (parts,) = model.record["extract"].values()
-    return today.cache.features({name: part for name, part in parts.items() if name != "key"})
+def _stores(today: Project, model: Model) -> list[FeatureStore]:
+    """The rows that a model stands on, in today's cache, tap by tap in the order they are joined."""
+    taps = model.record["config"]["heads"][model.record["name"]]["tap"]
+    parts = [model.record["extract"][tap] for tap in ([taps] if isinstance(taps, str) else taps)]
+    return [today.cache.features({n: part for n, part in components.items() if n != "key"}) for components in parts]
 
 
 def _extraction(today: Project, model: Model) -> str:

@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cache.errors import Unusable
+from pipeline import head_config
+from pipeline.head_config import AnyHead, Logistic
 from stages.extract_key import Numerics, Pooling, StoredDtype
 from stages.images import Decode, Fit, Resize
 
@@ -76,12 +78,6 @@ class Extract(_Strict):
     dtype: StoredDtype = "float32"
 
 
-class Logistic(_Strict):
-    kind: Literal["logistic"] = "logistic"
-    tap: str = "pooled"
-    seed: int = 0
-
-
 class Cluster(_Strict):
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     scheduler: str | None = None
@@ -97,13 +93,13 @@ class RunConfig(_Strict):
     data: Data = Data()
     base: BaseChoice = BaseChoice()
     extract: Extract = Extract()
-    heads: dict[str, Logistic] = {"logistic": Logistic()}
+    heads: dict[str, AnyHead] = {"logistic": Logistic()}
     cluster: Cluster = Cluster()
     cache: CacheConfig = CacheConfig()
 
     @field_validator("heads")
     @classmethod
-    def _names_are_folders(cls, heads: dict[str, Logistic]) -> dict[str, Logistic]:
+    def _names_are_folders(cls, heads: dict[str, AnyHead]) -> dict[str, AnyHead]:
         for name in heads:
             if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
                 raise ValueError(f"the name {name!r} cannot be a folder's; use letters, digits, - and _")
@@ -112,11 +108,10 @@ class RunConfig(_Strict):
     @model_validator(mode="after")
     def _taps_exist(self) -> RunConfig:
         for name, head in self.heads.items():
-            if head.tap not in self.extract.taps:
-                known = ", ".join(self.extract.taps)
-                raise ValueError(f"heads.{name}.tap: no tap {head.tap!r} in extract.taps; there are {known}")
-            if self.extract.taps[head.tap].pooling == "none":
-                raise ValueError(f"heads.{name}: a logistic head needs vectors, but tap {head.tap!r} has pooling none")
+            for tap in (tap for point in head.points().values() for tap in point.taps):
+                if tap not in self.extract.taps:
+                    known = ", ".join(self.extract.taps)
+                    raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
         return self
 
 
@@ -150,7 +145,26 @@ KEYED: Mapping[str, Literal["extract", "head", "samples", "none"]] = {
     "extract.dtype": "extract",
     "heads.*.kind": "head",
     "heads.*.tap": "head",
+    "heads.*.sweep": "head",
+    "heads.*.C": "head",
     "heads.*.seed": "head",
+    "heads.*.alpha": "head",
+    "heads.*.folds": "head",
+    "heads.*.k": "head",
+    "heads.*.temperature": "head",
+    "heads.*.units": "head",
+    "heads.*.activation": "head",
+    "heads.*.dropout": "head",
+    "heads.*.standardise": "head",
+    "heads.*.optimizer": "head",
+    "heads.*.lr": "head",
+    "heads.*.weight_decay": "head",
+    "heads.*.label_smoothing": "head",
+    "heads.*.class_weight": "head",
+    "heads.*.batch": "head",
+    "heads.*.epochs": "head",
+    "heads.*.patience": "head",
+    "heads.*.log_dir": "none",
     "cluster.workers": "none",
     "cluster.scheduler": "none",
     "cache.dir": "none",
@@ -201,7 +215,9 @@ def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
         inner = (
             getattr(annotation, "__args__", (None,))[-1] if getattr(annotation, "__origin__", None) is dict else None
         )
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if name == "heads":
+            names += [f"{prefix}{name}.*.{field}" for field in head_config.fields()]
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
             names += fields(inner, f"{prefix}{name}.*.")
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             names += fields(annotation, f"{prefix}{name}.")
@@ -210,8 +226,8 @@ def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
     return names
 
 
-_UNION_PARTS = ("int", "literal['auto']", "constrained-int")
-"""What pydantic puts into a location for the ways a field may be written."""
+_UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained-float", "float")
+"""What pydantic puts into a location for the ways a field may be written; others begin with a word and a bracket."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -256,29 +272,39 @@ def _explain(source: str, error: ValidationError) -> Unusable:
     """The first problem, as one sentence; the ways a field may be written are one problem."""
     problems: dict[str, list[Any]] = {}
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"] if part not in _UNION_PARTS)
+        where = ".".join(str(part) for part in _written(problem["loc"]))
         problems.setdefault(where, []).append(problem)
     where, same = next(iter(problems.items()))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if same[0]["type"] == "extra_forbidden":
         parent, _, name = where.rpartition(".")
-        siblings = _children(parent)
+        siblings = _children(parent, same[0]["loc"])
         near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
         near = near or [field for field in fields() if field.endswith(f".{name}")]
         return Unusable(
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
             f"did you mean {near[0]}?" if near else "",
         )
-    message = " or ".join(problem["msg"].removeprefix("Value error, ") for problem in same).replace(
-        "or Input", "or input"
+    message = (
+        " or ".join(problem["msg"].removeprefix("Value error, ") for problem in same)
+        .replace("or Input", "or input")
+        .replace("or List", "or list")
     )
     found = "" if same[0]["type"] == "value_error" else f", got {same[0]['input']!r}"
     return Unusable(f"{source}: {where + ': ' if where else ''}{message[:1].lower()}{message[1:]}{found}{more}")
 
 
-def _children(parent: str) -> list[str]:
-    """Names of the fields directly below `parent` ("" for the top)."""
+def _written(location: tuple[Any, ...]) -> list[Any]:
+    """`location` as it is in the file: pydantic's names for a kind of head, or for a way to write a field, left out."""
+    parts = [*location[:2], *location[3:]] if location[:1] == ("heads",) else list(location)
+    return [part for part in parts if part not in _UNION_PARTS and "[" not in str(part)]
+
+
+def _children(parent: str, location: tuple[Any, ...] = ()) -> list[str]:
+    """Names of the fields directly below `parent` ("" for the top); of a head, those of its kind."""
     here = parent.split(".") if parent else []
+    if here[:1] == ["heads"] and len(here) == 2:
+        return list(head_config.KINDS[location[2]].model_fields)
     out: dict[str, None] = {}
     for name in fields():
         parts = name.split(".")

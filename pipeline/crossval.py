@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from pipeline import models
 from pipeline.graph import Project
+from pipeline.head_config import HeadConfig
 from stages import evaluate, folds, heads, intervals
+from stages.features import Features
 from stages.heads import Head
 from stages.manifest import Row
 
@@ -35,27 +38,29 @@ class OutOfFold:
         return vars(self)
 
 
-def crossval(project: Project, name: str, k: int, every: bool) -> OutOfFold:
-    """The head of that name by k-fold on cached rows of train and val, or with `every` of test too.
+def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFold:
+    """A head of those settings by k-fold on cached rows of train and val, or with `every` of test too.
 
     Test is left alone by default, so that it stays the one look that nothing was decided by. Folds are stratified and
     keep groups together. AUROC of all rows together ranks across heads that were fitted apart, so it is a little below
     that of the folds; intervals tell of the rows, not of how much a head depends on them. Raises Unusable where labels
     or rows cannot carry it, NotAvailable where a row is missing.
     """
-    spec, manifest = project.config.heads[name], project.manifest
-    store = project.store(spec.tap)
-    if project.config.data.on_bad == "skip" and (absent := store.missing(manifest.ids)):
+    manifest = project.manifest
+    absent = {image for tap in spec.taps for image in project.store(tap).missing(manifest.ids)}
+    if project.config.data.on_bad == "skip" and absent:
         log.warning("%d of %d images have no row; it goes without them", len(absent), len(manifest.ids))
         manifest = manifest.without(absent)
     models.check_leaks(project, manifest)
     classes = heads.classes_of(manifest, project.config.data.classes)
     splits = ("train", "val", "test") if every else ("train", "val")
     rows = list({row.id: row for row in manifest.samples if row.split in splits}.values())
-    features = store.read([row.id for row in rows])
+    features = models.features_of(project, spec, [row.id for row in rows]).take(np.arange(len(rows)))
+    kind = import_module(f"stages.{spec.kind}")
 
     def fit(features: np.ndarray, rows: Sequence[Row]) -> Head:
-        return heads.fit_logistic(features, rows, classes, spec.seed)
+        head: Head = kind.fit(spec, Features([features]), rows, classes)
+        return head
 
     p = folds.out_of_fold(fit, features, rows, classes, k, spec.seed)
     labels, groups = [row.label or "" for row in rows], [row.group for row in rows]

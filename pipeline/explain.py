@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from cache import records
@@ -13,6 +14,7 @@ from cache.errors import NotAvailable, Unusable
 from pipeline import graph, models
 from pipeline.differences import Differences, differ
 from pipeline.graph import Project
+from pipeline.head_config import HeadConfig
 from stages import heads
 from stages.manifest import Manifest, Row
 
@@ -153,28 +155,47 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
         classes = heads.classes_of(manifest, project.config.data.classes)
     except Unusable as error:
         return StageStatus("head", name, "BLOCKED", error.message, samples, samples)
-    folder = models.folder_of(project, name, manifest, classes)
-    if records.load_folder(folder) is not None:
-        return StageStatus("head", name, "HIT", "the very same head is there", samples, 0)
-    found = [(path, r) for path in folder.parent.glob(f"*/{records.RECORD}") if (r := records.load(path)) is not None]
+    points = project.config.heads[name].points()
+    folders = {point: models.folder_of(project, name, spec, manifest, classes) for point, spec in points.items()}
+    absent = [point for point, folder in folders.items() if records.load_folder(folder) is None]
+    if not absent:
+        reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
+        return StageStatus("head", name, "HIT", reason, samples, 0)
+    if len(absent) < len(points):
+        reason = f"{len(points) - len(absent)} of {len(points)} points are there"
+        return StageStatus("head", name, "PARTIAL", reason, samples, samples)
+    return _absent_head(project, name, points[absent[0]], folders[absent[0]].parent, classes)
+
+
+def _absent_head(project: Project, name: str, spec: HeadConfig, folder: Path, classes: Sequence[str]) -> StageStatus:
+    """Why the head of those settings is not there: what differs from the latest of that name, in `folder`."""
+    manifest = project.manifest
+    samples = len(manifest.samples)
+    found = [(path, r) for path in folder.glob(f"*/{records.RECORD}") if (r := records.load(path)) is not None]
     if not found:
         return StageStatus("head", name, "MISS", "there is no head of that name yet", samples, samples)
     path, latest = max(found, key=lambda pair: (pair[1]["created"], str(pair[0])))
-    store = project.store(project.config.heads[name].tap)
+    settings = latest["config"]["heads"][name]
     before = {
-        "settings": latest["config"]["heads"][name],
+        "settings": {field: value for field, value in settings.items() if value is not None},
         "classes": list(latest["classes"]),
-        "rows": next(iter(latest["extract"].values())),
+        "rows": _rows_of(list(latest["extract"].values())),
     }
+    stores = [project.store(tap) for tap in spec.taps]
     now = {
-        "settings": project.config.heads[name].model_dump(),
+        "settings": spec.model_dump(exclude_none=True),
         "classes": list(classes),
-        "rows": {"key": store.key, **store.components},
+        "rows": _rows_of([{"key": store.key, **store.components} for store in stores]),
     }
     differences = differ(before, now)
     moved = _moved(Manifest.from_bytes((path.parent / "manifest.jsonl").read_bytes()).samples, manifest.samples)
     reason = "; ".join([*_changed(differences), *moved]) or "the one that is there is damaged, or by other code"
     return StageStatus("head", name, "MISS", reason, samples, samples, latest["seconds"], None, False, differences)
+
+
+def _rows_of(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What lies behind the rows of a head: the components of its tap, or of each of its taps by number."""
+    return taps[0] if len(taps) == 1 else {str(number): parts for number, parts in enumerate(taps, start=1)}
 
 
 def _against_nearest(project: Project, components: Mapping[str, Any]) -> Differences:
@@ -191,7 +212,7 @@ def _changed(differences: Differences) -> Iterator[str]:
     """`weights changed: 5793... -> 77cc...`; keys and the tap's name follow from the rest, and go unsaid."""
     for name, (before, now) in differences.items():
         last = name.rpartition(".")[2]
-        if name not in ("rows.key", "settings.tap"):
+        if last != "key" and name not in ("settings.tap", "settings.log_dir"):
             yield f"{last} changed: {_short(before)} -> {_short(now)}"
 
 

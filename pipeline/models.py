@@ -1,6 +1,6 @@
 """Owns results: which head is already there, making the others, and the record that tells how.
 
-Not the fitting (stages/heads.py), nor finding what was made before (registry.py).
+Not the fitting (a module of stages/ for each kind), nor finding what was made before (registry.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ import numpy as np
 
 from cache import records
 from cache.errors import Unusable
-from cache.store import FeatureStore
 from pipeline.graph import Project
+from pipeline.head_config import HeadConfig
 from stages import heads, machine
+from stages.features import Features
 from stages.heads import Head
 from stages.manifest import Manifest, Row
 from stages.scan import Reject
@@ -31,6 +34,7 @@ from stages.scan import Reject
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("frozenbase", "scikit-learn", "scipy", "numpy", "h5py")
+_MORE_PACKAGES = {"dense": ("tensorflow", "keras")}
 
 
 @dataclass(frozen=True)
@@ -57,22 +61,20 @@ class Fitted:
     metrics: dict[str, Any]
 
 
-def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
-    """Train the head of that name on cached rows, unless the very same one is there.
+def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> HeadReport:
+    """Train a head of that name and those settings on cached rows, unless the very same one is there.
 
-    Raises Unusable where the labels or splits cannot carry a head.
+    `classes` is what `classes_for` returned. Raises Unusable where a head of that kind cannot be trained on the rows.
     """
-    check_leaks(project, manifest)
-    classes = heads.classes_of(manifest, project.config.data.classes)
-    folder = folder_of(project, name, manifest, classes)
+    folder = folder_of(project, name, spec, manifest, classes)
     key, counts = folder.name, manifest.counts()
     lacking = {split: [label for label in classes if not counts[label][split]] for split in ("val", "test")}
-    if without := sum(row.label is None for row in manifest.rows):
-        log.warning("%d of %d images have no label; heads go without them", without, len(manifest.rows))
     if records.load_folder(folder) is not None:
         return HeadReport(key, True, folder, json.loads((folder / "metrics.json").read_bytes()), lacking)
     started = time.perf_counter()
-    fitted = fit(project, name, manifest, classes)
+    log_dir = getattr(spec, "log_dir", None)
+    watched = spec if log_dir is None else spec.model_copy(update={"log_dir": str(project.at(log_dir) / name / key)})
+    fitted = fit(project, watched, manifest, classes)
     contents = {
         **fitted.head.to_files(),
         "metrics.json": records.dump(fitted.metrics),
@@ -80,27 +82,42 @@ def run_head(project: Project, name: str, manifest: Manifest) -> HeadReport:
         "manifest.jsonl": manifest.to_bytes(),
     }
     seconds = round(time.perf_counter() - started, 3)
-    records.publish_folder(folder, contents, _record(project, name, key, manifest, classes, seconds))
+    records.publish_folder(folder, contents, _record(project, name, spec, key, manifest, classes, seconds))
     return HeadReport(key, False, folder, fitted.metrics, lacking)
 
 
-def fit(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
-    """The head of that name on cached rows. Writes nothing."""
+def fit(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
+    """A head of those settings on cached rows. Writes nothing under models/."""
     from threadpoolctl import threadpool_limits
 
-    spec, rows = project.config.heads[name], manifest.samples
-    features = project.store(spec.tap).read([row.id for row in rows])
-    head = heads.fit_logistic(features, rows, classes, spec.seed)
-    with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
-        probabilities = head.probabilities(features)
+    rows = manifest.samples
+    features = features_of(project, spec, [row.id for row in rows])
+    kind = import_module(f"stages.{spec.kind}")  # only here: that of `dense` is a TensorFlow room
+    head: Head = kind.fit(spec, features, rows, classes)
+    blocks = features.blocks(np.arange(len(rows)))
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor() as pool:  # the same to the last bit on any number of cores
+        probabilities = np.concatenate(list(pool.map(lambda block: head.probabilities(features.take(block)), blocks)))
     return Fitted(head, rows, probabilities, judge(rows, probabilities, classes, spec.seed))
 
 
-def folder_of(project: Project, name: str, manifest: Manifest, classes: Sequence[str]) -> Path:
+def features_of(project: Project, spec: HeadConfig, ids: Sequence[str]) -> Features:
+    """What a head of those settings sees of the images `ids`. Raises NotAvailable where a row is absent."""
+    return Features([project.store(tap).rows(ids) for tap in spec.taps])
+
+
+def folder_of(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: Sequence[str]) -> Path:
     """Where a head lies: models/head/<name>/<key>."""
-    spec = project.config.heads[name]
-    key = heads.key(spec.model_dump(exclude={"tap"}), classes, [project.store(spec.tap).key], manifest)
+    key = heads.key(spec.settings, classes, [project.store(tap).key for tap in spec.taps], manifest)
     return project.folder / "models" / "head" / name / key
+
+
+def classes_for(project: Project, manifest: Manifest) -> tuple[str, ...]:
+    """The classes, in order, after checking that labels and splits can carry a head; else Unusable is raised."""
+    check_leaks(project, manifest)
+    classes = heads.classes_of(manifest, project.config.data.classes)
+    if without := sum(row.label is None for row in manifest.rows):
+        log.warning("%d of %d images have no label; heads go without them", without, len(manifest.rows))
+    return classes
 
 
 def check_leaks(project: Project, manifest: Manifest) -> None:
@@ -138,32 +155,38 @@ def _predictions(fitted: Fitted) -> bytes:
 
 
 def _record(
-    project: Project, name: str, key: str, manifest: Manifest, classes: tuple[str, ...], seconds: float
+    project: Project,
+    name: str,
+    spec: HeadConfig,
+    key: str,
+    manifest: Manifest,
+    classes: tuple[str, ...],
+    seconds: float,
 ) -> dict[str, Any]:
-    """How the result came about."""
-    spec = project.config.heads[name]
-    store = project.store(spec.tap)
+    """How the result came about. Of a sweep's point, the settings are those of that point alone."""
+    stores = {tap: project.store(tap) for tap in spec.taps}
+    config = project.config.model_copy(update={"heads": {**project.config.heads, name: spec}})
     return {
         "schema": 1,
         "stage": "head",
         "name": name,
         "key": key,
         "classes": classes,
-        "config": project.config.model_dump(),
-        "extract": {spec.tap: {"key": store.key, **store.components}},
-        **circumstances(store, [row.id for row in manifest.samples]),
+        "config": config.model_dump(),
+        "extract": {tap: {"key": store.key, **store.components} for tap, store in stores.items()},
+        **circumstances(project, spec, [row.id for row in manifest.samples]),
         "manifest": manifest.digest,
         "images": len(manifest.rows),
-        "seed": spec.seed,
+        "seed": spec.settings.get("seed"),
         "seconds": seconds,
         "created": round(time.time(), 3),
         "git": _git(project.folder),
     }
 
 
-def circumstances(store: FeatureStore, ids: Sequence[str]) -> dict[str, Any]:
+def circumstances(project: Project, spec: HeadConfig, ids: Sequence[str]) -> dict[str, Any]:
     """What is in no key but may move a last bit: machines, libraries and code behind the rows and behind a fit now."""
-    behind = store.provenance(ids)
+    behind = [record for tap in spec.taps for record in project.store(tap).provenance(ids)]
     made_with: dict[str, set[str]] = defaultdict(set)
     for record in behind:
         for package, version in record.get("versions", {}).items():
@@ -173,7 +196,7 @@ def circumstances(store: FeatureStore, ids: Sequence[str]) -> dict[str, Any]:
         "rows_versions": {package: sorted(found) for package, found in made_with.items()},
         "machine": machine.cpu(),
         "blas": machine.blas(),
-        "versions": machine.versions(_PACKAGES),
+        "versions": machine.versions([*_PACKAGES, *_MORE_PACKAGES.get(spec.kind, ())]),
         "head_version": heads.VERSION,
     }
 

@@ -22,6 +22,7 @@ from pipeline import config as configuration
 from pipeline import graph, models, registry
 from pipeline.differences import Pair, beside, differ
 from pipeline.graph import Options, Progress, Project
+from pipeline.head_config import HeadConfig
 from pipeline.registry import Model
 from pipeline.reproduction import Absent, Reproduction, said
 from stages import bases, extract, heads, weights
@@ -51,21 +52,21 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     model = registry.find(today.folder, text)
     then = _as_recorded(today, model)
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
-    tap = then.config.heads[name].tap
+    spec = _unwatched(then.config.heads[name])
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
-    with _temporary(then) if recompute else roots.job(then.cache.root, [then.store(tap).key]):
-        computed, absent = _rows(then, today, labelled, tap)
+    with _temporary(then) if recompute else roots.job(then.cache.root, [then.store(tap).key for tap in spec.taps]):
+        computed, absent = _rows(then, today, labelled, spec.taps)
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)
         if absent:
             _check_enough(left, classes, done)
-        fitted = models.fit(then, name, left, classes)
-        now = models.circumstances(then.store(tap), left.ids)
+        fitted = models.fit(then, spec, left, classes)
+        now = models.circumstances(then, spec, left.ids)
     _compare_arrays(done, registry.read_head(model.folder), fitted.head)
     done.metrics = {part: _figures(then, fitted.metrics[part]) for part, then in model.read("metrics.json").items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
     done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
-    key = models.folder_of(then, name, full, classes).name
+    key = models.folder_of(then, name, spec, full, classes).name
     if key != model.key:
         done.differences["head key"] = Pair(model.key, key)
     return done
@@ -85,7 +86,7 @@ def _as_recorded(today: Project, model: Model) -> Project:
     except Unusable as error:
         raise Unusable(f"{error.message}; {by}", advice) from error
     spec = config.heads[record["name"]]
-    wanted = record["extract"][spec.tap]
+    recorded = record["extract"]
     settings = config.model_copy(
         update={
             "data": config.data.model_copy(update={"root": today.config.data.root, "table": None}),
@@ -94,13 +95,19 @@ def _as_recorded(today: Project, model: Model) -> Project:
         }
     )
     then = Project(today.path, today.options, today.progress, settings)
-    then.weights = _weights(today, base, config.base.weights, wanted["base"]["weights"])
-    store = then.store(spec.tap)
-    if store.key != wanted["key"]:
-        changed = differ({name: part for name, part in wanted.items() if name != "key"}, store.components)
-        parts = "; ".join(f"{name} {said(a)} -> {said(b)}" for name, (a, b) in changed.items())
-        raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
+    then.weights = _weights(today, base, config.base.weights, recorded[spec.taps[0]]["base"]["weights"])
+    for tap in spec.taps:
+        store, wanted = then.store(tap), recorded[tap]
+        if store.key != wanted["key"]:
+            changed = differ({name: part for name, part in wanted.items() if name != "key"}, store.components)
+            parts = "; ".join(f"{name} {said(a)} -> {said(b)}" for name, (a, b) in changed.items())
+            raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
     return then
+
+
+def _unwatched(spec: HeadConfig) -> HeadConfig:
+    """The same head, whose training is logged nowhere."""
+    return spec.model_copy(update={"log_dir": None}) if "log_dir" in type(spec).model_fields else spec
 
 
 def _weights(today: Project, base: Base, recorded: str, sha256: str) -> Weights:
@@ -124,9 +131,9 @@ def _temporary(project: Project) -> Iterator[None]:
         yield
 
 
-def _rows(then: Project, today: Project, manifest: Manifest, tap: str) -> tuple[int, list[Absent]]:
+def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str]) -> tuple[int, list[Absent]]:
     """Compute the rows that are missing, from today's files. How many were, and the images that have none."""
-    taps = {then.store(tap).key: then.tap(tap)}
+    taps = {then.store(name).key: then.tap(name) for name in names}
     lacking = extract.missing(then.cache, then.recipe, taps, manifest.ids)
     if not lacking:
         return 0, []
@@ -160,9 +167,9 @@ def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) ->
 
 
 def _compare_arrays(done: Reproduction, then: Head, now: Head) -> None:
-    before, after = ([array for layer in head.layers for array in vars(layer).values()] for head in (then, now))
-    if [array.shape for array in before] == [array.shape for array in after]:
-        pairs = list(zip(before, after, strict=True))
+    before, after = then.arrays(), now.arrays()
+    if {name: array.shape for name, array in before.items()} == {name: array.shape for name, array in after.items()}:
+        pairs = [(array, after[name]) for name, array in before.items()]
         done.weights_difference = max(float(np.abs(a - b).max()) for a, b in pairs)
         done.arrays_same = all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from cache import roots
-from pipeline import graph, models, needs
+from pipeline import graph, models, needs, sweeps
 from pipeline.graph import Project
 from stages.manifest import Manifest
 
@@ -29,5 +29,5 @@ def run(project: Project, heads: Collection[str] | None, result: dict[str, Any])
         if heads is not None:
             result["heads"] = {}
             for name in heads:
-                result["heads"][name] = models.run_head(project, name, manifest)
+                result["heads"][name] = sweeps.run(project, name, manifest)
     return manifest

@@ -17,10 +17,12 @@ from cache.errors import PipelineError
 from pipeline.explain import FEW, Status
 from pipeline.graph import ExtractReport
 from pipeline.models import HeadReport
+from pipeline.sweeps import SweepReport
 from stages.manifest import SPLITS
 
 SCHEMA_VERSION = 1
 _MOST_CLASSES = 20
+_MOST_POINTS = 20
 
 OUT = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -75,11 +77,12 @@ def _show_extract(report: ExtractReport) -> None:
         say(f"  rejected {reject.path}: {reject.reason}", ERR)
 
 
-def _show_heads(heads: dict[str, HeadReport]) -> None:
+def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in ("head", "", "split", "images", "accuracy (95%)", "AUROC (95%)"):
         table.add_column(column, justify="right" if column == "images" else "left")
-    for name, head in heads.items():
+    best = {name: head.winner if isinstance(head, SweepReport) else head for name, head in heads.items()}
+    for name, head in best.items():
         first = (name, "reused" if head.hit else "trained")
         for split in ("val", "test"):
             figures = head.metrics[split]
@@ -88,12 +91,33 @@ def _show_heads(heads: dict[str, HeadReport]) -> None:
             first = ("", "")
     OUT.print()
     OUT.print(table)
-    for split, classes in next(iter(heads.values())).lacking.items():
+    for split, classes in next(iter(best.values())).lacking.items():
         if classes:
             say(f"no AUROC on {split}: it has no image of {', '.join(classes[:5])}")
-    for name, head in heads.items():
+    for name, head in best.items():
         here = os.path.relpath(head.path)
         say(f"{name}: {head.path if here.startswith('..') else here}")
+    for name, report in heads.items():
+        if isinstance(report, SweepReport):
+            _show_leaderboard(name, report)
+
+
+def _show_leaderboard(name: str, report: SweepReport) -> None:
+    """The points of a sweep, the best on val first; of test, only what the winner above has."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in (name, "", "val log-loss", "accuracy", "AUROC", "key"):
+        table.add_column(column, justify="left" if column in (name, "", "key") else "right")
+    for point, head in report.ranked()[:_MOST_POINTS]:
+        figures = [head.metrics["val"][metric] for metric in ("log_loss", "accuracy", "auroc")]
+        table.add_row(point, "reused" if head.hit else "trained", *map(_figure, figures), head.key[:12])
+    OUT.print()
+    OUT.print(table)
+    if len(report.points) > _MOST_POINTS:
+        say(f"and {len(report.points) - _MOST_POINTS} more points (all of them: --json)")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def with_interval(figures: Mapping[str, Any], name: str, digits: int = 3) -> str:

@@ -104,7 +104,7 @@ def _difference(pair: Pair) -> str:
 
 def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what the record has; an older one has less."""
-    facts = [("created", f"{_when(record['created'])}, in {record['seconds']:.1f} s, from seed {record['seed']}")]
+    facts = [("created", f"{_when(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
     facts.append(("git", _git(record.get("git"))))
     facts.append(("versions", _listed(record["versions"])))
     if "machine" in record:
@@ -148,6 +148,10 @@ def _table(*left: str, right: Sequence[str]) -> Table:
 def _when(seconds: float) -> str:
     """Local time, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
+
+
+def _seed(record: Mapping[str, Any]) -> str:
+    return "" if record["seed"] is None else f", from seed {record['seed']}"
 
 
 def _git(found: Mapping[str, Any] | None) -> str:

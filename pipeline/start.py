@@ -47,7 +47,13 @@ extract:
   # shard_rows: auto
 
 heads:
-  logistic: {{kind: logistic, tap: pooled, seed: 0}}
+  logistic: {{kind: logistic, tap: pooled, seed: 0}}    # tap: [pooled, early] joins two; C: null: chosen on val
+  # ridge: {{kind: ridge, alpha: null, folds: 5, seed: 0}}                   # alpha: null: chosen on val
+  # knn: {{kind: knn, k: [5, 10, 20, 50, 100, 200], temperature: 0.07}}      # of several k, val chooses
+  # dense:                    # a small network, trained by Keras
+  #   {{kind: dense, units: [256], activation: relu, dropout: 0.5, standardise: true, optimizer: adam, lr: 0.001,
+  #    weight_decay: 0, label_smoothing: 0, class_weight: none, batch: 32, epochs: 100, patience: 5, log_dir: null}}
+  # several: {{sweep: {{C: [0.001, 0.01, 0.1], tap: [pooled]}}}}     # a head for each point of the grid, ranked by val
 
 # cluster: {{workers: auto}}    # auto: one process; N processes; or scheduler: tcp://127.0.0.1:8786
 # cache: {{dir: .features}}     # may be deleted: costs time only

@@ -1,39 +1,64 @@
-"""Owns heads: fitting one on feature rows, its key, and its file form. Not where rows come from, nor the figures.
+"""Owns a head's form: its arrays, what numpy predicts with them, its files and its key. Not how one is fitted.
 
-A head is arrays and JSON, with the standardisation folded in: numpy predicts, and each layer is a Keras Dense.
+A head is arrays and JSON, with the standardisation folded in. Unless it is a kNN head it is a stack of layers, each of
+which is a Keras Dense. Each kind is fitted in a module of its own: fit(spec, features, rows, classes) -> Head.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from cache import keys
 from cache.errors import Unusable
-from stages.evaluate import log_loss
 from stages.manifest import SPLITS, Manifest, Row
 
-VERSION = 1
+VERSION = 2
 """Of the fitting arithmetic. Raise it when the same rows give another head."""
 
-PATH = tuple(float(c) for c in np.round(np.logspace(-6, 3, 19), 10))
-"""C of the logistic path, ascending: two to a decade, of the scikit-learn kind (it multiplies the sum of losses)."""
+SCHEMA = 2
+"""Of head.json. Schema 1 had neither this field nor activations."""
 
-_WORSE = 2
+Activation = Literal["linear", "relu", "tanh"]
+ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+}
+_BATCH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Layer:
-    """y = x @ weights + bias: weights (inputs, outputs) and bias (outputs,), float64."""
+    """y = activation(x @ weights + bias): weights (inputs, outputs) and bias (outputs,), float64."""
 
     weights: np.ndarray
     bias: np.ndarray
+    activation: Activation = "linear"
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Train rows of a kNN head: rows (n, dim) float32, each of length 1, and their classes' columns (n,) int64."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    k: int
+    temperature: float
+
+    def nearest(self, features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k most similar rows of each of features (n, dim): cosines and columns, both (n, k), the nearest first."""
+        similar = unit_rows(features) @ self.rows.T
+        k = min(k, len(self.rows))
+        found = np.argpartition(similar, -k, axis=1)[:, -k:]
+        cosines = np.take_along_axis(similar, found, axis=1)
+        order = np.argsort(-cosines, axis=1, kind="stable")
+        return np.take_along_axis(cosines, order, axis=1), self.columns[np.take_along_axis(found, order, axis=1)]
 
 
 @dataclass(frozen=True)
@@ -44,35 +69,105 @@ class Head:
     classes: tuple[str, ...]
     layers: tuple[Layer, ...]
     chosen: Mapping[str, Any]
+    neighbours: Neighbours | None = None
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """features (n, dim) -> (n, 1) for two classes, else (n, classes), float64."""
-        out = np.asarray(features, dtype=np.float64)
+        """features (n, ...) -> (n, 1) for two classes, else (n, classes), float64. Maps are flattened."""
+        flat = np.asarray(features).reshape(len(features), -1)
+        wide = flat.shape[1] if self.neighbours is None else max(flat.shape[1], len(self.neighbours.rows))
+        size = max(1, _BATCH_BYTES // (8 * wide))
+        outputs = 1 if len(self.classes) == 2 else len(self.classes)
+        out = np.empty((len(flat), outputs))
+        for start in range(0, len(flat), size):
+            out[start : start + size] = self._batch(flat[start : start + size])
+        return out
+
+    def _batch(self, x: np.ndarray) -> np.ndarray:
+        if self.neighbours is not None:
+            near = self.neighbours.nearest(x, self.neighbours.k)
+            shares = np.log(vote(*near, self.neighbours.temperature, len(self.classes)))
+            return np.asarray(shares[:, 1:] - shares[:, :1] if len(self.classes) == 2 else shares)
+        out = x.astype(np.float64)
         for layer in self.layers:
-            out = out @ layer.weights + layer.bias
+            out = ACTIVATIONS[layer.activation](out @ layer.weights + layer.bias)
         return out
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """features (n, dim) -> (n, classes), rows sum to 1."""
-        logits = self.logits(features)
-        if logits.shape[1] == 1:
-            logits = np.concatenate([-logits / 2, logits / 2], axis=1)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        """features (n, ...) -> (n, classes), rows sum to 1."""
+        return softmax(self.logits(features))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that was learnt, by name."""
+        named = {f"layer{i}_{n}": getattr(x, n) for i, x in enumerate(self.layers) for n in ("weights", "bias")}
+        if self.neighbours is not None:
+            named |= {"neighbours_rows": self.neighbours.rows, "neighbours_columns": self.neighbours.columns}
+        return named
 
     def to_files(self) -> dict[str, bytes]:
+        """head.npz with the arrays, and head.json with the rest."""
         buffer = io.BytesIO()
-        arrays = {f"layer{i}_{n}": v for i, layer in enumerate(self.layers) for n, v in vars(layer).items()}
-        np.savez(buffer, **arrays)
-        text = {"kind": self.kind, "classes": self.classes, "layers": len(self.layers), "chosen": self.chosen}
+        np.savez(buffer, allow_pickle=False, **self.arrays())
+        text: dict[str, Any] = {"schema": SCHEMA, "kind": self.kind, "classes": self.classes}
+        text |= {"layers": len(self.layers), "activations": [layer.activation for layer in self.layers]}
+        if self.neighbours is not None:
+            text["neighbours"] = {"k": self.neighbours.k, "temperature": self.neighbours.temperature}
+        text["chosen"] = self.chosen
         return {"head.npz": buffer.getvalue(), "head.json": (json.dumps(text, indent=2) + "\n").encode()}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Head:
+        """The head of those files. Raises Unusable where a newer program wrote them."""
         text = json.loads(files["head.json"])
+        if text.get("schema", 1) > SCHEMA:
+            raise Unusable(
+                f"head.json has schema {text['schema']}; this version reads up to {SCHEMA}",
+                "use the version that wrote it (its record.json tells)",
+            )
+        activations = text.get("activations", ["linear"] * text["layers"])
         with np.load(io.BytesIO(files["head.npz"]), allow_pickle=False) as arrays:
-            layers = [Layer(arrays[f"layer{i}_weights"], arrays[f"layer{i}_bias"]) for i in range(text["layers"])]
-        return cls(text["kind"], tuple(text["classes"]), tuple(layers), text["chosen"])
+            layers = [
+                Layer(arrays[f"layer{i}_weights"], arrays[f"layer{i}_bias"], a) for i, a in enumerate(activations)
+            ]
+            near = text.get("neighbours")
+            stored = near and Neighbours(arrays["neighbours_rows"], arrays["neighbours_columns"], **near)
+        return cls(text["kind"], tuple(text["classes"]), tuple(layers), text["chosen"], stored)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """logits (n, 1) of two classes, or (n, classes) -> (n, classes), rows sum to 1."""
+    if logits.shape[1] == 1:
+        logits = np.concatenate([-logits / 2, logits / 2], axis=1)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """features (n, dim) as float32, each row of length 1; a row of zeros stays one, as similar to all as to none."""
+    x = np.asarray(features, dtype=np.float32)
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.where(lengths > 0, lengths, 1))
+
+
+def vote(cosines: np.ndarray, columns: np.ndarray, temperature: float, classes: int) -> np.ndarray:
+    """Shares (n, classes) of the votes of neighbours (n, k), each weighing exp(cosine / temperature) (DINOv2).
+
+    One more vote, as heavy as the nearest one's, is shared evenly: no class is impossible, and none gains on another.
+    """
+    weights = np.exp((cosines - cosines[:, :1]) / temperature, dtype=np.float64)
+    shares = np.full((len(cosines), classes), 1 / classes)
+    np.add.at(shares, (np.arange(len(cosines))[:, None], columns), weights)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def targets(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
+    """The column of each row's label: (n,) int."""
+    column = {name: i for i, name in enumerate(classes)}
+    return np.array([column[row.label or ""] for row in rows])
+
+
+def rows_of(rows: Sequence[Row], split: str) -> np.ndarray:
+    """The numbers of the rows of a split, ascending."""
+    return np.flatnonzero([row.split == split for row in rows])
 
 
 def key(spec: Mapping[str, Any], classes: Sequence[str], extract_keys: Sequence[str], manifest: Manifest) -> str:
@@ -115,67 +210,6 @@ def classes_of(manifest: Manifest, order: Sequence[str] | None) -> tuple[str, ..
     if sorted(order) != sorted(counts):
         raise Unusable(f"data.classes is {sorted(order)}, but the images have {sorted(counts)}", "list each class once")
     return tuple(order)
-
-
-def fit_logistic(features: np.ndarray, rows: Sequence[Row], classes: Sequence[str], seed: int) -> Head:
-    """Multinomial (or binary) logistic regression, fitted on train, with C chosen on val.
-
-    features (n, dim) float and `rows` agree line by line. Features are standardised on the train rows; lbfgs follows C
-    upwards, warm-started, until the val log-loss has been worse than its best twice running (Kornblith et al. 2019
-    choose C on a log grid in the same way).
-    """
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
-
-    x = np.asarray(features, dtype=np.float32)
-    if x.ndim != 2:
-        raise Unusable(
-            f"a logistic head needs vectors, but its tap gives maps of shape {x.shape[1:]}",
-            "use a tap with pooling: avg or max",
-        )
-    number = {name: i for i, name in enumerate(classes)}
-    y = np.array([number[row.label or ""] for row in rows])
-    train, val = (np.array([row.split == split for row in rows]) for split in ("train", "val"))
-    scaler = StandardScaler().fit(x[train].astype(np.float64))
-    z = ((x[train] - scaler.mean_) / scaler.scale_).astype(np.float32)
-    with threadpool_limits(1, "blas"):  # twice as fast: lbfgs makes many small products. And the same on any machine
-        losses: dict[float, float] = {}
-        best: Head | None = None
-        for model, c in _path(z, y[train], seed):
-            head = _fold(model, scaler, classes, c)
-            losses[c] = log_loss(y[val], head.probabilities(x[val]))
-            if losses[c] <= min(losses.values()):
-                best = head
-            elif min(list(losses.values())[-_WORSE:]) > min(losses.values()):
-                break
-    if best is None:
-        raise Unusable("the logistic head did not converge at any C", "check the features: pipeline run extract -v")
-    path = {format(c, ".3g"): round(loss, 6) for c, loss in losses.items()}
-    return Head(best.kind, best.classes, best.layers, {**best.chosen, "val_log_loss": path})
-
-
-def _path(z: np.ndarray, y: np.ndarray, seed: int) -> Iterator[tuple[Any, float]]:
-    """The model fitted at each C in turn, each from where the last one ended, as long as it converges."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(solver="lbfgs", max_iter=2000, warm_start=True, random_state=seed)
-    for c in PATH:
-        model.set_params(C=c)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            try:
-                model.fit(z, y)
-            except ConvergenceWarning:
-                return  # on the way to separable data without a penalty
-        yield model, c
-
-
-def _fold(model: Any, scaler: Any, classes: Sequence[str], c: float) -> Head:
-    """w . (x - mean) / scale + b as one layer on raw features."""
-    weights = model.coef_.astype(np.float64).T / scaler.scale_[:, None]
-    bias = model.intercept_.astype(np.float64) - scaler.mean_ @ weights
-    return Head("logistic", tuple(classes), (Layer(weights, bias),), {"C": c, "iterations": int(model.n_iter_[0])})
 
 
 def _split_sizes(counts: Mapping[str, Mapping[str, int]]) -> str:

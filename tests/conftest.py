@@ -19,7 +19,16 @@ from stages import extract_task
 from tests import fakes
 
 FIRST = ("test_files", "test_records", "test_store", "test_faults", "test_durability")
-LAST = ("test_mutations", "test_cli", "test_cluster", "test_keras_base", "test_engines", "test_end_to_end")
+LAST = (
+    "test_mutations",
+    "test_cli",
+    "test_cluster",
+    "test_keras_base",
+    "test_engines",
+    "test_heads",
+    "test_dense",
+    "test_end_to_end",
+)
 
 TALLY = pytest.StashKey[Counter[str]]()
 

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline import config as configuration
+from pipeline import head_config
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
 from tests import fakes
@@ -118,13 +120,41 @@ OTHER_VALUE = {
     "extract.batch": "3",
     "extract.shard_rows": "5",
     "extract.dtype": "float16",
+    "heads.*.kind": "ridge",
+    "heads.*.C": "0.5",
     "heads.*.seed": "1",
+    "heads.*.alpha": "2",
+    "heads.*.folds": "3",
+    "heads.*.k": "[1, 3]",
+    "heads.*.temperature": "0.1",
+    "heads.*.units": "[]",
+    "heads.*.activation": "linear",
+    "heads.*.dropout": "0.1",
+    "heads.*.standardise": "false",
+    "heads.*.optimizer": "rmsprop",
+    "heads.*.lr": "0.01",
+    "heads.*.weight_decay": "0.1",
+    "heads.*.label_smoothing": "0.1",
+    "heads.*.class_weight": "balanced",
+    "heads.*.batch": "4",
+    "heads.*.epochs": "2",
+    "heads.*.patience": "null",
+    "heads.*.log_dir": "logs",
     "cluster.workers": "2",
     "cluster.scheduler": "tcp://127.0.0.1:9",
     "cache.dir": "other-cache",
 }
-ONE_VALUE_SO_FAR = {"data.split.method", "heads.*.kind"}
-BY_ANOTHER_TEST = {"heads.*.tap"}  # test_a_head_s_key_sees_what_its_tap_is_not_how_it_is_called
+ONE_VALUE_SO_FAR = {"data.split.method"}
+BY_ANOTHER_TEST = {
+    "heads.*.tap",  # test_a_head_s_key_sees_what_its_tap_is_not_how_it_is_called
+    "heads.*.sweep",  # test_sweeps.py
+}
+
+
+def kind_with(field: str) -> str:
+    """The first kind of head that has the field."""
+    name = field.rpartition(".")[2] if field.startswith("heads.") else "kind"
+    return next(kind for kind, spec in head_config.KINDS.items() if name in spec.model_fields)
 
 
 def test_the_walk_covers_every_field() -> None:
@@ -132,7 +162,10 @@ def test_the_walk_covers_every_field() -> None:
 
 
 @pytest.mark.parametrize("field", OTHER_VALUE)
-def test_every_field_moves_the_keys_it_should_and_no_other(pipeline: Pipeline, project: Path, field: str) -> None:
+def test_every_field_moves_the_keys_it_should_and_no_other(
+    pipeline: Pipeline, project: Path, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "stages.dense", fakes.Dense)  # type: ignore[arg-type]
     folder = project.parent
     (folder / "w.weights.h5").write_bytes(b"weights")
     (folder / "other.weights.h5").write_bytes(b"other weights")
@@ -143,10 +176,12 @@ def test_every_field_moves_the_keys_it_should_and_no_other(pipeline: Pipeline, p
         {"path": str(p), "path2": str(p), "label": p.parent.name, "label2": p.parent.name, **columns} for p in paths
     ]
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kind = "" if field == "heads.*.kind" else f", kind: {kind_with(field)}"
     table = "  table: table.jsonl\n" if field.startswith("data.columns") else ""
     project.write_text(
         f"data:\n{table}  split: {{val: 0.3, test: 0.2}}\n"
-        "base: {weights: w.weights.h5}\nextract: {size: 16, taps: {p: {}}}\nheads: {h: {tap: p}}\n"
+        "base: {weights: w.weights.h5}\nextract: {size: 16, taps: {p: {}}}\n"
+        f"heads: {{h: {{tap: p{kind}}}}}\n"
     )
     first = pipeline("run", "-c", project, "--json")
     assert counts(first) == (24, 0)

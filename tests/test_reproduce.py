@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline import models
-from stages import extract_key, heads
+from stages import extract_key, heads, logistic
 from tests import fakes
 from tests.conftest import Ran
 
@@ -196,9 +196,10 @@ def test_code_that_makes_other_rows_is_refused(
 def test_code_that_fits_otherwise_is_told_among_the_differences(
     pipeline: Pipeline, project: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "VERSION", 2)
+    heads_version = heads.VERSION
+    monkeypatch.setattr(heads, "VERSION", 1000)
     done = reproduced(pipeline, project)["reproduce"]
-    assert done["differences"]["head_version"] == {"recorded": 1, "now": 2}
+    assert done["differences"]["head_version"] == {"recorded": heads_version, "now": 1000}
     assert done["differences"]["head key"]["recorded"] == made.name
 
 
@@ -220,7 +221,7 @@ def test_other_versions_and_machines_are_named(
     done = reproduced(pipeline, project)["reproduce"]
     assert done["differences"]["versions.numpy"] == {"recorded": "1.0", "now": versions["numpy"]}
     assert set(done["differences"]) == {"versions.numpy", "machine", "rows_made_by"}
-    monkeypatch.setattr(heads, "PATH", heads.PATH[:2])
+    monkeypatch.setattr(logistic, "PATH", logistic.PATH[:2])
     shown = pipeline("reproduce", "logistic", "-c", project)
     assert shown.code == 1
     assert ["machine", "Abacus"] in [line.split()[:2] for line in shown.out.splitlines()]
@@ -231,7 +232,7 @@ def test_other_versions_and_machines_are_named(
 def test_where_nothing_recorded_differs_it_is_called_not_deterministic(
     pipeline: Pipeline, project: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "PATH", heads.PATH[:2])
+    monkeypatch.setattr(logistic, "PATH", logistic.PATH[:2])
     ran = reproduced(pipeline, project, code=1)
     assert ran["error"]["hint"] == "nothing recorded differs: it is not deterministic"
     assert ran["reproduce"]["weights_difference"] > 0
@@ -296,5 +297,5 @@ def test_fitting_without_writing_is_what_a_run_does(pipeline: Pipeline, project:
     from tests.test_graph import opened
 
     there = opened(project)
-    fitted = models.fit(there, "logistic", there.manifest, ("bright", "dark"))
+    fitted = models.fit(there, there.config.heads["logistic"], there.manifest, ("bright", "dark"))
     assert fitted.head.to_files()["head.json"] == (made / "head.json").read_bytes()

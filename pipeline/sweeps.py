@@ -1,0 +1,85 @@
+"""Owns a head's sweep: training its points side by side, and ranking them on val. Not one point (models.py)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cache.errors import PipelineError, Unusable
+from pipeline import models
+from pipeline.graph import Project
+from pipeline.head_config import HeadConfig
+from pipeline.models import HeadReport
+from stages.manifest import Manifest
+
+AT_ONCE_BYTES = 1 << 30
+"""Of features, in the points that are trained side by side."""
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """The points of a sweep by name, in the order of its grid."""
+
+    points: Mapping[str, HeadReport]
+
+    def ranked(self) -> list[tuple[str, HeadReport]]:
+        """Points and their reports, the least val log-loss first; of equals, the earlier of the grid."""
+        return sorted(self.points.items(), key=lambda pair: pair[1].metrics["val"]["log_loss"])
+
+    @property
+    def winner(self) -> HeadReport:
+        return self.ranked()[0][1]
+
+    def to_json(self) -> dict[str, Any]:
+        """The winner, and all points by rank; validation stays clean, so test is null but for the winner."""
+        (best, winner), *_ = ranked = self.ranked()
+        points = []
+        for point, report in ranked:
+            metrics = report.metrics if point == best else {**report.metrics, "test": None}
+            points.append({"point": point, **report.to_json(), "metrics": metrics})
+        hit = all(report.hit for report in self.points.values())
+        return {**winner.to_json(), "hit": hit, "point": best, "points": points}
+
+
+def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepReport:
+    """Train the head of that name, or all points of its sweep, unless they are there.
+
+    Raises Unusable where labels and splits, or the features, cannot carry it; points trained by then are kept.
+    """
+    classes = models.classes_for(project, manifest)
+    spec = project.config.heads[name]
+    if spec.sweep is None:
+        return models.run_head(project, name, spec, manifest, classes)
+    points = spec.points()
+
+    def train(point: str) -> HeadReport:
+        try:
+            return models.run_head(project, name, points[point], manifest, classes)
+        except PipelineError as error:
+            raise Unusable(f"heads.{name} at {point}: {error.message}", error.hint) from error
+
+    return SweepReport(dict(zip(points, _side_by_side(train, points, _at_once(project, spec, manifest)), strict=True)))
+
+
+def _side_by_side(train: Any, points: Mapping[str, HeadConfig], workers: int) -> list[HeadReport]:
+    """One Dask task for each point, in threads. BLAS is limited around them all: its limit is one of the process."""
+    import dask
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        tasks = [dask.delayed(train, pure=False)(point) for point in points]
+        return list(dask.compute(*tasks, scheduler="threads", num_workers=workers))
+
+
+def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:
+    """How many points may be trained side by side: one a core, as far as their features fit in AT_ONCE_BYTES.
+
+    Dense ones go one after the other: Keras has one seed for the process, and uses all cores by itself.
+    """
+    if spec.kind == "dense":
+        return 1
+    ids = [row.id for row in manifest.samples]
+    widest = max(models.features_of(project, point, ids).dim for point in spec.points().values())
+    return max(1, min(os.cpu_count() or 1, AT_ONCE_BYTES // (4 * widest * len(ids))))

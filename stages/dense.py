@@ -1,0 +1,119 @@
+"""Owns training a dense head, a small network in Keras (a TensorFlow room). Not what it predicts (heads.py)."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stages.features import Features, Scaler
+from stages.heads import Activation, Head, Layer, rows_of, targets
+from stages.manifest import Row
+
+log = logging.getLogger(__name__)
+
+
+class Spec(Protocol):
+    """Settings, as in pipeline.yaml; `log_dir` is an absolute path, or None."""
+
+    units: Sequence[int]
+    activation: Activation
+    dropout: float
+    standardise: bool
+    optimizer: Literal["adam", "rmsprop", "sgd"]
+    lr: float
+    weight_decay: float
+    label_smoothing: float
+    class_weight: Literal["none", "balanced"]
+    batch: int
+    epochs: int
+    patience: int | None
+    log_dir: str | None
+    seed: int
+
+
+def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+    """Hidden layers, each with its dropout, and one of outputs, trained on train until val no longer gets better.
+
+    The weights kept are those of the epoch with the least val log-loss, smoothing left aside. The seed fixes them to
+    the last bit on the same machine. Raises what Keras raises.
+    """
+    keras.utils.set_random_seed(spec.seed)
+    tf.config.experimental.enable_op_determinism()
+    y, outputs = targets(rows, classes), 1 if len(classes) == 2 else len(classes)
+    train, val = rows_of(rows, "train"), rows_of(rows, "val")
+    x, x_val = features.take(train), features.take(val)
+    scaler = Scaler.of(x) if spec.standardise else Scaler(np.zeros(features.dim), np.ones(features.dim))
+    if spec.standardise:
+        x, x_val = scaler.apply(x), scaler.apply(x_val)
+    truth = (y[:, None] == (np.arange(outputs) if outputs > 1 else 1)).astype(np.float32)
+    network = _network(spec, features.dim, outputs)
+    history = network.fit(
+        x, truth[train], spec.batch, spec.epochs, validation_data=(x_val, truth[val]), verbose=0,
+        callbacks=_callbacks(spec), class_weight=_class_weights(spec, y[train]),
+    ).history  # fmt: skip
+    losses = [round(float(loss), 6) for loss in history["val_log_loss"]]
+    chosen = {
+        "epoch": int(np.argmin(losses)) + 1,
+        "history": {
+            "loss": [round(float(loss), 6) for loss in history["loss"]],
+            "log_loss": [round(float(loss), 6) for loss in history["log_loss"]],
+            "val_log_loss": losses,
+        },
+    }
+    return Head("dense", tuple(classes), _layers(network, scaler), chosen)
+
+
+def _network(spec: Spec, dim: int, outputs: int) -> Any:
+    """Compiled. One output stands for two classes; outputs are logits."""
+    layers: list[Any] = [keras.Input((dim,))]
+    for units in spec.units:
+        layers += [keras.layers.Dense(units, spec.activation), keras.layers.Dropout(spec.dropout)]
+    network = keras.Sequential([*layers, keras.layers.Dense(outputs)])
+    options: Mapping[str, Any] = {"learning_rate": spec.lr, "weight_decay": spec.weight_decay or None}
+    optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}
+    losses, metrics = keras.losses, keras.metrics
+    loss = losses.BinaryCrossentropy if outputs == 1 else losses.CategoricalCrossentropy
+    metric = metrics.BinaryCrossentropy if outputs == 1 else metrics.CategoricalCrossentropy
+    network.compile(
+        optimizers[spec.optimizer](**options),
+        loss(from_logits=True, label_smoothing=spec.label_smoothing),
+        metrics=[metric(name="log_loss", from_logits=True)],
+    )
+    return network
+
+
+def _callbacks(spec: Spec) -> list[Any]:
+    """Keep the weights of the best epoch, and stop when it has been `patience` epochs ago; None: never."""
+    patience = spec.epochs if spec.patience is None else spec.patience
+    best = keras.callbacks.EarlyStopping("val_log_loss", patience=patience, mode="min", restore_best_weights=True)
+    if spec.log_dir is None:
+        return [best]
+    if importlib.util.find_spec("tensorboard") is None:
+        log.warning("log_dir is set, but TensorBoard is not installed, so nothing is logged; pip install tensorboard")
+        return [best]
+    return [best, keras.callbacks.TensorBoard(spec.log_dir)]
+
+
+def _class_weights(spec: Spec, y: np.ndarray) -> dict[int, float] | None:
+    """balanced: as if all classes had as many train rows."""
+    if spec.class_weight == "none":
+        return None
+    counts = np.bincount(y)
+    return {i: len(y) / (len(counts) * int(count)) for i, count in enumerate(counts)}
+
+
+def _layers(network: Any, scaler: Scaler) -> tuple[Layer, ...]:
+    """The trained layers as arrays, float64, the standardisation folded into the first; dropout predicts nothing."""
+    layers: list[Layer] = []
+    for dense in (layer for layer in network.layers if layer.weights):
+        weights, bias = (array.astype(np.float64) for array in dense.get_weights())
+        if not layers:
+            weights, bias = scaler.fold(weights, bias)
+        layers.append(Layer(weights, bias, dense.activation.__name__))
+    return tuple(layers)

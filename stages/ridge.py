@@ -1,0 +1,181 @@
+"""Owns fitting a ridge head from sums over the rows: X'X, X'y and the like. Not where rows lie, nor the head's form.
+
+One pass over the train rows gives the sums of each fold; they serve every penalty, and every fold left out, by
+subtraction. Never are all rows in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+from cache.errors import Unusable
+from stages.features import Features, Scaler, inverse_deviation
+from stages.heads import Head, Layer, rows_of, softmax, targets
+from stages.manifest import Row
+
+PENALTIES = tuple(float(a) for a in np.round(np.logspace(-2, 7.5, 20), 6))
+"""alpha, two to a decade, of the scikit-learn kind: |y - Xw|^2 + alpha |w|^2 on standardised features."""
+
+SCALES = tuple(float(s) for s in np.logspace(-1, 3, 33))
+"""Factors from a score to a logit."""
+
+MOST_BYTES = 2 << 30
+"""Of the sums of all folds."""
+
+
+class Spec(Protocol):
+    """Settings: alpha, or None to have it chosen on val; the number of folds, and the seed they are drawn with."""
+
+    @property
+    def alpha(self) -> float | None: ...
+
+    @property
+    def folds(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Over n rows, float64, of features about `shift`: x (dim,), xx (dim, dim), y (outputs,), xy, yy (a number)."""
+
+    n: Any
+    x: np.ndarray
+    xx: np.ndarray
+    y: np.ndarray
+    xy: np.ndarray
+    yy: Any
+
+    @classmethod
+    def zero(cls, dim: int, outputs: int) -> Sums:
+        return cls(0, np.zeros(dim), np.zeros((dim, dim)), np.zeros(outputs), np.zeros((dim, outputs)), 0.0)
+
+    @classmethod
+    def over(cls, x: np.ndarray, y: np.ndarray) -> Sums:
+        return cls(len(x), x.sum(axis=0), x.T @ x, y.sum(axis=0), x.T @ y, float((y * y).sum()))
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: Sums) -> Sums:
+        return Sums(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+    def squared_error(self, weights: np.ndarray, bias: np.ndarray) -> float:
+        """|y - x weights - bias|^2 over the rows, from the sums alone."""
+        own = np.einsum("ij,ij->", weights, self.xx @ weights) + self.n * bias @ bias + 2 * (self.x @ weights) @ bias
+        return float(self.yy - 2 * (np.einsum("ij,ij->", weights, self.xy) + self.y @ bias) + own)
+
+
+def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+    """Least squares on targets of -1 and 1 with an L2 penalty, exact; the intercept is not penalised.
+
+    Features are standardised on train, from the sums. val chooses alpha by log-loss, and with it the factor that turns
+    scores into logits: sigmoid, or softmax, of score * scale. Train rows are parted into folds by a hash of (seed,
+    group or id); `chosen` has the mean squared error of each alpha on folds left out.
+    Raises Unusable where the features are too many for their products to be kept.
+    """
+    from threadpoolctl import threadpool_limits
+
+    dim, outputs = features.dim, 1 if len(classes) == 2 else len(classes)
+    needed = 8 * dim * (dim + outputs) * (spec.folds + 3)
+    if needed > MOST_BYTES:
+        raise Unusable(
+            f"a ridge head on {dim:,} features and {len(classes):,} classes takes {needed / 1e9:.1f} GB for its sums; "
+            f"it may take {MOST_BYTES / 1e9:.1f}",
+            "use kind: logistic, knn or dense, or a tap with pooling: avg or max",
+        )
+    y, penalties = targets(rows, classes), PENALTIES if spec.alpha is None else (spec.alpha,)
+    shift = features.take(rows_of(rows, "train")[:1])[0].astype(np.float64)
+    with threadpool_limits(1, "blas"):  # threads take folds; and the same to the last bit on any number of cores
+        parts = sums(features, _folds(rows, spec.folds, spec.seed), y, outputs, shift)
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole + part
+        errors = _left_out(whole, parts, penalties)
+        solved = list(solve(whole, penalties))
+        losses = _val_losses(features, rows_of(rows, "val"), y, solved, shift)
+    best, at = np.unravel_index(int(losses.argmin()), losses.shape)
+    weights, bias = solved[best][0] * SCALES[at], solved[best][1] * SCALES[at]
+    names = [format(penalty, ".3g") for penalty in penalties]
+    chosen = {
+        "alpha": penalties[best],
+        "scale": round(SCALES[at], 4),
+        "val_log_loss": dict(zip(names, losses.min(axis=1).round(6).tolist(), strict=True)),
+        "fold_squared_error": dict(zip(names, errors.round(6).tolist(), strict=True)),
+    }
+    return Head("ridge", tuple(classes), (Layer(weights, bias - shift @ weights),), chosen)
+
+
+def sums(features: Features, folds: Sequence[np.ndarray], y: np.ndarray, outputs: int, shift: np.ndarray) -> list[Sums]:
+    """The sums of each fold, one Dask task for each, which goes through its rows block by block."""
+    import dask
+
+    def of(fold: np.ndarray) -> Sums:
+        total = Sums.zero(features.dim, outputs)
+        for block in features.blocks(fold):
+            total = total + Sums.over(features.take(block) - shift, _signs(y[block], outputs))
+        return total
+
+    return list(dask.compute(*(dask.delayed(of)(fold) for fold in folds), scheduler="threads"))
+
+
+def solve(total: Sums, penalties: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(weights (dim, outputs), bias (outputs,)) for each penalty, on features about `shift`, standardised inside."""
+    from scipy.linalg import solve as solve_positive
+
+    mean, mean_y = total.x / total.n, total.y / total.n
+    squares = np.diag(total.xx) / total.n
+    scaler = Scaler(mean, inverse_deviation(squares - mean**2, squares))
+    z = (total.xx - total.n * np.outer(mean, mean)) * scaler.inverse * scaler.inverse[:, None]
+    zy = (total.xy - total.n * np.outer(mean, mean_y)) * scaler.inverse[:, None]
+    for penalty in penalties:
+        yield scaler.fold(solve_positive(z + penalty * np.eye(len(z)), zy, assume_a="pos"), mean_y)
+
+
+def _folds(rows: Sequence[Row], number: int, seed: int) -> list[np.ndarray]:
+    """Numbers of the train rows of each fold that has any; a group stays in one."""
+    folds: list[list[int]] = [[] for _ in range(number)]
+    for i in rows_of(rows, "train"):
+        name = f"{seed} {rows[i].group or rows[i].id}".encode()
+        folds[int.from_bytes(hashlib.sha256(name).digest()[:8]) % number].append(int(i))
+    return [np.array(fold) for fold in folds if fold]
+
+
+def _left_out(whole: Sums, parts: Sequence[Sums], penalties: Sequence[float]) -> np.ndarray:
+    """Mean squared error, of a row and an output, on each fold by what the others teach: (penalties,)."""
+    errors = np.zeros(len(penalties))
+    for part in parts if len(parts) > 1 else ():
+        for i, (weights, bias) in enumerate(solve(whole - part, penalties)):
+            errors[i] += part.squared_error(weights, bias)
+    return np.asarray(errors / (whole.n * len(whole.y)))
+
+
+def _val_losses(
+    features: Features,
+    val: np.ndarray,
+    y: np.ndarray,
+    solved: Sequence[tuple[np.ndarray, np.ndarray]],
+    shift: np.ndarray,
+) -> np.ndarray:
+    """Mean log-loss on val of each penalty with each factor of SCALES."""
+    losses = np.zeros((len(solved), len(SCALES)))
+    for block in features.blocks(val):
+        x = features.take(block) - shift
+        here = np.arange(len(block))
+        for i, (weights, bias) in enumerate(solved):
+            scores = x @ weights + bias
+            for j, scale in enumerate(SCALES):
+                right = softmax(scores * scale)[here, y[block]]
+                losses[i, j] -= np.log(np.clip(right, 1e-15, None)).sum()
+    return losses / len(val)
+
+
+def _signs(y: np.ndarray, outputs: int) -> np.ndarray:
+    """Targets (n, outputs): 1 for the true class and -1 else; of two classes, for the second."""
+    return np.asarray(np.where(y[:, None] == (np.arange(outputs) if outputs > 1 else 1), 1.0, -1.0))
