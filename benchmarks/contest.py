@@ -52,6 +52,17 @@ def race(contenders: Mapping[str, Command], rounds: int) -> dict[str, list[float
     return seconds
 
 
+def peaks(contenders: Mapping[str, Command]) -> dict[str, int]:
+    """Most resident memory of one run of each, in MB."""
+    found = {}
+    for name, prepare in contenders.items():
+        process = subprocess.Popen(prepare(), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, name
+        found[name] = usage.ru_maxrss // 1024
+    return found
+
+
 def report(title: str, seconds: Mapping[str, list[float]], images: int | None = None) -> None:
     """Median, spread, and the ratio to the first contender, as a table in Markdown."""
     print(f"\n{title} ({platform.machine()}, {os.cpu_count()} cores, {len(next(iter(seconds.values())))} rounds)\n")

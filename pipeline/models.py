@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +29,7 @@ from stages.features import Features
 from stages.heads import Head
 from stages.manifest import Manifest, Row
 from stages.scan import Reject
+from stages.threads import side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +95,8 @@ def fit(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[s
     kind = import_module(f"stages.{spec.kind}")  # only here: that of `dense` is a TensorFlow room
     head: Head = kind.fit(spec, features, rows, classes)
     blocks = features.blocks(np.arange(len(rows)))
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor() as pool:  # the same to the last bit on any number of cores
-        probabilities = np.concatenate(list(pool.map(lambda block: head.probabilities(features.take(block)), blocks)))
+    with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
+        probabilities = np.concatenate(side_by_side(lambda block: head.probabilities(features.take(block)), blocks))
     return Fitted(head, rows, probabilities, judge(rows, probabilities, classes, spec.seed))
 
 

@@ -13,6 +13,7 @@ from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
 from pipeline.models import HeadReport
 from stages.manifest import Manifest
+from stages.threads import side_by_side
 
 AT_ONCE_BYTES = 1 << 30
 """Of features, in the points that are trained side by side."""
@@ -48,6 +49,8 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
 
     Raises Unusable where labels and splits, or the features, cannot carry it; points trained by then are kept.
     """
+    from threadpoolctl import threadpool_limits
+
     classes = models.classes_for(project, manifest)
     spec = project.config.heads[name]
     if spec.sweep is None:
@@ -60,17 +63,9 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
         except PipelineError as error:
             raise Unusable(f"heads.{name} at {point}: {error.message}", error.hint) from error
 
-    return SweepReport(dict(zip(points, _side_by_side(train, points, _at_once(project, spec, manifest)), strict=True)))
-
-
-def _side_by_side(train: Any, points: Mapping[str, HeadConfig], workers: int) -> list[HeadReport]:
-    """One Dask task for each point, in threads. BLAS is limited around them all: its limit is one of the process."""
-    import dask
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):
-        tasks = [dask.delayed(train, pure=False)(point) for point in points]
-        return list(dask.compute(*tasks, scheduler="threads", num_workers=workers))
+    with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread
+        reports = side_by_side(train, points, _at_once(project, spec, manifest))
+    return SweepReport(dict(zip(points, reports, strict=True)))
 
 
 def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:

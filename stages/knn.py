@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from stages.evaluate import log_loss
 from stages.features import Features
@@ -31,8 +32,6 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     Features are not standardised. val chooses k; a k above the number of train rows means all of them. In memory are
     the train rows, once, as float32, and cosines in batches.
     """
-    from threadpoolctl import threadpool_limits
-
     y, train, val = targets(rows, classes), rows_of(rows, "train"), rows_of(rows, "val")
     x = features.take(train)
     x /= _lengths(x)

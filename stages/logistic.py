@@ -10,6 +10,8 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.evaluate import log_loss
@@ -58,8 +60,6 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     running (Kornblith et al. 2019 choose C on a log grid in the same way), and then looks closer round the best.
     Raises Unusable where the weights are too many to solve for.
     """
-    from threadpoolctl import threadpool_limits
-
     outputs = 1 if len(classes) == 2 else len(classes)
     if features.dim * outputs > MOST_WEIGHTS:
         raise Unusable(
@@ -143,8 +143,6 @@ class Problem:
 
         It counts as reached where no gradient is larger than `tolerance`, which is scikit-learn's own.
         """
-        from scipy.optimize import minimize
-
         shape = (self.z.shape[1] + 1, self.outputs)
         first = np.zeros(shape) if start is None else np.vstack([start.weights, start.bias]).astype(np.float64)
         penalty = 1 / (c * len(self.z))

@@ -12,17 +12,19 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.features import Features, Scaler, inverse_deviation
 from stages.heads import Head, Layer, rows_of, softmax, targets
 from stages.manifest import Row
+from stages.threads import side_by_side
 
 PENALTIES = tuple(float(a) for a in np.round(np.logspace(-2, 7.5, 20), 6))
 """alpha, two to a decade, of the scikit-learn kind: |y - Xw|^2 + alpha |w|^2 on standardised features."""
 
-SCALES = tuple(float(s) for s in np.logspace(-1, 3, 33))
-"""Factors from a score to a logit."""
+SCALES = np.logspace(-0.5, 3, 29)
+"""Factors from a score to a logit, among which a parabola finds the best."""
 
 MOST_BYTES = 2 << 30
 """Of the sums of all folds."""
@@ -80,8 +82,6 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     group or id); `chosen` has the mean squared error of each alpha on folds left out.
     Raises Unusable where the features are too many for their products to be kept.
     """
-    from threadpoolctl import threadpool_limits
-
     dim, outputs = features.dim, 1 if len(classes) == 2 else len(classes)
     needed = 8 * dim * (dim + outputs) * (spec.folds + 3)
     if needed > MOST_BYTES:
@@ -100,13 +100,14 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
         errors = _left_out(whole, parts, penalties)
         solved = list(solve(whole, penalties))
         losses = _val_losses(features, rows_of(rows, "val"), y, solved, shift)
-    best, at = np.unravel_index(int(losses.argmin()), losses.shape)
-    weights, bias = solved[best][0] * SCALES[at], solved[best][1] * SCALES[at]
+    scales, losses = _lowest(losses)
+    best = int(losses.argmin())
+    weights, bias = (part * scales[best] for part in solved[best])
     names = [format(penalty, ".3g") for penalty in penalties]
     chosen = {
         "alpha": penalties[best],
-        "scale": round(SCALES[at], 4),
-        "val_log_loss": dict(zip(names, losses.min(axis=1).round(6).tolist(), strict=True)),
+        "scale": round(float(scales[best]), 4),
+        "val_log_loss": dict(zip(names, losses.round(6).tolist(), strict=True)),
         "fold_squared_error": dict(zip(names, errors.round(6).tolist(), strict=True)),
     }
     return Head("ridge", tuple(classes), (Layer(weights, bias - shift @ weights),), chosen)
@@ -114,7 +115,6 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
 
 def sums(features: Features, folds: Sequence[np.ndarray], y: np.ndarray, outputs: int, shift: np.ndarray) -> list[Sums]:
     """The sums of each fold, one Dask task for each, which goes through its rows block by block."""
-    import dask
 
     def of(fold: np.ndarray) -> Sums:
         total = Sums.zero(features.dim, outputs)
@@ -122,20 +122,22 @@ def sums(features: Features, folds: Sequence[np.ndarray], y: np.ndarray, outputs
             total = total + Sums.over(features.take(block) - shift, _signs(y[block], outputs))
         return total
 
-    return list(dask.compute(*(dask.delayed(of)(fold) for fold in folds), scheduler="threads"))
+    return side_by_side(of, folds)
 
 
 def solve(total: Sums, penalties: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(weights (dim, outputs), bias (outputs,)) for each penalty, on features about `shift`, standardised inside."""
-    from scipy.linalg import solve as solve_positive
+    """(weights (dim, outputs), bias (outputs,)) for each penalty, on features about `shift`, standardised inside.
 
+    One eigendecomposition serves all penalties.
+    """
     mean, mean_y = total.x / total.n, total.y / total.n
     squares = np.diag(total.xx) / total.n
     scaler = Scaler(mean, inverse_deviation(squares - mean**2, squares))
     z = (total.xx - total.n * np.outer(mean, mean)) * scaler.inverse * scaler.inverse[:, None]
-    zy = (total.xy - total.n * np.outer(mean, mean_y)) * scaler.inverse[:, None]
+    values, vectors = np.linalg.eigh(z)
+    rotated = vectors.T @ ((total.xy - total.n * np.outer(mean, mean_y)) * scaler.inverse[:, None])
     for penalty in penalties:
-        yield scaler.fold(solve_positive(z + penalty * np.eye(len(z)), zy, assume_a="pos"), mean_y)
+        yield scaler.fold(vectors @ (rotated / (values.clip(0) + penalty)[:, None]), mean_y)
 
 
 def _folds(rows: Sequence[Row], number: int, seed: int) -> list[np.ndarray]:
@@ -174,6 +176,17 @@ def _val_losses(
                 right = softmax(scores * scale)[here, y[block]]
                 losses[i, j] -= np.log(np.clip(right, 1e-15, None)).sum()
     return losses / len(val)
+
+
+def _lowest(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each penalty the factor, and the loss, at the vertex of the parabola through the lowest of SCALES."""
+    rows, logs = np.arange(len(losses)), np.log(SCALES)
+    lowest = losses.argmin(axis=1).clip(1, len(SCALES) - 2)
+    left, middle, right = (losses[rows, lowest + step] for step in (-1, 0, 1))
+    curve = left - 2 * middle + right
+    step = np.where(curve > 0, (left - right) / (2 * np.where(curve > 0, curve, 1)), 0).clip(-1, 1)
+    scales = np.exp(logs[lowest] + step * (logs[1] - logs[0]))
+    return scales, middle + step * (right - left) / 2 + step**2 * curve / 2
 
 
 def _signs(y: np.ndarray, outputs: int) -> np.ndarray:

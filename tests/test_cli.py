@@ -67,7 +67,9 @@ def test_the_second_run_reads_no_image_and_imports_no_tensorflow(project: Path, 
     assert imported == ["imported"]
 
 
-def test_a_head_on_cached_rows_imports_scikit_learn_only(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "knn"])
+def test_a_head_on_cached_rows_imports_scikit_learn_only(project: Path, tmp_path: Path, kind: str) -> None:
+    project.write_text(project.read_text() + f"heads: {{logistic: {{kind: {kind}}}}}\n")
     run("run", "extract", "-c", project)
     run("run", "head", "-c", project, WATCH=str(tmp_path / "log"))
     assert events(tmp_path / "log")[-1] == ["imported", "sklearn"]

@@ -17,6 +17,7 @@ from pipeline.head_config import Ridge
 from stages import features as features_module
 from stages import ridge
 from stages.features import Features
+from stages.heads import softmax
 from tests.problems import InMemory, columns, features, names, part, problem, rows
 
 
@@ -63,7 +64,11 @@ def test_val_chooses_the_penalty_and_the_scale() -> None:
     assert min(losses, key=losses.get) == format(head.chosen["alpha"], ".3g")
     val = part(samples, "val")
     right = head.probabilities(x[val])[np.arange(val.sum()), columns(samples)[val]]
-    assert -np.log(right).mean() == pytest.approx(min(losses.values()), abs=1e-5)
+    loss = -np.log(right).mean()
+    assert loss == pytest.approx(min(losses.values()), abs=1e-3)
+    for factor in (0.8, 1.25):  # another scale is worse
+        other = softmax(factor * head.logits(x[val]))[np.arange(val.sum()), columns(samples)[val]]
+        assert -np.log(other).mean() > loss
 
 
 def test_a_group_stays_in_one_fold() -> None:

@@ -1,0 +1,80 @@
+"""Heads on 100,000 x 1,280 synthetic rows beside plain scikit-learn: python -m benchmarks.heads [--rounds N]."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.contest import asked_rounds, peaks, pipeline, race, report
+from pipeline.graph import Options, Project
+from pipeline.progress import reporter
+
+ROWS, DIM, CLASSES = 100_000, 1280, 10
+SHARD = 6_250
+KINDS = ("logistic", "ridge")
+
+
+def lay_out(folder: Path) -> Path:
+    """A project whose rows are all cached, and the same rows as plain arrays; returns the pipeline.yaml."""
+    rng = np.random.default_rng(0)
+    labels, part = rng.integers(0, CLASSES, ROWS), rng.choice(3, ROWS, p=(0.7, 0.15, 0.15))
+    centres = 0.08 * rng.standard_normal((CLASSES, DIM), dtype=np.float32)
+    x = np.maximum(rng.standard_normal((ROWS, DIM), dtype=np.float32) + centres[labels], 0)
+    ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(ROWS)]
+    with open(folder / "table.jsonl", "w") as file:
+        for number, image in enumerate(ids):
+            row = {"id": image, "path": f"{number}.png", "label": f"class{labels[number]}"}
+            file.write(json.dumps({**row, "split": ("train", "val", "test")[part[number]]}) + "\n")
+    config = folder / "pipeline.yaml"
+    config.write_text(
+        f"data: {{table: table.jsonl}}\nheads: {{{', '.join(f'{kind}: {{kind: {kind}}}' for kind in KINDS)}}}\n"
+    )
+    store = Project(config, Options(), reporter(Console(), quiet=True)).store("pooled")
+    for start in range(0, ROWS, SHARD):
+        store.put(ids[start : start + SHARD], x[start : start + SHARD], {"engine": "none", "device": "none"})
+    for name, array in {"features": x, "labels": labels, "part": part}.items():
+        np.save(folder / f"{name}.npy", array)
+    return config
+
+
+def chosen(folder: Path, kind: str) -> dict[str, float]:
+    """What was tried, and the val log-loss of each."""
+    (found,) = (folder / "models" / "head" / kind).glob("*/head.json")
+    return dict(json.loads(found.read_text())["chosen"]["val_log_loss"])
+
+
+def main() -> None:
+    rounds = asked_rounds(__doc__)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = lay_out(folder)
+        for kind in KINDS:
+
+            def ours(kind: str = kind) -> list[str]:
+                shutil.rmtree(folder / "models", ignore_errors=True)
+                return pipeline("run", "head", kind, "-c", config)
+
+            peak = peaks({f"pipeline run head {kind}": ours})
+            losses = chosen(folder, kind)
+
+            def plain(kind: str = kind, tried: list[str] = list(losses)) -> list[str]:  # noqa: B006 (never changed)
+                return [sys.executable, "-m", "benchmarks.plain_heads", kind, name, *tried]
+
+            contenders = {f"plain scikit-learn, {len(losses)} penalties": plain, f"pipeline run head {kind}": ours}
+            report(f"{kind}, {ROWS:,} rows of {DIM:,}, {CLASSES} classes", race(contenders, rounds))
+            print(f"best val log-loss: {min(losses.values()):.4f}; peak memory in MB: {peak}", flush=True)
+            print(
+                f"plain scikit-learn: {(folder / f'{kind}.txt').read_text()}; peak: {peaks({'plain': plain})}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

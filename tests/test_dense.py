@@ -1,0 +1,108 @@
+"""stages/dense.py: what Keras trained, said by numpy; seeded, stopped early, and the tutorial's head among others."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.head_config import Dense
+from stages.heads import Head
+from tests.problems import columns, features, names, part, problem
+from tests.test_cli import events, run
+
+
+def fit(x: np.ndarray, samples: Any, n_classes: int, **settings: Any) -> Head:
+    from stages import dense  # here: a TensorFlow room
+
+    spec = Dense(**{"units": [8], "epochs": 5, "lr": 0.01, **settings})
+    return dense.fit(spec, features(x), samples, names(n_classes))
+
+
+@pytest.mark.parametrize(("n_classes", "standardise"), [(2, True), (3, False)])
+def test_numpy_says_what_the_network_says(n_classes: int, standardise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages import dense
+    from stages.features import Scaler
+
+    networks: list[Any] = []
+    made = dense._network
+    monkeypatch.setattr(dense, "_network", lambda *arguments: networks.append(made(*arguments)) or networks[-1])
+    x, samples = problem(n_classes)
+    x = (x / 1000).astype(np.float32)
+    head = fit(x, samples, n_classes, units=[8, 4], activation="tanh", standardise=standardise)
+    z = Scaler.of(x[part(samples, "train")]).apply(x.copy()) if standardise else x
+    assert [layer.activation for layer in head.layers] == ["tanh", "tanh", "linear"]
+    expected = networks[0].predict(z, verbose=0)
+    assert np.abs(head.logits(x) - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+
+
+def test_the_usual_tutorial_s_head_can_be_expressed() -> None:
+    """Flattened maps, Dense 256 without activation, dropout 0.5, rmsprop, features as they are."""
+    maps = np.random.default_rng(0).random((60, 5, 5, 512), np.float32)
+    _, samples = problem(2, n=60)
+    maps[columns(samples) == 1, :, :, :9] += 1
+    tutorial = {"units": [256], "activation": "linear", "dropout": 0.5, "optimizer": "rmsprop", "lr": 2e-5}
+    head = fit(maps, samples, 2, **tutorial, standardise=False, batch=20, patience=None)
+    assert [layer.weights.shape for layer in head.layers] == [(12_800, 256), (256, 1)]
+    assert [layer.activation for layer in head.layers] == ["linear", "linear"]
+    assert len(head.chosen["history"]["loss"]) == 5
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_it() -> None:
+    x, samples = problem(3, signal=0.3)
+    head = fit(x, samples, 3, epochs=40, lr=0.05, patience=2, dropout=0)
+    losses = head.chosen["history"]["val_log_loss"]
+    best = int(np.argmin(losses))
+    assert head.chosen["epoch"] == best + 1 == len(losses) - 2
+    val = part(samples, "val")
+    right = head.probabilities(x[val])[np.arange(val.sum()), columns(samples)[val]]
+    assert -np.log(right).mean() == pytest.approx(losses[best], abs=1e-4)
+
+
+def test_each_option_moves_the_weights_and_the_seed_fixes_them() -> None:
+    x, samples = problem(2)
+    samples = [row for row in samples if row.label == "c0"] + [row for row in samples if row.label == "c1"][:40]
+    x = x[: len(samples)]
+    options: list[dict[str, Any]] = [
+        {}, {"seed": 1}, {"dropout": 0.0}, {"optimizer": "sgd"}, {"optimizer": "rmsprop"}, {"weight_decay": 0.5},
+        {"label_smoothing": 0.3}, {"class_weight": "balanced"}, {"activation": "linear"},
+    ]  # fmt: skip
+    found = [fit(x, samples, 2, epochs=2, **more).layers[0].weights.tobytes() for more in [*options, {}]]
+    assert found[0] == found[-1]
+    assert len(set(found)) == len(options)
+
+
+def test_balanced_weights_count_every_class_alike() -> None:
+    from stages import dense
+
+    weights = dense._class_weights(Dense(class_weight="balanced"), np.array([0, 0, 0, 1]))
+    assert weights == {0: 4 / 6, 1: 2}
+    assert dense._class_weights(Dense(), np.array([0, 1])) is None
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_tensorboard_is_used_where_it_is_installed(
+    installed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from stages import dense
+
+    find = importlib.util.find_spec
+    there = object() if installed else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: there if n == "tensorboard" else find(n, *a))
+    monkeypatch.setattr(dense.keras.callbacks, "TensorBoard", lambda folder: f"logs to {folder}")
+    found = dense._callbacks(Dense(log_dir="there"))
+    assert found[1:] == (["logs to there"] if installed else [])
+    assert ("TensorBoard is not installed" in caplog.text) == (not installed)
+
+
+def test_a_dense_head_is_run_and_reproduced_bitwise_in_other_processes(project: Path, tmp_path: Path) -> None:
+    project.write_text(project.read_text() + "heads: {d: {kind: dense, units: [4], epochs: 3}}\n")
+    run("run", "-c", project)
+    shown = json.loads(run("reproduce", "d", "-c", project, "--json")[0])["reproduce"]
+    assert (shown["reproduced"], shown["differences"]) == (True, {})
+    run("run", "head", "-c", project, WATCH=str(tmp_path / "log"))
+    assert events(tmp_path / "log")[-1] == ["imported"]  # it is there: nothing to train
