@@ -24,9 +24,9 @@ class HeadConfig(BaseModel):
     _fixed: ClassVar[frozenset[str]] = frozenset({"kind", "sweep", "log_dir"})
 
     kind: str
-    seed: int = 0
     tap: str | Annotated[list[str], Field(min_length=1)] = "pooled"
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = None
+    seed: int = 0
 
     @property
     def taps(self) -> list[str]:

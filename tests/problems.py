@@ -23,7 +23,7 @@ class InMemory:
     def shape(self) -> tuple[int, ...]:
         return self.x.shape
 
-    def take(self, where: np.ndarray) -> np.ndarray:
+    def __getitem__(self, where: np.ndarray) -> np.ndarray:
         self.taken.append(len(where))
         return np.array(self.x[where])
 

@@ -36,7 +36,7 @@ def test_every_field_is_classified() -> None:
             r"did you mean extract\.size?",
         ),
         ("extract: {taps: {p: {lyer: x}}}", r"unknown field extract\.taps\.p\.lyer", "taps.p.layer"),
-        ("heads: {a: {D: 1}}", r"unknown field heads\.a\.D; known here are kind, tap, sweep, C, seed", ""),
+        ("heads: {a: {D: 1}}", r"unknown field heads\.a\.D; known here are kind, tap, sweep, seed, C", ""),
         ("heads: {a: {kind: dense, dropuot: 1}}", r"unknown field heads\.a\.dropuot", "did you mean heads.a.dropout?"),
         ("heads: {a: {kind: svm}}", r"heads\.a: kind should be one of logistic, ridge, knn, dense, got", ""),
         ("heads: {a: {kind: knn, k: 0}}", r"heads\.a\.k: input should be greater than or equal to 1 or", ""),
@@ -44,7 +44,7 @@ def test_every_field_is_classified() -> None:
         ("heads: {a: {tap: [pooled, x]}}", r"heads\.a\.tap: no tap 'x' in extract\.taps; there are pooled", ""),
         (
             "heads: {a: {sweep: {D: [1]}}}",
-            r"heads\.a: sweep: there is no varying 'D'; expected one of tap, C, seed",
+            r"heads\.a: sweep: there is no varying 'D'; expected one of tap, seed, C",
             "",
         ),
         ("heads: {a: {sweep: {C: [1, -1]}}}", r"heads\.a: sweep\.C: input should be greater than 0, got -1", ""),
