@@ -30,7 +30,7 @@ ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda x: np.maximum(x, 0),
     "tanh": np.tanh,
 }
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from stages.evaluate import log_loss
 from stages.features import Features
 from stages.heads import Head, Neighbours, rows_of, targets, vote
 from stages.manifest import Row
+from stages.threads import side_by_side
 
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 16 << 20
 
 
 class Spec(Protocol):
@@ -30,7 +31,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     """Cosine neighbours among the train rows, their votes weighted by exp(cosine / temperature) (DINOv2, eval/knn.py).
 
     Features are not standardised. val chooses k; a k above the number of train rows means all of them. In memory are
-    the train rows, once, as float32, and cosines in batches.
+    the train rows, once, as float32, and cosines in batches. What the head says of a train row counts that row itself.
     """
     y, train, val = targets(rows, classes), rows_of(rows, "train"), rows_of(rows, "val")
     x = features.take(train)
@@ -39,14 +40,16 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     candidates = sorted({min(k, len(train)) for k in asked})
     stored = Neighbours(x, y[train].astype(np.int64), candidates[-1], spec.temperature)
     size = max(1, _BATCH_BYTES // (4 * max(features.dim, len(train))))
-    losses = dict.fromkeys(candidates, 0.0)
-    with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
-        for start in range(0, len(val), size):
-            here = val[start : start + size]
-            cosines, columns = stored.nearest(features.take(here), candidates[-1])
-            for k in candidates:
-                shares = vote(cosines[:, :k], columns[:, :k], spec.temperature, len(classes))
-                losses[k] += log_loss(y[here], shares) * len(here) / len(val)
+
+    def judge(here: np.ndarray) -> np.ndarray:
+        """Summed log-losses of these val rows, for each k."""
+        cosines, columns = stored.nearest(features.take(here), candidates[-1])
+        shares = (vote(cosines[:, :k], columns[:, :k], spec.temperature, len(classes)) for k in candidates)
+        return np.array([log_loss(y[here], shared) * len(here) for shared in shares])
+
+    with threadpool_limits(1, "blas"):  # threads take batches; and the same to the last bit on any number of cores
+        parts = side_by_side(judge, [val[start : start + size] for start in range(0, len(val), size)])
+    losses = dict(zip(candidates, (np.sum(parts, axis=0) / len(val)).tolist(), strict=True))
     best = min(losses, key=lambda k: losses[k])
     chosen = {"k": best, "val_log_loss": {str(k): round(loss, 6) for k, loss in losses.items()}}
     return Head("knn", tuple(classes), (), chosen, Neighbours(x, stored.columns, best, spec.temperature))
