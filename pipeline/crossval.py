@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -56,11 +55,9 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
     splits = ("train", "val", "test") if every else ("train", "val")
     rows = list({row.id: row for row in manifest.samples if row.split in splits}.values())
     features = models.features_of(project, spec, [row.id for row in rows]).take(np.arange(len(rows)))
-    kind = import_module(f"stages.{spec.kind}")
 
     def fit(features: np.ndarray, rows: Sequence[Row]) -> Head:
-        head: Head = kind.fit(spec, Features([features]), rows, classes)
-        return head
+        return models.fit_kind(spec, Features([features]), rows, classes)
 
     p = folds.out_of_fold(fit, features, rows, classes, k, spec.seed)
     labels, groups = [row.label or "" for row in rows], [row.group for row in rows]

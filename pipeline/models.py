@@ -28,6 +28,7 @@ from stages import heads, machine
 from stages.features import Features
 from stages.heads import Head
 from stages.manifest import Manifest, Row
+from stages.quiet import without_banners
 from stages.scan import Reject
 from stages.threads import side_by_side
 
@@ -92,12 +93,19 @@ def fit(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[s
 
     rows = manifest.samples
     features = features_of(project, spec, [row.id for row in rows])
-    kind = import_module(f"stages.{spec.kind}")  # only here: that of `dense` is a TensorFlow room
-    head: Head = kind.fit(spec, features, rows, classes)
+    head = fit_kind(spec, features, rows, classes)
     blocks = features.blocks(np.arange(len(rows)))
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
         probabilities = np.concatenate(side_by_side(lambda block: head.probabilities(features.take(block)), blocks))
     return Fitted(head, rows, probabilities, judge(rows, probabilities, classes, spec.seed))
+
+
+def fit_kind(spec: HeadConfig, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+    """A head of that kind, fitted on train and chosen on val; features and rows agree line by line."""
+    with without_banners():
+        kind = import_module(f"stages.{spec.kind}")  # only here: that of `dense` is a TensorFlow room
+    head: Head = kind.fit(spec, features, rows, classes)
+    return head
 
 
 def features_of(project: Project, spec: HeadConfig, ids: Sequence[str]) -> Features:

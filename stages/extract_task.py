@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +22,7 @@ from cache.statindex import Seen, StatIndex, stat_of
 from cache.store import Cache
 from stages import images
 from stages.extract_key import Recipe, Tap
+from stages.quiet import without_banners
 
 SHARD_BYTES = 32_000_000
 MAX_FILE_BYTES = 1_000_000_000
@@ -79,8 +79,7 @@ def open_embed(job: Job, taps: Taps) -> Embed:
             f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _without_banners():
+    with without_banners():
         from stages.engines import TensorFlowEmbed
 
     return TensorFlowEmbed(job.recipe, taps, Path(job.weights), job.batch)
@@ -216,20 +215,6 @@ def _shared_embed(task: Task) -> Embed:
             _embeds.clear()
             _embeds[wanted] = open_embed(task.job, task.taps)
         return _embeds[wanted]
-
-
-@contextlib.contextmanager
-def _without_banners() -> Iterator[None]:
-    """TensorFlow's libraries greet on file descriptor 2 while they load, whatever the log level (tensorflow#100442)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def read(image: str, paths: Sequence[str], spec: images.PixelSpec, seen: list[Seen]) -> np.ndarray:

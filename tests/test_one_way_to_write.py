@@ -20,7 +20,7 @@ PATH = {
 ELSEWHERE = {
     ("cache/statindex.py", "_connect"): "the stat index: disposable, one for each host, outside of the cache",
     ("stages/weights.py", "_fetch"): "the download of weights, where Keras keeps them",
-    ("stages/extract_task.py", "_without_banners"): "standard error to nowhere while TensorFlow starts",
+    ("stages/quiet.py", "without_banners"): "standard error to nowhere while TensorFlow starts",
     ("pipeline/start.py", "_copy"): "the images of the demo",
     ("pipeline/reproduce.py", "_temporary"): "a cache for as long as a model is made again",
     ("pipeline/models.py", "write_rejects"): "rejects.csv, beside pipeline.yaml",

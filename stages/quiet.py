@@ -1,0 +1,22 @@
+"""Owns importing TensorFlow without what it says on standard error while it loads. Not what is done with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def without_banners() -> Iterator[None]:
+    """TensorFlow's libraries greet on file descriptor 2 while they load, whatever the log level (tensorflow#100442)."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
