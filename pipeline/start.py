@@ -107,7 +107,8 @@ def init(folder: Path, images: Path | None) -> Started:
         raise Unusable(error.message, "name another folder with --images") from error
     root = os.path.relpath(images, folder)
     root = str(images.absolute()) if root.startswith("..") else root
-    _write(target, f"Written by pipeline init for {len(found.rows)} images.", root, None)
+    classes = {row.label for row in found.rows if row.label is not None}
+    _write(target, f"Written by pipeline init for {len(found.rows)} images.", root, None, len(classes) > 1)
     return Started(target, images, found)
 
 
@@ -133,7 +134,8 @@ def _free(folder: Path) -> Path:
     return target
 
 
-def _write(target: Path, about: str, root: str, classes: list[str] | None) -> None:
+def _write(target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True) -> None:
+    """Where there are no two classes to tell apart, the heads are commented out."""
     listed = (
         f"classes: [{', '.join(classes)}]   # their order; with two, the second is the positive one"
         if classes
@@ -141,6 +143,9 @@ def _write(target: Path, about: str, root: str, classes: list[str] | None) -> No
     )
     quoted = yaml.safe_dump(root, default_style=None, width=10_000).splitlines()[0]
     text = _TEMPLATE.format(about=about, root=quoted, classes=listed)
+    if not trainable:
+        none = "heads: {}                     # none yet: there are no two classes. With labels (or data.table):"
+        text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")
     try:
         files.publish(target, text.encode("utf-8"))
     except UnicodeEncodeError as error:

@@ -85,6 +85,18 @@ def test_the_demo_is_2624_real_images_in_two_classes(tmp_path: Path) -> None:
     assert "CC BY-NC-SA" in started.config.read_text()
 
 
+@pytest.mark.parametrize("layout", ["no folders", "one class"])
+def test_without_two_classes_the_run_that_is_advised_works(pipeline: Pipeline, tmp_path: Path, layout: str) -> None:
+    folder = tmp_path / "images" / ("" if layout == "no folders" else "cat")
+    folder.mkdir(parents=True)
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(fakes.numbered(number))
+    assert pipeline("init", tmp_path).code == 0
+    ran = pipeline("run", "-c", tmp_path, "--json", "--set", "extract.size=16")
+    assert (ran.code, ran.json["extract"]["computed"]) == (0, 4)
+    assert "# logistic: {kind: logistic" in (tmp_path / "pipeline.yaml").read_text()
+
+
 def test_the_demo_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ran = pipeline("init", tmp_path, "--demo")
