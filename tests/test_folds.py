@@ -10,7 +10,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cache.errors import Unusable
-from stages import folds, heads
+from pipeline.head_config import Logistic
+from stages import folds, logistic
+from stages.features import Features
+from stages.heads import Head
 from stages.manifest import Row
 
 
@@ -69,6 +72,10 @@ def test_same_seed_same_folds() -> None:
     assert not np.array_equal(folds.assign(given, 5, 1), folds.assign(given, 5, 2))
 
 
+def fit_logistic(features: np.ndarray, given: Sequence[Row]) -> Head:
+    return logistic.fit(Logistic(), Features([features]), given, ("a", "b"))
+
+
 def test_shuffled_labels_give_an_auroc_of_a_half_and_true_ones_do_not() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random(600) < 0.5
@@ -76,7 +83,7 @@ def test_shuffled_labels_give_an_auroc_of_a_half_and_true_ones_do_not() -> None:
     scores = {}
     for name, labels in (("true", truth), ("shuffled", rng.permutation(truth))):
         given = rows(["b" if positive else "a" for positive in labels])
-        found = folds.out_of_fold(lambda f, r: heads.fit_logistic(f, r, ("a", "b"), 0), x, given, ("a", "b"), 5, 0)
+        found = folds.out_of_fold(fit_logistic, x, given, ("a", "b"), 5, 0)
         scores[name] = roc_auc_score(labels, found[:, 1])
     assert scores["true"] > 0.95
     assert scores["shuffled"] == pytest.approx(0.5, abs=0.05)
