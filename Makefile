@@ -26,6 +26,7 @@ check: $(VENV)/.dev $(VENV)/.test
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.extract
 	$(BIN)/python -m benchmarks.rerun
+	$(BIN)/python -m benchmarks.warm
 	$(BIN)/python -m benchmarks.heads
 
 clean:

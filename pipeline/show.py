@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,7 @@ def _show_extract(report: ExtractReport) -> None:
 
 
 def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("head", "", "split", "images", "accuracy (95%)", "AUROC (95%)"):
-        table.add_column(column, justify="right" if column == "images" else "left")
+    table = columns("head", "", "split", ">images", "accuracy (95%)", "AUROC (95%)")
     best = {name: head.winner if isinstance(head, SweepReport) else head for name, head in heads.items()}
     for name, head in best.items():
         first = (name, "reused" if head.hit else "trained")
@@ -95,8 +94,7 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
         if classes:
             say(f"no AUROC on {split}: it has no image of {', '.join(classes[:5])}")
     for name, head in best.items():
-        here = os.path.relpath(head.path)
-        say(f"{name}: {head.path if here.startswith('..') else here}")
+        say(f"{name}: {relative(head.path)}")
     for name, report in heads.items():
         if isinstance(report, SweepReport):
             _show_leaderboard(name, report)
@@ -104,9 +102,7 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
 
 def _show_leaderboard(name: str, report: SweepReport) -> None:
     """The points of a sweep, the best on val first; of test, only what the winner above has."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in (name, "", "val log-loss", "accuracy", "AUROC", "key"):
-        table.add_column(column, justify="left" if column in (name, "", "key") else "right")
+    table = columns(name, "", ">val log-loss", ">accuracy", ">AUROC", "key")
     for point, head in report.ranked()[:_MOST_POINTS]:
         figures = [head.metrics["val"][metric] for metric in ("log_loss", "accuracy", "auroc")]
         table.add_row(point, "reused" if head.hit else "trained", *map(_figure, figures), head.key[:12])
@@ -130,9 +126,7 @@ def with_interval(figures: Mapping[str, Any], name: str, digits: int = 3) -> str
 
 
 def _show_status(status: Status, verbose: bool) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("stage", "", "", "to compute", "about", "why"):
-        table.add_column(column, justify="right" if column in ("to compute", "about") else "left")
+    table = columns("stage", "", "", ">to compute", ">about", "why")
     for s in status.stages:
         costs = [f"{s.seconds:,.0f} s" if s.seconds else "", f"{s.bytes / 1e6:,.1f} MB" if s.bytes else ""]
         work = f"{'at most ' if s.at_most else ''}{s.missing:,} of {s.rows:,}" if s.state != "HIT" else ""
@@ -150,10 +144,7 @@ def _show_status(status: Status, verbose: bool) -> None:
 
 
 def show_counts(counts: Mapping[str, Mapping[str, int]], partial: bool = False) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("class")
-    for split in SPLITS:
-        table.add_column(split, justify="right")
+    table = columns("class", *(f">{split}" for split in SPLITS))
     for label, by_split in list(counts.items())[:_MOST_CLASSES]:
         table.add_row(label, *(f"{by_split[split]:,}" for split in SPLITS))
     OUT.print()
@@ -175,6 +166,25 @@ def show_error(error: PipelineError) -> None:
 def say(text: str, console: Console = OUT, style: str | None = None) -> None:
     """Print a line; a file name that is not UTF-8 comes out escaped."""
     console.print(text.encode("utf-8", "backslashreplace").decode("utf-8"), style=style)
+
+
+def columns(*names: str) -> Table:
+    """A table without lines; `>name` is a column to the right, as numbers are."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in names:
+        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
+    return table
+
+
+def relative(path: str | Path) -> str:
+    """As seen from here, if it lies below."""
+    here = os.path.relpath(path)
+    return str(path) if here.startswith("..") else here
+
+
+def when(seconds: float) -> str:
+    """Local time, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
 
 
 def several(n: int, word: str) -> str:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
-from rich.table import Table
 
 from pipeline.moving import MANIFEST, Moved
 from pipeline.registry import SHORT
-from pipeline.show import ERR, OUT, config_option, say, several
+from pipeline.show import ERR, OUT, columns, config_option, relative, say, several, when
 from pipeline.upkeep import Contents, Tidied, Verified
 
 _MOST = 5
@@ -26,11 +23,9 @@ def show_contents(found: Contents) -> None:
     """Rows by key first, with who needs them; then all else, in sum."""
     rows = [entry for entry in found.entries if entry.kind == "features"]
     if rows:
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        for column in ("key", "rows", "size", "last used", "what"):
-            table.add_column(column, justify="right" if column in ("rows", "size") else "left")
+        table = columns("key", ">rows", ">size", "last used", "what")
         for entry in sorted(rows, key=lambda entry: -entry.used):
-            facts = (f"{entry.rows:,}", decimal(entry.bytes), _when(entry.used), _what(entry.components))
+            facts = (f"{entry.rows:,}", decimal(entry.bytes), when(entry.used), _what(entry.components))
             table.add_row(entry.name[:SHORT], *facts)
             for who in found.models.get(entry.name, []):
                 table.add_row("", "", "", "", f"  made: {who}")
@@ -41,14 +36,14 @@ def show_contents(found: Contents) -> None:
         some = [entry for entry in found.entries if entry.kind == kind]
         if some:
             say(f"{kind}: {several(len(some), 'file')}, {decimal(sum(entry.bytes for entry in some))}")
-    say(f"{decimal(sum(entry.bytes for entry in found.entries))} in all, in {_relative(str(found.root))}")
+    say(f"{decimal(sum(entry.bytes for entry in found.entries))} in all, in {relative(found.root)}")
 
 
 def show_verified(report: Verified) -> None:
     of = f"{report.shards:,} of {several(report.of, 'shard')}, {decimal(report.bytes)}"
     say(f"read {of}: {len(report.damaged)} damaged")
     for path, reason in report.damaged[:_MOST]:
-        say(f"  {_relative(path)}: {reason}", ERR)
+        say(f"  {relative(path)}: {reason}", ERR)
 
 
 def show_tidied(report: Tidied) -> None:
@@ -85,9 +80,9 @@ def _show_taken(moved: Moved) -> None:
     taken = moved.taken
     there = f"; {taken.there:,} were there already" if taken.there else ""
     came = f"{several(taken.shards, 'shard')}, {several(taken.rows, 'row')}, {decimal(taken.bytes)}"
-    say(f"{came} to {_relative(str(moved.folder))}{there}")
+    say(f"{came} to {relative(moved.folder)}{there}")
     for path, reason in taken.refused[:_MOST]:
-        say(f"  refused {_relative(path)}: {reason}", ERR)
+        say(f"  refused {relative(path)}: {reason}", ERR)
 
 
 def _what(spec: Mapping[str, Any]) -> str:
@@ -101,12 +96,3 @@ def _what(spec: Mapping[str, Any]) -> str:
     text = f"{spec['base']['name']} {width}x{height} {pixels['fit']}, {tap['layer']} {tap['pooling']}"
     unusual = [str(spec.get(name)) for name, usual in _USUAL.items() if spec.get(name) != usual]
     return ", ".join([text, *unusual])
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def _relative(path: str) -> str:
-    here = os.path.relpath(path)
-    return str(Path(path)) if here.startswith("..") else here

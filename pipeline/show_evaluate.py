@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
 from pipeline.compare import Comparison
 from pipeline.crossval import OutOfFold
-from pipeline.show import OUT, say, with_interval
+from pipeline.show import OUT, columns, relative, say, with_interval
 from stages.evaluate import NAMES
 
 _MOST_CLASSES = 20
@@ -21,7 +18,7 @@ _FEW_GROUPS = 20
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Figures of val and test, what was calibrated, classes and groups of test; an older metrics.json has less."""
-    table = figures_table("", "val (95%)", "test (95%)")
+    table = columns("", ">val (95%)", ">test (95%)")
     table.add_row("images", *(f"{metrics[split]['n']:,}" for split in ("val", "test")))
     for name in NAMES:
         if all(name in metrics[split] for split in ("val", "test")):
@@ -52,7 +49,7 @@ def show_comparison(found: Comparison) -> None:
     for side, command in found.hints.items():
         say(f"  rows for {side}: {command}")
     say("")
-    table = figures_table("", "A (95%)", "B (95%)", "B - A (95%)")
+    table = columns("", ">A (95%)", ">B (95%)", ">B - A (95%)")
     for name, difference in found.result["difference"].items():
         table.add_row(name, *(with_interval(found.result[side], name) for side in "ab"), _signed(difference))
     OUT.print(table)
@@ -69,12 +66,12 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
         rows = f"{found.images:,} images of {' and '.join(found.splits)}"
         rows += f", of {found.groups:,} groups" if found.groups else ""
         say(f"{name}: {rows}, in {len(found.per_fold)} folds\n")
-        table = figures_table("", "out of fold (95%)")
+        table = columns("", ">out of fold (95%)")
         for figure in NAMES:
             table.add_row(figure, with_interval(found.metrics, figure))
         OUT.print(table)
         say("")
-        table = figures_table("fold", "images", "accuracy", "AUROC")
+        table = columns("fold", ">images", ">accuracy", ">AUROC")
         for number, of in enumerate(found.per_fold, start=1):
             table.add_row(str(number), f"{of['n']:,}", _number(of["accuracy"]), _number(of["auroc"]))
         OUT.print(table)
@@ -91,8 +88,7 @@ def show_predictions(found: Mapping[str, Any]) -> None:
 
 def show_files(found: Mapping[str, list[str]]) -> None:
     for path in found["files"]:
-        here = os.path.relpath(path)
-        say(path if here.startswith("..") else here)
+        say(relative(path))
 
 
 def _signed(difference: Mapping[str, Any]) -> str:
@@ -102,18 +98,10 @@ def _signed(difference: Mapping[str, Any]) -> str:
     return f"{value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
 
 
-def figures_table(*columns: str) -> Table:
-    """The first column to the left, figures to the right."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column != columns[0] else "left")
-    return table
-
-
 def _show_calibration(found: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     if found["temperature"] is not None:
         say(f"\ncalibrated on val: logits / {found['temperature']:.3f}")
-        table = figures_table("", "val", "calibrated", "test", "calibrated")
+        table = columns("", ">val", ">calibrated", ">test", ">calibrated")
         for name in ("log_loss", "brier", "ece"):
             pairs = [(metrics[split][name], found[split][name]) for split in ("val", "test")]
             table.add_row(name, *(_number(value) for pair in pairs for value in pair))
@@ -121,14 +109,14 @@ def _show_calibration(found: Mapping[str, Any], metrics: Mapping[str, Any]) -> N
     if found["threshold"] is not None:
         best = found["threshold_maximises"].replace("_", " ")
         say(f"\nthreshold with the best {best} on val: {found['threshold']:.3f}")
-        table = figures_table("", "val", "test")
+        table = columns("", ">val", ">test")
         for name in ("accuracy", "balanced_accuracy", "f1"):
             table.add_row(name, *(_number(found[split]["at_threshold"][name]) for split in ("val", "test")))
         OUT.print(table)
 
 
 def _show_classes(classes: Mapping[str, Mapping[str, Any]], split: str) -> None:
-    table = figures_table(f"class ({split})", "images", "precision", "recall", "f1", "AUROC")
+    table = columns(f"class ({split})", ">images", ">precision", ">recall", ">f1", ">AUROC")
     for name, figures in list(classes.items())[:_MOST_CLASSES]:
         shown = (_number(figures[figure]) for figure in ("precision", "recall", "f1", "auroc"))
         table.add_row(name, f"{figures['support']:,}", *shown)
@@ -140,7 +128,7 @@ def _show_classes(classes: Mapping[str, Mapping[str, Any]], split: str) -> None:
 
 def _show_groups(groups: Mapping[str, Mapping[str, Any]], split: str) -> None:
     """The worst first."""
-    table = figures_table(f"group ({split})", "images", "accuracy")
+    table = columns(f"group ({split})", ">images", ">accuracy")
     for name, figures in sorted(groups.items(), key=lambda item: (item[1]["accuracy"], item[0]))[:_MOST_GROUPS]:
         table.add_row(name, f"{figures['n']:,}", _number(figures["accuracy"]))
     say("")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
-from rich.table import Table
 
 from pipeline.differences import Pair
 from pipeline.registry import SHORT, Model
 from pipeline.reproduction import Reproduction, said
-from pipeline.show import ERR, OUT, say, show_counts
+from pipeline.show import ERR, OUT, columns, relative, say, show_counts, when
 from pipeline.show_evaluate import show_metrics
 from stages.evaluate import NAMES
 
@@ -31,14 +28,14 @@ def show_listing(models: Sequence[Model]) -> None:
         say("no models yet; pipeline run makes them")
         return
     figures = ("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
-    table = _table("model", "key", "tags", "created", right=(*figures, ""))
+    table = columns("model", "key", "tags", "created", *(f">{figure}" for figure in figures), "")
     for model in models:
         if model.damaged:
             cells = [*["-"] * len(figures), "damaged"]
         else:
             metrics = model.read("metrics.json")
             cells = [_number(metrics[split][m], 3) for split in ("val", "test") for m in ("n", "accuracy", "auroc")]
-        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), _when(model.created), *cells)
+        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), when(model.created), *cells)
     OUT.print(table, width=_WIDEST)
 
 
@@ -46,7 +43,7 @@ def show_model(details: Mapping[str, Any]) -> None:
     """What made it; the settings last, as YAML that pipeline.yaml would take."""
     record = details["record"]
     say("  ".join([details["name"], details["key"][:SHORT], *details["tags"]]))
-    say(_relative(details["folder"]))
+    say(relative(details["folder"]))
     say("")
     for label, text in _facts(record, details["head"]):
         fill = textwrap.TextWrapper(_WIDTH, label.ljust(_LABEL), " " * _LABEL, break_on_hyphens=False)
@@ -62,7 +59,7 @@ def show_model(details: Mapping[str, Any]) -> None:
 def show_reproduction(done: Reproduction) -> None:
     """What went in, then each figure as it was and as it is, then what else is not as it was."""
     record = done.model.record
-    say(f"{done.model}, made {_when(record['created'])} by frozenbase {record['versions']['frozenbase']}\n")
+    say(f"{done.model}, made {when(record['created'])} by frozenbase {record['versions']['frozenbase']}\n")
     say(f"{'images':{_LABEL}}{done.images:,}")
     say(f"{'computed':{_LABEL}}{done.computed:,}")
     if done.absent:
@@ -72,14 +69,14 @@ def show_reproduction(done: Reproduction) -> None:
     if len(done.absent) > _FEW:
         say(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
     say(f"{'head':{_LABEL}}{_arrays(done)}\n")
-    table = _table("", right=("val", "again", "difference", "test", "again", "difference"))
+    table = columns("", *(f">{name}" for name in ("val", "again", "difference", "test", "again", "difference")))
     for name in (name for name in ("n", *NAMES) if name in done.metrics["val"]):
         pairs = [done.metrics[split][name] for split in ("val", "test")]
         cells = [cell for pair in pairs for cell in (*map(_number, pair), _difference(pair))]
         table.add_row("images" if name == "n" else name, *cells)
     OUT.print(table)
     if done.differences:
-        table = _table("differs", "recorded", "now", right=())
+        table = columns("differs", "recorded", "now")
         for name, pair in done.differences.items():
             table.add_row(name, *map(said, pair))
         say("")
@@ -104,7 +101,7 @@ def _difference(pair: Pair) -> str:
 
 def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what the record has; an older one has less."""
-    facts = [("created", f"{_when(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
+    facts = [("created", f"{when(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
     facts.append(("git", _git(record.get("git"))))
     facts.append(("versions", _listed(record["versions"])))
     if "machine" in record:
@@ -136,20 +133,6 @@ def _number(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _table(*left: str, right: Sequence[str]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in left:
-        table.add_column(column)
-    for column in right:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _when(seconds: float) -> str:
-    """Local time, to the minute."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
-
-
 def _seed(record: Mapping[str, Any]) -> str:
     return "" if record["seed"] is None else f", from seed {record['seed']}"
 
@@ -164,8 +147,3 @@ def _listed(values: Mapping[str, Any]) -> str:
     """`name value, ...`; the parts of a value that is a list without brackets."""
     texts = {name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in values.items()}
     return ", ".join(f"{name} {text}" for name, text in texts.items())
-
-
-def _relative(folder: str) -> str:
-    here = os.path.relpath(folder)
-    return folder if here.startswith("..") else here
