@@ -25,7 +25,7 @@ def compare_command(
     """Say whether model B is better than model A, on images that neither was fitted or chosen on.
 
     Today's images and labels count, and rows that are in the cache; the models may stand on different bases and sizes.
-    A and B are head/NAME (the latest of that name), tags, or the first digits of keys.
+    A and B are head/NAME (what its last run gave; of a sweep, the best), tags, or the first digits of keys.
     """
     log_to_stderr(not verbose, verbose)
     options = Options(overrides, offline=offline)

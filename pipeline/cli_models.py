@@ -33,7 +33,8 @@ def models_command(config: Path, as_json: bool, verbose: bool) -> None:
 def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None:
     """Say what made MODEL: settings, data, keys, versions, machine; and its figures.
 
-    MODEL is head/NAME (the latest of that name), a tag, or the first digits of a key; `pipeline models` lists them.
+    MODEL is head/NAME (what its last run gave; of a sweep, the best), a tag, or the first digits of a key; `pipeline
+    models` lists them.
     """
     log_to_stderr(not verbose, verbose)
     _do(

@@ -5,6 +5,7 @@ It reads records only: no image, no cache, no pipeline.yaml is needed to tell wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -22,6 +23,7 @@ from stages.manifest import Manifest
 SHORT = 12
 """Digits of a key that are shown; six are enough to name one."""
 
+_LAST = "models/head/*/last.json"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -79,23 +81,32 @@ class Model:
 
 
 def listing(folder: Path) -> list[Model]:
-    """All results of the project in `folder`, damaged ones too: by name, the latest first."""
+    """All results of the project in `folder`, damaged ones too: by name, its last run's first, then the latest."""
     tagged: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tag, names in tags(folder).items():
         tagged[names].append(tag)
+    last = {f"head/{path.parent.name}": (records.load(path) or {}).get("key") for path in folder.glob(_LAST)}
     found = []
     for path in folder.glob(f"models/*/*/*/{records.RECORD}"):
         stage, name, key = path.parent.parts[-3:]
         if _KEY.fullmatch(key):
             names = (f"{stage}/{name}", key)
             found.append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names])))
-    return sorted(found, key=lambda model: (model.name, -model.created, model.key))
+    return sorted(found, key=lambda m: (m.name, m.key != last.get(m.name), -m.created, m.key))
+
+
+def note_last(folder: Path, name: str, key: str) -> None:
+    """Let `head/NAME` mean that model: the last run gave it, be it new, or there already, or the best of a sweep."""
+    path = folder / "models" / "head" / name / "last.json"
+    if (records.load(path) or {}).get("key") != key:
+        with contextlib.suppress(OSError):
+            files.publish(path, records.dump({"key": key}))
 
 
 def find(folder: Path, text: str) -> Model:
     """The model that a tag, `head/NAME`, NAME, a key's first digits, or `head/NAME/` and those mean.
 
-    A name means the latest made of that name. Raises Unusable where nothing or several bear it, or it is damaged.
+    A name means what its last run gave. Raises Unusable where nothing or several bear it, or it is damaged.
     """
     models = listing(folder)
     tag = tags(folder).get(text)
@@ -172,7 +183,7 @@ def _tag_path(folder: Path, tag: str) -> Path:
 
 
 def _named(models: list[Model], text: str) -> list[Model]:
-    """The latest of each name that `text` is, with or without its stage."""
+    """The first of each name that `text` is, with or without its stage."""
     latest: dict[str, Model] = {}
     for model in models:
         if text in (model.name, model.name.partition("/")[2]):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.errors import PipelineError, Unusable
-from pipeline import models
+from pipeline import models, registry
 from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
 from pipeline.models import HeadReport
@@ -54,7 +54,9 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     classes = models.classes_for(project, manifest)
     spec = project.config.heads[name]
     if spec.sweep is None:
-        return models.run_head(project, name, spec, manifest, classes)
+        report = models.run_head(project, name, spec, manifest, classes)
+        registry.note_last(project.folder, name, report.key)
+        return report
     points = spec.points()
 
     def train(point: str) -> HeadReport:
@@ -65,7 +67,9 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
 
     with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread
         reports = side_by_side(train, points, _at_once(project, spec, manifest))
-    return SweepReport(dict(zip(points, reports, strict=True)))
+    swept = SweepReport(dict(zip(points, reports, strict=True)))
+    registry.note_last(project.folder, name, swept.winner.key)
+    return swept
 
 
 def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:

@@ -31,20 +31,22 @@ def at(path: str, seconds: int) -> None:
     record.write_text(json.dumps({**json.loads(record.read_text()), "created": seconds}))
 
 
-def test_models_are_listed_the_latest_first_with_their_tags(pipeline: Pipeline, project: Path) -> None:
+def test_models_are_listed_with_their_tags_the_last_run_s_first_and_then_the_latest(
+    pipeline: Pipeline, project: Path
+) -> None:
     keys = []
-    for seed, when in ((0, 300), (1, 900), (2, 600)):
+    for seed, when in ((0, 300), (1, 900), (2, 100)):
         head = made(pipeline, project, "--set", f"heads.logistic.seed={seed}")["logistic"]
         at(head["path"], when)
         keys.append(head["key"])
     pipeline("tag", keys[0][:6], "v1", "-c", project)
     models = pipeline("models", "-c", project, "--json").json["models"]
-    assert [model["key"] for model in models] == [keys[1], keys[2], keys[0]]
+    assert [model["key"] for model in models] == [keys[2], keys[1], keys[0]]
     assert [model["tags"] for model in models] == [[], [], ["v1"]]
     assert models[0]["metrics"]["val"]["n"] > 0
     lines = pipeline("models", "-c", project).out.splitlines()
     assert lines[0].split()[:4] == ["model", "key", "tags", "created"]
-    assert lines[1].split()[:2] == ["head/logistic", keys[1][:12]]
+    assert lines[1].split()[:2] == ["head/logistic", keys[2][:12]]
     assert time.strftime("%Y-%m-%d %H:%M", time.localtime(300)) in lines[3]
 
 

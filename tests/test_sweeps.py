@@ -49,11 +49,23 @@ def test_each_point_is_cached_on_its_own(pipeline: Pipeline, swept: Path) -> Non
     first = heads(pipeline, swept)["few"]
     assert {point["hit"] for point in first["points"]} == {False}
     folders = {Path(point["path"]) for point in first["points"]}
-    assert folders == set((swept.parent / "models" / "head" / "few").iterdir())
+    assert folders == {path.parent for path in (swept.parent / "models" / "head" / "few").glob("*/record.json")}
     wider = heads(pipeline, swept, "--set", "heads.few.sweep.C=[0.001, 1, 10]")["few"]
     assert not wider["hit"]
     assert {point["point"] for point in wider["points"] if not point["hit"]} == {"C=10 seed=0", "C=10 seed=1"}
     assert heads(pipeline, swept)["few"]["hit"]
+
+
+def test_the_name_means_the_best_point_and_what_the_last_run_gave(pipeline: Pipeline, swept: Path) -> None:
+    def meant(name: str) -> str:
+        return str(pipeline("show", name, "-c", swept, "--json").json["show"]["key"])
+
+    found = heads(pipeline, swept)
+    assert meant("few") == found["few"]["points"][0]["key"] == found["few"]["key"]
+    other = heads(pipeline, swept, "--set", "heads.plain.seed=2")
+    assert meant("plain") == other["plain"]["key"] != found["plain"]["key"]
+    heads(pipeline, swept)
+    assert meant("head/plain") == found["plain"]["key"]
 
 
 def test_a_point_is_the_head_that_its_settings_alone_would_be(pipeline: Pipeline, swept: Path) -> None:
