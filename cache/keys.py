@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 from cache.errors import Unkeyable
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def digest(kind: str, components: Mapping[str, Any]) -> str:
@@ -24,6 +27,11 @@ def digest(kind: str, components: Mapping[str, Any]) -> str:
         A value is neither a mapping with string keys, a sequence, str, bool, int, finite float nor None.
     """
     return hashlib.sha256(canonical([kind, _plain(components, kind)])).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    """Whether it looks like a SHA-256 in hex, as all names by content do."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def canonical(value: Any) -> bytes:

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from cache.statindex import StatIndex
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-_KEY = re.compile(r"[0-9a-f]{64}")
 
 USED_S = 3600
 """The last use of what lies here is noted, in its mtime, once it is so long ago."""
@@ -54,7 +52,7 @@ class Cache:
 
     def stores(self) -> list[FeatureStore]:
         """All that lie here, by key; the components of one whose spec.json is damaged are {}."""
-        keys_here = sorted(folder.name for folder in self.root.glob("features/*") if _KEY.fullmatch(folder.name))
+        keys_here = sorted(folder.name for folder in self.root.glob("features/*") if keys.is_digest(folder.name))
         return [FeatureStore(self, key, self._spec(key)) for key in keys_here]
 
     def _spec(self, key: str) -> dict[str, Any]:

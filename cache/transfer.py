@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from cache import files, records, shards
+from cache import files, keys, records, shards
 from cache.store import Cache, FeatureStore
-
-_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass
@@ -65,7 +62,7 @@ def take_named(source: Cache, target: Cache, folder: str, suffix: str, taken: Ta
     """Copy what is named by its own SHA-256, and return these names."""
     names = []
     for path in sorted((source.root / folder).glob(f"*{suffix}")):
-        if not _NAME.fullmatch(path.stem):
+        if not keys.is_digest(path.stem):
             continue
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() == path.stem:

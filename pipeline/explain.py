@@ -93,12 +93,12 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
 
 def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
     store, ids, unhashed = project.store(tap), manifest.ids, len(project.found.unhashed)
-    missing = len(store.missing(ids)) + unhashed
-    total = len(ids) + unhashed
+    lacking = store.missing(ids)
+    missing, total = len(lacking) + unhashed, len(ids) + unhashed
     if missing == 0:
         return StageStatus("extract", tap, "HIT", "all rows are there", total, 0)
     try:
-        graph.paths(project, manifest, dict.fromkeys(store.missing(ids), ()))
+        graph.paths(project, manifest, dict.fromkeys(lacking, ()))
     except NotAvailable as error:
         return StageStatus("extract", tap, "BLOCKED", error.message, total, missing)
     made = store.shard_records()

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache import files, records
+from cache import files, keys, records
 from cache.errors import Unusable
 from stages.heads import Head
 from stages.manifest import Manifest
@@ -24,7 +24,6 @@ SHORT = 12
 """Digits of a key that are shown; six are enough to name one."""
 
 _LAST = "models/head/*/last.json"
-_KEY = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -89,7 +88,7 @@ def listing(folder: Path) -> list[Model]:
     found = []
     for path in folder.glob(f"models/*/*/*/{records.RECORD}"):
         stage, name, key = path.parent.parts[-3:]
-        if _KEY.fullmatch(key):
+        if keys.is_digest(key):
             names = (f"{stage}/{name}", key)
             found.append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names])))
     return sorted(found, key=lambda m: (m.name, m.key != last.get(m.name), -m.created, m.key))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cache import keys
 from cache.errors import Unusable
 from cache.statindex import StatIndex
 from stages.manifest import Row
@@ -24,7 +24,6 @@ _SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Reject(NamedTuple):
@@ -86,7 +85,7 @@ def table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
                 f"name the column with data.columns.{part}",
             )
     rows = [_row(path, number, record, columns) for number, record in enumerate(records, start=1)]
-    with_id = [_ID.fullmatch(row.id) is not None for row in rows]
+    with_id = [keys.is_digest(row.id) for row in rows]
     if any(with_id) and not all(with_id):
         raise Unusable(
             f"{path}: {with_id.count(False)} of {len(rows)} rows have no id of 64 hex digits, the first is row "

@@ -53,7 +53,7 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
     found = cache.index.digest(path) if path.is_file() else None
     if setting.startswith(_PREFIX):
         wanted = setting.removeprefix(_PREFIX).lower()
-        if len(wanted) != 64 or not set(wanted) <= set("0123456789abcdef"):
+        if not keys.is_digest(wanted):
             raise Unusable(f"base.weights: {setting!r} is no digest; expected sha256: and 64 hex digits")
         return Weights(setting, wanted, path if found == wanted else None)
     if found is not None:
