@@ -20,10 +20,14 @@ StoredDtype = Literal["float32", "float16"]
 
 @dataclass(frozen=True)
 class Tap:
-    """A place in the base to take features from: `output` (what include_top=False returns) or any layer's name."""
+    """A place in the base to take features from: `output` (what include_top=False returns) or any layer's name.
+
+    dtype: as stored; None is the recipe's.
+    """
 
     layer: str = "output"
     pooling: Pooling = "avg"
+    dtype: StoredDtype | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Recipe:
     """Everything that decides a row's value, but for the tap.
 
     numerics: f32 is a promise that every engine keeps to 1e-4 of the features' scale; any other names its engine.
-    dtype: as stored.
+    dtype: as stored, where the tap says nothing else.
     """
 
     base: str
@@ -62,8 +66,12 @@ class Recipe:
                 "pooling": tap.pooling,
             },
             "numerics": self.numerics,
-            "dtype": self.dtype,
+            "dtype": self.stored(tap),
         }
+
+    def stored(self, tap: Tap) -> StoredDtype:
+        """The dtype that rows of that tap are stored in."""
+        return tap.dtype or self.dtype
 
     def key(self, tap: Tap) -> str:
         """The extract key of the components."""

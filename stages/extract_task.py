@@ -121,7 +121,7 @@ class _Shard:
         self._bytes = 0
 
     def add(self, image: str, pixels: np.ndarray) -> None:
-        self._embed = self._embed or _shared_embed(self.task)
+        self._embed = self._embed or _shared_embed(self.task.job, self.task.taps)
         self._waiting.append((image, pixels))
         if len(self._waiting) == self._embed.batch:
             self._forward()
@@ -144,11 +144,12 @@ class _Shard:
 
     def _forward(self) -> None:
         assert self._embed is not None
+        recipe = self.task.job.recipe
         outputs = self._embed(np.stack([pixels for _, pixels in self._waiting]))
         self._ids += [image for image, _ in self._waiting]
         self._waiting = []
         with np.errstate(over="ignore"):  # too large for float16: found, and said, when the shard is built
-            stored = {key: rows.astype(self.task.job.recipe.dtype) for key, rows in outputs.items()}
+            stored = {key: outputs[key].astype(recipe.stored(tap)) for key, tap in self.task.taps.items()}
         for key, rows in stored.items():
             self._rows[key].append(rows)
         self._bytes += max(rows.nbytes for rows in stored.values())
@@ -174,8 +175,7 @@ class _Shard:
                 cache.features(job.recipe.components(tap)).put(self._ids, rows, provenance)
             except ValueError as error:
                 raise PipelineError(
-                    f"the rows of {job.recipe.base} cannot be kept: {error}",
-                    "check the weights" if job.recipe.dtype == "float32" else "use extract.dtype: float32",
+                    f"the rows of {job.recipe.base} cannot be kept: {error}", _other_rows(job.recipe, tap)
                 ) from error
             except OSError as error:
                 what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, was to be written"
@@ -207,13 +207,20 @@ def cannot_write(job: Job, error: OSError, what: str) -> PipelineError:
     )
 
 
-def _shared_embed(task: Task) -> Embed:
+def _other_rows(recipe: Recipe, tap: Tap) -> str:
+    """What to do about rows that cannot be stored."""
+    if recipe.stored(tap) == "float32":
+        return "check the weights"
+    return "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
+
+
+def _shared_embed(job: Job, taps: Taps) -> Embed:
     """The base of this process, built once however many threads ask; only the last one asked for is kept."""
-    wanted = (task.job, tuple(sorted(task.taps.items())))
+    wanted = (job, tuple(sorted(taps.items())))
     with _embeds_lock:
         if wanted not in _embeds:
             _embeds.clear()
-            _embeds[wanted] = open_embed(task.job, task.taps)
+            _embeds[wanted] = open_embed(job, taps)
         return _embeds[wanted]
 
 

@@ -51,8 +51,8 @@ def run(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]]) -> Tr
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         done = sum(threads.map(forward, parts))
     spent = time.perf_counter() - started
-    itemsize = np.dtype(job.recipe.dtype).itemsize
-    return Trial(startup, spent / done, {key: int(row[0].size) * itemsize for key, row in rows.items()})
+    sizes = {key: int(row[0].size) * np.dtype(job.recipe.stored(taps[key])).itemsize for key, row in rows.items()}
+    return Trial(startup, spent / done, sizes)
 
 
 def _pixels(job: Job, images: Sequence[tuple[str, Sequence[str]]]) -> np.ndarray | None:

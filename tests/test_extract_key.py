@@ -49,6 +49,13 @@ def test_every_part_moves_the_key(change: dict[str, Any]) -> None:
     assert replace(DEFAULT, **change).key(Tap()) != DEFAULT.key(Tap())
 
 
+def test_a_tap_may_be_stored_otherwise_than_the_recipe_says() -> None:
+    as_float16 = DEFAULT.key(Tap(dtype="float16"))
+    assert as_float16 != DEFAULT.key(Tap())
+    assert as_float16 == replace(DEFAULT, dtype="float16").key(Tap())
+    assert DEFAULT.key(Tap(dtype="float32")) == DEFAULT.key(Tap())
+
+
 def test_layer_and_pooling_move_the_key() -> None:
     keys = {DEFAULT.key(tap) for tap in (Tap(), Tap("output", "max"), Tap("output", "none"), Tap("block15_add"))}
     assert len(keys) == 4

@@ -18,6 +18,7 @@ from cache.errors import Unusable
 from cache.statindex import StatIndex
 from stages import extract_task, images
 from tests import crash, fakes, test_images
+from tests.test_extract_key import DEFAULT
 from tests.test_graph import Pipeline, cache_files, counts, extract, opened
 
 
@@ -195,8 +196,6 @@ def test_a_fifo_is_a_reject_and_no_hang(pipeline: Pipeline, project: Path) -> No
 
 
 def test_weights_other_than_those_of_the_key_make_no_row(tmp_path: Path) -> None:
-    from tests.test_extract_key import DEFAULT
-
     (tmp_path / "w.pth").write_bytes(b"another file")
     job = extract_task.Job(DEFAULT, str(tmp_path / "w.pth"), str(tmp_path), None, "0")
     with pytest.raises(Unusable, match=r"w\.pth: SHA-256 [0-9a-f]{12}\.\.\.; expected 121212121212\.\.\."):
@@ -204,11 +203,7 @@ def test_weights_other_than_those_of_the_key_make_no_row(tmp_path: Path) -> None
 
 
 def test_too_large_for_float16_is_said(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Large(fakes.FakeEmbed):
-        def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-            return {key: rows + 1e5 for key, rows in super().__call__(pixels).items()}
-
-    monkeypatch.setattr("stages.extract_task.open_embed", Large)
+    monkeypatch.setattr("stages.extract_task.open_embed", fakes.LargeEmbed)
     ran = pipeline("run", "extract", "-c", project, "--json", "--set", "extract.dtype=float16")
     assert (ran.code, ran.json["error"]["hint"]) == (1, "use extract.dtype: float32")
 

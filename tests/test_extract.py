@@ -1,0 +1,62 @@
+"""stages/extract.py: runs with a numpy base, of taps stored each in its own way."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.errors import PipelineError
+from cache.statindex import StatIndex
+from cache.store import Cache
+from stages import extract, extract_task, images
+from stages.cluster import ClusterSpec
+from stages.extract_key import Recipe, Tap
+from tests import fakes, test_extract_key, test_images
+
+RECIPE = replace(test_extract_key.DEFAULT, pixels=images.PixelSpec(32, 32))
+
+
+def run_of(cache: Cache, recipe: Recipe, taps: list[Tap], files: dict[str, str], batch: int) -> list[Any]:
+    """The rows at each tap, after a run of nothing but them."""
+    (cache.root.parent / "weights").write_bytes(b"")
+    job = extract_task.Job(recipe, str(cache.root.parent / "weights"), str(cache.root), batch, version("frozenbase"))
+    keyed = {recipe.key(tap): tap for tap in taps}
+    lacking = extract.missing(cache, recipe, keyed, list(files))
+    paths = {image: [path] for image, path in files.items()}
+    extract.run(cache, job, keyed, lacking, paths, ClusterSpec(1), None)
+    return [cache.features(recipe.components(tap)).read(sorted(files)) for tap in taps]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, str]:
+    """id -> path of 11 photographs, one a pixel or two narrower than the other."""
+    found = {}
+    for i in range(11):
+        data = test_images.encoded(test_images.photograph(size=(60 - i, 64)), "PNG")
+        found[hashlib.sha256(data).hexdigest()] = str(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.png").write_bytes(data)
+    return found
+
+
+def test_one_forward_pass_fills_taps_of_either_dtype(
+    fake_embed: None, tmp_path: Path, pictures: dict[str, str]
+) -> None:
+    taps = [Tap(), Tap(dtype="float16"), Tap(pooling="none", dtype="float16")]
+    wide, narrow, maps = run_of(Cache(tmp_path / "a", StatIndex()), RECIPE, taps, pictures, batch=4)
+    assert (wide.dtype, narrow.dtype, maps.dtype) == (np.float32, np.float16, np.float16)
+    assert np.array_equal(wide.astype(np.float16), narrow)
+
+
+def test_a_tap_s_own_float16_that_is_too_narrow_is_said(
+    tmp_path: Path, pictures: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.extract_task.open_embed", fakes.LargeEmbed)
+    with pytest.raises(PipelineError) as caught:
+        run_of(Cache(tmp_path / "a", StatIndex()), RECIPE, [Tap(dtype="float16")], pictures, batch=4)
+    assert caught.value.hint == "store layer output as float32"
