@@ -68,7 +68,7 @@ def rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -
 
 def _reject(recipe: Recipe, image: str, candidates: Sequence[str]) -> str | None:
     try:
-        read(image, candidates, recipe.pixels, [])
+        read(image, candidates, recipe, [])
     except ImageRejected as error:
         return str(error)
     return None

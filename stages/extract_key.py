@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cache.store import key_of
+from stages.augment import View
 from stages.bases import Base, Preprocess
 from stages.images import PixelSpec
 
@@ -35,7 +36,7 @@ class Recipe:
     """Everything that decides a row's value, but for the tap.
 
     numerics: f32 is a promise that every engine keeps to 1e-4 of the features' scale; any other names its engine.
-    dtype: as stored, where the tap says nothing else.
+    dtype: as stored, where the tap says nothing else. view: which augmented view of each image; None is the image.
     """
 
     base: str
@@ -46,6 +47,7 @@ class Recipe:
     pixels: PixelSpec
     numerics: Numerics = "f32"
     dtype: StoredDtype = "float32"
+    view: View | None = None
 
     @classmethod
     def of(cls, base: Base, weights_sha256: str, pixels: PixelSpec, numerics: Numerics, dtype: StoredDtype) -> Recipe:
@@ -67,6 +69,7 @@ class Recipe:
             },
             "numerics": self.numerics,
             "dtype": self.stored(tap),
+            **({} if self.view is None else {"view": self.view.components()}),
         }
 
     def stored(self, tap: Tap) -> StoredDtype:

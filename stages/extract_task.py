@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ from cache import files
 from cache.errors import PipelineError, Unusable
 from cache.statindex import Seen, StatIndex, stat_of
 from cache.store import Cache
-from stages import images
+from stages import augment, images
 from stages.extract_key import Recipe, Tap
 from stages.quiet import without_banners
 
@@ -94,7 +94,7 @@ def extract_shard(task: Task) -> Receipt:
             shard.close()  # what there is of it is kept
             raise PipelineError("stopped before the shard was done")
         try:
-            pixels = read(image, paths, task.job.recipe.pixels, receipt.seen)
+            pixels = read(image, paths, task.job.recipe, receipt.seen)
         except images.ImageRejected as error:
             receipt.rejected.append((image, str(error)))
             shard.tick()
@@ -110,6 +110,9 @@ class _Shard:
 
     def __init__(self, task: Task, started: float) -> None:
         self.task = task
+        plain = replace(task.job.recipe, view=None)  # the base sees pixels only: one serves all views
+        self._plain = replace(task.job, recipe=plain)
+        self._taps = {plain.key(tap): tap for tap in task.taps.values()}
         self.written = 0
         self.engine: str | None = None
         self._embed: Embed | None = None
@@ -121,7 +124,7 @@ class _Shard:
         self._bytes = 0
 
     def add(self, image: str, pixels: np.ndarray) -> None:
-        self._embed = self._embed or _shared_embed(self.task.job, self.task.taps)
+        self._embed = self._embed or _shared_embed(self._plain, self._taps)
         self._waiting.append((image, pixels))
         if len(self._waiting) == self._embed.batch:
             self._forward()
@@ -144,12 +147,11 @@ class _Shard:
 
     def _forward(self) -> None:
         assert self._embed is not None
-        recipe = self.task.job.recipe
         outputs = self._embed(np.stack([pixels for _, pixels in self._waiting]))
         self._ids += [image for image, _ in self._waiting]
         self._waiting = []
         with np.errstate(over="ignore"):  # too large for float16: found, and said, when the shard is built
-            stored = {key: outputs[key].astype(recipe.stored(tap)) for key, tap in self.task.taps.items()}
+            stored = {key: outputs[key].astype(self._plain.recipe.stored(tap)) for key, tap in self._taps.items()}
         for key, rows in stored.items():
             self._rows[key].append(rows)
         self._bytes += max(rows.nbytes for rows in stored.values())
@@ -169,7 +171,7 @@ class _Shard:
             "written": int(time.time()),
         }  # fmt: skip
         cache = Cache(Path(job.cache_root), StatIndex())
-        for key, tap in self.task.taps.items():
+        for key, tap in self._taps.items():
             rows = np.concatenate(self._rows[key])
             try:
                 cache.features(job.recipe.components(tap)).put(self._ids, rows, provenance)
@@ -224,8 +226,8 @@ def _shared_embed(job: Job, taps: Taps) -> Embed:
         return _embeds[wanted]
 
 
-def read(image: str, paths: Sequence[str], spec: images.PixelSpec, seen: list[Seen]) -> np.ndarray:
-    """The pixels of the first of `paths` that holds the bytes of that id: uint8 (h, w, 3).
+def read(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> np.ndarray:
+    """The pixels of the first of `paths` that holds the bytes of that id, in the recipe's view: uint8 (h, w, 3).
 
     The buffer that is hashed is the one that is decoded. What is learnt of files is added to `seen`.
     Raises ImageRejected where none holds them, or they cannot be decoded.
@@ -246,7 +248,8 @@ def read(image: str, paths: Sequence[str], spec: images.PixelSpec, seen: list[Se
         if unchanged:
             seen.append((path, stat, when, found))
         if found == image:
-            return images.decode(data, spec)
+            pixels = images.decode(data, recipe.pixels)
+            return pixels if recipe.view is None else augment.apply(pixels, recipe.view, image)
         reason = "its bytes are not those of its id: changed during the run, or since the table was made"
     raise images.ImageRejected(reason)
 

@@ -60,7 +60,7 @@ def _pixels(job: Job, images: Sequence[tuple[str, Sequence[str]]]) -> np.ndarray
     decoded = []
     for image, paths in images:
         try:
-            decoded.append(extract_task.read(image, paths, job.recipe.pixels, []))
+            decoded.append(extract_task.read(image, paths, job.recipe, []))
         except ImageRejected:
             continue
     return np.stack(decoded) if decoded else None

@@ -1,4 +1,4 @@
-"""stages/extract.py: runs with a numpy base, of taps stored each in its own way."""
+"""stages/extract.py: runs with a numpy base, of views of images, and of taps stored each in its own way."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ import pytest
 from cache.errors import PipelineError
 from cache.statindex import StatIndex
 from cache.store import Cache
-from stages import extract, extract_task, images
+from stages import augment, extract, extract_task, images
 from stages.cluster import ClusterSpec
 from stages.extract_key import Recipe, Tap
 from tests import fakes, test_extract_key, test_images
 
 RECIPE = replace(test_extract_key.DEFAULT, pixels=images.PixelSpec(32, 32))
+
+
+def some_view(number: int = 1) -> augment.View:
+    return augment.View(augment.Augment("both", True, 20, 0.1, 0.1, 0.1, 0.1), 0, number)
 
 
 def run_of(cache: Cache, recipe: Recipe, taps: list[Tap], files: dict[str, str], batch: int) -> list[Any]:
@@ -42,6 +46,37 @@ def pictures(tmp_path: Path) -> dict[str, str]:
         found[hashlib.sha256(data).hexdigest()] = str(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.png").write_bytes(data)
     return found
+
+
+def test_rows_of_a_view_are_of_the_view_whoever_stands_beside(
+    fake_embed: None, tmp_path: Path, pictures: dict[str, str]
+) -> None:
+    recipe, taps = replace(RECIPE, view=some_view()), [Tap(), Tap(pooling="none")]
+    vectors, maps = run_of(Cache(tmp_path / "a", StatIndex()), recipe, taps, pictures, batch=4)
+    for row, (image, path) in zip(maps, sorted(pictures.items()), strict=True):
+        plain = images.decode(Path(path).read_bytes(), recipe.pixels)
+        assert np.array_equal(row, augment.apply(plain, some_view(), image)[::8, ::8])
+        assert not np.array_equal(row, plain[::8, ::8])
+    turned = dict(reversed(pictures.items()))
+    others = run_of(Cache(tmp_path / "b", StatIndex()), recipe, taps, turned, batch=3)
+    assert [rows.tobytes() for rows in others] == [vectors.tobytes(), maps.tobytes()]
+
+
+def test_one_base_serves_all_views(tmp_path: Path, pictures: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    class Counted(fakes.FakeEmbed):
+        def __init__(self, *about: Any) -> None:
+            super().__init__(*about)
+            built.append(self)
+
+    monkeypatch.setattr("stages.extract_task.open_embed", Counted)
+    cache = Cache(tmp_path / "a", StatIndex())
+    rows = [
+        run_of(cache, replace(RECIPE, view=view), [Tap()], pictures, batch=4)[0].tobytes()
+        for view in (None, some_view(1), some_view(2))
+    ]
+    assert (len(set(rows)), len(built)) == (3, 1)
 
 
 def test_one_forward_pass_fills_taps_of_either_dtype(
