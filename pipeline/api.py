@@ -66,7 +66,7 @@ class OpenPipeline:
         _ = self._project.manifest  # so that the copy shares it
         project = copy.copy(self._project)
         project.options = replace(project.options, require_cached=not compute)
-        found = dataset.select(project, run(project, None, {}), tap, split)
+        found = dataset.select(project, run(project, (), {}), tap, split)
         return found.lazy() if lazy else found.whole()
 
     def head(self, name: str) -> Head:

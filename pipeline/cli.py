@@ -10,10 +10,11 @@ import rich_click as click
 
 from pipeline import cli_cache, cli_evaluate, cli_export, cli_models, explain, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
-from pipeline.graph import Options, Project, check_names
+from pipeline.graph import Options, Project
 from pipeline.progress import reporter
-from pipeline.run import run
+from pipeline.run import run, stages
 from pipeline.show import ERR, config_option, say, show, show_error
+from pipeline.show_finetune import show_finetune
 
 STALE = 5
 """Exit code of `status -q` where something is not fresh."""
@@ -46,9 +47,11 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
 
 
 @main.command("run")
-@click.argument("stage", type=click.Choice(["extract", "head"]), required=False)
+@click.argument("stage", type=click.Choice(["extract", "head", "finetune"]), required=False)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @shared
+@click.option("--for", "purposes", multiple=True, metavar="finetune/NAME",
+              help="With extract: also the boundary of that fine-tuning, in the same pass.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be computed, and why; keep nothing.")
 @click.option("--hash", "read_files", is_flag=True, help="With -n: read the files that are new, to be exact.")
 @click.option("--workers", type=click.IntRange(1), envvar="PIPELINE_WORKERS", show_envvar=True,
@@ -58,17 +61,22 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
 @click.option("--require-cached", is_flag=True, help="Exit 4 instead of computing a missing row.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
 def run_command(
-    stage: str | None, names: tuple[str, ...], config: Path, overrides: tuple[str, ...], dry_run: bool,
-    read_files: bool, workers: int | None, scheduler: str | None, require_cached: bool, offline: bool, as_json: bool,
-    quiet: bool, verbose: bool,
+    stage: str | None, names: tuple[str, ...], config: Path, overrides: tuple[str, ...], purposes: tuple[str, ...],
+    dry_run: bool, read_files: bool, workers: int | None, scheduler: str | None, require_cached: bool, offline: bool,
+    as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Extract features, then train the heads on them; what is unchanged is not computed again.
 
     `run extract` stops after the features. `run head NAME...` trains the heads of those names (default: all); their
-    rows are computed first where they are missing.
+    rows are computed first where they are missing. `run finetune NAME...` trains the last blocks of the base too, as
+    finetune: in pipeline.yaml says (default: all there); it runs only when it is named.
     """
-    if names and stage != "head":
+    if names and stage not in ("head", "finetune"):
         raise click.UsageError(f"`run {stage}` takes no names; got {names[0]!r}")
+    if purposes and stage != "extract":
+        raise click.UsageError("--for goes with `run extract`")
+    if wrong := [purpose for purpose in purposes if not purpose.startswith("finetune/")]:
+        raise click.UsageError(f"--for {wrong[0]}: expected finetune/NAME")
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options = Options(overrides, workers, scheduler, require_cached, offline or dry_run, read_files or not dry_run)
@@ -76,14 +84,21 @@ def run_command(
 
     def work() -> None:
         project = Project(config, options, progress)
-        check_names(project, names)
+        wanted = stages(project, stage, names)
         if dry_run:
             result["status"] = explain.status(project, stage, names)
         else:
-            run(project, None if stage == "extract" else names or tuple(project.config.heads), result)
+            also = [purpose.removeprefix("finetune/") for purpose in purposes]
+            run(project, wanted["head"], result, wanted["finetune"], also, tell)
+
+    def tell(text: str) -> None:
+        if not quiet:
+            say(text, ERR)
 
     _, error = guarded(work, verbose)
     show(f"run {stage}" if stage else "run", result, error, as_json, config, verbose, quiet)
+    if not as_json:
+        show_finetune(result.get("finetune", {}))
     sys.exit(error.exit_code if error else 0)
 
 

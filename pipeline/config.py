@@ -1,4 +1,4 @@
-"""Owns pipeline.yaml: its fields, defaults and checks, and which are in a key. Not what stages do with them."""
+"""Owns pipeline.yaml: its fields, defaults and checks. Not which are in a key (keyed.py), nor what they do."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cache.errors import Unusable
 from pipeline import head_config
+from pipeline.finetune_config import FineTune
 from pipeline.head_config import AnyHead, Logistic
 from stages.extract_key import Numerics, Pooling, StoredDtype
 from stages.images import Decode, Fit, Resize
@@ -94,16 +95,17 @@ class RunConfig(_Strict):
     base: BaseChoice = BaseChoice()
     extract: Extract = Extract()
     heads: dict[str, AnyHead] = {"logistic": Logistic()}
+    finetune: dict[str, FineTune] = {}
     cluster: Cluster = Cluster()
     cache: CacheConfig = CacheConfig()
 
-    @field_validator("heads")
+    @field_validator("heads", "finetune")
     @classmethod
-    def _names_are_folders(cls, heads: dict[str, AnyHead]) -> dict[str, AnyHead]:
-        for name in heads:
+    def _names_are_folders(cls, named: dict[str, Any]) -> dict[str, Any]:
+        for name in named:
             if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
                 raise ValueError(f"the name {name!r} cannot be a folder's; use letters, digits, - and _")
-        return heads
+        return named
 
     @model_validator(mode="after")
     def _taps_exist(self) -> RunConfig:
@@ -112,64 +114,10 @@ class RunConfig(_Strict):
                 if tap not in self.extract.taps:
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
+        for name, tuned in self.finetune.items():
+            if tuned.head not in self.heads:
+                raise ValueError(f"finetune.{name}.head: no head {tuned.head!r}; there are {', '.join(self.heads)}")
         return self
-
-
-KEYED: Mapping[str, Literal["extract", "head", "samples", "none"]] = {
-    "data.root": "none",
-    "data.table": "none",
-    "data.columns.path": "none",
-    "data.columns.label": "none",
-    "data.columns.split": "none",
-    "data.columns.group": "none",
-    "data.group_from": "samples",
-    "data.classes": "head",
-    "data.split.method": "samples",
-    "data.split.val": "samples",
-    "data.split.test": "samples",
-    "data.split.seed": "samples",
-    "data.on_bad": "none",
-    "data.on_leak": "none",
-    "base.name": "extract",
-    "base.weights": "extract",
-    "extract.size": "extract",
-    "extract.fit": "extract",
-    "extract.resize": "extract",
-    "extract.decode": "extract",
-    "extract.taps.*.layer": "extract",
-    "extract.taps.*.pooling": "extract",
-    "extract.numerics": "extract",
-    "extract.engine": "none",
-    "extract.batch": "none",
-    "extract.shard_rows": "none",
-    "extract.dtype": "extract",
-    "heads.*.kind": "head",
-    "heads.*.tap": "head",
-    "heads.*.sweep": "head",
-    "heads.*.C": "head",
-    "heads.*.seed": "head",
-    "heads.*.alpha": "head",
-    "heads.*.folds": "head",
-    "heads.*.k": "head",
-    "heads.*.temperature": "head",
-    "heads.*.units": "head",
-    "heads.*.activation": "head",
-    "heads.*.dropout": "head",
-    "heads.*.standardise": "head",
-    "heads.*.optimizer": "head",
-    "heads.*.lr": "head",
-    "heads.*.weight_decay": "head",
-    "heads.*.label_smoothing": "head",
-    "heads.*.class_weight": "head",
-    "heads.*.batch": "head",
-    "heads.*.epochs": "head",
-    "heads.*.patience": "head",
-    "heads.*.log_dir": "none",
-    "cluster.workers": "none",
-    "cluster.scheduler": "none",
-    "cache.dir": "none",
-}
-"""Every field, and the first key it enters: of feature rows, of a head, or of a head by way of its labelled rows."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

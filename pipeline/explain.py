@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,11 +10,11 @@ from typing import Any, Literal
 
 from cache import records
 from cache.errors import NotAvailable, Unusable
-from pipeline import graph, models
+from pipeline import boundaries, finetuning, graph, models
 from pipeline.differences import Differences, differ
 from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
-from stages import heads
+from stages import heads, trial
 from stages.manifest import Manifest, Row
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
@@ -33,7 +32,7 @@ class StageStatus:
     trial; None where neither is to be had. BLOCKED: it would refuse.
     """
 
-    stage: Literal["extract", "head"]
+    stage: Literal["extract", "head", "finetune"]
     name: str
     state: State
     reason: str
@@ -70,7 +69,7 @@ class Status:
 
 
 def status(project: Project, stage: str | None = None, names: Sequence[str] = (), estimate: bool = True) -> Status:
-    """The status of all that a run of `stage` (None: of everything), or of the heads `names`, would go through.
+    """The status of all that a run of `stage` (None: of all but fine-tuning), or of `names` there, would go through.
 
     With `estimate`, some images are taken through the base where no rows tell how long it takes.
     """
@@ -83,11 +82,16 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
     blocked = {s.name for s in stages if s.state == "BLOCKED"}
     if stage != "extract":
         refused = rejected if project.config.data.on_bad == "fail" else 0
-        for name in names or project.config.heads:
+        tuned = (names or tuple(project.config.finetune)) if stage == "finetune" else ()
+        first = [project.config.finetune[name].head for name in tuned]
+        for name in dict.fromkeys(first) if stage == "finetune" else names or project.config.heads:
             head = _head(project, name, manifest, refused)
             if head.state == "MISS" and project.config.heads[name].tap in blocked:
                 head = replace(head, state="BLOCKED", reason="its rows cannot be computed")
             stages.append(head)
+        of_heads = {s.name: s for s in stages if s.stage == "head"}
+        for name, head_name in zip(tuned, first, strict=True):
+            stages += _tuned(project, name, manifest, of_heads[head_name])
     return Status(stages, manifest.counts(), len(project.found.unhashed), rejected)
 
 
@@ -103,8 +107,8 @@ def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
         return StageStatus("extract", tap, "BLOCKED", error.message, total, missing)
     made = store.shard_records()
     rows = sum(record["rows"] for record in made)
-    spent = sum(record["seconds"] for record in made) / (os.cpu_count() or 1)  # by tasks side by side, one a core
-    seconds = round(spent / rows * missing, 1) if rows else None
+    pace = trial.pace(made)
+    seconds = None if pace is None else round(pace * missing, 1)
     size = sum(record["bytes"] for record in made) // rows * missing if rows else None
     if missing < total or unhashed:
         state: State = "PARTIAL" if missing < total else "MISS"
@@ -122,18 +126,18 @@ def _tried(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
     if not lacking:
         return stages
     try:
-        trial = graph.try_some(project, lacking)
+        tried = graph.try_some(project, lacking)
     except NotAvailable:  # no weights here; a look downloads none
         return stages
     except Unusable as error:
         return [replace(s, state="BLOCKED", reason=error.message) if s.name in lacking else s for s in stages]
-    if trial is None:
+    if tried is None:
         return stages
     out = []
     for s in stages:
         if s.name in lacking:
-            size = trial.bytes[project.store(s.name).key] * s.missing
-            s = replace(s, seconds=round(trial.startup + trial.seconds * s.missing, 1), bytes=size)
+            size = tried.bytes[project.store(s.name).key] * s.missing
+            s = replace(s, seconds=round(tried.startup + tried.seconds * s.missing, 1), bytes=size)
         out.append(s)
     return out
 
@@ -191,6 +195,34 @@ def _absent_head(project: Project, name: str, spec: HeadConfig, folder: Path, cl
     moved = _moved(Manifest.from_bytes((path.parent / "manifest.jsonl").read_bytes()).samples, manifest.samples)
     reason = "; ".join([*_changed(differences), *moved]) or "the one that is there is damaged, or by other code"
     return StageStatus("head", name, "MISS", reason, samples, samples, latest["seconds"], None, False, differences)
+
+
+def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -> list[StageStatus]:
+    """Of a fine-tuning: its boundary maps, and the models of its seeds."""
+    spec, samples, boundary = project.config.finetune[name], len(manifest.samples), f"finetune/{name}"
+    try:
+        finetuning.check(project, name)
+        plan = boundaries.plan(project, spec, manifest)
+    except Unusable as error:
+        return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]
+    if head.state != "HIT":
+        state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
+        model = StageStatus("finetune", name, state, f"its head {spec.head} is not there yet", samples, samples)
+    else:
+        start = finetuning.start_of(project, name, manifest)  # its head is there, so nothing is trained for it
+        tuning = finetuning.Tuning(project, name, manifest, start)
+        absent = [seed for seed in spec.seeds if tuning.found(seed) is None]
+        if not absent:
+            reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "the very same model is there"
+            return [StageStatus("finetune", name, "HIT", reason, samples, 0)]
+        state = "PARTIAL" if len(absent) < len(spec.seeds) else "MISS"
+        reason = f"not there: seed{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}"
+        model = StageStatus("finetune", name, state, reason, samples, samples)
+    if plan.mode == "full":
+        return [replace(model, reason=f"{model.reason}; mode full: {plan.why}")]
+    state = "HIT" if not plan.missing else "MISS" if plan.missing == plan.rows else "PARTIAL"
+    size = plan.bytes // plan.rows * plan.missing
+    return [StageStatus("extract", boundary, state, plan.why, plan.rows, plan.missing, None, size), model]
 
 
 def _rows_of(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

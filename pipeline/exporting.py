@@ -56,7 +56,7 @@ def export(project: Project, kind: str, path: Path, tap: str, split: str | None,
         raise Unusable(f"{path} is there already", "name another file, or replace it: --force")
     if kind == "parquet":
         _pyarrow()
-    chosen = dataset.select(project, run(project, None, {}), tap, split)
+    chosen = dataset.select(project, run(project, (), {}), tap, split)
     try:
         with project.progress("writing", len(chosen.images)) as advance, files.publishing(path.absolute()) as buffer:
             FORMATS[kind](buffer, chosen, advance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,7 +115,11 @@ class Project:
     @property
     def keys(self) -> dict[str, str]:
         """Name of each tap -> its extract key."""
-        return {name: self.recipe.key(self.tap(name)) for name in self.config.extract.taps}
+        return {name: self.recipe.key(tap) for name, tap in self.taps.items()}
+
+    @property
+    def taps(self) -> dict[str, Tap]:
+        return {name: self.tap(name) for name in self.config.extract.taps}
 
     def tap(self, name: str) -> Tap:
         settings = self.config.extract.taps[name]
@@ -194,15 +198,18 @@ def check_names(project: Project, names: Collection[str]) -> None:
             raise Unusable(f"no head {name!r} in {project.path.name}; it has {', '.join(project.config.heads)}")
 
 
-def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
-    """Compute what is missing. Returns what was done, and the manifest of the images that have all their rows.
+def run_extract(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:
+    """Compute what is missing at the taps of pipeline.yaml, and at `more` in the same pass.
+
+    Returns what was done, and the manifest of the images that have all their rows.
 
     Raises NotAvailable where rows are missing and must not, or cannot, be computed.
     """
     manifest, found = project.manifest, project.found
-    report = ExtractReport(keys=project.keys)
+    taps = {**project.taps, **more}
+    report = ExtractReport(keys={name: project.recipe.key(tap) for name, tap in taps.items()})
     started = time.perf_counter()
-    receipt = fill(project, manifest, project.config.extract.taps)
+    receipt = fill(project, manifest, taps.values())
     if receipt.rows:
         report.seconds = round(time.perf_counter() - started, 3)
         report.images_per_second = round(receipt.rows / report.seconds, 1)
@@ -220,7 +227,7 @@ def run_extract(project: Project) -> tuple[ExtractReport, Manifest]:
 
 def rejects(project: Project) -> dict[str, str]:
     """id -> reason of images that a run would reject: all that lack a row are decoded, if their files are here."""
-    taps = {project.recipe.key(tap): tap for tap in map(project.tap, project.config.extract.taps)}
+    taps = {project.recipe.key(tap): tap for tap in project.taps.values()}
     lacking = extract.missing(project.cache, project.recipe, taps, project.manifest.ids)
     try:
         found = paths(project, project.manifest, lacking)
@@ -230,13 +237,14 @@ def rejects(project: Project) -> dict[str, str]:
         return extract.rejects(project.recipe, found, advance)
 
 
-def fill(project: Project, manifest: Manifest, names: Collection[str]) -> Receipt:
-    """Compute the rows that the images of `manifest` lack at the taps `names`; none is no work at all."""
-    taps = {project.recipe.key(tap): tap for tap in map(project.tap, names)}
-    lacking = extract.missing(project.cache, project.recipe, taps, manifest.ids)
-    for name in names:
-        project.store(name).note_use()
-    return compute(project, manifest, taps, lacking) if lacking else Receipt()
+def fill(project: Project, manifest: Manifest, taps: Iterable[Tap], recipe: Recipe | None = None) -> Receipt:
+    """Compute the rows that the images of `manifest` lack at the taps; none is no work at all."""
+    recipe = recipe or project.recipe
+    wanted = {recipe.key(tap): tap for tap in taps}
+    lacking = extract.missing(project.cache, recipe, wanted, manifest.ids)
+    for tap in wanted.values():
+        project.cache.features(recipe.components(tap)).note_use()
+    return compute(project, manifest, wanted, lacking, recipe) if lacking else Receipt()
 
 
 def try_some(project: Project, names: Sequence[str]) -> Trial | None:
@@ -248,22 +256,23 @@ def try_some(project: Project, names: Sequence[str]) -> Trial | None:
     images = [(digest, [path]) for path, digest in digests.items() if isinstance(digest, str)]
     taps = {project.recipe.key(tap): tap for tap in map(project.tap, names)}
     with project.progress(f"timing {len(images)} images", None):
-        return trial.run(_job(project, offline=True), taps, images)
+        return trial.run(job(project, project.recipe, offline=True), taps, images)
 
 
-def _job(project: Project, offline: bool) -> Job:
+def job(project: Project, recipe: Recipe, offline: bool) -> Job:
+    """What all tasks share that make rows of that recipe. Raises NotAvailable where the weights are not to be had."""
     file = weights.at_hand(project.base, project.weights, offline)
     batch = project.config.extract.batch
     root = str(project.cache.root.absolute())
-    return Job(project.recipe, str(file), root, None if batch == "auto" else batch, project.version)
+    return Job(recipe, str(file), root, None if batch == "auto" else batch, project.version)
 
 
 def compute(
-    project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]]
+    project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]], recipe: Recipe
 ) -> Receipt:
     """Rows of what `extract.missing` found lacking, from the files that `manifest` names."""
     found = paths(project, manifest, lacking)
-    rejected = extract.all_rejected(project.recipe, found)
+    rejected = extract.all_rejected(recipe, found)
     if rejected is not None:
         return Receipt(rejected=rejected)
     if project.options.require_cached:
@@ -271,13 +280,13 @@ def compute(
             f"{len(lacking)} of {len(manifest.ids)} images have no feature row, and none is to be computed now",
             "compute them first: pipeline run extract",
         )
-    job, rows = _job(project, project.options.offline), project.config.extract.shard_rows
+    work, rows = job(project, recipe, project.options.offline), project.config.extract.shard_rows
     size = None if rows == "auto" else rows
     try:
         with project.progress("extracting", len(lacking)) as advance:
-            return extract.run(project.cache, job, taps, lacking, found, project.cluster, size, advance)
+            return extract.run(project.cache, work, taps, lacking, found, project.cluster, size, advance)
     except KeyboardInterrupt as stop:
-        left = extract.missing(project.cache, project.recipe, taps, list(lacking))
+        left = extract.missing(project.cache, recipe, taps, list(lacking))
         stop.args = (f"{len(lacking) - len(left):,} of {len(lacking):,} new rows are kept",)
         raise
 

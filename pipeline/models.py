@@ -12,7 +12,7 @@ import logging
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 
 from cache import records
 from cache.errors import Unusable
+from cache.store import FeatureStore
 from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
 from stages import heads, machine
@@ -35,7 +36,8 @@ from stages.threads import side_by_side
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("frozenbase", "scikit-learn", "scipy", "numpy", "h5py")
-_MORE_PACKAGES = {"dense": ("tensorflow", "keras")}
+KERAS = ("tensorflow", "keras")
+PACKAGES = (*_PACKAGES, *KERAS)
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,22 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     contents = {
         **fitted.head.to_files(),
         "metrics.json": records.dump(fitted.metrics),
-        "predictions.npz": _predictions(fitted),
+        "predictions.npz": predictions(fitted.rows, fitted.probabilities),
         "manifest.jsonl": manifest.to_bytes(),
     }
-    seconds = round(time.perf_counter() - started, 3)
-    records.publish_folder(folder, contents, _record(project, name, spec, key, manifest, classes, seconds))
+    config = project.config.model_copy(update={"heads": {**project.config.heads, name: spec}})  # of a sweep, the point
+    stores = {tap: project.store(tap) for tap in spec.taps}
+    about = {
+        "stage": "head",
+        "name": name,
+        "key": key,
+        "classes": classes,
+        "seed": spec.settings.get("seed"),
+        "seconds": round(time.perf_counter() - started, 3),
+        "config": config.model_dump(),
+        **circumstances(project, spec, [row.id for row in manifest.samples]),
+    }
+    records.publish_folder(folder, contents, record(project, about, stores, manifest))
     return HeadReport(key, False, folder, fitted.metrics, lacking)
 
 
@@ -155,57 +168,47 @@ def judge(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ..
     return {**out, "calibration": calibrate.calibration(splits, classes)}
 
 
-def _predictions(fitted: Fitted) -> bytes:
+def predictions(rows: Sequence[Row], probabilities: np.ndarray) -> bytes:
     """ids and probabilities; paths are joined when they are written out, since files move."""
     buffer = io.BytesIO()
-    np.savez(buffer, ids=np.array([row.id for row in fitted.rows]), probabilities=fitted.probabilities)
+    np.savez(buffer, ids=np.array([row.id for row in rows]), probabilities=probabilities)
     return buffer.getvalue()
 
 
-def _record(
-    project: Project,
-    name: str,
-    spec: HeadConfig,
-    key: str,
-    manifest: Manifest,
-    classes: tuple[str, ...],
-    seconds: float,
+def record(
+    project: Project, about: Mapping[str, Any], stores: Mapping[str, FeatureStore], manifest: Manifest
 ) -> dict[str, Any]:
-    """How the result came about. Of a sweep's point, the settings are those of that point alone."""
-    stores = {tap: project.store(tap) for tap in spec.taps}
-    config = project.config.model_copy(update={"heads": {**project.config.heads, name: spec}})
+    """How a result came about: `about` it, the rows behind it by what they are called, its images, and the code."""
     return {
         "schema": 1,
-        "stage": "head",
-        "name": name,
-        "key": key,
-        "classes": classes,
-        "config": config.model_dump(),
-        "extract": {tap: {"key": store.key, **store.components} for tap, store in stores.items()},
-        **circumstances(project, spec, [row.id for row in manifest.samples]),
+        **about,
+        "extract": {name: {"key": store.key, **store.components} for name, store in stores.items()},
         "manifest": manifest.digest,
         "images": len(manifest.rows),
-        "seed": spec.settings.get("seed"),
-        "seconds": seconds,
         "created": round(time.time(), 3),
         "git": _git(project.folder),
     }
 
 
 def circumstances(project: Project, spec: HeadConfig, ids: Sequence[str]) -> dict[str, Any]:
-    """What is in no key but may move a last bit: machines, libraries and code behind the rows and behind a fit now."""
-    behind = [record for tap in spec.taps for record in project.store(tap).provenance(ids)]
+    """What is in no key but may move a last bit of a head."""
+    packages = (*_PACKAGES, *(KERAS if spec.kind == "dense" else ()))
+    return {**behind([project.store(tap) for tap in spec.taps], ids, packages), "head_version": heads.VERSION}
+
+
+def behind(stores: Sequence[FeatureStore], ids: Sequence[str], packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Machines, libraries and code behind the rows of `ids`, and at work now."""
+    made = [record for store in stores for record in store.provenance(ids)]
     made_with: dict[str, set[str]] = defaultdict(set)
-    for record in behind:
+    for record in made:
         for package, version in record.get("versions", {}).items():
             made_with[package].add(version)
     return {
-        "rows_made_by": sorted({f"{r.get('engine')} on {r.get('device')}" for r in behind}),
+        "rows_made_by": sorted({f"{r.get('engine')} on {r.get('device')}" for r in made}),
         "rows_versions": {package: sorted(found) for package, found in made_with.items()},
         "machine": machine.cpu(),
         "blas": machine.blas(),
-        "versions": machine.versions([*_PACKAGES, *_MORE_PACKAGES.get(spec.kind, ())]),
-        "head_version": heads.VERSION,
+        "versions": machine.versions(packages),
     }
 
 

@@ -50,7 +50,7 @@ def export(project: Project, folder: Path) -> Moved:
         raise Unusable(f"{folder} is there, and is no export", "name a folder that is new or empty")
     target, taken = Cache(folder / _CACHE, StatIndex()), Taken()
     with roots.job(project.cache.root, project.keys.values()):
-        report, manifest = graph.run_extract(project)
+        report, manifest = graph.run_extract(project, {})
         graph.check_rejects(project, report)
         files.publish(folder / MARKER, records.dump({"of": str(project.path)}))  # first: one that is killed can go on
         for store in {store.key: store for store in map(project.store, report.keys)}.values():

@@ -13,7 +13,7 @@ from cache import gc, roots
 from cache.errors import PipelineError
 from cache.roots import Root
 from cache.store import Cache
-from pipeline import registry
+from pipeline import boundaries, registry
 from pipeline.graph import Options, Progress, Project
 
 Needs = Mapping[str, list[str]]
@@ -97,9 +97,11 @@ def _asks(project: Project) -> set[str]:
     """The keys of its settings, and the manifest that it works from."""
     table = project.config.data.table
     manifest = {project.at(table).stem} if table is not None else set()
+    keys: set[str] = set()
     with suppress(PipelineError):
-        return manifest | set(project.keys.values())
-    return manifest
+        keys |= set(project.keys.values())
+        keys |= set(boundaries.keys(project, project.config.finetune))
+    return manifest | keys
 
 
 def _tags(folder: Path, noted: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

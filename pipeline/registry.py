@@ -6,14 +6,18 @@ It reads records only: no image, no cache, no pipeline.yaml is needed to tell wh
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cache import files, keys, records
 from cache.errors import Unusable
@@ -23,7 +27,7 @@ from stages.manifest import Manifest
 SHORT = 12
 """Digits of a key that are shown; six are enough to name one."""
 
-_LAST = "models/head/*/last.json"
+_LAST = "models/*/*/last.json"
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -84,7 +88,7 @@ def listing(folder: Path) -> list[Model]:
     tagged: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tag, names in tags(folder).items():
         tagged[names].append(tag)
-    last = {f"head/{path.parent.name}": (records.load(path) or {}).get("key") for path in folder.glob(_LAST)}
+    last = {"/".join(path.parent.parts[-2:]): (records.load(path) or {}).get("key") for path in folder.glob(_LAST)}
     found = []
     for path in folder.glob(f"models/*/*/*/{records.RECORD}"):
         stage, name, key = path.parent.parts[-3:]
@@ -95,8 +99,8 @@ def listing(folder: Path) -> list[Model]:
 
 
 def note_last(folder: Path, name: str, key: str) -> None:
-    """Let `head/NAME` mean that model: the last run gave it, be it new, or there already, or the best of a sweep."""
-    path = folder / "models" / "head" / name / "last.json"
+    """Let `name`, such as head/NAME, mean that model: its last run gave it, new or old; of a sweep, the best."""
+    path = folder / "models" / name / "last.json"
     if (records.load(path) or {}).get("key") != key:
         with contextlib.suppress(OSError):
             files.publish(path, records.dump({"key": key}))
@@ -134,6 +138,21 @@ def find(folder: Path, text: str) -> Model:
 def read_head(folder: Path) -> Head:
     """The head that lies in a model's folder."""
     return Head.from_files({name: (folder / name).read_bytes() for name in ("head.npz", "head.json")})
+
+
+def dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of an .npz of those arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def read_tail(folder: Path) -> dict[str, np.ndarray]:
+    """What was trained of the base: arrays by layer and number among its weights; none where the base is frozen."""
+    if not (folder / "tail.npz").exists():
+        return {}
+    with np.load(folder / "tail.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def tags(folder: Path) -> dict[str, tuple[str, str]]:

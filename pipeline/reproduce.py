@@ -139,7 +139,9 @@ def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str
         return 0, []
     files = _files(today, lacking)
     there = {row.id for row in files}
-    receipt = graph.compute(then, Manifest(tuple(files)), taps, {i: lacking[i] for i in lacking if i in there})
+    receipt = graph.compute(
+        then, Manifest(tuple(files)), taps, {i: lacking[i] for i in lacking if i in there}, then.recipe
+    )
     reasons = {**dict.fromkeys(lacking.keys() - there, "no image of today has its bytes"), **dict(receipt.rejected)}
     paths = {row.id: row.path for row in manifest.rows}
     return receipt.rows, [Absent(image, paths[image], reasons[image]) for image in lacking if image in reasons]

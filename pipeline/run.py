@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from cache import roots
-from pipeline import graph, models, needs, sweeps
+from pipeline import boundaries, finetuning, graph, models, needs, sweeps
+from pipeline.finetuning import Tell
 from pipeline.graph import Project
 from stages.manifest import Manifest
 
 
-def run(project: Project, heads: Collection[str] | None, result: dict[str, Any]) -> Manifest:
-    """Compute the rows that are missing, then train those heads that are not there; the manifest of what has its rows.
+def run(
+    project: Project,
+    heads: Collection[str],
+    result: dict[str, Any],
+    tuned: Sequence[str] = (),
+    also_for: Sequence[str] = (),
+    tell: Tell = lambda text: None,
+) -> Manifest:
+    """Compute the rows that are missing, then train what is not there; the manifest of what has its rows.
 
-    heads: their names; None to stop after the rows. `result` is filled with the reports as the stages end ("extract",
-    "heads"), so that a failure still shows what was done. Raises ImagesRejected after extraction, and whatever stops
-    a stage.
+    heads and tuned: names of heads, and of fine-tunings. also_for: names of fine-tunings whose boundary is computed in
+    the same pass. `result` is filled with the reports as the stages end ("extract", "heads", "finetune"), so that a
+    failure still shows what was done. Raises ImagesRejected after extraction, and whatever stops a stage.
     """
     _ = project.found  # images that are not there are said before weights are fetched
-    with roots.job(project.cache.root, project.keys.values()):
-        report, manifest = graph.run_extract(project)
+    for name in (*tuned, *also_for):
+        finetuning.check(project, name)
+    specs = {name: project.config.finetune[name] for name in tuned}
+    cached = [name for name, spec in specs.items() if boundaries.plan(project, spec, project.manifest).mode == "cached"]
+    boundary = boundaries.taps(project, (*also_for, *cached))
+    keys = [*project.keys.values(), *boundaries.keys(project, (*tuned, *also_for))]
+    with roots.job(project.cache.root, keys):
+        report, manifest = graph.run_extract(project, boundary)
         result["extract"] = report
         good = [] if report.manifest is None else [report.manifest]
-        needs.register(project, [*report.keys.values(), *good], also_before=report.manifest is None)
+        needs.register(project, [*keys, *good], also_before=report.manifest is None)
         models.write_rejects(project, report.rejected)
         graph.check_rejects(project, report)
-        if heads is not None:
-            result["heads"] = {}
-            for name in heads:
-                result["heads"][name] = sweeps.run(project, name, manifest)
+        for name in also_for:
+            boundaries.fill(project, project.config.finetune[name], manifest)
+        for name in heads:
+            result.setdefault("heads", {})[name] = sweeps.run(project, name, manifest)
+        for name in tuned:
+            result.setdefault("finetune", {})[name] = finetuning.run(project, name, manifest, tell)
     return manifest
+
+
+def stages(project: Project, stage: str | None, names: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Which heads and which fine-tunings a run of `stage` (None: of everything but fine-tuning) has to do with.
+
+    Raises Unusable where pipeline.yaml has none of one of these names.
+    """
+    if stage == "finetune":
+        boundaries.check_names(project, names)
+        if not project.config.finetune:
+            boundaries.check_names(project, ["last"])
+        return {"head": (), "finetune": names or tuple(project.config.finetune)}
+    graph.check_names(project, names)
+    return {"head": () if stage == "extract" else names or tuple(project.config.heads), "finetune": ()}

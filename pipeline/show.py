@@ -105,14 +105,15 @@ def _show_leaderboard(name: str, report: SweepReport) -> None:
     table = columns(name, "", ">val log-loss", ">accuracy", ">AUROC", "key")
     for point, head in report.ranked()[:_MOST_POINTS]:
         figures = [head.metrics["val"][metric] for metric in ("log_loss", "accuracy", "auroc")]
-        table.add_row(point, "reused" if head.hit else "trained", *map(_figure, figures), head.key[:12])
+        table.add_row(point, "reused" if head.hit else "trained", *map(figure, figures), head.key[:12])
     OUT.print()
     OUT.print(table)
     if len(report.points) > _MOST_POINTS:
         say(f"and {len(report.points) - _MOST_POINTS} more points (all of them: --json)")
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """Three digits, or a dash."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -51,7 +51,7 @@ def show_comparison(found: Comparison) -> None:
     say("")
     table = columns("", ">A (95%)", ">B (95%)", ">B - A (95%)")
     for name, difference in found.result["difference"].items():
-        table.add_row(name, *(with_interval(found.result[side], name) for side in "ab"), _signed(difference))
+        table.add_row(name, *(with_interval(found.result[side], name) for side in "ab"), signed(difference))
     OUT.print(table)
     test = found.result["mcnemar"]
     say(f"\nright where the other is wrong: A {test['only_a']:,}, B {test['only_b']:,}")
@@ -91,7 +91,8 @@ def show_files(found: Mapping[str, list[str]]) -> None:
         say(relative(path))
 
 
-def _signed(difference: Mapping[str, Any]) -> str:
+def signed(difference: Mapping[str, Any]) -> str:
+    """`+0.013 (-0.002 to +0.027)`."""
     value, interval = difference["value"], difference["ci"]
     if value is None:
         return "-"

@@ -55,7 +55,7 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     spec = project.config.heads[name]
     if spec.sweep is None:
         report = models.run_head(project, name, spec, manifest, classes)
-        registry.note_last(project.folder, name, report.key)
+        registry.note_last(project.folder, f"head/{name}", report.key)
         return report
     points = spec.points()
 
@@ -68,7 +68,7 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread
         reports = side_by_side(train, points, _at_once(project, spec, manifest))
     swept = SweepReport(dict(zip(points, reports, strict=True)))
-    registry.note_last(project.folder, name, swept.winner.key)
+    registry.note_last(project.folder, f"head/{name}", swept.winner.key)
     return swept
 
 

@@ -99,7 +99,7 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
             raise _unusable(unread, len(digests))
         store, images = project.store(_TAP), Manifest(tuple(Row(image, path) for path, image in found.items()))
         with roots.job(project.cache.root, [store.key]):
-            reasons = dict(graph.fill(project, images, [_TAP]).rejected)
+            reasons = dict(graph.fill(project, images, [project.tap(_TAP)]).rejected)
             if reasons:
                 raise _unusable({row.path: reasons[row.id] for row in images.rows if row.id in reasons}, len(digests))
             rows = store.read([found[path] for path in paths])

@@ -92,12 +92,17 @@ def _callbacks(spec: Spec) -> list[Any]:
     """Keep the weights of the best epoch, and stop when it has been `patience` epochs ago; None: never."""
     patience = spec.epochs if spec.patience is None else spec.patience
     best = keras.callbacks.EarlyStopping("val_log_loss", patience=patience, mode="min", restore_best_weights=True)
-    if spec.log_dir is None:
-        return [best]
+    return [best, *board(spec.log_dir)]
+
+
+def board(log_dir: str | None) -> list[Any]:
+    """The callback that writes TensorBoard logs to an absolute path; none where there is no path, or no TensorBoard."""
+    if log_dir is None:
+        return []
     if importlib.util.find_spec("tensorboard") is None:
         log.warning("log_dir is set, but TensorBoard is not installed, so nothing is logged; pip install tensorboard")
-        return [best]
-    return [best, keras.callbacks.TensorBoard(spec.log_dir)]
+        return []
+    return [keras.callbacks.TensorBoard(log_dir)]
 
 
 def _class_weights(spec: Spec, y: np.ndarray) -> dict[int, float] | None:

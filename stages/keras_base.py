@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,19 @@ def build(base: Base, weights: Path | None, height: int, width: int) -> keras.Mo
         _load(model, base, weights)
     model.trainable = False
     return model
+
+
+def put(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """Put arrays by layer and number among its weights, such as `block16_expand_conv/0`, in the place of its own.
+
+    Raises Unusable where one does not fit.
+    """
+    try:
+        for name, array in arrays.items():
+            layer, _, number = name.rpartition("/")
+            model.get_layer(layer).weights[int(number)].assign(array)
+    except (ValueError, IndexError) as error:
+        raise Unusable(f"{name} does not fit {model.name}: {' '.join(str(error).split())[:200]}") from error
 
 
 def _architecture(base: Base, shape: tuple[int, int, int]) -> keras.Model:

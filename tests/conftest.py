@@ -27,6 +27,9 @@ LAST = (
     "test_engines",
     "test_heads",
     "test_dense",
+    "test_blocks",
+    "test_finetune",
+    "test_finetuning",
     "test_end_to_end",
 )
 

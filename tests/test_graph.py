@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config as configuration
 from pipeline import head_config
 from pipeline.graph import Options, Project
+from pipeline.keyed import KEYED
 from pipeline.progress import reporter
 from tests import fakes
 from tests.conftest import Ran
@@ -158,7 +158,7 @@ def kind_with(field: str) -> str:
 
 
 def test_the_walk_covers_every_field() -> None:
-    assert set(OTHER_VALUE) | ONE_VALUE_SO_FAR | BY_ANOTHER_TEST == set(configuration.KEYED)
+    assert set(OTHER_VALUE) | ONE_VALUE_SO_FAR | BY_ANOTHER_TEST == set(KEYED)
 
 
 @pytest.mark.parametrize("field", OTHER_VALUE)
@@ -187,7 +187,7 @@ def test_every_field_moves_the_keys_it_should_and_no_other(
     assert counts(first) == (24, 0)
     dotted = field.replace("taps.*", "taps.p").replace("heads.*", "heads.h")
     changed = pipeline("run", "-c", project, "--json", "--set", f"{dotted}={OTHER_VALUE[field]}")
-    kind = configuration.KEYED[field]
+    kind = KEYED[field]
     fresh = kind == "extract" or field == "cache.dir"
     assert counts(changed) == ((24, 0) if fresh else (0, 24))
     assert (changed.json["extract"]["keys"] != first.json["extract"]["keys"]) == (kind == "extract")

@@ -1,0 +1,151 @@
+"""Owns which boundary rows a fine-tuning needs, what they cost, and having them computed. Not training on them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cache.errors import ImagesRejected, Unusable
+from cache.store import FeatureStore
+from pipeline import graph
+from pipeline.finetune_config import FineTune
+from pipeline.graph import Project
+from stages import blocks
+from stages.augment import Augment, View
+from stages.blocks import Block
+from stages.boundary import Cached, Computed
+from stages.extract_key import Recipe, Tap
+from stages.manifest import Manifest, Row
+
+_SPARE = 0.5
+"""Of the disk's free bytes: boundary rows that would take more are not kept unless `mode: cached` asks for it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where boundary maps come from, and why; `bytes` of all of them, `missing` rows of `rows` to compute first."""
+
+    mode: Literal["cached", "full"]
+    why: str
+    bytes: int
+    rows: int
+    missing: int
+
+
+def block_of(project: Project, spec: FineTune) -> Block:
+    """The first block that is trained. Raises Unusable where the base has none of that name."""
+    return blocks.get(project.base, spec.unfreeze_from)
+
+
+def tap_of(project: Project, spec: FineTune) -> Tap:
+    """The boundary as a tap."""
+    return Tap(block_of(project, spec).boundary, "none", spec.dtype)
+
+
+def taps(project: Project, names: Sequence[str]) -> dict[str, Tap]:
+    """The boundaries of those fine-tunings, by `finetune/NAME`. Raises Unusable where there is none of such a name."""
+    check_names(project, names)
+    return {f"finetune/{name}": tap_of(project, project.config.finetune[name]) for name in names}
+
+
+def keys(project: Project, names: Iterable[str]) -> list[str]:
+    """The extract keys of all views of those fine-tunings."""
+    return [store.key for name in names for store in stores(project, project.config.finetune[name])]
+
+
+def check_names(project: Project, names: Sequence[str]) -> None:
+    """Raises Unusable where pipeline.yaml has no fine-tuning of one of these names."""
+    known = project.config.finetune
+    for name in names:
+        if name not in known:
+            has = f"it has {', '.join(known)}" if known else "its finetune: is empty"
+            raise Unusable(
+                f"no fine-tuning {name!r} in {project.path.name}; {has}",
+                "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}",
+            )
+
+
+def views(spec: FineTune) -> list[View]:
+    """The views beside the plain one. Raises Unusable where there are several and nothing to tell them apart."""
+    if spec.augment is None:
+        return []
+    augment = Augment(**spec.augment.model_dump(exclude={"seed"}))
+    return [View(augment, spec.augment.seed, number) for number in range(1, spec.views)]
+
+
+def recipes(project: Project, spec: FineTune) -> list[Recipe]:
+    """How the rows of each view are made, the plain one first."""
+    return [project.recipe, *(replace(project.recipe, view=view) for view in views(spec))]
+
+
+def stores(project: Project, spec: FineTune) -> list[FeatureStore]:
+    """The rows of each view, the plain one first."""
+    tap = tap_of(project, spec)
+    return [project.cache.features(recipe.components(tap)) for recipe in recipes(project, spec)]
+
+
+def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
+    """Where the maps come from: as `mode` says, or else the cache, unless that takes too much disk or saves nothing."""
+    block, (height, width) = block_of(project, spec), (project.recipe.pixels.height, project.recipe.pixels.width)
+    assert height == width
+    each = int(np.prod(block.shape(height))) * np.dtype(spec.dtype).itemsize
+    parts = list(zip(stores(project, spec), _images(spec, manifest), strict=True))
+    rows = sum(len(images.ids) for _, images in parts)
+    missing = sum(len(store.missing(images.ids)) for store, images in parts)
+    free = shutil.disk_usage(_existing(project.cache.root)).free
+    if spec.mode != "auto":
+        return Plan(spec.mode, f"mode: {spec.mode}", each * rows, rows, missing)
+    if not missing:
+        return Plan("cached", "the maps are there", each * rows, rows, 0)
+    if each * missing > _SPARE * free:
+        why = f"the maps would take {each * missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        return Plan("full", why, each * rows, rows, missing)
+    if spec.views > spec.epochs:
+        return Plan(
+            "full", f"{spec.views} views are more than {spec.epochs} epochs can see", each * rows, rows, missing
+        )
+    why = "each image goes through the frozen part once, not once an epoch"
+    return Plan("cached", why, each * rows, rows, missing)
+
+
+def fill(project: Project, spec: FineTune, manifest: Manifest) -> None:
+    """Compute the rows that are missing, view by view. Raises ImagesRejected where an image has gone bad meanwhile."""
+    tap = tap_of(project, spec)
+    for recipe, images in zip(recipes(project, spec), _images(spec, manifest), strict=True):
+        receipt = graph.fill(project, images, [tap], recipe)
+        if receipt.rejected:
+            image, reason = receipt.rejected[0]
+            raise ImagesRejected(f"{len(receipt.rejected)} images were rejected; the first: {image[:12]}: {reason}")
+
+
+def cached(project: Project, spec: FineTune, samples: Sequence[Row], train: np.ndarray) -> Cached:
+    """The maps of the samples, from rows that are there; further views are of those that `train` names."""
+    ids = [row.id for row in samples]
+    plain, *others = stores(project, spec)
+    return Cached(plain.rows(ids), [store.rows([ids[i] for i in train]) for store in others], train)
+
+
+def computed(project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest) -> Computed:
+    """The same maps from the images, each time anew. Raises NotAvailable where files or weights are not there."""
+    ids = [row.id for row in samples]
+    places = graph.paths(project, manifest, dict.fromkeys(ids, ()))
+    tap = tap_of(project, spec)
+    work = graph.job(project, project.recipe, project.options.offline)
+    return Computed(work, {project.recipe.key(tap): tap}, [(i, places[i]) for i in ids], recipes(project, spec))
+
+
+def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:
+    """Whose rows are needed: of the plain view all labelled images, of the others those of train."""
+    labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
+    train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
+    return [labelled, *[train] * len(views(spec))]
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder that is there."""
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,294 @@
+"""Owns results of fine-tuning: which are there, making the others, and what they gain over the frozen head.
+
+Not the training (stages/finetune.py), nor where boundary rows come from (boundaries.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache import files, keys, records
+from cache.errors import Unusable
+from pipeline import boundaries, models, registry, sweeps
+from pipeline.boundaries import Plan
+from pipeline.finetune_config import FineTune
+from pipeline.graph import Project
+from pipeline.head_config import HeadConfig
+from pipeline.sweeps import SweepReport
+from stages import comparison, heads, trial, weights
+from stages.boundary import Boundary
+from stages.heads import Head
+from stages.manifest import Manifest
+from stages.quiet import without_banners
+
+if TYPE_CHECKING:
+    from stages.finetune_network import Network
+
+VERSION = 1
+"""Of the arithmetic of fine-tuning. Raise it when the same settings give another model."""
+
+KINDS = ("logistic", "dense")
+"""Heads that become layers which train further."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Start:
+    """The head that training starts from, its key and its settings: of a sweep, those of the best point."""
+
+    head: Head
+    key: str
+    spec: HeadConfig
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model in memory: the head, what was trained of the base, and what both say of each sample."""
+
+    head: Head
+    tail: Mapping[str, np.ndarray]
+    probabilities: np.ndarray
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TunedReport:
+    """One seed's model: whether it was there, where it lies, its figures; baseline are those of the frozen head.
+
+    `difference` is model minus head, by split, as stages.comparison has it.
+    """
+
+    key: str
+    seed: int
+    hit: bool
+    path: Path
+    metrics: Mapping[str, Any]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        own = {name: part for name, part in self.metrics.items() if name not in ("baseline", "difference")}
+        beside = {name: self.metrics[name] for name in ("baseline", "difference")}
+        return {**vars(self), "path": str(self.path), "metrics": own, **beside}
+
+
+@dataclass(frozen=True)
+class FineTuneReport:
+    """The models of all seeds; `plan` is None where all were there."""
+
+    seeds: Mapping[int, TunedReport]
+    plan: Plan | None
+
+    @property
+    def winner(self) -> TunedReport:
+        """The one with the least val log-loss."""
+        return min(self.seeds.values(), key=lambda report: report.metrics["val"]["log_loss"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The best on val, and all seeds."""
+        own = {**self.winner.to_json(), "hit": all(report.hit for report in self.seeds.values())}
+        return {**own, "plan": self.plan and vars(self.plan), "seeds": [r.to_json() for r in self.seeds.values()]}
+
+
+def run(project: Project, name: str, manifest: Manifest, tell: Tell) -> FineTuneReport:
+    """Train the model of that name for each of its seeds, unless it is there; its head is trained first.
+
+    Raises Unusable where the settings, labels or splits cannot carry it. Seeds that are done by then are kept.
+    """
+    check(project, name)
+    tuning = Tuning(project, name, manifest, start_of(project, name, manifest))
+    found = {seed: tuning.found(seed) for seed in tuning.spec.seeds}
+    plan = None
+    if not all(found.values()):
+        plan = tuning.prepare(tell)
+    reports = {seed: report or tuning.publish(seed) for seed, report in found.items()}
+    done = FineTuneReport(reports, plan)
+    registry.note_last(project.folder, f"finetune/{name}", done.winner.key)
+    return done
+
+
+def start_of(project: Project, name: str, manifest: Manifest) -> Start:
+    """The head that the fine-tuning of that name starts from; it is trained where it is not there."""
+    of = project.config.finetune[name].head
+    done = sweeps.run(project, of, manifest)
+    report = done.winner if isinstance(done, SweepReport) else done
+    classes = models.classes_for(project, manifest)
+    points = project.config.heads[of].points().values()
+    (spec,) = (s for s in points if models.folder_of(project, of, s, manifest, classes) == report.path)
+    return Start(registry.read_head(report.path), report.key, spec)
+
+
+class Tuning:
+    """One fine-tuning of a project: where it starts, its boundary, its samples."""
+
+    def __init__(self, project: Project, name: str, manifest: Manifest, start: Start) -> None:
+        self.project, self.name, self.manifest, self.start = project, name, manifest, start
+        self.spec: FineTune = project.config.finetune[name]
+        self.block = boundaries.block_of(project, self.spec)
+        self.classes = start.head.classes
+        self.samples = manifest.samples
+        self.numbers = {split: heads.rows_of(self.samples, split) for split in ("train", "val", "test")}
+        self._boundary: Boundary | None = None
+
+    def folder(self, seed: int) -> Path:
+        """Where the model of that seed lies."""
+        parts = {
+            "version": VERSION,
+            "spec": self.spec.settings,
+            "seed": seed,
+            "boundary": boundaries.stores(self.project, self.spec)[0].key,
+            "head": self.start.key,
+            "samples": self.manifest.samples_digest,
+        }
+        return self.project.folder / "models" / "finetune" / self.name / keys.digest("finetune", parts)
+
+    def found(self, seed: int) -> TunedReport | None:
+        folder = self.folder(seed)
+        record = records.load_folder(folder)
+        if record is None:
+            return None
+        metrics = json.loads((folder / "metrics.json").read_bytes())
+        return TunedReport(folder.name, seed, True, folder, metrics, record["seconds"])
+
+    def prepare(self, tell: Tell) -> Plan:
+        """Have the boundary maps at hand, after telling where they come from, and why."""
+        plan = boundaries.plan(self.project, self.spec, self.manifest)
+        train, val = (len(self.numbers[split]) for split in ("train", "val"))
+        with without_banners():
+            from stages import finetune
+        seconds = finetune.rehearse(self.spec, self._network(), train, val)
+        pace = trial.pace(self.project.store(self.start.spec.taps[0]).shard_records()) or 0.0
+        tell(f"{self.name}: {self.block.name} and what follows are trained on {train:,} images, mode {plan.mode}")
+        tell(f"  {plan.why}")
+        tell(f"  boundary maps: {plan.bytes / 1e6:,.0f} MB, {plan.missing:,} of {plan.rows:,} to compute")
+        tell(f"  an epoch: about {seconds:.1f} s from cached maps, {seconds + pace * (train + val):.1f} s in mode full")
+        if plan.mode == "cached":
+            boundaries.fill(self.project, self.spec, self.manifest)
+            self._boundary = boundaries.cached(self.project, self.spec, self.samples, self.numbers["train"])
+        else:
+            self._boundary = boundaries.computed(self.project, self.spec, self.samples, self.manifest)
+        return plan
+
+    def publish(self, seed: int) -> TunedReport:
+        """Train and judge the model of that seed, and keep it."""
+        started, folder = time.perf_counter(), self.folder(seed)
+        tuned = self.train(seed, folder / "checkpoint.npz", self._logs(folder))
+        contents = {
+            **tuned.head.to_files(),
+            "tail.npz": registry.dump_arrays(tuned.tail),
+            "metrics.json": records.dump(tuned.metrics),
+            "predictions.npz": models.predictions(self.samples, tuned.probabilities),
+            "manifest.jsonl": self.manifest.to_bytes(),
+        }
+        seconds = round(time.perf_counter() - started, 3)
+        records.publish_folder(folder, contents, self._record(seed, folder.name, seconds))
+        files.remove(folder / "checkpoint.npz")
+        return TunedReport(folder.name, seed, False, folder, tuned.metrics, seconds)
+
+    def train(self, seed: int, checkpoint: Path, logs: str | None = None) -> Tuned:
+        """The model of that seed, judged; training goes on from the file `checkpoint`, if it is there."""
+        assert self._boundary is not None
+        with without_banners():
+            from stages import finetune
+        network = self._network()
+        everything = np.arange(len(self.samples))
+        data = finetune.Data(
+            self._boundary, heads.targets(self.samples, self.classes), self.numbers["train"], self.numbers["val"]
+        )
+        frozen = self._frozen()
+        start = np.abs(network.probabilities(self._boundary, data.val) - frozen[data.val]).max()
+        spec = self.spec.model_copy(update={"log_dir": logs})
+        with self.project.progress(f"{self.name}, seed {seed}", spec.epochs) as advance:
+            history = finetune.train(spec, seed, network, data, checkpoint, lambda epochs: advance(epochs))
+        chosen = {"epoch": history.best, "start_difference": float(start), "history": history.to_json()}
+        head = network.head(chosen)
+        probabilities = head.probabilities(network.features(self._boundary, everything))
+        return Tuned(head, network.tail_arrays(), probabilities, self._judge(probabilities, frozen, seed))
+
+    def _network(self) -> Network:
+        """As it is before training."""
+        with without_banners():
+            from stages.finetune_network import Network
+        project, tap = self.project, self.project.tap(self.start.spec.taps[0])
+        file = weights.at_hand(project.base, project.weights, project.options.offline)
+        return Network(project.recipe, file, self.block, tap, self.start.head)
+
+    def _frozen(self) -> np.ndarray:
+        """What the frozen head says of each sample: (n, classes)."""
+        features = models.features_of(self.project, self.start.spec, [row.id for row in self.samples])
+        return self.start.head.probabilities(features.take(np.arange(len(self.samples))))
+
+    def _logs(self, folder: Path) -> str | None:
+        """The folder of this model's logs."""
+        return self.spec.log_dir and str(self.project.at(self.spec.log_dir) / self.name / folder.name)
+
+    def _judge(self, probabilities: np.ndarray, frozen: np.ndarray, seed: int) -> dict[str, Any]:
+        """metrics.json: figures of the model, those of the frozen head, and how far apart they are."""
+        metrics = models.judge(self.samples, probabilities, self.classes, seed)
+        baseline, difference = {}, {}
+        for split in ("val", "test"):
+            here = self.numbers[split]
+            rows = [self.samples[i] for i in here]
+            labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
+            both = comparison.compare(labels, frozen[here], probabilities[here], self.classes, groups)
+            baseline[split] = both["a"]
+            difference[split] = {**both["difference"], "mcnemar": both["mcnemar"]}
+        return {**metrics, "baseline": baseline, "difference": difference}
+
+    def _record(self, seed: int, key: str, seconds: float) -> dict[str, Any]:
+        """How the model came about; `head` is the one it started from, whose settings are those of a sweep's best."""
+        project, spec = self.project, self.spec
+        tuned = spec.model_copy(update={"seeds": [seed]})
+        config = project.config.model_copy(
+            update={
+                "heads": {**project.config.heads, spec.head: self.start.spec},
+                "finetune": {**project.config.finetune, self.name: tuned},
+            }
+        )
+        plain, *views = boundaries.stores(project, spec)
+        stores = {tap: project.store(tap) for tap in self.start.spec.taps}
+        stores |= {"boundary": plain, **{f"view {number}": store for number, store in enumerate(views, start=1)}}
+        about = {
+            "stage": "finetune",
+            "name": self.name,
+            "key": key,
+            "head": self.start.key,
+            "classes": self.classes,
+            "seed": seed,
+            "seconds": seconds,
+            "config": config.model_dump(),
+            **models.behind([plain], [row.id for row in self.samples]),
+            "finetune_version": VERSION,
+        }
+        return models.record(project, about, stores, self.manifest)
+
+
+def check(project: Project, name: str) -> None:
+    """Raises Unusable where the head of a fine-tuning cannot be trained further."""
+    spec = project.config.finetune[name]
+    head = project.config.heads[spec.head]
+    where = f"finetune.{name}.head: {spec.head!r}"
+    if head.kind not in KINDS:
+        raise Unusable(
+            f"{where} is of kind {head.kind}; expected one that becomes layers: {' or '.join(KINDS)}",
+            "name another head",
+        )
+    for point in head.points().values():
+        taps = [project.tap(tap) for tap in point.taps]
+        if len(taps) > 1 or taps[0].layer not in ("output", project.base.output):
+            raise Unusable(
+                f"{where} sits on {' and '.join(tap.layer for tap in taps)}; expected one tap, the base's output",
+                "name a head whose tap has layer: output, such as {kind: logistic, tap: pooled}",
+            )
+    if project.config.extract.numerics != "f32":
+        raise Unusable(
+            f"finetune.{name}: extract.numerics is {project.config.extract.numerics}; training is done in f32",
+            "set extract.numerics: f32",
+        )

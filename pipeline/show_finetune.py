@@ -1,0 +1,48 @@
+"""Owns how fine-tuning looks to a person: the frozen head, the model, and the difference. Not what is in it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from pipeline.finetuning import FineTuneReport
+from pipeline.show import OUT, columns, figure, relative, say, with_interval
+from pipeline.show_evaluate import signed
+
+_FIGURES = ("accuracy", "auroc")
+
+
+def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
+    """For each, the seed that is best on val; then all seeds together, if there are several."""
+    for name, report in reports.items():
+        best = report.winner
+        table = columns(name, "split", ">images", "accuracy (95%)", "AUROC (95%)")
+        parts = best.metrics["baseline"], best.metrics, best.metrics["difference"]
+        for split in ("val", "test"):
+            n = f"{best.metrics[split]['n']:,}"
+            for title, figures in zip(("frozen head", "fine-tuned", "difference"), parts, strict=True):
+                cells = [
+                    signed(figures[split][metric]) if title == "difference" else with_interval(figures[split], metric)
+                    for metric in _FIGURES
+                ]
+                table.add_row(title, split, n, *cells)
+        say("")
+        OUT.print(table)
+        if len(report.seeds) > 1:
+            _show_seeds(report)
+        say(f"{name}: {'reused' if best.hit else f'trained in {best.seconds:.0f} s'}; {relative(best.path)}")
+
+
+def _show_seeds(report: FineTuneReport) -> None:
+    """Each seed, and mean and standard deviation over them; the one above is the best on val."""
+    table = columns("seed", *(f">{split} {name}" for split in ("val", "test") for name in ("accuracy", "AUROC")), "key")
+    rows = []
+    for seed, one in report.seeds.items():
+        rows.append([one.metrics[split][name] for split in ("val", "test") for name in _FIGURES])
+        table.add_row(f"{seed}", *map(figure, rows[-1]), one.key[:12])
+    spread = [
+        f"{statistics.mean(values):.3f} +- {statistics.stdev(values):.3f}" if None not in values else "-"
+        for values in zip(*rows, strict=True)
+    ]
+    table.add_row("mean", *spread, "")
+    OUT.print(table)
