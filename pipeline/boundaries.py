@@ -28,11 +28,11 @@ _SPARE = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """Where boundary maps come from, and why; `bytes` of all of them, `missing` rows of `rows` to compute first."""
+    """Where boundary maps come from, and why; a row takes `each` bytes; `missing` of `rows` are to be made."""
 
     mode: Literal["cached", "full"]
     why: str
-    bytes: int
+    each: int
     rows: int
     missing: int
 
@@ -99,18 +99,18 @@ def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     missing = sum(len(store.missing(images.ids)) for store, images in parts)
     free = shutil.disk_usage(_existing(project.cache.root)).free
     if spec.mode != "auto":
-        return Plan(spec.mode, f"mode: {spec.mode}", each * rows, rows, missing)
+        return Plan(spec.mode, f"mode: {spec.mode}", each, rows, missing)
     if not missing:
-        return Plan("cached", "the maps are there", each * rows, rows, 0)
+        return Plan("cached", "the maps are there", each, rows, 0)
     if each * missing > _SPARE * free:
         why = f"the maps would take {each * missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-        return Plan("full", why, each * rows, rows, missing)
+        return Plan("full", why, each, rows, missing)
     if spec.views > spec.epochs:
         return Plan(
             "full", f"{spec.views} views are more than {spec.epochs} epochs can see", each * rows, rows, missing
         )
     why = "each image goes through the frozen part once, not once an epoch"
-    return Plan("cached", why, each * rows, rows, missing)
+    return Plan("cached", why, each, rows, missing)
 
 
 def fill(project: Project, spec: FineTune, manifest: Manifest) -> None:

@@ -199,7 +199,8 @@ def _absent_head(project: Project, name: str, spec: HeadConfig, folder: Path, cl
 
 def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -> list[StageStatus]:
     """Of a fine-tuning: its boundary maps, and the models of its seeds."""
-    spec, samples, boundary = project.config.finetune[name], len(manifest.samples), f"finetune/{name}"
+    spec, unhashed = project.config.finetune[name], len(project.found.unhashed)
+    samples, late = len(manifest.samples) + unhashed, unhashed > 0
     try:
         finetuning.check(project, name)
         plan = boundaries.plan(project, spec, manifest)
@@ -207,7 +208,8 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
         return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]
     if head.state != "HIT":
         state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
-        model = StageStatus("finetune", name, state, f"its head {spec.head} is not there yet", samples, samples)
+        reason = _unhashed(unhashed) if late else f"its head {spec.head} is not there yet"
+        model = StageStatus("finetune", name, state, reason, samples, samples, at_most=late)
     else:
         start = finetuning.start_of(project, name, manifest)  # its head is there, so nothing is trained for it
         tuning = finetuning.Tuning(project, name, manifest, start)
@@ -220,9 +222,13 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
         model = StageStatus("finetune", name, state, reason, samples, samples)
     if plan.mode == "full":
         return [replace(model, reason=f"{model.reason}; mode full: {plan.why}")]
-    state = "HIT" if not plan.missing else "MISS" if plan.missing == plan.rows else "PARTIAL"
-    size = plan.bytes // plan.rows * plan.missing
-    return [StageStatus("extract", boundary, state, plan.why, plan.rows, plan.missing, None, size), model]
+    more = unhashed * len(boundaries.recipes(project, spec))
+    rows, missing = plan.rows + more, plan.missing + more
+    state = "HIT" if not missing else "MISS" if missing == rows else "PARTIAL"
+    boundary = StageStatus(
+        "extract", f"finetune/{name}", state, plan.why, rows, missing, None, plan.each * missing, late
+    )
+    return [boundary, model]
 
 
 def _rows_of(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

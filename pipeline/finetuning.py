@@ -167,7 +167,7 @@ class Tuning:
         pace = trial.pace(self.project.store(self.start.spec.taps[0]).shard_records()) or 0.0
         tell(f"{self.name}: {self.block.name} and what follows are trained on {train:,} images, mode {plan.mode}")
         tell(f"  {plan.why}")
-        tell(f"  boundary maps: {plan.bytes / 1e6:,.0f} MB, {plan.missing:,} of {plan.rows:,} to compute")
+        tell(f"  boundary maps: {plan.each * plan.rows / 1e6:,.0f} MB, {plan.missing:,} of {plan.rows:,} to compute")
         tell(f"  an epoch: about {seconds:.1f} s from cached maps, {seconds + pace * (train + val):.1f} s in mode full")
         if plan.mode == "cached":
             boundaries.fill(self.project, self.spec, self.manifest)

@@ -158,7 +158,8 @@ def kind_with(field: str) -> str:
 
 
 def test_the_walk_covers_every_field() -> None:
-    assert set(OTHER_VALUE) | ONE_VALUE_SO_FAR | BY_ANOTHER_TEST == set(KEYED)
+    tuned = {field for field in KEYED if field.startswith("finetune.")}  # test_finetuning.py
+    assert set(OTHER_VALUE) | ONE_VALUE_SO_FAR | BY_ANOTHER_TEST | tuned == set(KEYED)
 
 
 @pytest.mark.parametrize("field", OTHER_VALUE)

@@ -1,0 +1,221 @@
+"""pipeline/finetuning.py: what a fine-tuned model's key holds, what is computed for it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import boundaries, finetuning
+from pipeline.keyed import KEYED
+from tests import fakes
+from tests.conftest import Ran
+from tests.test_cli import run, start
+from tests.test_graph import opened
+
+Pipeline = Callable[..., Ran]
+
+OTHER_VALUE = {
+    "finetune.*.head": "wide",
+    "finetune.*.unfreeze_from": "block14",
+    "finetune.*.mode": "full",
+    "finetune.*.optimizer": "sgd",
+    "finetune.*.lr": "0.1",
+    "finetune.*.schedule": "cosine",
+    "finetune.*.weight_decay": "0.1",
+    "finetune.*.class_weight": "balanced",
+    "finetune.*.batch": "4",
+    "finetune.*.epochs": "7",
+    "finetune.*.patience": "null",
+    "finetune.*.dtype": "float16",
+    "finetune.*.augment": "{flip: vertical}",
+    "finetune.*.views": "3",
+    "finetune.*.seeds": "[1]",
+    "finetune.*.log_dir": "logs",
+}
+
+
+def settings(folder: Path, images: str = "images", size: int = 32) -> Path:
+    """A project on real layers and real weights, as small as they go: 24 pictures of 32 pixels a side."""
+    config = folder / "pipeline.yaml"
+    config.write_text(
+        f"data: {{root: {images}, split: {{val: 0.3, test: 0.2}}}}\nextract: {{size: {size}}}\n"
+        "heads: {logistic: {C: 0.01}, wide: {C: 0.1}, near: {kind: knn}, early: {tap: pooled}}\n"
+        "finetune:\n  last: {unfreeze_from: block16, lr: 1.0e-3, epochs: 2, batch: 8, augment: {}, views: 2}\n"
+    )
+    return config
+
+
+def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
+    """The key of the model of the first seed, and those of its boundary's views."""
+    project = opened(config, *overrides)
+    start = finetuning.start_of(project, "last", project.manifest)
+    tuning = finetuning.Tuning(project, "last", project.manifest, start)
+    return tuning.folder(tuning.spec.seeds[0]).name, boundaries.keys(project, ["last"])
+
+
+def test_the_walk_covers_every_field_of_fine_tuning() -> None:
+    assert set(OTHER_VALUE) == {field for field in KEYED if field.startswith("finetune.")}
+
+
+@pytest.mark.parametrize("field", OTHER_VALUE)
+def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_s(
+    pipeline: Pipeline, project: Path, field: str
+) -> None:
+    config = settings(project.parent)
+    assert pipeline("run", "extract", "-c", config).code == 0
+    key, rows = key_of(config)
+    changed, others = key_of(config, f"{field.replace('*', 'last')}={OTHER_VALUE[field]}")
+    assert (changed != key) == (KEYED[field] == "finetune")
+    of_rows = {"finetune.*.unfreeze_from", "finetune.*.dtype"}
+    assert (others[0] != rows[0]) == (field in of_rows)
+    if field == "finetune.*.views":
+        assert others[:2] == rows, "more views are views added"
+    assert key_of(config) == (key, rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["last.unfreeze_from=block17"], "efficientnet_lite0 has no block 'block17'"),
+        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected one that becomes layers"),
+        (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
+        (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
+        (["last.lr=0"], "finetune.last.lr: input should be greater than 0, got 0"),
+        (["last.epoch=3"], "unknown field finetune.last.epoch"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_computed(
+    pipeline: Pipeline, project: Path, changes: list[str], message: str
+) -> None:
+    words = [word for change in changes for word in ("--set", f"finetune.{change}")]
+    ran = pipeline("run", "finetune", "-c", settings(project.parent), "--json", *words)
+    assert ran.code == 2
+    assert message in ran.json["error"]["message"]
+    assert not (project.parent / ".features").exists()
+
+
+def test_a_head_elsewhere_than_on_the_base_s_output_is_refused(pipeline: Pipeline, project: Path) -> None:
+    words = ("--set", "extract.taps={pooled: {}, b: {layer: block3_add}}", "--set", "heads.logistic={tap: [pooled, b]}")
+    ran = pipeline("run", "finetune", "-c", settings(project.parent), "--json", *words)
+    assert ran.code == 2
+    assert "sits on output and block3_add; expected one tap, the base's output" in ran.json["error"]["message"]
+
+
+def test_an_empty_val_and_a_name_that_is_none(pipeline: Pipeline, project: Path) -> None:
+    config = settings(project.parent)
+    ran = pipeline("run", "finetune", "-c", config, "--json", "--set", "data.split.val=0")
+    assert (ran.code, "no labelled image is in val" in ran.json["error"]["message"]) == (2, True)
+    ran = pipeline("run", "finetune", "lst", "-c", config)
+    assert (ran.code, "no fine-tuning 'lst' in pipeline.yaml; it has last" in ran.err) == (2, True)
+    ran = pipeline("run", "finetune", "-c", config, "--set", "finetune={}")
+    assert (ran.code, "its finetune: is empty" in ran.err) == (2, True)
+    ran = pipeline("run", "extract", "-c", config, "--for", "last")
+    assert (ran.code, "expected finetune/NAME" in ran.err) == (2, True)
+
+
+def rows_by_key(config: Path) -> dict[str, int]:
+    """How many rows there are of each extract key."""
+    return {
+        store.key: sum(record["rows"] for record in store.shard_records()) for store in opened(config).cache.stores()
+    }
+
+
+def tuned(out: str) -> Any:
+    return json.loads(out)["finetune"]["last"]
+
+
+def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(tmp_path: Path) -> None:
+    """Real weights, real rows, processes of their own."""
+    fakes.two_classes(tmp_path / "images", 12)
+    config = settings(tmp_path)
+    out, _ = run("run", "extract", "-c", config, "--json", "--for", "finetune/last", FAKE="")
+    keys, counts = json.loads(out)["extract"]["keys"], rows_by_key(config)
+    train = sum(row.split == "train" for row in opened(config).manifest.rows)
+    plain, view = boundaries.keys(opened(config), ["last"])
+    assert (keys["finetune/last"], counts) == (plain, {keys["pooled"]: 24, plain: 24, view: train})
+    out, err = run("run", "finetune", "-c", config, "--json", FAKE="")
+    first = tuned(out)
+    assert "mode cached" in err
+    assert "an epoch: about" in err
+    assert rows_by_key(config) == counts, "the boundary was there"
+    assert first["metrics"]["val"]["n"] == first["baseline"]["val"]["n"] > 0
+    assert {"accuracy", "auroc", "mcnemar"} < set(first["difference"]["test"])
+    folder = Path(first["path"])
+    assert json.loads((folder / "head.json").read_text())["chosen"]["start_difference"] < 1e-5
+    assert not (folder / "checkpoint.npz").exists()
+    watched = tmp_path / "log"
+    out, _ = run("run", "finetune", "-c", config, "--json", FAKE="", WATCH=str(watched))
+    assert tuned(out)["hit"]
+    assert "tensorflow" not in json.loads(watched.read_text().splitlines()[-1])
+    more = ("--set", "finetune.last.views=4", "--set", "finetune.last.epochs=4", "--set", "heads.logistic.C=1")
+    run("run", "finetune", "-c", config, "--json", *more, FAKE="")
+    after = rows_by_key(config)
+    assert sorted(after.values()) == sorted([*counts.values(), train, train]), "two more views, and nothing else"
+    for name in ("models", "show finetune/last", "tag finetune/last v1", "show v1", "predictions finetune/last"):
+        run(*name.split(), "-c", config, FAKE="")
+
+
+def test_mode_full_trains_the_same_model_without_keeping_maps(tmp_path: Path) -> None:
+    fakes.two_classes(tmp_path / "images", 12)
+    config = settings(tmp_path)
+    words = ("run", "finetune", "-c", config, "--json", "--set", "finetune.last.lr=1.0e-4")
+    out, err = run(*words, "--set", "finetune.last.mode=full", FAKE="")
+    full = Path(tuned(out)["path"])
+    assert "mode full" in err
+    assert len(rows_by_key(config)) == 1, "the head's rows alone"
+    kept = {name: array.copy() for name, array in np.load(full / "tail.npz").items()}
+    (full / "record.json").unlink()
+    out, _ = run(*words, FAKE="")
+    assert Path(tuned(out)["path"]) == full
+    again = np.load(full / "tail.npz")
+    assert set(again) == set(kept)
+    assert all(np.abs(again[name] - array).max() < 1e-5 for name, array in kept.items())
+
+
+def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(tmp_path: Path) -> None:
+    fakes.two_classes(tmp_path / "images", 12)
+    config = settings(tmp_path)
+    words = ("run", "finetune", "-c", config, "--json", "--set", "finetune.last.epochs=40", "--set",
+             "finetune.last.patience=null", "--set", "finetune.last.lr=1.0e-5")  # fmt: skip
+    out, _ = run(*words, FAKE="")
+    folder = Path(tuned(out)["path"])
+    expected = (folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()
+    for path in folder.iterdir():
+        path.unlink()
+    process = start(*words, FAKE="")
+    while not (folder / "checkpoint.npz").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "record.json").exists()
+    out, _ = run(*words, FAKE="")
+    assert not tuned(out)["hit"]
+    assert ((folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()) == expected
+
+
+def test_status_and_dry_run_say_what_a_fine_tuning_lacks(pipeline: Pipeline, project: Path) -> None:
+    config = settings(project.parent)
+    ran = pipeline("run", "finetune", "-n", "-c", config, "--json")
+    assert ran.code == 0, ran.out
+    found = {(s["stage"], s["name"]): (s["state"], s["missing"]) for s in ran.json["status"]["stages"]}
+    assert found == {
+        ("extract", "pooled"): ("MISS", 24),
+        ("head", "logistic"): ("MISS", 24),
+        ("extract", "finetune/last"): ("MISS", 48),
+        ("finetune", "last"): ("MISS", 24),
+    }
+    assert pipeline("run", "head", "logistic", "-c", config).code == 0
+    train = sum(row.split == "train" for row in opened(config).manifest.rows)
+    ran = pipeline("run", "finetune", "-n", "--hash", "-c", config, "--json")
+    found = {(s["stage"], s["name"]): (s["state"], s["missing"], s["reason"]) for s in ran.json["status"]["stages"]}
+    assert found["head", "logistic"][0] == "HIT"
+    assert found["extract", "finetune/last"][:2] == ("MISS", 24 + train)
+    assert found["finetune", "last"] == ("MISS", 24, "not there: seed 0")
