@@ -8,7 +8,7 @@ from typing import Any
 
 import rich_click as click
 
-from pipeline import cli_cache, cli_evaluate, cli_export, cli_models, explain, start
+from pipeline import cli_bases, cli_cache, cli_evaluate, cli_export, cli_models, explain, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
@@ -127,5 +127,11 @@ def status_command(
     sys.exit(error.exit_code if error else 0)
 
 
-for command in (*cli_models.COMMANDS, *cli_evaluate.COMMANDS, cli_cache.group, cli_export.export):
+for command in (
+    *cli_models.COMMANDS,
+    *cli_evaluate.COMMANDS,
+    cli_bases.bases_command,
+    cli_cache.group,
+    cli_export.export,
+):
     main.add_command(command)

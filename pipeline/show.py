@@ -34,7 +34,7 @@ def show(
     result: Mapping[str, Any],
     error: PipelineError | None,
     as_json: bool,
-    config: Path,
+    config: Path | None,
     verbose: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -51,7 +51,7 @@ def show(
         _show_extract(result["extract"])
     if result.get("heads"):
         _show_heads(result["heads"])
-    if result.get("heads") and not quiet:
+    if result.get("heads") and not quiet and config is not None:
         config = config / "pipeline.yaml" if config.is_dir() else config
         say(f"\nnext: edit {config} (another size, tap or split) and run again: only what that touches is computed;")
         say(f"  pipeline status{config_option(config)} says beforehand what and why")

@@ -55,6 +55,12 @@ heads:
   #    weight_decay: 0, label_smoothing: 0, class_weight: none, batch: 32, epochs: 100, patience: 5, log_dir: null}}
   # several: {{sweep: {{C: [0.001, 0.01, 0.1], tap: [pooled]}}}}     # a head for each point of the grid, ranked by val
 
+# finetune:                     # runs only when it is named: pipeline run finetune; pipeline bases lists blocks
+#   last: {{head: logistic, unfreeze_from: BLOCK, mode: auto, optimizer: adam, lr: 1.0e-5, schedule: constant,
+#          weight_decay: 0, class_weight: none, batch: 32, epochs: 10, patience: 3, dtype: float32, augment: null,
+#          views: 1, seeds: [0], log_dir: null}}
+#     # augment: {{flip: horizontal, turns: false, rotate: 0, shift: 0, scale: 0, brightness: 0, contrast: 0, seed: 0}}
+
 # cluster: {{workers: auto}}    # auto: one process; N processes; or scheduler: tcp://127.0.0.1:8786
 # cache: {{dir: .features}}     # may be deleted: costs time only
 """

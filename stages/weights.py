@@ -47,7 +47,7 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
     Unusable
         The setting names a folder, or is no digest.
     """
-    path = _official(base) if setting == "imagenet" or setting.startswith(_PREFIX) else file
+    path = official(base) if setting == "imagenet" or setting.startswith(_PREFIX) else file
     if path.is_dir():
         raise Unusable(f"base.weights: {path} is a folder; expected a weight file")
     found = cache.index.digest(path) if path.is_file() else None
@@ -80,7 +80,7 @@ def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
     if weights.path is not None:
         return weights.path
     if weights.setting == "imagenet":
-        return _fetch(base, weights.setting, _official(base), offline)
+        return _fetch(base, weights.setting, official(base), offline)
     raise NotAvailable(
         f"rows are missing, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
         "are not on this machine",
@@ -88,7 +88,7 @@ def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
     )
 
 
-def _official(base: Base) -> Path:
+def official(base: Base) -> Path:
     """Where the ImageNet weights lie: in the package that ships them, or where Keras keeps its downloads."""
     if base.package is None:
         return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / base.weights

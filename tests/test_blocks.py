@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from cache.errors import Unusable
 from stages import bases, blocks
+from tests.conftest import Ran
 
 
 @pytest.mark.parametrize("name", bases.BASES)
@@ -31,6 +34,14 @@ def _leads_alone_to_the_output(model: object, boundary: str) -> None:
 
     tail = keras.Model(model.get_layer(boundary).output, model.output)  # type: ignore[attr-defined]
     assert boundary not in [layer.name for layer in tail.layers]
+
+
+def test_the_command_lists_bases_and_their_blocks(pipeline: Callable[..., Ran]) -> None:
+    assert [base["name"] for base in pipeline("bases", "--json").json["bases"]] == list(bases.BASES)
+    found = pipeline("bases", "efficientnet_lite0", "--json").json["bases"]
+    assert found[-2] == {"block": "block16", "boundary": "block15_add", "shape": [7, 7, 192], "kilobytes": 37.6}
+    assert "block15_add" in pipeline("bases", "efficientnet_lite0").out
+    assert (pipeline("bases", "vgg").code, "did you mean vgg16?" in pipeline("bases", "vgg").err) == (2, True)
 
 
 def test_a_block_that_is_none_is_answered_with_the_nearest() -> None:
