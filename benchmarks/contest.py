@@ -53,7 +53,7 @@ def race(contenders: Mapping[str, Command], rounds: int) -> dict[str, list[float
 
 
 def peaks(contenders: Mapping[str, Command]) -> dict[str, int]:
-    """Most resident memory of one run of each, in MB."""
+    """Most resident memory of one run of each, in MB; what this process holds counts too, since it is forked."""
     found = {}
     for name, prepare in contenders.items():
         process = subprocess.Popen(prepare(), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
