@@ -16,7 +16,7 @@ from pipeline import graph
 from pipeline.finetune_config import FineTune
 from pipeline.graph import Project
 from stages import blocks
-from stages.augment import Augment, View
+from stages.augment import View
 from stages.blocks import Block
 from stages.boundary import Cached, Computed
 from stages.extract_key import Recipe, Tap
@@ -74,8 +74,7 @@ def views(spec: FineTune) -> list[View]:
     """The views beside the plain one. Raises Unusable where there are several and nothing to tell them apart."""
     if spec.augment is None:
         return []
-    augment = Augment(**spec.augment.model_dump(exclude={"seed"}))
-    return [View(augment, spec.augment.seed, number) for number in range(1, spec.views)]
+    return [View(spec.augment.augment, spec.augment.seed, number) for number in range(1, spec.views)]
 
 
 def recipes(project: Project, spec: FineTune) -> list[Recipe]:

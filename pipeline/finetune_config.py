@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.head_config import Count, Fraction, Positive
+from stages.augment import Augment
 from stages.extract_key import StoredDtype
 
 Share = Annotated[float, Field(ge=0, le=0.5)]
@@ -25,6 +26,16 @@ class AugmentConfig(BaseModel):
     brightness: Share = 0.0
     contrast: Fraction = 0.0
     seed: int = 0
+
+    @property
+    def augment(self) -> Augment:
+        return Augment(**self.model_dump(exclude={"seed"}))
+
+    @property
+    def different(self) -> int | None:
+        """How many views of an image there are, the plain one among them; None where there is no end of them."""
+        drawn = self.rotate or self.shift or self.scale or self.brightness or self.contrast
+        return None if drawn else len(self.augment.elements())
 
 
 class FineTune(BaseModel):
@@ -53,6 +64,11 @@ class FineTune(BaseModel):
     def _views_differ(self) -> FineTune:
         if self.views > 1 and self.augment is None:
             raise ValueError(f"views: {self.views} views of an image differ by augment, which is not set")
+        different = 1 if self.augment is None else self.augment.different
+        if different is not None and self.views > different:
+            raise ValueError(
+                f"views: augment makes {different} different views of an image; {self.views} were asked for"
+            )
         return self
 
     @property

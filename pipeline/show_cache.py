@@ -95,4 +95,5 @@ def _what(spec: Mapping[str, Any]) -> str:
     height, width = pixels["size"]
     text = f"{spec['base']['name']} {width}x{height} {pixels['fit']}, {tap['layer']} {tap['pooling']}"
     unusual = [str(spec.get(name)) for name, usual in _USUAL.items() if spec.get(name) != usual]
-    return ", ".join([text, *unusual])
+    view = [f"view {spec['view']['number']}"] if "view" in spec else []
+    return ", ".join([text, *unusual, *view])

@@ -47,7 +47,8 @@ def settings(folder: Path, images: str = "images", size: int = 32) -> Path:
     config.write_text(
         f"data: {{root: {images}, split: {{val: 0.3, test: 0.2}}}}\nextract: {{size: {size}}}\n"
         "heads: {logistic: {C: 0.01}, wide: {C: 0.1}, near: {kind: knn}, early: {tap: pooled}}\n"
-        "finetune:\n  last: {unfreeze_from: block16, lr: 1.0e-3, epochs: 2, batch: 8, augment: {}, views: 2}\n"
+        "finetune:\n"
+        "  last: {unfreeze_from: block16, lr: 1.0e-3, epochs: 2, batch: 8, augment: {flip: both}, views: 2}\n"
     )
     return config
 
@@ -87,6 +88,7 @@ def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_
         (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected one that becomes layers"),
         (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
         (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
+        (["last.views=5"], "views: augment makes 4 different views of an image; 5 were asked for"),
         (["last.lr=0"], "finetune.last.lr: input should be greater than 0, got 0"),
         (["last.epoch=3"], "unknown field finetune.last.epoch"),
     ],
