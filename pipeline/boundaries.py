@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +96,8 @@ def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     parts = list(zip(stores(project, spec), _images(spec, manifest), strict=True))
     rows = sum(len(images.ids) for _, images in parts)
     missing = sum(len(store.missing(images.ids)) for store, images in parts)
-    free = shutil.disk_usage(_existing(project.cache.root)).free
+    disk = os.statvfs(_existing(project.cache.root))
+    free = disk.f_bavail * disk.f_frsize
     if spec.mode != "auto":
         return Plan(spec.mode, f"mode: {spec.mode}", each, rows, missing)
     if not missing:

@@ -107,7 +107,7 @@ def train(
             _epoch(spec, seed, network, data, history, reader)
             if history.best == history.epochs:
                 state.keep_best()
-            state.save(history)
+            state.keep(history)
             watched.on_epoch_end(history.epochs, {"loss": history.loss[-1], "val_log_loss": history.val_log_loss[-1]})
             on_epochs(1)
     watched.on_train_end()
@@ -220,7 +220,7 @@ class _State:
         for variable, value in zip(self._trained, self._best, strict=True):
             variable.assign(value)
 
-    def save(self, history: History) -> None:
+    def keep(self, history: History) -> None:
         buffer = io.BytesIO()
         parts = {"trained": [v.numpy() for v in self._trained], "best": self._best}
         parts["optimizer"] = [v.numpy() for v in self._optimizer]
