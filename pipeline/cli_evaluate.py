@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import rich_click as click
 
-from pipeline import compare, plot, predictions, registry, show_evaluate
+from pipeline import compare, plot, predictions, registry, show_evaluate, tables
 from pipeline.command import beside, finish, folder_of, guarded, log_to_stderr, shared
 from pipeline.crossval import OutOfFold, crossval
 from pipeline.graph import Options, Project, check_names
@@ -80,11 +80,11 @@ def predictions_command(model: str, output: Path | None, config: Path, as_json: 
 
     def work() -> dict[str, Any]:
         if output is not None:
-            predictions.check_format(output)
+            tables.check(output)
         found = predictions.read(registry.find(folder_of(config), model))
         if output is None:
-            return {"csv": found.as_csv()}
-        found.write(output)
+            return {"csv": tables.as_csv(found.columns())}
+        tables.write(found.columns(), output)
         return {"path": str(output), "images": len(found.rows)}
 
     found, error = guarded(work, verbose)

@@ -1,24 +1,19 @@
-"""Owns a model's predictions as a table, with the paths, labels, splits and groups it was made of. Nothing is computed.
+"""Owns a model's predictions as columns, with the paths, labels, splits and groups it was made of. Nothing is computed.
 
 Read from models/ alone: neither images nor a cache is needed.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from cache import files
-from cache.errors import NotAvailable, Unusable
+from cache.errors import Unusable
 from pipeline.registry import Model
+from pipeline.tables import Columns
 from stages.manifest import Row
-
-FORMATS = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -29,48 +24,12 @@ class Predictions:
     probabilities: np.ndarray
     classes: tuple[str, ...]
 
-    def columns(self) -> dict[str, list[str | None] | np.ndarray]:
+    def columns(self) -> Columns:
         """id, path, label, split, group, predicted, and `p_CLASS` for each class in the order of the head's."""
         rows = {field: [getattr(row, field) for row in self.rows] for field in Row._fields}
         predicted = [self.classes[i] for i in self.probabilities.argmax(axis=1)]
         columns = {f"p_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)}
         return {**rows, "predicted": predicted, **columns}
-
-    def as_csv(self) -> bytes:
-        """UTF-8 with a header; probabilities to the last bit, None as nothing, a byte that is not UTF-8 escaped."""
-        out = io.StringIO()
-        columns = self.columns()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        plain = (v.tolist() if isinstance(v, np.ndarray) else v for v in columns.values())
-        writer.writerows(zip(*plain, strict=True))
-        return out.getvalue().encode("utf-8", "backslashreplace")
-
-    def as_parquet(self) -> bytes:
-        """Raises NotAvailable where pyarrow is not installed."""
-        try:
-            import pyarrow
-            from pyarrow import parquet
-        except ImportError as error:
-            raise NotAvailable("Parquet needs pyarrow", "pip install 'frozenbase[parquet]', or name a .csv") from error
-        out = pyarrow.BufferOutputStream()
-        columns = {
-            name: pyarrow.array(values) if isinstance(values, np.ndarray) else pyarrow.array(_clean(values), "string")
-            for name, values in self.columns().items()
-        }
-        parquet.write_table(pyarrow.table(columns), out)
-        return bytes(out.getvalue())
-
-    def write(self, path: Path) -> None:
-        """As .csv or .parquet, by its name. Raises Unusable for another, before anything is written."""
-        check_format(path)
-        files.publish(path.absolute(), self.as_csv() if path.suffix.lower() == ".csv" else self.as_parquet())
-
-
-def check_format(path: Path) -> None:
-    """Raises Unusable where `path` ends in neither .csv nor .parquet."""
-    if path.suffix.lower() not in FORMATS:
-        raise Unusable(f"--output {path}: expected a name that ends in .csv or .parquet", "for example: out.csv")
 
 
 def read(model: Model) -> Predictions:
@@ -86,7 +45,3 @@ def read(model: Model) -> Predictions:
             f"make it again: pipeline reproduce {model.name}/{model.key[:12]}",
         )
     return Predictions(rows, probabilities, tuple(model.record["classes"]))
-
-
-def _clean(values: Sequence[str | None]) -> list[str | None]:
-    return [None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]
