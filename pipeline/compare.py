@@ -14,7 +14,7 @@ import yaml
 
 from cache.errors import Unusable
 from cache.store import FeatureStore
-from pipeline import registry
+from pipeline import recorded, registry
 from pipeline.graph import Options, Progress, Project
 from pipeline.registry import Model
 from stages import comparison
@@ -132,9 +132,8 @@ def _seen(today: Manifest, then: list[Manifest]) -> tuple[set[str], set[str]]:
 
 def _stores(today: Project, model: Model) -> list[FeatureStore]:
     """The rows that a model stands on, in today's cache, tap by tap in the order they are joined."""
-    taps = model.record["config"]["heads"][model.record["name"]]["tap"]
-    parts = [model.record["extract"][tap] for tap in ([taps] if isinstance(taps, str) else taps)]
-    return [today.cache.features({n: part for n, part in components.items() if n != "key"}) for components in parts]
+    parts = [{name: part for name, part in row.items() if name != "key"} for row in recorded.rows(model)]
+    return [today.cache.features(components) for components in parts]
 
 
 def _extraction(today: Project, model: Model) -> str:

@@ -6,32 +6,23 @@ the SHA-256 of their bytes wherever pipeline.yaml has its images now, whatever t
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache import roots
-from cache.errors import NotAvailable, PipelineError, Unusable
-from cache.store import Cache
-from pipeline import config as configuration
-from pipeline import graph, models, registry
+from cache.errors import NotAvailable, Unusable
+from pipeline import graph, models, recorded, registry
 from pipeline.differences import Pair, beside, differ
 from pipeline.graph import Options, Progress, Project
 from pipeline.head_config import HeadConfig
-from pipeline.registry import Model
-from pipeline.reproduction import Absent, Reproduction, said
-from stages import bases, extract, heads, weights
-from stages.bases import Base
+from pipeline.reproduction import Absent, Reproduction
+from stages import extract, heads
 from stages.heads import Head
 from stages.manifest import Manifest, Row
-from stages.weights import Weights
-
-_PLACES = ("data.root", "data.table", "data.columns", "base.weights", "cluster", "cache")
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +33,15 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     Rows come from the cache, and are computed into it where they are missing; with `recompute`, all are computed into
     a temporary one. Raises Unusable where today's code cannot make it, NotAvailable where too little of it is left.
     """
-    for override in options.overrides:
-        if not override.startswith(_PLACES):
-            raise Unusable(
-                f"--set {override}: a model is made again on its own settings",
-                f"only where things lie can be set here: {', '.join(_PLACES)}",
-            )
+    recorded.check_places(options.overrides)
     today = Project(path, options, progress)
     model = registry.find(today.folder, text)
-    then = _as_recorded(today, model)
+    then = recorded.project(today, model)
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
     spec = _unwatched(then.config.heads[name])
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
-    with _temporary(then) if recompute else roots.job(then.cache.root, [then.store(tap).key for tap in spec.taps]):
+    keys = [then.store(tap).key for tap in spec.taps]
+    with recorded.temporary_cache(then) if recompute else roots.job(then.cache.root, keys):
         computed, absent = _rows(then, today, labelled, spec.taps)
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)
@@ -72,63 +59,9 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     return done
 
 
-def _as_recorded(today: Project, model: Model) -> Project:
-    """The project as it was for this head, on today's images, cache and cluster.
-
-    Raises Unusable where today's code no longer takes the settings, or would make other rows of them.
-    """
-    record = model.record
-    by = f"{model} was made by frozenbase {record['versions']['frozenbase']}"
-    advice = f"with that version it can be made again: pip install frozenbase=={record['versions']['frozenbase']}"
-    try:
-        config = configuration.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
-        base = bases.get(config.base.name)
-    except Unusable as error:
-        raise Unusable(f"{error.message}; {by}", advice) from error
-    spec = config.heads[record["name"]]
-    recorded = record["extract"]
-    settings = config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"root": today.config.data.root, "table": None}),
-            "cluster": today.config.cluster,
-            "cache": today.config.cache,
-        }
-    )
-    then = Project(today.path, today.options, today.progress, settings)
-    then.weights = _weights(today, base, config.base.weights, recorded[spec.taps[0]]["base"]["weights"])
-    for tap in spec.taps:
-        store, wanted = then.store(tap), recorded[tap]
-        if store.key != wanted["key"]:
-            changed = differ({name: part for name, part in wanted.items() if name != "key"}, store.components)
-            parts = "; ".join(f"{name} {said(a)} -> {said(b)}" for name, (a, b) in changed.items())
-            raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
-    return then
-
-
 def _unwatched(spec: HeadConfig) -> HeadConfig:
     """The same head, whose training is logged nowhere."""
     return spec.model_copy(update={"log_dir": None}) if "log_dir" in type(spec).model_fields else spec
-
-
-def _weights(today: Project, base: Base, recorded: str, sha256: str) -> Weights:
-    """The weights of that digest: where the recorded setting, or today's, has them; else known by their digest alone.
-
-    Nothing is fetched here: no weights are needed as long as no row is missing.
-    """
-    for setting in (recorded, today.config.base.weights, f"sha256:{sha256}"):
-        with contextlib.suppress(PipelineError):
-            found = weights.resolve(base, setting, today.at(setting), today.cache, offline=True)
-            if found.sha256 == sha256 and found.path is not None:
-                return found
-    return Weights(recorded, sha256, None)
-
-
-@contextlib.contextmanager
-def _temporary(project: Project) -> Iterator[None]:
-    """Give the project an empty cache for a while: no row of another day is taken, and none is left."""
-    with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
-        project.cache = Cache(Path(folder), project.cache.index)
-        yield
 
 
 def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str]) -> tuple[int, list[Absent]]:

@@ -22,7 +22,7 @@ ELSEWHERE = {
     ("stages/weights.py", "_fetch"): "the download of weights, where Keras keeps them",
     ("stages/quiet.py", "without_banners"): "standard error to nowhere while TensorFlow starts",
     ("pipeline/start.py", "_copy"): "the images of the demo",
-    ("pipeline/reproduce.py", "_temporary"): "a cache for as long as a model is made again",
+    ("pipeline/recorded.py", "temporary_cache"): "a cache for as long as a model is made again, or asked",
     ("pipeline/models.py", "write_rejects"): "rejects.csv, beside pipeline.yaml",
 }
 

@@ -1,0 +1,111 @@
+"""Owns a project as it was when a model was made, on today's places: images, cache, cluster. Not what is done with it.
+
+What counts is in the record. Only where things lie is today's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.errors import PipelineError, Unusable
+from cache.store import Cache
+from pipeline import boundaries
+from pipeline import config as configuration
+from pipeline.differences import differ
+from pipeline.graph import Project
+from pipeline.registry import Model
+from pipeline.reproduction import said
+from stages import bases, weights
+from stages.bases import Base
+from stages.extract_key import Tap
+from stages.weights import Weights
+
+_PLACES = ("data.root", "data.table", "data.columns", "base.weights", "cluster", "cache")
+
+
+def check_places(overrides: Sequence[str]) -> None:
+    """Raises Unusable where an override is of more than a place."""
+    for override in overrides:
+        if not override.startswith(_PLACES):
+            raise Unusable(
+                f"--set {override}: a model goes by its own settings",
+                f"only where things lie can be set here: {', '.join(_PLACES)}",
+            )
+
+
+def is_tuned(model: Model) -> bool:
+    """Whether a part of the base was trained with it."""
+    return bool(model.record.get("stage") == "finetune")
+
+
+def rows(model: Model) -> list[dict[str, Any]]:
+    """The rows that a model takes in, in the order they are joined: of each, the key's components and the `key`."""
+    if is_tuned(model):
+        return [model.record["extract"]["boundary"]]
+    taps = model.record["config"]["heads"][model.record["name"]]["tap"]
+    return [model.record["extract"][tap] for tap in ([taps] if isinstance(taps, str) else taps)]
+
+
+def taps(then: Project, model: Model) -> list[Tap]:
+    """Where in the base those rows are taken; `then` is the model's project."""
+    name = model.record["name"]
+    if is_tuned(model):
+        return [boundaries.tap_of(then, then.config.finetune[name])]
+    return [then.tap(tap) for tap in then.config.heads[name].taps]
+
+
+def project(today: Project, model: Model) -> Project:
+    """The project as it was for this model, on today's images, cache and cluster.
+
+    Raises Unusable where today's code no longer takes the settings, or would make other rows of them.
+    """
+    record = model.record
+    by = f"{model} was made by frozenbase {record['versions']['frozenbase']}"
+    advice = f"with that version it can be used: pip install frozenbase=={record['versions']['frozenbase']}"
+    try:
+        config = configuration.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
+        base = bases.get(config.base.name)
+    except Unusable as error:
+        raise Unusable(f"{error.message}; {by}", advice) from error
+    extracted = rows(model)
+    settings = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"root": today.config.data.root, "table": None}),
+            "cluster": today.config.cluster,
+            "cache": today.config.cache,
+        }
+    )
+    then = Project(today.path, today.options, today.progress, settings)
+    then.weights = _weights(today, base, config.base.weights, extracted[0]["base"]["weights"])
+    for tap, wanted in zip(taps(then, model), extracted, strict=True):
+        if then.recipe.key(tap) != wanted["key"]:
+            components = then.recipe.components(tap)
+            changed = differ({name: part for name, part in wanted.items() if name != "key"}, components)
+            parts = "; ".join(f"{name} {said(a)} -> {said(b)}" for name, (a, b) in changed.items())
+            raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
+    return then
+
+
+@contextlib.contextmanager
+def temporary_cache(project: Project) -> Iterator[None]:
+    """Give the project an empty cache for a while: no row of another day is taken, and none is left."""
+    with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
+        project.cache = Cache(Path(folder), project.cache.index)
+        yield
+
+
+def _weights(today: Project, base: Base, recorded: str, sha256: str) -> Weights:
+    """The weights of that digest: where the recorded setting, or today's, has them; else known by their digest alone.
+
+    Nothing is fetched here: no weights are needed as long as no row is missing.
+    """
+    for setting in (recorded, today.config.base.weights, f"sha256:{sha256}"):
+        with contextlib.suppress(PipelineError):
+            found = weights.resolve(base, setting, today.at(setting), today.cache, offline=True)
+            if found.sha256 == sha256 and found.path is not None:
+                return found
+    return Weights(recorded, sha256, None)
