@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 Paths = Mapping[str, Sequence[str]]
 """id -> absolute paths of files that should hold those bytes."""
 
+HERE = 8
+"""So few images, the least that a task has, are one thread's work anyway: a cluster would only take time to start."""
+
 _SHARD_SECONDS = 20
 _GMACS_PER_SECOND = 50  # a guess for one process, to size shards by; only their number depends on it
 
@@ -87,15 +90,34 @@ def run(
     """Compute what is lacking, and return the sum of the receipts.
 
     `lacking` is what `missing` returned; `paths` gives absolute paths for each of its ids. Shards are kept as they
-    are written, so whatever stops the run loses at most those in flight.
+    are written, so whatever stops the run loses at most those in flight. Up to HERE images need no cluster.
     Raises PipelineError where a row cannot be stored or workers die again and again.
     """
-    total, name = Receipt(), f"frozenbase-{os.urandom(6).hex()}"
     try:
         for tap in taps.values():
             cache.features(job.recipe.components(tap)).prepare()
     except OSError as error:
         raise cannot_write(job, error, f"{len(lacking):,} rows are missing") from error
+    if len(lacking) <= HERE and cluster.scheduler is None:
+        total = Receipt()
+        for task in _tasks(job, taps, lacking, paths, shard_rows or HERE, ""):
+            _add(total, extract_shard(task, on_progress))
+    else:
+        total = _on_cluster(job, taps, lacking, paths, cluster, shard_rows, on_progress)
+    cache.index.remember(total.seen)
+    return total
+
+
+def _on_cluster(
+    job: Job,
+    taps: Taps,
+    lacking: Mapping[str, Sequence[str]],
+    paths: Paths,
+    cluster: ClusterSpec,
+    shard_rows: int | None,
+    on_progress: Callable[[int], object],
+) -> Receipt:
+    total, name = Receipt(), f"frozenbase-{os.urandom(6).hex()}"
     needed = [job.weights, *next(iter(paths.values()))[:1]]
     with connect(cluster, job.version, Path(job.cache_root), needed) as client:
         import distributed
@@ -116,7 +138,6 @@ def run(
                 client.run(stop, name)
                 client.cancel(futures)
             raise
-    cache.index.remember(total.seen)
     return total
 
 
@@ -147,7 +168,7 @@ def _auto_rows(recipe: Recipe, taps: Taps, n: int, threads: int) -> int:
         int(_SHARD_SECONDS / seconds),
         math.ceil(n / (4 * threads)),
     )
-    return max(8, min(limits))
+    return max(HERE, min(limits))
 
 
 def _add(total: Receipt, part: Receipt) -> None:

@@ -8,8 +8,9 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -85,10 +86,10 @@ def open_embed(job: Job, taps: Taps) -> Embed:
     return TensorFlowEmbed(job.recipe, taps, Path(job.weights), job.batch)
 
 
-def extract_shard(task: Task) -> Receipt:
-    """Runs on a worker: read, check, decode, embed, store."""
+def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
+    """Read, check, decode, embed, store. Without `on_progress`, it runs on a worker, and tells the coordinator."""
     receipt, started = Receipt(), time.perf_counter()
-    shard = _Shard(task, started)
+    shard = _Shard(task, started, on_progress or partial(_tell, task.run))
     for image, paths in task.rows:
         if task.run in _stopped:
             shard.close()  # what there is of it is kept
@@ -108,8 +109,9 @@ def extract_shard(task: Task) -> Receipt:
 class _Shard:
     """Collects pixels to batches and rows to shards; a shard is written at the task's end, or when it grows too big."""
 
-    def __init__(self, task: Task, started: float) -> None:
+    def __init__(self, task: Task, started: float, on_progress: Callable[[int], object]) -> None:
         self.task = task
+        self.on_progress = on_progress
         plain = replace(task.job.recipe, view=None)  # the base sees pixels only: one serves all views
         self._plain = replace(task.job, recipe=plain)
         self._taps = {plain.key(tap): tap for tap in task.taps.values()}
@@ -138,11 +140,11 @@ class _Shard:
         self.tick(last=True)
 
     def tick(self, last: bool = False) -> None:
-        """Count one image done, and tell the coordinator now and then."""
+        """Count one image done, and tell of it now and then."""
         self._untold += not last
         now = time.perf_counter()
         if self._untold and (last or now - self._told > _PROGRESS_S):
-            _tell(self.task.run, self._untold)
+            self.on_progress(self._untold)
             self._told, self._untold = now, 0
 
     def _forward(self) -> None:
@@ -255,6 +257,7 @@ def read(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> 
 
 
 def _tell(run: str, rows: int) -> None:
+    """Tell the coordinator of that run."""
     from distributed import get_worker
 
     get_worker().log_event(run, rows)
