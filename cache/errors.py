@@ -29,7 +29,7 @@ class Unusable(PipelineError):
 
 
 class ImagesRejected(PipelineError):
-    """Extraction is done, but images were rejected under `data.on_bad: fail`."""
+    """What was asked is done, but images were rejected: under `data.on_bad: fail`, or by `predict`."""
 
     code = "images_rejected"
     exit_code = 3

@@ -14,6 +14,7 @@ from pipeline import dataset, graph, registry
 from pipeline.dataset import Features
 from pipeline.graph import Options, Project, check_names
 from pipeline.models import HeadReport
+from pipeline.predict import Predicted, predict
 from pipeline.run import run
 from stages.heads import Head
 from stages.manifest import Row
@@ -80,6 +81,21 @@ class OpenPipeline:
     def metrics(self, name: str) -> dict[str, Any]:
         """Figures of that head: {"val": {...}, "test": {...}}. The same errors."""
         return self._trained(name).metrics
+
+    def predict(
+        self, model: str, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, keep: bool = False
+    ) -> Predicted:
+        """What a model says of image files, and of all images in folders: paths, classes and probabilities.
+
+        model: head/NAME, a tag, or the first digits of a key; it goes by its own settings, not by this pipeline.yaml.
+        paths: relative to the current folder. Rows that the cache has are used; others are computed, and kept with
+        `keep`. `predicted` goes by the threshold and `confidence` by the temperature that were fitted on val;
+        `probabilities` are the model's own, without it. Images that cannot be used are in `rejected`, not in `paths`.
+        Raises Unusable where a path is not there or no image is named; NotAvailable where rows are missing and so are
+        the weights.
+        """
+        several = [paths] if isinstance(paths, str | os.PathLike) else paths
+        return predict(self._project, model, [os.fspath(path) for path in several], keep)
 
     def _trained(self, name: str) -> HeadReport:
         check_names(self._project, [name])

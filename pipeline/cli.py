@@ -8,7 +8,7 @@ from typing import Any
 
 import rich_click as click
 
-from pipeline import cli_bases, cli_cache, cli_evaluate, cli_export, cli_models, explain, start
+from pipeline import cli_bases, cli_cache, cli_evaluate, cli_export, cli_models, cli_predict, explain, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
@@ -131,6 +131,7 @@ for command in (
     *cli_models.COMMANDS,
     *cli_evaluate.COMMANDS,
     cli_bases.bases_command,
+    cli_predict.predict_command,
     cli_cache.group,
     cli_export.export,
 ):

@@ -12,7 +12,7 @@ import logging
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -102,15 +102,20 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
 
 def fit(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
     """A head of those settings on cached rows. Writes nothing under models/."""
-    from threadpoolctl import threadpool_limits
-
     rows = manifest.samples
     features = features_of(project, spec, [row.id for row in rows])
     head = fit_kind(spec, features, rows, classes)
-    blocks = features.blocks(np.arange(len(rows)))
-    with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
-        probabilities = np.concatenate(side_by_side(lambda block: head.probabilities(features.take(block)), blocks))
+    probabilities = ask(head.probabilities, features)
     return Fitted(head, rows, probabilities, judge(rows, probabilities, classes, spec.seed))
+
+
+def ask(head: Callable[[np.ndarray], np.ndarray], features: Features) -> np.ndarray:
+    """What `head` makes of some rows, for all of them, block by block: probabilities (n, classes)."""
+    from threadpoolctl import threadpool_limits
+
+    blocks = features.blocks(np.arange(len(features)))
+    with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
+        return np.concatenate(side_by_side(lambda block: head(features.take(block)), blocks))
 
 
 def fit_kind(spec: HeadConfig, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:

@@ -25,8 +25,8 @@ SCHEMA_VERSION = 1
 _MOST_CLASSES = 20
 _MOST_POINTS = 20
 
-OUT = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 160)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+OUT = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def show(

@@ -67,6 +67,11 @@ def heated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
+def guesses(probabilities: np.ndarray, limit: float | None) -> np.ndarray:
+    """The column (n,) that each row (n, classes) is taken for: the likeliest; with a `limit`, the second from it on."""
+    return np.asarray(probabilities.argmax(axis=1) if limit is None else (probabilities[:, 1] >= limit).astype(int))
+
+
 def _logits(probabilities: np.ndarray) -> np.ndarray:
     """Logits (n, classes) of which the greatest of each row is 0."""
     logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))

@@ -53,8 +53,7 @@ def folders(root: Path) -> Found:
     `root` is a reject; a linked folder within it is passed over, since its files are found where they are.
     Raises Unusable where the folder is missing, unreadable, has no image, or mixes split folders with others.
     """
-    found = Found()
-    paths = sorted(_walk(root, "", found))
+    paths, found = images(root, "data.root")
     if not paths and not found.rejected:
         raise Unusable(
             f"{root}: no images ({found.ignored.total()} other files); looked for {', '.join(sorted(EXTENSIONS))}",
@@ -66,6 +65,15 @@ def folders(root: Path) -> Found:
         split = _SPLIT_NAMES[parts.pop(0).lower()] if has_splits else None
         found.rows.append(Row("", path, parts[0] if parts else None, split))
     return found
+
+
+def images(root: Path, called: str) -> tuple[list[str], Found]:
+    """Paths below the folder `root` of the images in it, sorted; what is no image is counted, a link out a reject.
+
+    called: what to name the folder by. Raises Unusable where it is missing or unreadable.
+    """
+    found = Found()
+    return sorted(_walk(root, "", found, called)), found
 
 
 def table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
@@ -123,15 +131,15 @@ def identify(
     return out
 
 
-def _walk(root: Path, below: str, found: Found) -> Iterable[str]:
+def _walk(root: Path, below: str, found: Found, called: str) -> Iterable[str]:
     """Relative paths of the images under `root`/`below`; hidden files and other kinds are counted."""
     folder = os.path.join(root, below) if below else str(root)
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError as error:
-        raise Unusable(f"data.root: {folder} is not there", "name the folder of the images with data.root") from error
+        raise Unusable(f"{called}: {folder} is not there", f"name the folder of the images with {called}") from error
     except NotADirectoryError as error:
-        raise Unusable(f"data.root: {folder} is a file; expected a folder of images") from error
+        raise Unusable(f"{called}: {folder} is a file; expected a folder of images") from error
     except OSError as error:
         raise Unusable(f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}") from error
     for entry in entries:
@@ -140,14 +148,14 @@ def _walk(root: Path, below: str, found: Found) -> Iterable[str]:
         if entry.name.startswith("."):
             found.ignored["hidden"] += 1
         elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(root, name, found)
+            yield from _walk(root, name, found, called)
         elif _is_folder(entry):
             if not _stays_under(entry.path, root):
-                found.rejected.append(Reject(name, "is a linked folder that leaves data.root"))
+                found.rejected.append(Reject(name, f"is a linked folder that leaves {called}"))
         elif kind not in EXTENSIONS:
             found.ignored[kind or "without extension"] += 1
         elif entry.is_symlink() and not _stays_under(entry.path, root):
-            found.rejected.append(Reject(name, "is a link that leaves data.root"))
+            found.rejected.append(Reject(name, f"is a link that leaves {called}"))
         else:
             yield name
 

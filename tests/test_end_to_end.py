@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cache.statindex import StatIndex
 from cache.store import Cache
-from pipeline import BottleneckFeatures
+from pipeline import BottleneckFeatures, predictions, registry
 from stages import heads, images
 from tests.test_cli import run
 from tests.test_graph import opened
@@ -102,6 +102,22 @@ def test_the_demo_job_learns_something_and_its_second_run_is_all_hits(emptied: P
     assert second["heads"]["logistic"]["metrics"] == metrics
     again = json.loads(run("reproduce", "logistic", "-c", emptied, "--recompute", "--json", FAKE="")[0])["reproduce"]
     assert (again["computed"], again["reproduced"], again["differences"]) == (N, True, {})
+
+
+def test_what_is_predicted_without_a_cache_is_what_the_model_said_of_its_own_images(emptied: Path) -> None:
+    run("run", "-c", emptied, "--set", "data.split.val=0.3", FAKE="")
+    model = registry.find(emptied.parent, "logistic")
+    found = predictions.read(model)
+    some = [i for i, row in enumerate(found.rows) if row.split == "val"][:3]
+    paths = [emptied.parent / "images" / found.rows[i].path for i in some]
+    shutil.rmtree(emptied.parent / ".features")
+    out, err = run("predict", "logistic", *paths, "-c", emptied, "--json", "-q", FAKE="")
+    assert err == ""
+    said = json.loads(out)["predict"]
+    assert (said["computed"], said["reused"]) == (3, 0)
+    probabilities = [list(row["probabilities"].values()) for row in said["predictions"]]
+    assert np.abs(np.array(probabilities) - found.probabilities[some]).max() < 1e-9
+    assert not (emptied.parent / ".features").exists()
 
 
 def test_the_transformer_and_a_run_make_the_same_rows(emptied: Path, reference: dict[str, np.ndarray]) -> None:

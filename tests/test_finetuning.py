@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import boundaries, finetuning
+from pipeline import boundaries, finetuning, predictions, registry
 from pipeline.keyed import KEYED
 from tests import fakes
 from tests.conftest import Ran
@@ -162,6 +162,22 @@ def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(tmp_path: Pat
     assert sorted(after.values()) == sorted([*counts.values(), train, train]), "two more views, and nothing else"
     for name in ("models", "show finetune/last", "tag finetune/last v1", "show v1", "predictions finetune/last"):
         run(*name.split(), "-c", config, FAKE="")
+    check_predict(config)
+
+
+def check_predict(config: Path) -> None:
+    """It says of its own images what it said when it was made, from the maps that are there, and the same of a copy."""
+    then = predictions.read(registry.find(config.parent, "finetune/last"))
+    copy = config.parent / "copy.png"
+    copy.write_bytes((config.parent / "images" / then.rows[0].path).read_bytes() + b"another file")
+    out, _ = run("predict", "finetune/last", config.parent / "images", copy, "-c", config, "--json", FAKE="")
+    found = json.loads(out)["predict"]
+    assert (found["computed"], found["reused"]) == (1, 24)
+    *own, new = found["predictions"]
+    said = {row["id"]: list(row["probabilities"].values()) for row in own}
+    for row, p in zip(then.rows, then.probabilities, strict=True):
+        assert said[row.id] == pytest.approx(p, rel=1e-5)
+    assert list(new["probabilities"].values()) == pytest.approx(said[then.rows[0].id], rel=1e-5)
 
 
 def test_mode_full_trains_the_same_model_without_keeping_maps(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Owns which rows a model takes in, and what it makes of them: probabilities. Not making rows, nor models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cache.store import Cache, FeatureStore
+from pipeline import boundaries, models, recorded, registry
+from pipeline.graph import Project
+from pipeline.registry import Model
+from stages import weights
+from stages.boundary import Cached
+from stages.extract_key import Tap
+from stages.features import Features
+from stages.quiet import without_banners
+
+if TYPE_CHECKING:
+    from stages.finetune_network import Network
+
+
+class Inference:
+    """A model on rows. A head is numpy; what was trained of a base imports TensorFlow once it is asked."""
+
+    def __init__(self, then: Project, model: Model) -> None:
+        """`then` is what `recorded.project` gives for the model."""
+        self._then, self._model = then, model
+        self.head = registry.read_head(model.folder)
+
+    @property
+    def taps(self) -> list[Tap]:
+        """Where in the base its rows are taken, in the order they are joined."""
+        return recorded.taps(self._then, self._model)
+
+    def stores(self, cache: Cache) -> list[FeatureStore]:
+        """Its rows in a cache, tap by tap."""
+        return [cache.features(self._then.recipe.components(tap)) for tap in self.taps]
+
+    def probabilities(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
+        """What it says of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent.
+
+        So it does where a fine-tuned model needs the base's weights, and they are not here.
+        """
+        if not ids:
+            return np.empty((0, len(self.head.classes)))
+        rows = [store.rows(ids) for store in self.stores(cache)]
+        if not recorded.is_tuned(self._model):
+            return models.ask(self.head.probabilities, Features(rows))
+        boundary = Cached(rows[0], [], np.empty(0, int))
+        return self.head.probabilities(self._network.features(boundary, np.arange(len(ids))))
+
+    @cached_property
+    def _network(self) -> Network:
+        """The base's last blocks, as they were trained."""
+        with without_banners():
+            from stages.finetune_network import Network
+        then = self._then
+        spec = then.config.finetune[self._model.record["name"]]
+        (tap,) = map(then.tap, then.config.heads[spec.head].taps)
+        file = weights.at_hand(then.base, then.weights, then.options.offline)
+        network = Network(then.recipe, file, boundaries.block_of(then, spec), tap, self.head)
+        network.put_tail(registry.read_tail(self._model.folder))
+        return network
