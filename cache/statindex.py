@@ -13,6 +13,7 @@ import os
 import socket
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,7 @@ class StatIndex:
     def __init__(self, path: Path | None = None, min_age_s: float = MIN_AGE_S) -> None:
         self.min_age_s = min_age_s
         self._db = _connect(path)
+        self._lock = threading.Lock()  # of one connection: heads that are trained side by side ask at once
 
     def digest(self, path: Path) -> str:
         """SHA-256 of one file. Raises OSError where it cannot be read."""
@@ -107,7 +109,7 @@ class StatIndex:
             if when - status[4] / 1e9 >= self.min_age_s
         ]
         try:
-            with self._db:
+            with self._lock, self._db:
                 self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         except (sqlite3.Error, OverflowError) as error:
             log.debug("stat index not written: %s", error)
@@ -119,7 +121,9 @@ class StatIndex:
         between = (os.fsencode(min(paths)), os.fsencode(max(paths)))
         query = "SELECT * FROM files WHERE path BETWEEN ? AND ?"
         try:
-            return {os.fsdecode(row[0]): (row[1:6], row[6]) for row in self._db.execute(query, between)}
+            with self._lock:
+                found = self._db.execute(query, between).fetchall()
+            return {os.fsdecode(row[0]): (row[1:6], row[6]) for row in found}
         except sqlite3.Error as error:
             log.debug("stat index not read: %s", error)
             return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_a_young_file_is_read_every_time(tmp_path: Path, reads: list[str]) -> No
     for _ in range(2):
         StatIndex(tmp_path / "index", min_age_s=60).digest(path)
     assert reads == ["a", "a"]
+
+
+def test_threads_that_ask_at_once_are_all_answered(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(8)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    index = StatIndex(tmp_path / "index", min_age_s=60)
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(100):
+            assert list(threads.map(index.digest, paths)) == [sha(path.name.encode()) for path in paths]
 
 
 def test_an_edit_with_size_and_mtime_restored_is_caught(tmp_path: Path) -> None:
