@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,13 +34,17 @@ _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True)
 class Model:
-    """One result under models/. `record` is {} where it cannot be read; fields that older ones lack are not there."""
+    """One result under models/. `record` is {} where it cannot be read; fields that older ones lack are not there.
+
+    `beaten`: a point of a sweep that has another as its best on val.
+    """
 
     name: str
     key: str
     folder: Path
     record: dict[str, Any]
     tags: tuple[str, ...]
+    beaten: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.key[:SHORT]}"
@@ -58,6 +62,14 @@ class Model:
     def read(self, file: str) -> dict[str, Any]:
         return dict(json.loads((self.folder / file).read_bytes()))
 
+    @property
+    def figures(self) -> dict[str, Any] | None:
+        """Its metrics as a list of models may tell them, beaten ones without test; None where it is damaged."""
+        if self.damaged:
+            return None
+        metrics = self.read("metrics.json")
+        return without_test(metrics) if self.beaten else metrics
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -66,13 +78,18 @@ class Model:
             "tags": self.tags,
             "created": self.created,
             "damaged": self.damaged,
-            "metrics": None if self.damaged else self.read("metrics.json"),
+            "beaten": self.beaten,
+            "metrics": self.figures,
         }
 
     def details(self) -> dict[str, Any]:
-        """All there is to know of it: its record, what was chosen on val, images of each class in each split."""
+        """All there is to know of it: its record, what was chosen on val, images of each class in each split.
+
+        Who asks for a model by its name is told what it does on test.
+        """
         return {
             **self.to_json(),
+            "metrics": self.read("metrics.json"),
             "head": self.read("head.json"),
             "counts": self.manifest().counts(),
             "record": self.record,
@@ -88,22 +105,38 @@ def listing(folder: Path) -> list[Model]:
     tagged: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tag, names in tags(folder).items():
         tagged[names].append(tag)
-    last = {"/".join(path.parent.parts[-2:]): (records.load(path) or {}).get("key") for path in folder.glob(_LAST)}
+    last = {"/".join(path.parent.parts[-2:]): records.load(path) or {} for path in folder.glob(_LAST)}
     found = []
     for path in folder.glob(f"models/*/*/*/{records.RECORD}"):
         stage, name, key = path.parent.parts[-3:]
         if keys.is_digest(key):
             names = (f"{stage}/{name}", key)
-            found.append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names])))
-    return sorted(found, key=lambda m: (m.name, m.key != last.get(m.name), -m.created, m.key))
+            beaten = key in last.get(names[0], {}).get("beaten", ())
+            found.append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names]), beaten))
+    return sorted(found, key=lambda m: (m.name, m.key != last.get(m.name, {}).get("key"), -m.created, m.key))
 
 
-def note_last(folder: Path, name: str, key: str) -> None:
-    """Let `name`, such as head/NAME, mean that model: its last run gave it, new or old; of a sweep, the best."""
+def note_last(folder: Path, name: str, key: str | None, points: Iterable[str] = ()) -> None:
+    """Let `name`, such as head/NAME, mean that model: its last run gave it, new or old; of a sweep, the best.
+
+    `points` are the keys of the sweep: all but `key` count as beaten, until a run gives them. Before the best is known
+    `key` is None, and the name means what it did.
+    """
     path = folder / "models" / name / "last.json"
-    if (records.load(path) or {}).get("key") != key:
+    before = records.load(path) or {}
+    key = key or before.get("key")
+    now = {"key": key, "beaten": sorted({*before.get("beaten", ()), *points} - {key})}
+    if now != before:
         with contextlib.suppress(OSError):
-            files.publish(path, records.dump({"key": key}))
+            files.publish(path, records.dump(now))
+
+
+def without_test(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics with null for all that is of test: validation stays clean where models are chosen among."""
+    hidden: dict[str, Any] = {**metrics, "test": None}
+    if "calibration" in metrics:  # an older one has none
+        hidden["calibration"] = {**metrics["calibration"], "test": None}
+    return hidden
 
 
 def find(folder: Path, text: str) -> Model:

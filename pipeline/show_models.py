@@ -30,11 +30,10 @@ def show_listing(models: Sequence[Model]) -> None:
     figures = ("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
     table = columns("model", "key", "tags", "created", *(f">{figure}" for figure in figures), "")
     for model in models:
-        if model.damaged:
-            cells = [*["-"] * len(figures), "damaged"]
-        else:
-            metrics = model.read("metrics.json")
-            cells = [_number(metrics[split][m], 3) for split in ("val", "test") for m in ("n", "accuracy", "auroc")]
+        metrics = model.figures or {}
+        splits = (metrics.get(split) or {} for split in ("val", "test"))
+        cells = [_number(split.get(figure), 3) for split in splits for figure in ("n", "accuracy", "auroc")]
+        cells += ["damaged"] if model.damaged else []
         table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), when(model.created), *cells)
     OUT.print(table, width=_WIDEST)
 

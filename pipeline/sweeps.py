@@ -38,7 +38,7 @@ class SweepReport:
         (best, winner), *_ = ranked = self.ranked()
         points = []
         for point, report in ranked:
-            metrics = report.metrics if point == best else {**report.metrics, "test": None}
+            metrics = report.metrics if point == best else registry.without_test(report.metrics)
             points.append({"point": point, **report.to_json(), "metrics": metrics})
         hit = all(report.hit for report in self.points.values())
         return {**winner.to_json(), "hit": hit, "point": best, "points": points}
@@ -58,6 +58,8 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
         registry.note_last(project.folder, f"head/{name}", report.key)
         return report
     points = spec.points()
+    keys = [models.folder_of(project, name, point, manifest, classes).name for point in points.values()]
+    registry.note_last(project.folder, f"head/{name}", None, keys)  # first: what a kill leaves are points all the same
 
     def train(point: str) -> HeadReport:
         try:
@@ -68,7 +70,7 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread
         reports = side_by_side(train, points, _at_once(project, spec, manifest))
     swept = SweepReport(dict(zip(points, reports, strict=True)))
-    registry.note_last(project.folder, f"head/{name}", swept.winner.key)
+    registry.note_last(project.folder, f"head/{name}", swept.winner.key, keys)
     return swept
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cache.errors import Unusable
+from pipeline import models, sweeps
 from tests import fakes
 from tests.conftest import Ran
 from tests.test_graph import counts
@@ -43,6 +45,67 @@ def test_points_are_ranked_on_val_and_test_is_told_of_the_winner_only(pipeline: 
     assert few["metrics"] == points[0]["metrics"]
     assert points[0]["metrics"]["test"]["n"] > 0
     assert [point["metrics"]["test"] for point in points[1:]] == [None, None, None]
+    assert [point["metrics"]["calibration"]["test"] for point in points[1:]] == [None, None, None]
+
+
+def listed(pipeline: Pipeline, project: Path) -> dict[str, bool]:
+    """Key -> whether `pipeline models` tells figures of test, of the points of `few`; table and JSON agree."""
+    lines = [line.split() for line in pipeline("models", "-c", project).out.splitlines()]
+    told = {line[1]: line[-3:] != ["-", "-", "-"] for line in lines if line[0] == "head/few"}
+    models = pipeline("models", "-c", project, "--json").json["models"]
+    few = {model["key"]: model["metrics"] for model in models if model["name"] == "head/few"}
+    assert told == {key[:12]: metrics["test"] is not None for key, metrics in few.items()}
+    assert all((metrics["test"] is None) == (metrics["calibration"]["test"] is None) for metrics in few.values())
+    return {key: metrics["test"] is not None for key, metrics in few.items()}
+
+
+def test_a_list_of_models_tells_test_of_a_sweep_s_best_point_only(pipeline: Pipeline, swept: Path) -> None:
+    few = heads(pipeline, swept)["few"]
+    assert listed(pipeline, swept) == {point["key"]: point["key"] == few["key"] for point in few["points"]}
+    loser = few["points"][-1]["key"]
+    assert pipeline("show", loser, "-c", swept, "--json").json["show"]["metrics"]["test"]["n"] > 0
+    wider = heads(pipeline, swept, "--set", "heads.few.sweep.C=[0.001, 1, 10]")["few"]
+    assert wider["key"] != few["key"]
+    assert [key for key, told in listed(pipeline, swept).items() if told] == [wider["key"]]
+    heads(pipeline, swept)  # the first sweep again: its best point is the best of a sweep again
+    assert listed(pipeline, swept)[few["key"]]
+
+
+def test_a_point_that_was_a_head_of_its_own_before_is_one_of_the_sweep_too(pipeline: Pipeline, swept: Path) -> None:
+    alone = heads(pipeline, swept, "--set", "heads.few={C: 0.001}")["few"]["key"]
+    assert listed(pipeline, swept) == {alone: True}
+    few = heads(pipeline, swept)["few"]
+    assert few["key"] != alone
+    assert listed(pipeline, swept) == {point["key"]: point["key"] == few["key"] for point in few["points"]}
+    heads(pipeline, swept, "--set", "heads.few={C: 0.001}")
+    assert listed(pipeline, swept)[alone]
+
+
+def test_points_of_a_sweep_that_broke_off_are_points_all_the_same(
+    pipeline: Pipeline, swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[None] = []
+    run_head = models.run_head
+
+    def broken(*arguments: Any) -> Any:
+        if made:
+            raise Unusable("enough", "")
+        made.append(None)
+        return run_head(*arguments)
+
+    monkeypatch.setattr(models, "run_head", broken)
+    monkeypatch.setattr(sweeps, "_at_once", lambda *arguments: 1)
+    assert pipeline("run", "head", "few", "-c", swept).code == 2
+    assert list(listed(pipeline, swept).values()) == [False]
+
+
+def test_of_points_that_an_older_version_made_nothing_is_hidden(pipeline: Pipeline, swept: Path) -> None:
+    few = heads(pipeline, swept)["few"]
+    last = swept.parent / "models" / "head" / "few" / "last.json"
+    last.write_text(json.dumps({"key": few["key"]}))
+    assert set(listed(pipeline, swept).values()) == {True}
+    assert heads(pipeline, swept)["few"]["hit"]
+    assert [key for key, told in listed(pipeline, swept).items() if told] == [few["key"]]
 
 
 def test_each_point_is_cached_on_its_own(pipeline: Pipeline, swept: Path) -> None:
