@@ -51,7 +51,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     scaler = Scaler.of(x) if spec.standardise else Scaler(np.zeros(features.dim), np.ones(features.dim))
     if spec.standardise:
         x, x_val = scaler.apply(x), scaler.apply(x_val)
-    truth = (y[:, None] == (np.arange(outputs) if outputs > 1 else 1)).astype(np.float32)
+    truth = y if outputs > 1 else y[:, None].astype(np.float32)
     network = _network(spec, features.dim, outputs)
     history = network.fit(
         x, truth[train], spec.batch, spec.epochs, validation_data=(x_val, truth[val]), verbose=0,
@@ -77,15 +77,29 @@ def _network(spec: Spec, dim: int, outputs: int) -> Any:
     network = keras.Sequential([*layers, keras.layers.Dense(outputs)])
     options: Mapping[str, Any] = {"learning_rate": spec.lr, "weight_decay": spec.weight_decay or None}
     optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}
-    losses, metrics = keras.losses, keras.metrics
-    loss = losses.BinaryCrossentropy if outputs == 1 else losses.CategoricalCrossentropy
-    metric = metrics.BinaryCrossentropy if outputs == 1 else metrics.CategoricalCrossentropy
+    loss = keras.losses.BinaryCrossentropy if outputs == 1 else _CategoricalLoss
+    metric = keras.metrics.BinaryCrossentropy if outputs == 1 else _CategoricalMetric
     network.compile(
         optimizers[spec.optimizer](**options),
         loss(from_logits=True, label_smoothing=spec.label_smoothing),
         metrics=[metric(name="log_loss", from_logits=True)],
     )
     return network
+
+
+def _one_hot(numbers: Any, logits: Any) -> Any:
+    """Class numbers (n,) as (n, classes): of one batch, since of all rows it may be more than the features."""
+    return keras.ops.one_hot(keras.ops.reshape(numbers, (-1,)), logits.shape[-1])
+
+
+class _CategoricalLoss(keras.losses.CategoricalCrossentropy):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return super().call(_one_hot(y_true, y_pred), y_pred)
+
+
+class _CategoricalMetric(keras.metrics.CategoricalCrossentropy):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return super().update_state(_one_hot(y_true, y_pred), y_pred, sample_weight)
 
 
 def _callbacks(spec: Spec) -> list[Any]:

@@ -41,9 +41,12 @@ class Features:
             return parts[0].astype(np.float32, copy=False)
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
-    def blocks(self, where: np.ndarray) -> Iterator[np.ndarray]:
-        """`where` in parts, in its order, each of at most BLOCK_BYTES. They don't depend on how rows lie in shards."""
-        size = max(1, BLOCK_BYTES // (4 * self.dim))
+    def blocks(self, where: np.ndarray, outputs: int = 1) -> Iterator[np.ndarray]:
+        """`where` in parts, in its order, each of at most BLOCK_BYTES, be it of features or of float64 `outputs`.
+
+        They don't depend on how rows lie in shards.
+        """
+        size = max(1, BLOCK_BYTES // max(4 * self.dim, 8 * outputs))
         return (where[start : start + size] for start in range(0, len(where), size))
 
 

@@ -18,7 +18,7 @@ from cache import keys
 from cache.errors import Unusable
 from stages.manifest import SPLITS, Manifest, Row
 
-VERSION = 2
+VERSION = 3
 """Of the fitting arithmetic. Raise it when the same rows give another head."""
 
 SCHEMA = 2
@@ -31,6 +31,9 @@ ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
 }
 _BATCH_BYTES = 32 << 20
+
+TILE = 8192
+"""Stored rows that others are compared with at a time: few enough to be fast, whatever their number."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,19 @@ class Neighbours:
 
     def nearest(self, features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k most similar rows of each of features (n, dim): cosines and columns, both (n, k), the nearest first."""
-        similar = unit_rows(features) @ self.rows.T
-        k = min(k, len(self.rows))
-        found = np.argpartition(similar, -k, axis=1)[:, -k:]
-        cosines = np.take_along_axis(similar, found, axis=1)
+        x = unit_rows(features)
+        cosines: np.ndarray = np.empty((len(x), 0), np.float32)
+        numbers: np.ndarray = np.empty((len(x), 0), np.int64)
+        for start in range(0, len(self.rows), TILE):
+            similar = x @ self.rows[start : start + TILE].T
+            found = _largest(similar, k)
+            cosines = np.concatenate([cosines, np.take_along_axis(similar, found, axis=1)], axis=1)
+            numbers = np.concatenate([numbers, found + start], axis=1)
+            if start:
+                kept = _largest(cosines, k)
+                cosines, numbers = (np.take_along_axis(both, kept, axis=1) for both in (cosines, numbers))
         order = np.argsort(-cosines, axis=1, kind="stable")
-        return np.take_along_axis(cosines, order, axis=1), self.columns[np.take_along_axis(found, order, axis=1)]
+        return np.take_along_axis(cosines, order, axis=1), self.columns[np.take_along_axis(numbers, order, axis=1)]
 
 
 @dataclass(frozen=True)
@@ -73,14 +83,7 @@ class Head:
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """features (n, ...) -> (n, 1) for two classes, else (n, classes), float64. Maps are flattened."""
-        flat = np.asarray(features).reshape(len(features), -1)
-        wide = flat.shape[1] if self.neighbours is None else max(flat.shape[1], len(self.neighbours.rows))
-        size = max(1, _BATCH_BYTES // (8 * wide))
-        outputs = 1 if len(self.classes) == 2 else len(self.classes)
-        out = np.empty((len(flat), outputs))
-        for start in range(0, len(flat), size):
-            out[start : start + size] = self._batch(flat[start : start + size])
-        return out
+        return self._batches(features, 1 if len(self.classes) == 2 else len(self.classes), lambda logits: logits)
 
     def _batch(self, x: np.ndarray) -> np.ndarray:
         if self.neighbours is not None:
@@ -94,7 +97,18 @@ class Head:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """features (n, ...) -> (n, classes), rows sum to 1."""
-        return softmax(self.logits(features))
+        return self._batches(features, len(self.classes), softmax)
+
+    def _batches(self, features: np.ndarray, columns: int, last: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """last(logits) of some rows at a time: (n, columns)."""
+        flat = np.asarray(features).reshape(len(features), -1)
+        stored = [len(layer.bias) for layer in self.layers]
+        stored += [] if self.neighbours is None else [2 * min(TILE, len(self.neighbours.rows)), len(self.classes)]
+        size = max(1, _BATCH_BYTES // (8 * max(flat.shape[1], *stored)))
+        out = np.empty((len(flat), columns))
+        for start in range(0, len(flat), size):
+            out[start : start + size] = last(self._batch(flat[start : start + size]))
+        return out
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that was learnt, by name."""
@@ -146,6 +160,12 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     x = np.asarray(features, dtype=np.float32)
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     return np.asarray(x / np.where(lengths > 0, lengths, 1))
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Where the k largest values of each row (n, m) are, in no order: (n, min(k, m)) int."""
+    k = min(k, values.shape[1])
+    return np.argpartition(values, -k, axis=1)[:, -k:]
 
 
 def vote(cosines: np.ndarray, columns: np.ndarray, temperature: float, classes: int) -> np.ndarray:

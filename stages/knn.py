@@ -10,11 +10,11 @@ from threadpoolctl import threadpool_limits
 
 from stages.evaluate import log_loss
 from stages.features import Features
-from stages.heads import Head, Neighbours, rows_of, targets, vote
+from stages.heads import TILE, Head, Neighbours, rows_of, targets, vote
 from stages.manifest import Row
 from stages.threads import side_by_side
 
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 8 << 20
 
 
 class Spec(Protocol):
@@ -39,7 +39,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     asked = [spec.k] if isinstance(spec.k, int) else spec.k
     candidates = sorted({min(k, len(train)) for k in asked})
     stored = Neighbours(x, y[train].astype(np.int64), candidates[-1], spec.temperature)
-    size = max(1, _BATCH_BYTES // (4 * max(features.dim, len(train))))
+    size = max(1, _BATCH_BYTES // (4 * max(features.dim, min(TILE, len(train)), 2 * len(classes))))
 
     def judge(here: np.ndarray) -> np.ndarray:
         """Summed log-losses of these val rows, for each k."""

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
-from stages.evaluate import log_loss
+from stages import evaluate
 from stages.features import Features, Scaler
 from stages.heads import Head, Layer, rows_of, softmax, targets
 from stages.manifest import Row
@@ -72,11 +72,13 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     x = features.take(train)
     scaler = Scaler.of(x)
     z, z_val = scaler.apply(x), scaler.apply(features.take(val))
+    blocks = list(features.blocks(np.arange(len(val)), outputs))
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(_LANES, os.cpu_count() or 1)) as pool:
         problem = Problem(z, y[train], outputs, pool)
 
         def judge(model: Model) -> float:
-            return log_loss(y[val], model.probabilities(z_val))
+            found = [evaluate.losses(y[val[some]], model.probabilities(z_val[some])) for some in blocks]
+            return float(np.concatenate(found).mean())
 
         tried = _follow(problem, PATH if spec.C is None else (spec.C,), judge)
         if tried and spec.C is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,16 @@ SCALES = np.logspace(-0.5, 3, 29)
 
 MOST_BYTES = 2 << 30
 """Of the sums of all folds."""
+
+_SOLVED_BYTES = 256 << 20
+"""Of the weights that are judged on val at a time."""
+
+_CELLS = 5_000_000
+"""Scores of val that a penalty and a scale are chosen by; of more, those of evenly spaced rows."""
+
+
+Solved = tuple[np.ndarray, np.ndarray]
+"""Weights (dim, outputs) and bias (outputs,)."""
 
 
 class Spec(Protocol):
@@ -78,7 +89,8 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     """Least squares on targets of -1 and 1 with an L2 penalty, exact; the intercept is not penalised.
 
     Features are standardised on train, from the sums. val chooses alpha by log-loss, and with it the factor that turns
-    scores into logits: sigmoid, or softmax, of score * scale. Train rows are parted into folds by a hash of (seed,
+    scores into logits: sigmoid, or softmax, of score * scale. Where rows of val times classes are more than 5 million,
+    evenly spaced rows of it choose. Train rows are parted into folds by a hash of (seed,
     group or id); `chosen` has the mean squared error of each alpha on folds left out.
     Raises Unusable where the features are too many for their products to be kept.
     """
@@ -98,11 +110,11 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
         for part in parts[1:]:
             whole = whole + part
         errors = _left_out(whole, parts, penalties)
-        solved = list(solve(whole, penalties))
-        losses = _val_losses(features, rows_of(rows, "val"), y, solved, shift)
-    scales, losses = _lowest(losses)
+        val = rows_of(rows, "val")
+        val = val[:: max(1, -(-len(val) * outputs // _CELLS))]
+        losses, scales, kept = _judged(features, val, y, solve(whole, penalties), shift)
     best = int(losses.argmin())
-    weights, bias = (part * scales[best] for part in solved[best])
+    weights, bias = (part * scales[best] for part in kept)
     names = [format(penalty, ".3g") for penalty in penalties]
     chosen = {
         "alpha": penalties[best],
@@ -118,14 +130,14 @@ def sums(features: Features, folds: Sequence[np.ndarray], y: np.ndarray, outputs
 
     def of(fold: np.ndarray) -> Sums:
         total = Sums.zero(features.dim, outputs)
-        for block in features.blocks(fold):
+        for block in features.blocks(fold, outputs):
             total = total + Sums.over(features.take(block) - shift, _signs(y[block], outputs))
         return total
 
     return side_by_side(of, folds)
 
 
-def solve(total: Sums, penalties: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def solve(total: Sums, penalties: Sequence[float]) -> Iterator[Solved]:
     """(weights (dim, outputs), bias (outputs,)) for each penalty, on features about `shift`, standardised inside.
 
     One eigendecomposition serves all penalties.
@@ -158,24 +170,40 @@ def _left_out(whole: Sums, parts: Sequence[Sums], penalties: Sequence[float]) ->
     return np.asarray(errors / (whole.n * len(whole.y)))
 
 
+def _judged(
+    features: Features, val: np.ndarray, y: np.ndarray, solved: Iterator[Solved], shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Solved]:
+    """Log-loss on val of each penalty, and its best factor, (penalties,) each; and the weights of the best penalty."""
+    first = next(solved)
+    at_once = max(1, _SOLVED_BYTES // first[0].nbytes)
+    losses, scales, kept = np.empty(0), np.empty(0), first
+    some = [first, *islice(solved, at_once - 1)]
+    while some:
+        factors, found = _lowest(_val_losses(features, val, y, some, shift))
+        if found.min() < losses.min(initial=np.inf):
+            kept = some[int(found.argmin())]
+        losses, scales = np.append(losses, found), np.append(scales, factors)
+        some = list(islice(solved, at_once))
+    return losses, scales, kept
+
+
 def _val_losses(
-    features: Features,
-    val: np.ndarray,
-    y: np.ndarray,
-    solved: Sequence[tuple[np.ndarray, np.ndarray]],
-    shift: np.ndarray,
+    features: Features, val: np.ndarray, y: np.ndarray, solved: Sequence[Solved], shift: np.ndarray
 ) -> np.ndarray:
     """Mean log-loss on val of each penalty with each factor of SCALES."""
-    losses = np.zeros((len(solved), len(SCALES)))
-    for block in features.blocks(val):
+
+    def of(block: np.ndarray) -> np.ndarray:
         x = features.take(block) - shift
-        here = np.arange(len(block))
+        here, losses = np.arange(len(block)), np.empty((len(solved), len(SCALES)))
         for i, (weights, bias) in enumerate(solved):
             scores = x @ weights + bias
             for j, scale in enumerate(SCALES):
                 right = softmax(scores * scale)[here, y[block]]
-                losses[i, j] -= np.log(np.clip(right, 1e-15, None)).sum()
-    return losses / len(val)
+                losses[i, j] = -np.log(np.clip(right, 1e-15, None)).sum()
+        return losses
+
+    parts = side_by_side(of, features.blocks(val, len(solved[0][1])))
+    return np.asarray(np.sum(parts, axis=0) / len(val))
 
 
 def _lowest(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -76,6 +76,22 @@ def test_each_option_moves_the_weights_and_the_seed_fixes_them() -> None:
     assert len(set(found)) == len(options)
 
 
+def test_the_loss_of_class_numbers_is_keras_s_of_one_hot_rows() -> None:
+    from stages import dense
+
+    rng = np.random.default_rng(0)
+    numbers, logits = rng.integers(0, 7, 20), rng.normal(size=(20, 7)).astype(np.float32)
+    one_hot, weights = np.eye(7, dtype=np.float32)[numbers], rng.random(20)
+    expected = dense.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    ours = dense._CategoricalLoss(from_logits=True, label_smoothing=0.1)
+    for shape in ((20,), (20, 1)):
+        assert float(ours(numbers.reshape(shape), logits)) == float(expected(one_hot, logits))
+    metrics = dense.keras.metrics.CategoricalCrossentropy(from_logits=True), dense._CategoricalMetric(from_logits=True)
+    for metric, truth in zip(metrics, (one_hot, numbers), strict=True):
+        metric.update_state(truth, logits, sample_weight=weights)
+    assert float(metrics[0].result()) == float(metrics[1].result())
+
+
 def test_balanced_weights_count_every_class_alike() -> None:
     from stages import dense
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.head_config import Knn
-from stages import knn
+from stages import heads, knn
 from tests.problems import columns, features, names, part, problem
 
 
@@ -44,6 +44,20 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = knn.fit(Knn(), features(x), samples, names(3))
     monkeypatch.setattr(knn, "_BATCH_BYTES", 4 * 400 * 3)
     assert knn.fit(Knn(), features(x), samples, names(3)).chosen == whole.chosen
+
+
+def test_stored_rows_are_gone_through_tile_by_tile_and_none_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, samples = problem(3)
+    head = knn.fit(Knn(k=20), features(x), samples, names(3))
+    assert head.neighbours is not None
+    cosines, columns = head.neighbours.nearest(x, 20)
+    whole = head.probabilities(x)
+    for tile in (7, 50):  # fewer and more than k
+        monkeypatch.setattr(heads, "TILE", tile)
+        found = head.neighbours.nearest(x, 20)
+        assert np.abs(found[0] - cosines).max() < 1e-6
+        assert (found[1] == columns).mean() > 0.999  # but for ties
+        assert np.abs(head.probabilities(x) - whole).max() < 1e-5
 
 
 def test_a_row_of_zeros_is_no_trouble() -> None:

@@ -118,6 +118,24 @@ def test_ten_thousand_classes_are_a_right_answer() -> None:
     assert np.isfinite(head.logits(x[:20])).all()
 
 
+def test_of_very_many_scores_evenly_spaced_rows_of_val_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, samples = problem(4)
+    monkeypatch.setattr(ridge, "_CELLS", 4 * 30)
+    few = ridge.fit(Ridge(), features(x), samples, names(4))
+    val = [i for i, row in enumerate(samples) if row.split == "val"]
+    every = -(-len(val) * 4 // 120)
+    assert every > 1
+    fewer = [row._replace(split="test") if i in set(val) - set(val[::every]) else row for i, row in enumerate(samples)]
+    assert few.to_files() == ridge.fit(Ridge(), features(x), fewer, names(4)).to_files()
+
+
+def test_how_many_penalties_are_judged_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, samples = problem(4)
+    whole = ridge.fit(Ridge(), features(x), samples, names(4))
+    monkeypatch.setattr(ridge, "_SOLVED_BYTES", 3 * 8 * 12 * 4)
+    assert ridge.fit(Ridge(), features(x), samples, names(4)).to_files() == whole.to_files()
+
+
 def test_too_many_features_are_refused_before_any_sum() -> None:
     x, samples = problem(2, n=40)
     wide = np.zeros((40, 25_088), np.float32)
