@@ -72,7 +72,8 @@ def crossval_command(
 def predictions_command(model: str, output: Path | None, config: Path, as_json: bool, verbose: bool) -> None:
     """Write out what MODEL says of each image: id, path, label, split, group, predicted, and p_CLASS of each class.
 
-    Paths are those of the day the model was made. One line for each labelled image; copies count once.
+    Paths are those of the day the model was made. One line for each labelled image; copies count once. Of a model with
+    more than 10 million probabilities there are the images of val and test alone.
     """
     log_to_stderr(not verbose, verbose)
     if as_json and output is None:

@@ -21,6 +21,7 @@ from pipeline.boundaries import Plan
 from pipeline.finetune_config import FineTune
 from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
+from pipeline.predictions import Predictions
 from pipeline.sweeps import SweepReport
 from stages import comparison, heads, trial, weights
 from stages.boundary import Boundary
@@ -184,7 +185,7 @@ class Tuning:
             **tuned.head.to_files(),
             "tail.npz": registry.dump_arrays(tuned.tail),
             "metrics.json": records.dump(tuned.metrics),
-            "predictions.npz": models.predictions(self.samples, tuned.probabilities),
+            **Predictions.of(self.samples, tuned.probabilities, self.classes, self.manifest).to_files(),
             "manifest.jsonl": self.manifest.to_bytes(),
         }
         seconds = round(time.perf_counter() - started, 3)

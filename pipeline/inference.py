@@ -48,7 +48,7 @@ class Inference:
             return np.empty((0, len(self.head.classes)))
         rows = [store.rows(ids) for store in self.stores(cache)]
         if not recorded.is_tuned(self._model):
-            return models.ask(self.head.probabilities, Features(rows))
+            return models.ask(self.head.probabilities, Features(rows), np.arange(len(ids)), len(self.head.classes))
         boundary = Cached(rows[0], [], np.empty(0, int))
         return self.head.probabilities(self._network.features(boundary, np.arange(len(ids))))
 

@@ -6,7 +6,6 @@ Not the fitting (a module of stages/ for each kind), nor finding what was made b
 from __future__ import annotations
 
 import csv
-import io
 import json
 import logging
 import subprocess
@@ -23,6 +22,7 @@ import numpy as np
 from cache import records
 from cache.errors import Unusable
 from cache.store import FeatureStore
+from pipeline import predictions
 from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
 from stages import heads, machine
@@ -56,7 +56,7 @@ class HeadReport:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head in memory: the samples it saw, and for each of them what it says; `metrics` as metrics.json has them."""
+    """A head in memory: the rows that are told of, and what it says of each; `metrics` as metrics.json has them."""
 
     head: Head
     rows: tuple[Row, ...]
@@ -81,7 +81,7 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     contents = {
         **fitted.head.to_files(),
         "metrics.json": records.dump(fitted.metrics),
-        "predictions.npz": predictions(fitted.rows, fitted.probabilities),
+        **predictions.Predictions.of(fitted.rows, fitted.probabilities, classes, manifest).to_files(),
         "manifest.jsonl": manifest.to_bytes(),
     }
     config = project.config.model_copy(update={"heads": {**project.config.heads, name: spec}})  # of a sweep, the point
@@ -102,20 +102,27 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
 
 def fit(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
     """A head of those settings on cached rows. Writes nothing under models/."""
-    rows = manifest.samples
-    features = features_of(project, spec, [row.id for row in rows])
-    head = fit_kind(spec, features, rows, classes)
-    probabilities = ask(head.probabilities, features)
+    samples = manifest.samples
+    told = predictions.told(samples, classes)
+    features = features_of(project, spec, [row.id for row in samples])
+    head = fit_kind(spec, features, samples, classes)
+    probabilities = ask(head.probabilities, features, told, len(classes))
+    rows = tuple(samples[i] for i in told)
     return Fitted(head, rows, probabilities, judge(rows, probabilities, classes, spec.seed))
 
 
-def ask(head: Callable[[np.ndarray], np.ndarray], features: Features) -> np.ndarray:
-    """What `head` makes of some rows, for all of them, block by block: probabilities (n, classes)."""
+def ask(head: Callable[[np.ndarray], np.ndarray], features: Features, where: np.ndarray, classes: int) -> np.ndarray:
+    """What `head` makes of the rows of those numbers, block by block: probabilities (len(where), classes)."""
     from threadpoolctl import threadpool_limits
 
-    blocks = features.blocks(np.arange(len(features)))
+    probabilities = np.empty((len(where), classes))
+
+    def tell(some: np.ndarray) -> None:
+        probabilities[some] = head(features.take(where[some]))
+
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
-        return np.concatenate(side_by_side(lambda block: head(features.take(block)), blocks))
+        side_by_side(tell, features.blocks(np.arange(len(where)), classes))
+    return probabilities
 
 
 def fit_kind(spec: HeadConfig, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
@@ -171,13 +178,6 @@ def judge(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ..
         figures = intervals.judge(*splits[split], classes, groups, seed)
         out[split] = {**figures, **evaluate.details(*splits[split], classes, groups)}
     return {**out, "calibration": calibrate.calibration(splits, classes)}
-
-
-def predictions(rows: Sequence[Row], probabilities: np.ndarray) -> bytes:
-    """ids and probabilities; paths are joined when they are written out, since files move."""
-    buffer = io.BytesIO()
-    np.savez(buffer, ids=np.array([row.id for row in rows]), probabilities=probabilities)
-    return buffer.getvalue()
 
 
 def record(

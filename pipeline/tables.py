@@ -16,6 +16,7 @@ Columns = Mapping[str, Sequence[str | None] | np.ndarray]
 """Name -> n values: text or nothing, or an array of numbers (n,)."""
 
 FORMATS = (".csv", ".parquet")
+_LINES = 1000
 
 
 def check(path: Path) -> None:
@@ -37,8 +38,10 @@ def as_csv(columns: Columns) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    plain = (v.tolist() if isinstance(v, np.ndarray) else v for v in columns.values())
-    writer.writerows(zip(*plain, strict=True))
+    n = max(map(len, columns.values()), default=0)
+    for start in range(0, n, _LINES):
+        parts = (values[start : start + _LINES] for values in columns.values())
+        writer.writerows(zip(*(v.tolist() if isinstance(v, np.ndarray) else v for v in parts), strict=True))
     return out.getvalue().encode("utf-8", "backslashreplace")
 
 

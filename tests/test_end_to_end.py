@@ -149,7 +149,8 @@ def test_the_record_says_how_it_came_about(emptied: Path) -> None:
     assert record["machine"]
     assert record["blas"]
     assert record["head_version"] == heads.VERSION
-    assert set(record["files"]) == {"head.json", "head.npz", "manifest.jsonl", "metrics.json", "predictions.npz"}
+    tables = {"predictions.csv", "predictions.npz"}
+    assert set(record["files"]) == {"head.json", "head.npz", "manifest.jsonl", "metrics.json", *tables}
     with np.load(Path(head["path"]) / "predictions.npz", allow_pickle=False) as predictions:
         assert predictions["probabilities"].shape == (N, 2)
         assert np.allclose(predictions["probabilities"].sum(axis=1), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from pipeline import predictions
 from tests import fakes
 from tests.conftest import Ran
 
@@ -72,6 +74,53 @@ def test_parquet_holds_the_same_as_csv(pipeline: Pipeline, config: Path, tmp_pat
         assert [row[name] for row in rows] == [str(value) if value is not None else "" for value in values]
     ran = pipeline("predictions", "logistic", "-o", out / "out.csv", "-c", config, "--json")
     assert ran.json["predictions"] == {"path": str(out / "out.csv"), "images": 24}
+
+
+def test_the_table_lies_in_the_model_s_folder_to_the_last_bit(pipeline: Pipeline, config: Path) -> None:
+    (folder,) = config.parent.glob("models/head/logistic/*/")
+    text = (folder / "predictions.csv").read_text("utf-8")
+    assert text == pipeline("predictions", "logistic", "-c", config).out
+    with np.load(folder / "predictions.npz") as arrays:
+        for row, image, p in zip(table(text), arrays["ids"], arrays["probabilities"], strict=True):
+            assert row["id"] == image
+            assert [float(row["p_bright"]), float(row["p_dark"])] == p.tolist()
+
+
+def test_a_model_of_before_there_was_a_table_is_read_all_the_same(pipeline: Pipeline, config: Path) -> None:
+    (path,) = config.parent.glob("models/head/logistic/*/record.json")
+    record = json.loads(path.read_text())
+    del record["files"]["predictions.csv"]
+    path.write_text(json.dumps(record))
+    expected = (path.parent / "predictions.csv").read_text("utf-8")
+    (path.parent / "predictions.csv").unlink()
+    assert pipeline("predictions", "logistic", "-c", config).out == expected
+    assert pipeline("reproduce", "logistic", "-c", config).code == 0
+
+
+def test_very_many_are_kept_of_val_and_test_alone_and_without_a_table(
+    pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = table(pipeline("predictions", "logistic", "-c", config).out)
+    shutil.rmtree(config.parent / "models")
+    monkeypatch.setattr(predictions, "MOST", 10)
+    assert pipeline("run", "-c", config).code == 0
+    assert table(pipeline("predictions", "logistic", "-c", config).out) == [r for r in before if r["split"] != "train"]
+    (folder,) = config.parent.glob("models/head/logistic/*/")
+    assert not (folder / "predictions.csv").exists()
+    assert pipeline("plot", "logistic", "-c", config).code == 0
+    assert pipeline("reproduce", "logistic", "-c", config).code == 0
+
+
+def test_more_than_can_be_judged_are_refused_before_a_head_is_fitted(
+    pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(config.parent / "models")
+    monkeypatch.setattr(predictions, "MOST", 10)
+    monkeypatch.setattr(predictions, "MOST_JUDGED", 19)
+    ran = pipeline("run", "-c", config)
+    assert ran.code == 2
+    assert "images in val and test times 2 classes are " in ran.err
+    assert list(config.parent.glob("models/**/record.json")) == []
 
 
 def test_another_format_is_refused(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
