@@ -1,8 +1,9 @@
-"""Owns importing TensorFlow without what it says on standard error while it loads. Not what is done with it."""
+"""Owns importing TensorFlow without what it says unasked, as it loads and of retracing. Not what is done with it."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def without_banners() -> Iterator[None]:
     """TensorFlow's libraries greet on file descriptor 2 while they load, whatever the log level (tensorflow#100442)."""
+    logging.getLogger("tensorflow").addFilter(_is_no_advice)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -20,3 +22,8 @@ def without_banners() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    """Whether it is no advice on retracing: a network is built, and traced, for each model on purpose."""
+    return "triggered tf.function retracing" not in str(record.msg)
