@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import dataset, graph, registry
+from pipeline import boundaries, dataset, graph, registry
 from pipeline.dataset import Features
 from pipeline.graph import Options, Project, check_names
 from pipeline.models import HeadReport
 from pipeline.predict import Predicted, predict
+from pipeline.registry import Model
 from pipeline.run import run
 from stages.heads import Head
 from stages.manifest import Row
@@ -36,7 +37,7 @@ def open(
 
 
 class OpenPipeline:
-    """Features and heads of one pipeline.yaml. Images are looked at once: open it again to see new ones.
+    """Features and models of one pipeline.yaml. Images are looked at once: open it again to see new ones.
 
     Every error is a `cache.errors.PipelineError`: its `message` says what was found, its `hint` what to do.
     """
@@ -81,6 +82,25 @@ class OpenPipeline:
     def metrics(self, name: str) -> dict[str, Any]:
         """Figures of that head: {"val": {...}, "test": {...}}. The same errors."""
         return self._trained(name).metrics
+
+    def finetune(self, name: str) -> Model:
+        """The fine-tuned model of that name, trained first if it is not there, as by `pipeline run finetune NAME`.
+
+        Of several seeds it is the best on val. Its `metrics` hold the frozen head's too, and the difference; `history`
+        has its curves.
+        Raises Unusable where there is no such fine-tuning, or its head, labels or splits cannot carry one.
+        """
+        boundaries.check_names(self._project, [name])
+        result: dict[str, Any] = {}
+        run(self._project, (), result, [name])
+        return self.model(f"finetune/{name}/{result['finetune'][name].winner.key}")
+
+    def model(self, name: str) -> Model:
+        """The saved model that head/NAME, finetune/NAME, a tag or the first digits of a key mean. Nothing is computed.
+
+        Raises Unusable where nothing or several bear that name, or it is damaged.
+        """
+        return registry.find(self._project.folder, name)
 
     def predict(
         self, model: str, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, keep: bool = False

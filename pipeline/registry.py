@@ -70,6 +70,25 @@ class Model:
         metrics = self.read("metrics.json")
         return without_test(metrics) if self.beaten else metrics
 
+    @cached_property
+    def head(self) -> Head:
+        """Its classifier; of a fine-tuned model, on the features that its own blocks give, which no cache has."""
+        return read_head(self.folder)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Figures: {"val": {...}, "test": {...}}; of a fine-tuned model also `baseline`, those of the frozen head, and
+        the paired `difference`."""
+        return self.read("metrics.json")
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Curves of what was trained in epochs, as loss and val_log_loss; {} for other kinds.
+
+        One value for each epoch; val_log_loss of a fine-tuned model begins with epoch 0, the frozen head.
+        """
+        return dict(self.head.chosen.get("history", {}))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,

@@ -208,6 +208,30 @@ def test_an_unknown_head_is_said_with_those_there_are(project: Path) -> None:
         frozenbase.open(project).head("deep")
 
 
+def test_a_saved_model_goes_by_name_tag_or_key_and_is_the_head_that_was_trained(
+    pipeline: Callable[..., Ran], project: Path
+) -> None:
+    opened = frozenbase.open(project)
+    with pytest.raises(Unusable, match="no model 'head/logistic'"):
+        opened.model("head/logistic")
+    head = opened.head("logistic")
+    X = opened.features("test").X
+    pipeline("tag", "head/logistic", "v1", "-c", project)
+    shutil.rmtree(project.parent / ".features")
+    for name in ("head/logistic", "v1", opened.model("v1").key[:8]):
+        model = frozenbase.open(project).model(name)
+        assert np.array_equal(model.head.probabilities(X), head.probabilities(X))
+        assert (model.name, model.history) == ("head/logistic", {})
+        assert {"accuracy", "log_loss", "ci"} < set(model.metrics["test"])
+    assert not (project.parent / ".features").exists()
+
+
+def test_an_unknown_fine_tuning_is_said_before_anything_is_computed(project: Path) -> None:
+    with pytest.raises(Unusable, match=r"no fine-tuning 'last' in pipeline.yaml; its finetune: is empty"):
+        frozenbase.open(project).finetune("last")
+    assert cache_files(project) == {}
+
+
 def test_the_manifest_has_a_row_for_each_file(project: Path) -> None:
     rows = frozenbase.open(project).manifest
     assert len(rows) == N

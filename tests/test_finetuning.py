@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pipeline as frozenbase
 from pipeline import boundaries, finetuning, predictions, registry
 from pipeline.keyed import KEYED
 from tests import fakes
@@ -178,6 +179,27 @@ def check_predict(config: Path) -> None:
     for row, p in zip(then.rows, then.probabilities, strict=True):
         assert said[row.id] == pytest.approx(p, rel=1e-5)
     assert list(new["probabilities"].values()) == pytest.approx(said[then.rows[0].id], rel=1e-5)
+
+
+def test_from_python_it_comes_trained_with_its_curves_and_what_the_frozen_head_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fakes.two_classes(tmp_path / "images", 12)
+    project = frozenbase.open(settings(tmp_path), {"finetune.last.seeds": [0, 1]})
+    model = project.finetune("last")
+    assert {name: len(curve) for name, curve in model.history.items()} == {"loss": 2, "val_log_loss": 3, "seconds": 2}
+    frozen = project.metrics("logistic")["test"]
+    assert {n: model.metrics["baseline"]["test"][n] for n in ("n", "accuracy")} == {
+        n: frozen[n] for n in ("n", "accuracy")
+    }
+    assert set(model.metrics["difference"]["test"]["accuracy"]) == {"value", "ci"}
+    others = [path.parent.name for path in tmp_path.glob("models/finetune/last/*/record.json")]
+    losses = {key: project.model(key).metrics["val"]["log_loss"] for key in others}
+    assert (len(losses), min(losses, key=lambda key: losses[key])) == (2, model.key)
+    assert project.finetune("last") == project.model("finetune/last") == model
+    with np.load(model.folder / "predictions.npz") as said:
+        assert (said["probabilities"].shape, model.head.classes) == ((24, 2), ("bright", "dark"))
+    assert "tensorflow" not in {record.name for record in caplog.records}, "it has no advice for a person"
 
 
 def test_mode_full_trains_the_same_model_without_keeping_maps(tmp_path: Path) -> None:
