@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from cache.errors import Unusable
 from cache.store import FeatureStore
 from pipeline import recorded, registry
 from pipeline.graph import Options, Progress, Project
+from pipeline.inference import Inference
 from pipeline.registry import Model
 from stages import comparison
-from stages.features import Features
 from stages.manifest import Manifest, Row
 
 _UNLABELLED = "without a label"
@@ -63,26 +63,23 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
     """
     today = Project(path, options, progress)
     models = {"A": registry.find(today.folder, a), "B": registry.find(today.folder, b)}
-    heads = {side: registry.read_head(model.folder) for side, model in models.items()}
-    classes = heads["A"].classes
-    if sorted(classes) != sorted(heads["B"].classes):
+    classes, others = (tuple(model.record["classes"]) for model in models.values())
+    if sorted(classes) != sorted(others):
         raise Unusable(
-            f"{models['A']} tells {_few(classes)} apart, but {models['B']} {_few(heads['B'].classes)}",
+            f"{models['A']} tells {_few(classes)} apart, but {models['B']} {_few(others)}",
             "only models of the same classes can be compared",
         )
     today.manifest.check_labels()
-    stores = {side: _stores(today, model) for side, model in models.items()}
+    inferences = {side: Inference(recorded.project(today, model), model) for side, model in models.items()}
+    stores = {side: inference.stores(today.cache) for side, inference in inferences.items()}
     rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], classes, stores)
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
     if not rows:
         reasons = "; ".join(f"{n:,} {reason}" for reason, n in dropped.items())
         raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", _advice(hints))
     ids = [row.id for row in rows]
-    predicted = {}
-    for side in models:
-        features = Features([store.rows(ids) for store in stores[side]])
-        predicted[side] = heads[side].probabilities(features.take(np.arange(len(ids))))
-    order = [heads["B"].classes.index(name) for name in classes]
+    predicted = {side: inference.probabilities(today.cache, ids) for side, inference in inferences.items()}
+    order = [others.index(name) for name in classes]
     groups = [row.group for row in rows]
     result = comparison.compare(
         [row.label or "" for row in rows], predicted["A"], predicted["B"][:, order], classes, groups
@@ -130,12 +127,6 @@ def _seen(today: Manifest, then: list[Manifest]) -> tuple[set[str], set[str]]:
     return ids, {group for group in named if group is not None}
 
 
-def _stores(today: Project, model: Model) -> list[FeatureStore]:
-    """The rows that a model stands on, in today's cache, tap by tap in the order they are joined."""
-    parts = [{name: part for name, part in row.items() if name != "key"} for row in recorded.rows(model)]
-    return [today.cache.features(components) for components in parts]
-
-
 def _extraction(today: Project, model: Model) -> str:
     """The command that computes what rows a model lacks of today's images."""
     then, now = model.record["config"], today.config.model_dump()
@@ -152,8 +143,13 @@ def _extraction(today: Project, model: Model) -> str:
     words = [
         f"{name}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}" for name, value in changed.items()
     ]
-    sets = (word.removesuffix("\n").removesuffix("\n...") for word in words)
-    return shlex.join(["pipeline", "run", "extract", *(part for word in sets for part in ("--set", word))])
+    sets = [word.removesuffix("\n").removesuffix("\n...") for word in words]
+    purpose: list[str] = []
+    if recorded.is_tuned(model):
+        purpose = ["--for", model.name]
+        if (tuned := {model.record["name"]: then["finetune"][model.record["name"]]}) != now["finetune"]:
+            sets.append(f"finetune={json.dumps(tuned)}")
+    return shlex.join(["pipeline", "run", "extract", *purpose, *(part for word in sets for part in ("--set", word))])
 
 
 def _advice(hints: Mapping[str, str]) -> str:

@@ -193,8 +193,8 @@ class Tuning:
         files.remove(folder / "checkpoint.npz")
         return TunedReport(folder.name, seed, False, folder, tuned.metrics, seconds)
 
-    def train(self, seed: int, checkpoint: Path, logs: str | None = None) -> Tuned:
-        """The model of that seed, judged; training goes on from the file `checkpoint`, if it is there."""
+    def train(self, seed: int, checkpoint: Path | None = None, logs: str | None = None) -> Tuned:
+        """The model of that seed, judged; training goes on from the file `checkpoint`, if there is one."""
         assert self._boundary is not None
         with without_banners():
             from stages import finetune
@@ -212,6 +212,11 @@ class Tuning:
         head = network.head(chosen)
         probabilities = head.probabilities(network.features(self._boundary, everything))
         return Tuned(head, network.tail_arrays(), probabilities, self._judge(probabilities, frozen, seed))
+
+    def circumstances(self) -> dict[str, Any]:
+        """What is in no key but may move a last bit."""
+        plain = boundaries.stores(self.project, self.spec)[0]
+        return {**models.behind([plain], [row.id for row in self.samples]), "finetune_version": VERSION}
 
     def _network(self) -> Network:
         """As it is before training."""
@@ -265,8 +270,7 @@ class Tuning:
             "seed": seed,
             "seconds": seconds,
             "config": config.model_dump(),
-            **models.behind([plain], [row.id for row in self.samples]),
-            "finetune_version": VERSION,
+            **self.circumstances(),
         }
         return models.record(project, about, stores, self.manifest)
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from cache import roots
 from cache.errors import NotAvailable, Unusable
-from pipeline import graph, models, recorded, registry
+from pipeline import boundaries, graph, models, recorded, registry
 from pipeline.differences import Pair, beside, differ
+from pipeline.finetuning import Start, Tuning
 from pipeline.graph import Options, Progress, Project
 from pipeline.head_config import HeadConfig
+from pipeline.registry import Model
 from pipeline.reproduction import Absent, Reproduction
 from stages import extract, heads
-from stages.heads import Head
 from stages.manifest import Manifest, Row
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,11 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     model = registry.find(today.folder, text)
     then = recorded.project(today, model)
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
+    tuned = then.config.finetune[name] if recorded.is_tuned(model) else None
+    name = name if tuned is None else tuned.head
     spec = _unwatched(then.config.heads[name])
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
-    keys = [then.store(tap).key for tap in spec.taps]
+    keys = [part["key"] for part in model.record["extract"].values()]
     with recorded.temporary_cache(then) if recompute else roots.job(then.cache.root, keys):
         computed, absent = _rows(then, today, labelled, spec.taps)
         left = labelled.without(row.id for row in absent)
@@ -48,15 +51,34 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         if absent:
             _check_enough(left, classes, done)
         fitted = models.fit(then, spec, left, classes)
-        now = models.circumstances(then, spec, left.ids)
-    _compare_arrays(done, registry.read_head(model.folder), fitted.head)
-    done.metrics = {part: _figures(then, fitted.metrics[part]) for part, then in model.read("metrics.json").items()}
+        now, metrics, arrays = models.circumstances(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
+        key = models.folder_of(then, name, spec, full, classes).name
+        if tuned is not None:
+            start = Start(fitted.head, key, spec)
+            key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
+    _compare_arrays(done, {**model.head.arrays(), **registry.read_tail(model.folder)}, arrays)
+    done.metrics = {part: _figures(then, metrics[part]) for part, then in model.read("metrics.json").items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
     done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
-    key = models.folder_of(then, name, spec, full, classes).name
     if key != model.key:
-        done.differences["head key"] = Pair(model.key, key)
+        done.differences["head key" if tuned is None else "model key"] = Pair(model.key, key)
     return done
+
+
+def _tuned_again(
+    then: Project, today: Project, model: Model, full: Manifest, left: Manifest, start: Start
+) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+    """A fine-tuned model made again from its head made again: key, what is behind it, metrics.json, and arrays."""
+    name, seed = model.record["name"], model.record["seed"]
+    spec = then.config.finetune[name]
+    if boundaries.plan(then, spec, left).missing:
+        places = {row.id: row.path for row in _files(today, dict.fromkeys(left.ids))}
+        left = Manifest(tuple(row._replace(path=places.get(row.id, row.path)) for row in left.rows))
+    tuning = Tuning(then, name, left, start)
+    tuning.prepare(lambda text: None)
+    again = tuning.train(seed)
+    key = Tuning(then, name, full, start).folder(seed).name
+    return key, tuning.circumstances(), again.metrics, {**again.head.arrays(), **again.tail}
 
 
 def _unwatched(spec: HeadConfig) -> HeadConfig:
@@ -101,8 +123,7 @@ def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) ->
         ) from error
 
 
-def _compare_arrays(done: Reproduction, then: Head, now: Head) -> None:
-    before, after = then.arrays(), now.arrays()
+def _compare_arrays(done: Reproduction, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:
     if {name: array.shape for name, array in before.items()} == {name: array.shape for name, array in after.items()}:
         pairs = [(array, after[name]) for name, array in before.items()]
         done.weights_difference = max(float(np.abs(a - b).max()) for a, b in pairs)

@@ -82,7 +82,7 @@ def train(
     seed: int,
     network: Network,
     data: Data,
-    checkpoint: Path,
+    checkpoint: Path | None,
     on_epochs: Callable[[int], object] = lambda n: None,
 ) -> History:
     """Train the network, and leave it with the weights of the epoch with the least val log-loss, 0 among them.
@@ -206,7 +206,7 @@ def _class_weights(spec: Spec, data: Data) -> np.ndarray | None:
 class _State:
     """All that decides how training goes on: weights, the optimizer's variables, the best weights, and the history."""
 
-    def __init__(self, network: Network, path: Path) -> None:
+    def __init__(self, network: Network, path: Path | None) -> None:
         self._path = path
         model = network.model
         self._trained = model.trainable_variables
@@ -221,6 +221,8 @@ class _State:
             variable.assign(value)
 
     def keep(self, history: History) -> None:
+        if self._path is None:
+            return
         buffer = io.BytesIO()
         parts = {"trained": [v.numpy() for v in self._trained], "best": self._best}
         parts["optimizer"] = [v.numpy() for v in self._optimizer]
@@ -230,6 +232,8 @@ class _State:
 
     def load(self) -> History:
         """What the last whole epoch left; an empty history where there was none."""
+        if self._path is None:
+            return History()
         try:
             with np.load(self._path, allow_pickle=False) as arrays:
                 history = History(**json.loads(str(arrays["history"])))

@@ -157,6 +157,13 @@ def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(tmp_path: Pat
     out, _ = run("run", "finetune", "-c", config, "--json", FAKE="", WATCH=str(watched))
     assert tuned(out)["hit"]
     assert "tensorflow" not in json.loads(watched.read_text().splitlines()[-1])
+    words = ("compare", "logistic", "finetune/last", "-c", config, "--json")
+    compared = json.loads(run(*words, FAKE="")[0])["compare"]
+    with np.load(folder / "predictions.npz") as arrays:
+        assert len(arrays["ids"]) == 24
+    assert compared["b"]["metrics"]["log_loss"] == pytest.approx(first["metrics"]["test"]["log_loss"])
+    again = json.loads(run("reproduce", "finetune/last", "-c", config, "--json", FAKE="")[0])["reproduce"]
+    assert (again["reproduced"], again["differences"]) == (True, {})
     more = ("--set", "finetune.last.views=4", "--set", "finetune.last.epochs=4", "--set", "heads.logistic.C=1")
     run("run", "finetune", "-c", config, "--json", *more, FAKE="")
     after = rows_by_key(config)
