@@ -31,13 +31,13 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, part: slice | tuple[slice, ...]) -> np.ndarray:
-        """A fresh ndarray of the rows in the (first) slice, as stored.
+    def __getitem__(self, part: Any) -> np.ndarray:
+        """A fresh ndarray of the rows that the (first) slice, numbers or single number mean, as stored.
 
         Raises NotAvailable where a shard has gone since the rows were looked for.
         """
         first, *others = part if isinstance(part, tuple) else (part,)
-        which, positions = self._which[first], self._positions[first]
+        which, positions = (np.atleast_1d(array[first]) for array in (self._which, self._positions))
         out = np.empty((len(which), *self.shape[1:]), self.dtype)
         for number in dict.fromkeys(which.tolist()):
             here = np.flatnonzero(which == number)
@@ -48,4 +48,5 @@ class Rows:
                 raise NotAvailable(
                     f"the shard {layout.path} has gone since its rows were looked for", "run it again"
                 ) from error
-        return out[(slice(None), *others)] if others else out
+        found = out[(slice(None), *others)] if others else out
+        return found[0] if isinstance(first, int | np.integer) else found

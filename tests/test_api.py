@@ -91,6 +91,8 @@ def test_a_tap_by_its_name(project: Path) -> None:
     assert opened.features(tap="early").X.shape == (N, 3)
     assert opened.features(tap="maps").X.shape == (N, 2, 2, 3)
     assert opened.features(tap="maps", lazy=True).X.compute().shape == (N, 2, 2, 3)
+    one = opened.features(tap="maps", lazy=True).X[3, :, 1]
+    assert np.array_equal(one.compute(), opened.features(tap="maps").X[3, :, 1])
 
 
 @pytest.mark.parametrize("overrides", [("extract.size=32",), "extract.size=32", {"extract.size": 32}])
