@@ -4,7 +4,7 @@ SCALE ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check bench notebook clean
 
 demo: $(VENV)/.demo
 	@test -f demo/pipeline.yaml || $(BIN)/pipeline init demo --demo
@@ -29,8 +29,11 @@ bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.warm
 	$(BIN)/python -m benchmarks.heads
 
+notebook: $(VENV)/.demo $(VENV)/.notebook
+	$(BIN)/python -m tests.notebook
+
 clean:
-	rm -rf $(VENV) demo bench-out
+	rm -rf $(VENV) demo demo-notebook bench-out
 
 # One stamp for each extra: .venv/.demo, .venv/.test, .venv/.dev
 $(VENV)/.%: setup.cfg pyproject.toml

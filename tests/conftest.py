@@ -31,6 +31,7 @@ LAST = (
     "test_finetune",
     "test_finetuning",
     "test_export",
+    "test_notebook",
     "test_end_to_end",
 )
 
