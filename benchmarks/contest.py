@@ -18,7 +18,7 @@ Command = Callable[[], list[str]]
 
 BIN = Path(sys.executable).parent
 HOST_CACHE = Path(tempfile.gettempdir()) / f"frozenbase-bench-{os.getpid()}"
-ENVIRONMENT = {**os.environ, "XDG_CACHE_HOME": str(HOST_CACHE)}
+ENVIRONMENT = {**os.environ, "XDG_CACHE_HOME": str(HOST_CACHE), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def asked_rounds(about: str | None) -> int:

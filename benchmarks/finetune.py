@@ -94,11 +94,11 @@ def compare(folder: Path, name: str, block: str, train: int, val: int, rounds: i
             seconds[title] += found[1:]
     print(f"\n{name} from {block}, {train:,} images to train on and {val:,} to judge by, batch {BATCH} "
           f"({os.cpu_count()} cores, {rounds} rounds of {EPOCHS - 1} epochs)\n")  # fmt: skip
-    print("| one epoch | median s | min to max | times the first | peak memory, MB |\n|---|---|---|---|---|")
+    print("| one epoch | median s | min to max | times as fast | peak memory, MB |\n|---|---|---|---|---|")
     first = statistics.median(seconds["Keras fit through the whole graph"])
     for title, runs in seconds.items():
         middle = statistics.median(runs)
-        cells = f"{middle:.2f} | {min(runs):.2f} to {max(runs):.2f} | {first / middle:.1f}x faster"
+        cells = f"{middle:.2f} | {min(runs):.2f} to {max(runs):.2f} | {first / middle:.1f}"
         print(f"| {title} | {cells} | {max(memory[title])} |", flush=True)
 
 
