@@ -52,9 +52,9 @@ def model_command(
 ) -> None:  # fmt: skip
     """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
 
-    MODEL is head/NAME (what its last run gave; of a sweep, the best), a tag, or the first digits of a key. PATH.json
-    tells classes, threshold, input and licences. The file counts as written once a fresh process without this package
-    has said of 32 original images what the model says of them, to 0.005.
+    MODEL is head/NAME or finetune/NAME (what its last run gave; of a sweep, the best), a tag, or the first digits of a
+    key. PATH.json tells classes, threshold, input and licences. The file counts as written once a fresh process without
+    this package has said of 32 original images what the model says of them, to 0.005.
     """
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")

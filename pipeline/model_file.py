@@ -64,7 +64,7 @@ def export(
     today = Project(config, options, progress)
     model = registry.find(today.folder, text)
     servable = servables.servable(today, model)
-    _check_model(kind, model, servable)
+    _check_model(model, servable)
     return write(model, servable, model_check.samples(today, model, servable), kind, path, progress)
 
 
@@ -111,16 +111,16 @@ def _check_path(kind: Kind, path: Path, force: bool) -> None:
         raise Unusable(f"writing {kind} needs {', '.join(lacking)}", advice)
 
 
-def _check_model(kind: Kind, model: Model, servable: Servable) -> None:
+def _check_model(model: Model, servable: Servable) -> None:
     if not servable.head.layers:
         raise Unusable(
             f"{model} is a {servable.head.kind} head: it compares with rows of train, and has no layers to write",
             "export a logistic, ridge or dense head",
         )
-    if kind == "onnx" and servable.recipe.numerics != "f32":
+    if servable.recipe.numerics != "f32":
         raise Unusable(
-            f"{model} stands on {servable.recipe.numerics} rows, and ONNX is written of f32 alone",
-            "use --format keras, or a model on rows of extract.numerics: f32",
+            f"{model} stands on {servable.recipe.numerics} rows, which other programs would round otherwise",
+            "export a model on rows of extract.numerics: f32",
         )
 
 

@@ -46,7 +46,7 @@ def _head(x: Any, servable: Servable) -> Any:
 
 
 def save(model: keras.Model, kind: Kind, path: Path) -> None:
-    """Write the network to `path`, which ends in .keras or .onnx. The latter needs tf2onnx, and f32 numerics."""
+    """Write the network to `path`, which ends in .keras or .onnx. The latter needs tf2onnx."""
     if kind == "keras":
         model.save(path)
         return

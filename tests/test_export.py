@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from cache import records
-from cache.errors import PipelineError
+from cache.errors import PipelineError, Unusable
 from pipeline import model_check, model_file, registry, servables
 from pipeline.cli import main
 from pipeline.graph import silent
@@ -154,15 +154,14 @@ def test_what_is_written_says_what_the_model_says(project: Path, tmp_path: Path,
     assert (again.code, "is there already" in again.err) == (2, True)
 
 
-@pytest.mark.parametrize("kind", ["keras", "onnx"])
-def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Path, kind: model_file.Kind) -> None:
+def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Path) -> None:
     model, servable, tried_on = made
     (layer,) = servable.head.layers
     wrong = replace(servable, head=replace(servable.head, layers=(replace(layer, weights=-layer.weights),)))
-    path = tmp_path / f"model.{kind}"
+    path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
     with pytest.raises(PipelineError, match="the file is not the model: of 24 images, a probability differs by up to"):
-        model_file.write(model, wrong, tried_on, kind, path, silent)
+        model_file.write(model, wrong, tried_on, "onnx", path, silent)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(path.name, b"mine")]
 
 
@@ -194,6 +193,12 @@ def test_what_cannot_be_written_is_exit_2(project: Path, words: tuple[str, ...],
     ran = command("export", *words, *(() if words[0] == "--format" else ("-c", project)))
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_rows_that_others_would_round_otherwise_are_exit_2(made: Any) -> None:
+    model, servable, _ = made
+    with pytest.raises(Unusable, match="stands on tensorflow-bf16 rows, which other programs would round otherwise"):
+        model_file._check_model(model, replace(servable, recipe=replace(servable.recipe, numerics="tensorflow-bf16")))
 
 
 def test_without_any_original_image_it_is_exit_4(project: Path, tmp_path: Path) -> None:
