@@ -164,7 +164,7 @@ def test_frozen_weights_and_batch_statistics_stay_as_they_were_to_the_bit(lite0:
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(lite0: Case, tmp_path: Path) -> None:
     """With several views and a schedule, whose state must be taken up too."""
     spec, path = (
-        Spec(views=3, schedule="cosine", weight_decay=0.01, class_weight="balanced"),
+        Spec(epochs=3, views=3, schedule="cosine", weight_decay=0.01, class_weight="balanced"),
         tmp_path / "checkpoint.npz",
     )
     whole = lite0.network()

@@ -58,12 +58,12 @@ def test_preprocessing_is_keras_s_own(name: str) -> None:
     import keras
     import tensorflow as tf
 
-    from stages.engines import _preprocess
+    from stages.engines import preprocess
 
     module = {"mobilenet_v2": "mobilenet_v2", "resnet50": "resnet", "vgg16": "vgg16"}[name]
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
     expected = getattr(keras.applications, module).preprocess_input(pixels.astype(np.float32))
-    found = _preprocess(tf.constant(pixels), bases.get(name).preprocess).numpy()
+    found = preprocess(tf.constant(pixels), bases.get(name).preprocess).numpy()
     assert np.allclose(found, expected, rtol=0, atol=1e-4)
 
 
