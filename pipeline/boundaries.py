@@ -36,6 +36,10 @@ class Plan:
     rows: int
     missing: int
 
+    def __str__(self) -> str:
+        size = f"{self.each * self.rows / 1e6:,.0f} MB"
+        return f"mode {self.mode}: {self.why}; boundary maps {size}, {self.missing:,} of {self.rows:,} not in the cache"
+
 
 def block_of(project: Project, spec: FineTune) -> Block:
     """The first block that is trained. Raises Unusable where the base has none of that name."""
@@ -71,7 +75,7 @@ def check_names(project: Project, names: Sequence[str]) -> None:
 
 
 def views(spec: FineTune) -> list[View]:
-    """The views beside the plain one. Raises Unusable where there are several and nothing to tell them apart."""
+    """The views beside the plain one."""
     if spec.augment is None:
         return []
     return [View(spec.augment.augment, spec.augment.seed, number) for number in range(1, spec.views)]
@@ -90,9 +94,8 @@ def stores(project: Project, spec: FineTune) -> list[FeatureStore]:
 
 def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     """Where the maps come from: as `mode` says, or else the cache, unless that takes too much disk or saves nothing."""
-    block, (height, width) = block_of(project, spec), (project.recipe.pixels.height, project.recipe.pixels.width)
-    assert height == width
-    each = int(np.prod(block.shape(height))) * np.dtype(spec.dtype).itemsize
+    shape = block_of(project, spec).shape(project.config.extract.size)
+    each = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
     parts = list(zip(stores(project, spec), _images(spec, manifest), strict=True))
     rows = sum(len(images.ids) for _, images in parts)
     missing = sum(len(store.missing(images.ids)) for store, images in parts)
@@ -106,9 +109,7 @@ def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
         why = f"the maps would take {each * missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         return Plan("full", why, each, rows, missing)
     if spec.views > spec.epochs:
-        return Plan(
-            "full", f"{spec.views} views are more than {spec.epochs} epochs can see", each * rows, rows, missing
-        )
+        return Plan("full", f"{spec.views} views are more than {spec.epochs} epochs can see", each, rows, missing)
     why = "each image goes through the frozen part once, not once an epoch"
     return Plan("cached", why, each, rows, missing)
 

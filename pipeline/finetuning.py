@@ -98,19 +98,19 @@ class FineTuneReport:
         return {**own, "plan": self.plan and vars(self.plan), "seeds": [r.to_json() for r in self.seeds.values()]}
 
 
-def run(project: Project, name: str, manifest: Manifest, tell: Tell) -> FineTuneReport:
+def run(project: Project, name: str, manifest: Manifest, plan: Plan, tell: Tell) -> FineTuneReport:
     """Train the model of that name for each of its seeds, unless it is there; its head is trained first.
 
     Raises Unusable where the settings, labels or splits cannot carry it. Seeds that are done by then are kept.
     """
-    check(project, name)
     tuning = Tuning(project, name, manifest, start_of(project, name, manifest))
     found = {seed: tuning.found(seed) for seed in tuning.spec.seeds}
-    plan = None
-    if not all(found.values()):
-        plan = tuning.prepare(tell)
+    absent = not all(found.values())
+    if absent:
+        tuning.estimate(plan, tell)
+        tuning.prepare(plan)
     reports = {seed: report or tuning.publish(seed) for seed, report in found.items()}
-    done = FineTuneReport(reports, plan)
+    done = FineTuneReport(reports, plan if absent else None)
     registry.note_last(project.folder, f"finetune/{name}", done.winner.key)
     return done
 
@@ -120,10 +120,9 @@ def start_of(project: Project, name: str, manifest: Manifest) -> Start:
     of = project.config.finetune[name].head
     done = sweeps.run(project, of, manifest)
     report = done.winner if isinstance(done, SweepReport) else done
-    classes = models.classes_for(project, manifest)
-    points = project.config.heads[of].points().values()
-    (spec,) = (s for s in points if models.folder_of(project, of, s, manifest, classes) == report.path)
-    return Start(registry.read_head(report.path), report.key, spec)
+    head, points = registry.read_head(report.path), project.config.heads[of].points().values()
+    (spec,) = (s for s in points if models.folder_of(project, of, s, manifest, head.classes) == report.path)
+    return Start(head, report.key, spec)
 
 
 class Tuning:
@@ -158,24 +157,23 @@ class Tuning:
         metrics = json.loads((folder / "metrics.json").read_bytes())
         return TunedReport(folder.name, seed, True, folder, metrics, record["seconds"])
 
-    def prepare(self, tell: Tell) -> Plan:
-        """Have the boundary maps at hand, after telling where they come from, and why."""
-        plan = boundaries.plan(self.project, self.spec, self.manifest)
+    def estimate(self, plan: Plan, tell: Tell) -> None:
+        """Tell what is trained, where the maps come from, and how long an epoch takes in either mode."""
         train, val = (len(self.numbers[split]) for split in ("train", "val"))
         with without_banners():
             from stages import finetune
         seconds = finetune.rehearse(self.spec, self._network(), train, val)
         pace = trial.pace(self.project.store(self.start.spec.taps[0]).shard_records()) or 0.0
-        tell(f"{self.name}: {self.block.name} and what follows are trained on {train:,} images, mode {plan.mode}")
-        tell(f"  {plan.why}")
-        tell(f"  boundary maps: {plan.each * plan.rows / 1e6:,.0f} MB, {plan.missing:,} of {plan.rows:,} to compute")
+        tell(f"{self.name}: {self.block.name} and what follows are trained on {train:,} images, {plan}")
         tell(f"  an epoch: about {seconds:.1f} s from cached maps, {seconds + pace * (train + val):.1f} s in mode full")
+
+    def prepare(self, plan: Plan) -> None:
+        """Have the boundary maps at hand."""
         if plan.mode == "cached":
             boundaries.fill(self.project, self.spec, self.manifest)
             self._boundary = boundaries.cached(self.project, self.spec, self.samples, self.numbers["train"])
         else:
             self._boundary = boundaries.computed(self.project, self.spec, self.samples, self.manifest)
-        return plan
 
     def publish(self, seed: int) -> TunedReport:
         """Train and judge the model of that seed, and keep it."""
@@ -207,7 +205,7 @@ class Tuning:
         start = np.abs(network.probabilities(self._boundary, data.val) - frozen[data.val]).max()
         spec = self.spec.model_copy(update={"log_dir": logs})
         with self.project.progress(f"{self.name}, seed {seed}", spec.epochs) as advance:
-            history = finetune.train(spec, seed, network, data, checkpoint, lambda epochs: advance(epochs))
+            history = finetune.train(spec, seed, network, data, checkpoint, advance)
         chosen = {"epoch": history.best, "start_difference": float(start), "history": history.to_json()}
         head = network.head(chosen)
         probabilities = head.probabilities(network.features(self._boundary, everything))
@@ -229,7 +227,7 @@ class Tuning:
     def _frozen(self) -> np.ndarray:
         """What the frozen head says of each sample: (n, classes)."""
         features = models.features_of(self.project, self.start.spec, [row.id for row in self.samples])
-        return self.start.head.probabilities(features.take(np.arange(len(self.samples))))
+        return models.ask(self.start.head.probabilities, features, np.arange(len(features)), len(self.classes))
 
     def _logs(self, folder: Path) -> str | None:
         """The folder of this model's logs."""

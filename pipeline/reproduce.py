@@ -71,11 +71,12 @@ def _tuned_again(
     """A fine-tuned model made again from its head made again: key, what is behind it, metrics.json, and arrays."""
     name, seed = model.record["name"], model.record["seed"]
     spec = then.config.finetune[name]
-    if boundaries.plan(then, spec, left).missing:
+    plan = boundaries.plan(then, spec, left)
+    if plan.missing:
         places = {row.id: row.path for row in _files(today, dict.fromkeys(left.ids))}
         left = Manifest(tuple(row._replace(path=places.get(row.id, row.path)) for row in left.rows))
     tuning = Tuning(then, name, left, start)
-    tuning.prepare(lambda text: None)
+    tuning.prepare(plan)
     again = tuning.train(seed)
     key = Tuning(then, name, full, start).folder(seed).name
     return key, tuning.circumstances(), again.metrics, {**again.head.arrays(), **again.tail}

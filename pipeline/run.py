@@ -29,8 +29,11 @@ def run(
     _ = project.found  # images that are not there are said before weights are fetched
     for name in (*tuned, *also_for):
         finetuning.check(project, name)
-    specs = {name: project.config.finetune[name] for name in tuned}
-    cached = [name for name, spec in specs.items() if boundaries.plan(project, spec, project.manifest).mode == "cached"]
+    plans = {name: boundaries.plan(project, project.config.finetune[name], project.manifest) for name in tuned}
+    cached = [name for name, plan in plans.items() if plan.mode == "cached"]
+    for name in cached:
+        if plans[name].missing:
+            tell(f"{name}: {plans[name]}")
     boundary = boundaries.taps(project, (*also_for, *cached))
     keys = [*project.keys.values(), *boundaries.keys(project, (*tuned, *also_for))]
     with roots.job(project.cache.root, keys):
@@ -45,7 +48,7 @@ def run(
         for name in heads:
             result.setdefault("heads", {})[name] = sweeps.run(project, name, manifest)
         for name in tuned:
-            result.setdefault("finetune", {})[name] = finetuning.run(project, name, manifest, tell)
+            result.setdefault("finetune", {})[name] = finetuning.run(project, name, manifest, plans[name], tell)
     return manifest
 
 

@@ -27,9 +27,6 @@ MEMORY_BYTES = 1 << 30
 class Boundary(Protocol):
     """Maps of n samples, each in several views."""
 
-    shape: tuple[int, ...]
-    """Of one sample's maps: (h, w, channels)."""
-
     def take(self, where: np.ndarray, views: np.ndarray) -> np.ndarray:
         """float32 (len(where), h, w, channels): of the samples `where`, each in its own view."""
         ...
@@ -39,7 +36,7 @@ class Cached:
     """From rows in the cache: the plain view of all samples, further views of those that `train` names."""
 
     def __init__(self, plain: Source, views: Sequence[Source], train: np.ndarray) -> None:
-        self.shape = plain.shape[1:]
+        self._shape = plain.shape[1:]
         sources = [plain, *views]
         small = sum(int(np.prod(source.shape)) * 4 for source in sources) <= MEMORY_BYTES
         self._sources: list[Source] = [source[:] for source in sources] if small else sources
@@ -47,7 +44,7 @@ class Cached:
         self._line[train] = np.arange(len(train))
 
     def take(self, where: np.ndarray, views: np.ndarray) -> np.ndarray:
-        out = np.empty((len(where), *self.shape), np.float32)
+        out = np.empty((len(where), *self._shape), np.float32)
         for view in np.unique(views):
             here = np.flatnonzero(views == view)
             lines = where[here] if view == 0 else self._line[where[here]]
@@ -66,8 +63,6 @@ class Computed:
         self._images, self._recipes = images, recipes
         self._embed = extract_task.open_embed(job, taps)
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1)
-        spec = job.recipe.pixels
-        self.shape = self._forward(np.zeros((1, spec.height, spec.width, 3), np.uint8)).shape[1:]
 
     def take(self, where: np.ndarray, views: np.ndarray) -> np.ndarray:
         pixels = np.stack(list(self._threads.map(self._pixels, where.tolist(), views.tolist())))

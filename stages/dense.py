@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import keras
@@ -55,7 +55,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     network = _network(spec, features.dim, outputs)
     history = network.fit(
         x, truth[train], spec.batch, spec.epochs, validation_data=(x_val, truth[val]), verbose=0,
-        callbacks=_callbacks(spec), class_weight=_class_weights(spec, y[train]),
+        callbacks=_callbacks(spec), class_weight=class_weights(spec.class_weight, y[train]),
     ).history  # fmt: skip
     losses = [round(float(loss), 6) for loss in history["val_log_loss"]]
     chosen = {
@@ -119,20 +119,24 @@ def board(log_dir: str | None) -> list[Any]:
     return [keras.callbacks.TensorBoard(log_dir)]
 
 
-def _class_weights(spec: Spec, y: np.ndarray) -> dict[int, float] | None:
-    """balanced: as if all classes had as many train rows."""
-    if spec.class_weight == "none":
+def class_weights(kind: Literal["none", "balanced"], y: np.ndarray) -> dict[int, float] | None:
+    """Of train rows with these columns y (n,); balanced: as if all classes had as many."""
+    if kind == "none":
         return None
     counts = np.bincount(y)
     return {i: len(y) / (len(counts) * int(count)) for i, count in enumerate(counts)}
 
 
 def _layers(network: Any, scaler: Scaler) -> tuple[Layer, ...]:
-    """The trained layers as arrays, float64, the standardisation folded into the first; dropout predicts nothing."""
-    layers: list[Layer] = []
-    for dense in (layer for layer in network.layers if layer.weights):
-        weights, bias = (array.astype(np.float64) for array in dense.get_weights())
-        if not layers:
-            weights, bias = scaler.fold(weights, bias)
-        layers.append(Layer(weights, bias, dense.activation.__name__))
-    return tuple(layers)
+    """The trained layers, the standardisation folded into the first; dropout predicts nothing."""
+    first, *others = as_layers(layer for layer in network.layers if layer.weights)
+    return (Layer(*scaler.fold(first.weights, first.bias), first.activation), *others)
+
+
+def as_layers(dense: Iterable[Any]) -> list[Layer]:
+    """Keras's Dense layers as arrays, float64."""
+    found = []
+    for layer in dense:
+        weights, bias = (array.astype(np.float64) for array in layer.get_weights())
+        found.append(Layer(weights, bias, layer.activation.__name__))
+    return found

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from cache import files
 from stages.boundary import Boundary
-from stages.dense import board
+from stages.dense import board, class_weights
 from stages.evaluate import log_loss
 from stages.finetune_network import Network
 
@@ -166,7 +166,7 @@ def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History
     order = draw.permutation(data.train)
     views = draw.integers(spec.views, size=len(order))
     batches = [slice(start, start + spec.batch) for start in range(0, len(order), spec.batch)]
-    weights = _class_weights(spec, data)
+    weights = class_weights(spec.class_weight, data.y[data.train])
     ahead = reader.submit(data.boundary.take, order[batches[0]], views[batches[0]])
     total = 0.0
     for batch, following in zip(batches, [*batches[1:], None], strict=True):
@@ -174,7 +174,7 @@ def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History
         if following is not None:
             ahead = reader.submit(data.boundary.take, order[following], views[following])
         truth = truth_of(network, y)
-        loss = network.model.train_on_batch(maps, truth, None if weights is None else weights[y])
+        loss = network.model.train_on_batch(maps, truth, weights and np.array([weights[int(column)] for column in y]))
         total += len(y) * float(loss)
     history.loss.append(round(total / len(order), 6))
     history.val_log_loss.append(_judge(network, data))
@@ -193,14 +193,6 @@ def _judge(network: Network, data: Data) -> float:
 
 def _given_up(spec: Spec, history: History) -> bool:
     return spec.patience is not None and history.epochs - history.best >= spec.patience
-
-
-def _class_weights(spec: Spec, data: Data) -> np.ndarray | None:
-    """balanced: as if all classes had as many train samples."""
-    if spec.class_weight == "none":
-        return None
-    counts = np.bincount(data.y[data.train])
-    return np.asarray(len(data.train) / (len(counts) * np.maximum(counts, 1)), np.float32)
 
 
 class _State:

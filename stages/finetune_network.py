@@ -12,8 +12,9 @@ import numpy as np
 from stages import bases, keras_base
 from stages.blocks import Block
 from stages.boundary import Boundary
+from stages.dense import as_layers
 from stages.extract_key import Recipe, Tap
-from stages.heads import Head, Layer, softmax
+from stages.heads import Head, softmax
 
 _AT_ONCE = 64
 
@@ -57,11 +58,7 @@ class Network:
 
     def head(self, chosen: Mapping[str, Any]) -> Head:
         """The head's layers as they are now, float64, on what `features` gives."""
-        layers = []
-        for dense in self.dense:
-            weights, bias = (array.astype(np.float64) for array in dense.get_weights())
-            layers.append(Layer(weights, bias, dense.activation.__name__))
-        return Head(self.kind, self.classes, tuple(layers), chosen)
+        return Head(self.kind, self.classes, tuple(as_layers(self.dense)), chosen)
 
     def put_head(self, head: Head) -> None:
         """Put in the layers of a head, float32."""

@@ -95,9 +95,9 @@ def test_the_loss_of_class_numbers_is_keras_s_of_one_hot_rows() -> None:
 def test_balanced_weights_count_every_class_alike() -> None:
     from stages import dense
 
-    weights = dense._class_weights(Dense(class_weight="balanced"), np.array([0, 0, 0, 1]))
+    weights = dense.class_weights("balanced", np.array([0, 0, 0, 1]))
     assert weights == {0: 4 / 6, 1: 2}
-    assert dense._class_weights(Dense(), np.array([0, 1])) is None
+    assert dense.class_weights("none", np.array([0, 1])) is None
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -248,6 +248,20 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(tmp_path: 
     assert ((folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()) == expected
 
 
+def test_auto_takes_no_cache_where_there_are_more_views_than_epochs(pipeline: Pipeline, project: Path) -> None:
+    config = settings(project.parent)
+    pipeline("run", "extract", "-c", config)
+    spec = ("finetune.last.views=4", "finetune.last.epochs=3")
+    plans = {}
+    for overrides in (spec[:0], spec):
+        today = opened(config, *overrides)
+        plans[len(overrides)] = boundaries.plan(today, today.config.finetune["last"], today.manifest)
+    assert (plans[0].mode, plans[2].mode) == ("cached", "full")
+    assert plans[0].each == plans[2].each == 4 * 192, "one place of 192 channels at 32 pixels"
+    train = sum(row.split == "train" for row in opened(config).manifest.rows)
+    assert (plans[0].rows, plans[2].rows) == (24 + train, 24 + 3 * train)
+
+
 def test_status_and_dry_run_say_what_a_fine_tuning_lacks(pipeline: Pipeline, project: Path) -> None:
     config = settings(project.parent)
     ran = pipeline("run", "finetune", "-n", "-c", config, "--json")
