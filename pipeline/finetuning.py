@@ -64,7 +64,8 @@ class Tuned:
 class TunedReport:
     """One seed's model: whether it was there, where it lies, its figures; baseline are those of the frozen head.
 
-    `difference` is model minus head, by split, as stages.comparison has it.
+    `difference` is model minus head, by split, as stages.comparison has it. metrics["start"]["difference"] is by how
+    much a probability of val differed from the head's before training: rounding, and what maps as float16 cost.
     """
 
     key: str
@@ -206,10 +207,10 @@ class Tuning:
         spec = self.spec.model_copy(update={"log_dir": logs})
         with self.project.progress(f"{self.name}, seed {seed}", spec.epochs) as advance:
             history = finetune.train(spec, seed, network, data, checkpoint, advance)
-        chosen = {"epoch": history.best, "start_difference": float(start), "history": history.to_json()}
-        head = network.head(chosen)
+        head = network.head({"epoch": history.best, "history": history.to_json()})
         probabilities = head.probabilities(network.features(self._boundary, everything))
-        return Tuned(head, network.tail_arrays(), probabilities, self._judge(probabilities, frozen, seed))
+        metrics = {**self._judge(probabilities, frozen, seed), "start": {"difference": float(start)}}
+        return Tuned(head, network.tail_arrays(), probabilities, metrics)
 
     def circumstances(self) -> dict[str, Any]:
         """What is in no key but may move a last bit."""

@@ -30,6 +30,9 @@ def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
         OUT.print(table)
         if len(report.seeds) > 1:
             _show_seeds(report)
+        if "start" in best.metrics:  # an older model has none
+            gap = best.metrics["start"]["difference"]
+            say(f"before training it said what the frozen head says of val, to within {gap:.1e}")
         say(f"{name}: {'reused' if best.hit else f'trained in {best.seconds:.0f} s'}; {relative(best.path)}")
 
 

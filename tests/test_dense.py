@@ -16,6 +16,16 @@ from tests.problems import columns, features, names, part, problem
 from tests.test_cli import events, run
 
 
+def curve(folder: Path, tag: str) -> list[float]:
+    """What TensorBoard itself reads of a folder of logs."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [float(make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+
+
 def fit(x: np.ndarray, samples: Any, n_classes: int, **settings: Any) -> Head:
     from stages import dense  # here: a TensorFlow room
 
@@ -100,19 +110,22 @@ def test_balanced_weights_count_every_class_alike() -> None:
     assert dense.class_weights("none", np.array([0, 1])) is None
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_tensorboard_is_used_where_it_is_installed(
-    installed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from stages import dense
+def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
+    x, samples = problem(2)
+    fit(x, samples, 2, log_dir=str(tmp_path))
+    assert len(curve(tmp_path / "train", "epoch_loss")) == 5
+    assert len(curve(tmp_path / "validation", "epoch_log_loss")) == 5
 
+
+def test_without_tensorboard_a_warning_says_how_to_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     find = importlib.util.find_spec
-    there = object() if installed else None
-    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: there if n == "tensorboard" else find(n, *a))
-    monkeypatch.setattr(dense.keras.callbacks, "TensorBoard", lambda folder: f"logs to {folder}")
-    found = dense._callbacks(Dense(log_dir="there"))
-    assert found[1:] == (["logs to there"] if installed else [])
-    assert ("TensorBoard is not installed" in caplog.text) == (not installed)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "tensorboard" else find(n, *a))
+    x, samples = problem(2)
+    fit(x, samples, 2, log_dir=str(tmp_path / "logs"))
+    assert "pip install tensorboard" in caplog.text
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_dense_head_is_run_and_reproduced_bitwise_in_other_processes(project: Path, tmp_path: Path) -> None:

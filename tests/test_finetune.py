@@ -17,6 +17,7 @@ from stages.extract_key import Recipe, Tap
 from stages.finetune_network import Network
 from stages.heads import Head, Layer
 from stages.images import PixelSpec
+from tests.test_dense import curve
 
 SIZE = 64
 N = 40
@@ -213,6 +214,12 @@ def test_the_best_epoch_s_weights_are_kept_be_it_none(lite0: Case, tmp_path: Pat
     )
     assert (history.best, history.epochs) == (0, 2)
     assert all(array.tobytes() == start[name].tobytes() for name, array in network.tail_arrays().items())
+
+
+def test_tensorboard_reads_the_curves(lite0: Case, tmp_path: Path) -> None:
+    history = finetune.train(Spec(epochs=2, log_dir=str(tmp_path)), 0, lite0.network(), lite0.cached(), None)
+    assert curve(tmp_path / "train", "epoch_loss") == pytest.approx(history.loss)
+    assert curve(tmp_path / "validation", "epoch_log_loss") == pytest.approx(history.val_log_loss[1:])
 
 
 def test_a_rehearsal_leaves_the_network_as_it_was(lite0: Case) -> None:

@@ -151,7 +151,7 @@ def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(tmp_path: Pat
     assert first["metrics"]["val"]["n"] == first["baseline"]["val"]["n"] > 0
     assert {"accuracy", "auroc", "mcnemar"} < set(first["difference"]["test"])
     folder = Path(first["path"])
-    assert json.loads((folder / "head.json").read_text())["chosen"]["start_difference"] < 1e-5
+    assert first["metrics"]["start"]["difference"] < 1e-5
     assert not (folder / "checkpoint.npz").exists()
     watched = tmp_path / "log"
     out, _ = run("run", "finetune", "-c", config, "--json", FAKE="", WATCH=str(watched))
