@@ -10,8 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from stages import bases, weights
 
 Command = Callable[[], list[str]]
 """Prepares a run (unmeasured) and returns the command to time."""
@@ -34,42 +37,70 @@ def demo(folder: Path) -> Path:
     return folder / "pipeline.yaml"
 
 
+def weights_of(folder: Path, name: str) -> Path:
+    """The ImageNet weights of a base where a package ships them; else random ones, made once in `folder`."""
+    base = bases.get(name)
+    if base.package is not None:
+        return weights.official(base)
+    path = folder / f"{name}.weights.h5"
+    program = f"""
+import keras; from stages import bases, keras_base
+keras.utils.set_random_seed(0); b = bases.get({name!r})
+keras_base.build(b, None, b.size, b.size).save_weights({str(path)!r})"""
+    if not path.exists():
+        subprocess.run([sys.executable, "-c", program], check=True, env=ENVIRONMENT, capture_output=True)
+    return path
+
+
 def pipeline(*words: str | Path) -> list[str]:
     return [str(BIN / "pipeline"), *map(str, words), "-q"]
 
 
-def race(contenders: Mapping[str, Command], rounds: int) -> dict[str, list[float]]:
-    """Wall seconds of every run: one warm-up round that does not count, then `rounds` in alternating order."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+class Run(NamedTuple):
+    """One whole process: wall seconds, CPU seconds of it and of the processes it waited for, most memory of one, MB."""
+
+    seconds: float
+    cpu: float
+    peak: int
+
+
+def measure(command: Sequence[str | Path]) -> Run:
+    """Run it once. What this process holds when it starts it counts in `peak`."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if status:
+        raise SystemExit(f"failed: {' '.join(map(str, command))}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
+
+
+def race(contenders: Mapping[str, Command], rounds: int) -> dict[str, list[Run]]:
+    """Every run: one warm-up round that does not count, then `rounds` in alternating order."""
+    runs: dict[str, list[Run]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         order = list(contenders) if number % 2 else list(reversed(contenders))
         for name in order:
-            command = contenders[name]()
-            started = time.perf_counter()
-            subprocess.run(command, check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+            run = measure(contenders[name]())
             if number:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
+                runs[name].append(run)
+    return runs
 
 
-def peaks(contenders: Mapping[str, Command]) -> dict[str, int]:
-    """Most resident memory of one run of each, in MB; what this process holds counts too, since it is forked."""
-    found = {}
-    for name, prepare in contenders.items():
-        process = subprocess.Popen(prepare(), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0, name
-        found[name] = usage.ru_maxrss // 1024
-    return found
+def report(title: str, runs: Mapping[str, list[Run]], images: int | None = None) -> None:
+    """Median, spread, and the ratio to the first contender, as Markdown; of images, CPU time and memory too."""
+    print(f"\n{title} ({platform.machine()}, {os.cpu_count()} cores, {len(next(iter(runs.values())))} rounds)\n")
+    print("| whole process | median s | min to max | times the first |" + (_IMAGES if images else ""))
+    print("|---|---|---|---|" + ("---|" * 4 if images else ""))
+    first = statistics.median(run.seconds for run in next(iter(runs.values())))
+    for name, of in runs.items():
+        seconds = [run.seconds for run in of]
+        middle = statistics.median(seconds)
+        line = f"| {name} | {middle:.2f} | {min(seconds):.2f} to {max(seconds):.2f} | {middle / first:.2f} |"
+        if images:
+            cpu, peak = statistics.median(run.cpu for run in of), max(run.peak for run in of)
+            line += f" {first / middle:.1f} | {images / middle:.0f} | {1000 * cpu / images:.1f} | {peak:,} |"
+        print(line, flush=True)
 
 
-def report(title: str, seconds: Mapping[str, list[float]], images: int | None = None) -> None:
-    """Median, spread, and the ratio to the first contender, as a table in Markdown."""
-    print(f"\n{title} ({platform.machine()}, {os.cpu_count()} cores, {len(next(iter(seconds.values())))} rounds)\n")
-    print("| whole process | median s | min to max |" + (" images/s |" if images else "") + " times the first |")
-    print("|---|---|---|" + ("---|" if images else "") + "---|")
-    first = statistics.median(next(iter(seconds.values())))
-    for name, runs in seconds.items():
-        middle = statistics.median(runs)
-        rate = f" {images / middle:.0f} |" if images else ""
-        print(f"| {name} | {middle:.2f} | {min(runs):.2f} to {max(runs):.2f} |{rate} {middle / first:.2f} |")
+_IMAGES = " times as fast | images/s | CPU ms an image | peak MB |"

@@ -1,33 +1,74 @@
-"""Extraction from nothing, end to end, beside the usual Keras loop: python -m benchmarks.extract [--rounds N]."""
+"""Extraction from nothing, end to end, beside what one would otherwise write: python -m benchmarks.extract.
+
+All contenders read the same files, in alternating order; pipelines begin with nothing cached and no file hashed, but
+"again" has the model that OpenVINO converted before. The bare limit is decoding and forward passes of the same engine,
+with nothing else. Bases whose weights no package ships have random ones. --torch names a Python that has timm.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.contest import HOST_CACHE, asked_rounds, demo, pipeline, race, report
+from benchmarks import pictures
+from benchmarks.contest import HOST_CACHE, Command, pipeline, race, report, weights_of
+from stages import bases
+
+TIMM = {
+    "efficientnet_lite0": "efficientnet_lite0",
+    "mobilenet_v2": "mobilenetv2_100",
+    "resnet50": "resnet50",
+    "vgg16": "vgg16",
+}
+ENGINES = (("tensorflow", "f32"), ("openvino", "f32"), ("openvino", "openvino-bf16"))
+
+
+def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str, Command]]:
+    base, weights, config = bases.get(name), weights_of(folder, name), folder / "pipeline.yaml"
+    setting = "imagenet" if base.package else weights
+    config.write_text(f"base: {{name: {name}, weights: {setting}}}\nextract: {{size: {base.size}}}\n")
+
+    def ours(engine: str, numerics: str, converted: bool) -> list[str]:
+        kept = ("features", "manifests") if converted else ("",)
+        for place in (HOST_CACHE, *(folder / ".features" / part for part in kept)):
+            shutil.rmtree(place, ignore_errors=True)
+        sets = ("--set", f"extract.engine={engine}", "--set", f"extract.numerics={numerics}")
+        return pipeline("run", "extract", "-c", config, *sets)
+
+    loop = [sys.executable, "-m", "benchmarks.keras_loop", str(folder), name, str(weights)]
+    yield "usual Keras loop", lambda: loop
+    if torch:
+        for dtype in ("f32", "bf16"):
+            words = [torch, "-m", "benchmarks.torch_loop", str(folder), TIMM[name], str(base.size), dtype]
+            yield f"timm and a DataLoader, {dtype}", lambda words=words: words
+    for engine, numerics in ENGINES:
+        title = engine if numerics == "f32" else numerics
+        yield f"pipeline run extract, {title}", lambda e=engine, n=numerics: ours(e, n, converted=False)
+        if engine == "openvino":
+            yield f"the same, {title}, again", lambda e=engine, n=numerics: ours(e, n, converted=True)
+        sets = (f"extract.engine={engine}", f"extract.numerics={numerics}")
+        bare = [sys.executable, "-m", "benchmarks.bare", str(config), *sets]
+        yield f"bare limit, {title}", lambda bare=bare: bare
 
 
 def main() -> None:
-    rounds = asked_rounds(__doc__)
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--base", choices=list(TIMM), default="efficientnet_lite0")
+    options.add_argument("--images", choices=list(pictures.KINDS), default="cells")
+    options.add_argument("--count", type=int, default=2_624)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--torch", default=sys.executable if importlib.util.find_spec("timm") else None)
+    asked = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = demo(folder)
-        images = sum(1 for _ in (folder / "images").rglob("*.png"))
-
-        def ours(*more: str) -> list[str]:
-            for place in (folder / ".features", HOST_CACHE):  # nothing cached, nothing hashed before
-                shutil.rmtree(place, ignore_errors=True)
-            return pipeline("run", "extract", "-c", config, *more)
-
-        contenders = {
-            "usual Keras loop": lambda: [sys.executable, "-m", "benchmarks.keras_loop", str(folder / "images"), name],
-            "pipeline run extract": ours,
-            "pipeline run extract --workers 2": lambda: ours("--workers", "2"),
-        }
-        report(f"EfficientNet-Lite0 at 224, {images} PNGs of 300x300", race(contenders, rounds), images)
+        count = pictures.lay_out(Path(name), asked.images, asked.count)
+        runs = race(dict(contenders(Path(name), asked.base, asked.torch)), asked.rounds)
+        size = bases.get(asked.base).size
+        report(f"{asked.base} at {size}, {count:,} images ({asked.images})", runs, count)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.contest import ENVIRONMENT, peaks, pipeline
+from benchmarks.contest import ENVIRONMENT, measure, pipeline, weights_of
 from stages import bases, blocks
 
 BATCH, EPOCHS = 32, 3
@@ -33,14 +33,7 @@ def lay_out(folder: Path, name: str, block: str, train: int, val: int) -> Path:
         target = folder / "images" / ("train" if number < train else "val") / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, target)
-    weights = "imagenet"
-    if bases.get(name).package is None:
-        weights = str(folder / f"{name}.weights.h5")
-        program = f"""
-import keras; from stages import bases, keras_base
-keras.utils.set_random_seed(0); b = bases.get({name!r})
-keras_base.build(b, None, b.size, b.size).save_weights({weights!r})"""
-        subprocess.run([sys.executable, "-c", program], check=True, env=ENVIRONMENT, capture_output=True)
+    weights = weights_of(folder, name)
     config = folder / "pipeline.yaml"
     config.write_text(
         f"data: {{root: images, on_leak: warn}}\nbase: {{name: {name}, weights: {weights}}}\n"
@@ -67,7 +60,7 @@ def compare(folder: Path, name: str, block: str, train: int, val: int, rounds: i
     subprocess.run(pipeline("run", "-c", config), check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     subprocess.run(pipeline("run", "extract", "-c", config, "--for", "finetune/last"), check=True, env=ENVIRONMENT,
                    stdout=subprocess.DEVNULL)  # fmt: skip
-    weights = _weights(folder, name)
+    weights = str(weights_of(folder, name))
 
     def usual() -> list[str]:
         words = (
@@ -89,7 +82,7 @@ def compare(folder: Path, name: str, block: str, train: int, val: int, rounds: i
     memory: dict[str, list[int]] = {title: [] for title in contenders}
     for number in range(rounds):
         for title in list(contenders) if number % 2 else list(reversed(contenders)):
-            memory[title].append(peaks({title: contenders[title]})[title])
+            memory[title].append(measure(contenders[title]()).peak)
             found = json.loads(out.read_text()) if title.startswith("Keras") else _history(folder)
             seconds[title] += found[1:]
     print(f"\n{name} from {block}, {train:,} images to train on and {val:,} to judge by, batch {BATCH} "
@@ -100,15 +93,6 @@ def compare(folder: Path, name: str, block: str, train: int, val: int, rounds: i
         middle = statistics.median(runs)
         cells = f"{middle:.2f} | {min(runs):.2f} to {max(runs):.2f} | {first / middle:.1f}"
         print(f"| {title} | {cells} | {max(memory[title])} |", flush=True)
-
-
-def _weights(folder: Path, name: str) -> str:
-    base = bases.get(name)
-    if base.package is None:
-        return str(folder / f"{name}.weights.h5")
-    from stages import weights
-
-    return str(weights.official(base))
 
 
 def _history(folder: Path) -> list[float]:

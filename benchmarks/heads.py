@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.contest import asked_rounds, peaks, pipeline, race, report
+from benchmarks.contest import asked_rounds, measure, pipeline, race, report
 from pipeline.graph import Options, Project
 from pipeline.progress import reporter
 
@@ -56,7 +56,7 @@ def main() -> None:
     rounds = asked_rounds(__doc__)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # what it takes would count in `peaks`
+        with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # what it takes would count in its peak
             config = apart.submit(lay_out, folder).result()
         for kind in KINDS:
 
@@ -64,19 +64,18 @@ def main() -> None:
                 shutil.rmtree(folder / "models", ignore_errors=True)
                 return pipeline("run", "head", kind, "-c", config)
 
-            peak = peaks({f"pipeline run head {kind}": ours})
+            peak = measure(ours()).peak
             losses = chosen(folder, kind)
 
             def plain(kind: str = kind, tried: list[str] = list(losses)) -> list[str]:  # noqa: B006 (never changed)
                 return [sys.executable, "-m", "benchmarks.plain_heads", kind, name, *tried]
 
             contenders = {f"plain scikit-learn, {len(losses)} penalties": plain, f"pipeline run head {kind}": ours}
-            report(f"{kind}, {ROWS:,} rows of {DIM:,}, {CLASSES} classes", race(contenders, rounds))
-            print(f"best val log-loss: {min(losses.values()):.4f}; peak memory in MB: {peak}", flush=True)
-            print(
-                f"plain scikit-learn: {(folder / f'{kind}.txt').read_text()}; peak: {peaks({'plain': plain})}",
-                flush=True,
-            )
+            runs = race(contenders, rounds)
+            report(f"{kind}, {ROWS:,} rows of {DIM:,}, {CLASSES} classes", runs)
+            print(f"best val log-loss: {min(losses.values()):.4f}; peak memory {peak} MB", flush=True)
+            theirs = (folder / f"{kind}.txt").read_text(), max(run.peak for run in next(iter(runs.values())))
+            print(f"plain scikit-learn: {theirs[0]}; peak memory {theirs[1]} MB", flush=True)
 
 
 if __name__ == "__main__":

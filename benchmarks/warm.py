@@ -16,9 +16,9 @@ from benchmarks.contest import ENVIRONMENT, asked_rounds, pipeline, race, report
 IMAGES = 100_000
 
 
-def lay_out(folder: Path) -> Path:
+def lay_out(folder: Path, images: int = IMAGES) -> Path:
     """Small images, all different, in ten classes; returns the pipeline.yaml."""
-    for number in range(IMAGES):
+    for number in range(images):
         buffer = io.BytesIO()
         Image.new("RGB", (24, 24), (number % 256, number // 256 % 256, number // 65536)).save(buffer, "PNG")
         path = folder / "images" / f"class{number % 10}" / f"{number:06d}.png"
