@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import rich_click as click
 from pipeline import cli_bases, cli_cache, cli_evaluate, cli_export, cli_models, cli_predict, explain, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
 from pipeline.graph import Options, Project
+from pipeline.parts import Part
 from pipeline.progress import reporter
 from pipeline.run import run, stages
 from pipeline.show import ERR, config_option, say, show, show_error
@@ -58,12 +60,14 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
               help="Processes to extract with.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", envvar="PIPELINE_SCHEDULER", show_envvar=True,
               help="A running Dask scheduler to extract on, e.g. tcp://127.0.0.1:8786.")  # fmt: skip
+@click.option("--part", metavar="I/N",
+              help="With extract: only part I of N, from 1 to N; for job arrays.")  # fmt: skip
 @click.option("--require-cached", is_flag=True, help="Exit 4 instead of computing a missing row.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
 def run_command(
     stage: str | None, names: tuple[str, ...], config: Path, overrides: tuple[str, ...], purposes: tuple[str, ...],
-    dry_run: bool, read_files: bool, workers: int | None, scheduler: str | None, require_cached: bool, offline: bool,
-    as_json: bool, quiet: bool, verbose: bool,
+    dry_run: bool, read_files: bool, workers: int | None, scheduler: str | None, part: str | None,
+    require_cached: bool, offline: bool, as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Extract features, then train the heads on them; what is unchanged is not computed again.
 
@@ -77,13 +81,16 @@ def run_command(
         raise click.UsageError("--for goes with `run extract`")
     if wrong := [purpose for purpose in purposes if not purpose.startswith("finetune/")]:
         raise click.UsageError(f"--for {wrong[0]}: expected finetune/NAME")
+    if part is not None and (stage != "extract" or dry_run):
+        raise click.UsageError("--part goes with `run extract`, and not with -n")
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options = Options(overrides, workers, scheduler, require_cached, offline or dry_run, read_files or not dry_run)
     progress = reporter(ERR, quiet)
 
     def work() -> None:
-        project = Project(config, options, progress)
+        share = None if part is None else Part.parse(part)
+        project = Project(config, replace(options, part=share), progress)
         wanted = stages(project, stage, names)
         if dry_run:
             result["status"] = explain.status(project, stage, names)

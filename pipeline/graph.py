@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cache import files, records
-from cache.errors import ImagesRejected, NotAvailable, Unusable
+from cache.errors import NotAvailable, Unusable
 from cache.statindex import StatIndex, default_path
 from cache.store import Cache, FeatureStore
 from pipeline import config as configuration
 from pipeline.config import RunConfig
+from pipeline.parts import Part
 from stages import bases, extract, scan, splits, trial, weights
 from stages.cluster import ClusterSpec
 from stages.extract_key import Recipe, Tap
@@ -51,11 +52,13 @@ class Options:
     offline: bool = False
     read_files: bool = True
     """False: files that the stat index does not know are not hashed, but counted as such."""
+    part: Part | None = None
+    """Extract the images of that part only."""
 
 
 @dataclass
 class ExtractReport:
-    """What `run extract` did. `images` counts files, `unique` their different contents."""
+    """What `run extract` did. `images` counts files, `unique` their different contents; of its part, if it had one."""
 
     keys: dict[str, str]
     images: int = 0
@@ -68,9 +71,11 @@ class ExtractReport:
     images_per_second: float | None = None
     engine: str | None = None
     manifest: str | None = None
+    part: Part | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected]}
+        part = None if self.part is None else vars(self.part)
+        return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected], "part": part}
 
 
 class Project:
@@ -199,30 +204,48 @@ def check_names(project: Project, names: Collection[str]) -> None:
 
 
 def run_extract(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:
-    """Compute what is missing at the taps of pipeline.yaml, and at `more` in the same pass.
+    """Compute what is missing at the taps of pipeline.yaml, and at `more` in the same pass; of its part, if it has one.
 
-    Returns what was done, and the manifest of the images that have all their rows.
+    Returns what was done, and the manifest of the images that have all their rows. The one that is saved is of all
+    parts: it is the last one's to save.
 
     Raises NotAvailable where rows are missing and must not, or cannot, be computed.
     """
-    manifest, found = project.manifest, project.found
+    part, manifest, unreadable = project.options.part, project.manifest, project.found.rejected
+    if part is not None:
+        manifest = part.share(manifest)
+        unreadable = unreadable if part.number == 1 else []  # they have no id to go by
     taps = {**project.taps, **more}
-    report = ExtractReport(keys={name: project.recipe.key(tap) for name, tap in taps.items()})
+    report = ExtractReport(keys={name: project.recipe.key(tap) for name, tap in taps.items()}, part=part)
     started = time.perf_counter()
     receipt = fill(project, manifest, taps.values())
     if receipt.rows:
         report.seconds = round(time.perf_counter() - started, 3)
         report.images_per_second = round(receipt.rows / report.seconds, 1)
     reasons = dict(receipt.rejected)
-    report.rejected = found.rejected + [Reject(r.path, reasons[r.id]) for r in manifest.rows if r.id in reasons]
-    report.images = len(manifest.rows) + len(found.rejected)
-    report.unique, report.ignored = len(manifest.ids), found.ignored.total()
+    report.rejected = unreadable + [Reject(r.path, reasons[r.id]) for r in manifest.rows if r.id in reasons]
+    report.images = len(manifest.rows) + len(unreadable)
+    report.unique, report.ignored = len(manifest.ids), project.found.ignored.total()
     report.computed, report.engine = receipt.rows, receipt.engine
     report.reused = report.unique - report.computed - len(reasons)
     good = manifest.without(reasons)
-    if good.rows and (not report.rejected or project.config.data.on_bad == "skip"):
-        report.manifest = project.save_manifest(good)
+    complete = good if part is None else _of_all_parts(project, taps.values(), reasons)
+    if complete.rows and (not report.rejected or project.config.data.on_bad == "skip"):
+        report.manifest = project.save_manifest(complete)
     return report, good
+
+
+def _of_all_parts(project: Project, taps: Iterable[Tap], rejected: Collection[str]) -> Manifest:
+    """The images that have all their rows, of all parts; empty while another still has some to compute."""
+    whole, recipe = project.manifest, project.recipe
+    others = whole.without(rejected)
+    lacking = extract.missing(project.cache, recipe, {recipe.key(tap): tap for tap in taps}, others.ids)
+    if project.config.data.on_bad == "fail" and (lacking or project.found.rejected):
+        return Manifest(())
+    with suppress(NotAvailable):  # their files may be where that part runs
+        if extract.all_rejected(recipe, paths(project, others, lacking)) is not None:
+            return others.without(lacking)
+    return Manifest(())
 
 
 def rejects(project: Project) -> dict[str, str]:
@@ -306,19 +329,3 @@ def paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[s
                 "correct data.root, or bring their rows: pipeline cache import (other settings make other rows)",
             )
     return found
-
-
-def check_rejects(project: Project, report: ExtractReport) -> None:
-    """Raises ImagesRejected where there is a reject under `data.on_bad: fail`, or nothing but rejects."""
-    none_left = len(report.rejected) == report.images
-    if report.rejected and (none_left or project.config.data.on_bad == "fail"):
-        first = report.rejected[0]
-        hint = "mend or remove them (the list is in rejects.csv)"
-        if none_left and project.config.data.table is not None:
-            hint = f"correct data.root: the table's paths are relative to {project.root}"
-        elif not none_left:
-            hint += ", or go on without them: --set data.on_bad=skip"
-        raise ImagesRejected(
-            f"{len(report.rejected)} of {report.images} images were rejected; the first: {first.path}: {first.reason}",
-            hint,
-        )

@@ -5,7 +5,6 @@ Not the fitting (a module of stages/ for each kind), nor finding what was made b
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import subprocess
@@ -30,7 +29,6 @@ from stages.features import Features
 from stages.heads import Head
 from stages.manifest import Manifest, Row
 from stages.quiet import without_banners
-from stages.scan import Reject
 from stages.threads import side_by_side
 
 log = logging.getLogger(__name__)
@@ -229,16 +227,3 @@ def _git(folder: Path) -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def write_rejects(project: Project, rejected: Sequence[Reject]) -> None:
-    """List rejects in rejects.csv beside pipeline.yaml; where there are none, an old list goes."""
-    path = project.folder / "rejects.csv"
-    try:
-        if rejected:
-            with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                csv.writer(file).writerows([Reject._fields, *rejected])
-        elif path.exists():
-            path.unlink()
-    except OSError as error:
-        log.warning("the list of rejects is not up to date: %s: %s", path, error.strerror)

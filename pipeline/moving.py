@@ -14,7 +14,7 @@ from cache.statindex import StatIndex
 from cache.store import Cache
 from cache.transfer import Taken
 from pipeline import config as configuration
-from pipeline import graph, needs
+from pipeline import graph, needs, rejects
 from pipeline.config import RunConfig
 from pipeline.graph import Options, Progress, Project
 from stages import weights
@@ -51,7 +51,7 @@ def export(project: Project, folder: Path) -> Moved:
     target, taken = Cache(folder / _CACHE, StatIndex()), Taken()
     with roots.job(project.cache.root, project.keys.values()):
         report, manifest = graph.run_extract(project, {})
-        graph.check_rejects(project, report)
+        rejects.check(project, report)
         files.publish(folder / MARKER, records.dump({"of": str(project.path)}))  # first: one that is killed can go on
         for store in {store.key: store for store in map(project.store, report.keys)}.values():
             names = store.serving(manifest.ids)

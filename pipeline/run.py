@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from cache import roots
-from pipeline import boundaries, finetuning, graph, models, needs, sweeps
+from pipeline import boundaries, finetuning, graph, needs, rejects, sweeps
 from pipeline.finetuning import Tell
 from pipeline.graph import Project
 from stages.manifest import Manifest
@@ -27,6 +27,8 @@ def run(
     failure still shows what was done. Raises ImagesRejected after extraction, and whatever stops a stage.
     """
     _ = project.found  # images that are not there are said before weights are fetched
+    if project.options.part is not None:
+        tell(project.options.part.of_all(project.manifest))
     for name in (*tuned, *also_for):
         finetuning.check(project, name)
     plans = {name: boundaries.plan(project, project.config.finetune[name], project.manifest) for name in tuned}
@@ -41,8 +43,8 @@ def run(
         result["extract"] = report
         good = [] if report.manifest is None else [report.manifest]
         needs.register(project, [*keys, *good], also_before=report.manifest is None)
-        models.write_rejects(project, report.rejected)
-        graph.check_rejects(project, report)
+        rejects.write(project, report)
+        rejects.check(project, report)
         for name in also_for:
             boundaries.fill(project, project.config.finetune[name], manifest)
         for name in heads:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cache.errors import PipelineError
+from pipeline import rejects
 from pipeline.explain import FEW, Status
 from pipeline.graph import ExtractReport
 from pipeline.models import HeadReport
@@ -61,7 +62,8 @@ def show(
 
 def _show_extract(report: ExtractReport) -> None:
     rate = f"{report.images_per_second:.0f} images/s" if report.images_per_second else ""
-    facts = {
+    facts = {} if report.part is None else {"part": f"{report.part.number} of {report.part.of}"}
+    facts |= {
         "images": f"{report.images:,}" + (f" ({report.unique:,} different)" if report.unique < report.images else ""),
         "computed": f"{report.computed:,}" + (f"   {rate}, {report.seconds:.1f} s" if rate else ""),
         "reused": f"{report.reused:,}",
@@ -69,7 +71,7 @@ def _show_extract(report: ExtractReport) -> None:
     if report.ignored:
         facts["ignored"] = f"{report.ignored:,} other files"
     if report.rejected:
-        facts["rejected"] = f"{len(report.rejected):,} (listed in rejects.csv)"
+        facts["rejected"] = f"{len(report.rejected):,} (listed in {rejects.name(report.part)})"
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(name, value)

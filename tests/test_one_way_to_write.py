@@ -25,7 +25,7 @@ ELSEWHERE = {
     ("pipeline/recorded.py", "temporary_cache"): "a cache for as long as a model is made again, or asked",
     ("pipeline/model_file.py", "write"): "a draft that is tried, then published from its bytes",
     ("stages/export.py", "save"): "that draft, where it was told to",
-    ("pipeline/models.py", "write_rejects"): "rejects.csv, beside pipeline.yaml",
+    ("pipeline/rejects.py", "write"): "rejects.csv, beside pipeline.yaml",
 }
 
 

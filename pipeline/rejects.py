@@ -1,0 +1,48 @@
+"""Owns the list of rejected images beside pipeline.yaml, and whether a run fails over them. Not why they are."""
+
+from __future__ import annotations
+
+import csv
+import logging
+
+from cache.errors import ImagesRejected
+from pipeline.graph import ExtractReport, Project
+from pipeline.parts import Part
+
+log = logging.getLogger(__name__)
+
+
+def name(part: Part | None) -> str:
+    """Name of the list, beside pipeline.yaml; each part has its own, since they run side by side."""
+    return "rejects.csv" if part is None else f"rejects-{part.number}-of-{part.of}.csv"
+
+
+def write(project: Project, report: ExtractReport) -> None:
+    """List rejects; where there are none, an old list goes. A run of all images speaks for those of parts too."""
+    path = project.folder / name(report.part)
+    try:
+        if report.rejected:
+            with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                csv.writer(file).writerows([report.rejected[0]._fields, *report.rejected])
+        else:
+            path.unlink(missing_ok=True)
+        for old in () if report.part else project.folder.glob("rejects-[0-9]*-of-[0-9]*.csv"):
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("the list of rejects is not up to date: %s: %s", path, error.strerror)
+
+
+def check(project: Project, report: ExtractReport) -> None:
+    """Raises ImagesRejected where there is a reject under `data.on_bad: fail`, or nothing but rejects."""
+    none_left = len(report.rejected) == report.images and report.part is None
+    if report.rejected and (none_left or project.config.data.on_bad == "fail"):
+        first = report.rejected[0]
+        hint = f"mend or remove them (the list is in {name(report.part)})"
+        if none_left and project.config.data.table is not None:
+            hint = f"correct data.root: the table's paths are relative to {project.root}"
+        elif not none_left:
+            hint += ", or go on without them: --set data.on_bad=skip"
+        raise ImagesRejected(
+            f"{len(report.rejected)} of {report.images} images were rejected; the first: {first.path}: {first.reason}",
+            hint,
+        )
