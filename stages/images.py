@@ -2,8 +2,10 @@
 
 The rules, all of which are in the extract key (as its version, where there is no setting):
 
-- Formats: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF (where Pillow has it), told by content, not by name. First frame only.
-- EXIF orientation is applied. At most 50 Mpx, read from the header before anything is decoded.
+- Formats: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF (where Pillow has it) and HEIC (with the extra of that name), told by
+  content, not by name. The first frame only, of HEIC the primary image.
+- EXIF orientation is applied, of HEIC the container's own. At most 50 Mpx, read from the header before anything is
+  decoded.
 - 16-bit grayscale is scaled to 8 bits, not clipped. 32-bit integer and float pixels have no range, and are rejected.
 - Alpha is composited over white; palette, CMYK and other colour spaces become RGB; grayscale is repeated.
 """
@@ -22,6 +24,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd but readable files;
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 50_000_000
+_HEVC = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"])
 
 Fit = Literal["squash", "crop", "pad"]
 Resize = Literal["bilinear", "keras"]
@@ -88,7 +91,7 @@ def _pixels(data: bytes, spec: PixelSpec | None) -> np.ndarray:
 
 def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_heic() if _is_heic(data) else FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageRejected(f"more than {MAX_PIXELS // 1_000_000} Mpx") from error
     width, height = image.size
@@ -100,6 +103,22 @@ def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
     pixels = _eight_bits(_orient(image))
     fitted = np.asarray(pixels if spec is None else _fit(pixels, spec))
     return np.repeat(fitted[:, :, None], 3, axis=2) if fitted.ndim == 2 else fitted
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether the bytes begin with the brands of a HEIF file that is coded as HEVC (ISO/IEC 23008-12)."""
+    brands = data[8:12] + data[16 : min(int.from_bytes(data[:4]), 256)]
+    return data[4:8] == b"ftyp" and any(brands[at : at + 4] in _HEVC for at in range(0, len(brands), 4))
+
+
+def _heic() -> tuple[str]:
+    """What Pillow calls HEIC, once it knows it: the decoder is imported by the first file that needs it."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageRejected("HEIC image: pip install 'frozenbase[heic]'") from error
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:

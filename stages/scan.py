@@ -17,7 +17,7 @@ from cache.statindex import StatIndex
 from stages.manifest import Row
 
 EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"]
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"]
 )  # fmt: skip
 _SPLIT_NAMES = {
     "train": "train", "training": "train",

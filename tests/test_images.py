@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import sys
 import zlib
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 import skimage.data
 from PIL import Image
 
 from stages.images import ImageRejected, PixelSpec, decode
+
+pillow_heif.register_heif_opener()  # to write HEIC
 
 FULL = PixelSpec(32, 32, decode="full")
 
@@ -44,11 +48,33 @@ def test_rgb_png_is_pillow_s_antialiased_bilinear() -> None:
     assert np.array_equal(pixels, expected(photograph()))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF"])
 def test_every_format(kind: str) -> None:
     data = encoded(photograph(), kind)
     reference = expected(Image.open(io.BytesIO(data)))
     assert np.abs(decode(data, FULL).astype(int) - reference).max() == 0
+
+
+def test_heic_is_decoded_upright_and_known_to_pillow_once_a_file_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for mode in ("RGB", "L", "RGBA"):
+        data = encoded(photograph(mode), "HEIF", exif=exif.tobytes(), quality=95)
+        monkeypatch.delitem(Image.OPEN, "HEIF")
+        upright = expected(photograph().convert(mode).rotate(-90, expand=True))
+        assert np.abs(decode(data, FULL).astype(int) - upright).mean() < 3
+
+
+def test_heic_by_its_lesser_brands_and_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(photograph(), "HEIF")
+    assert (data[4:12], data[16:24]) == (b"ftypheic", b"mif1heic")
+    pixels = decode(data, FULL)
+    data = data[:8] + b"mif1" + data[12:]
+    assert np.array_equal(decode(data, FULL), pixels)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageRejected, match=r"^HEIC image: pip install 'frozenbase\[heic\]'$"):
+        decode(data, FULL)
+    assert decode(encoded(photograph(), "AVIF"), FULL).shape == (32, 32, 3)
 
 
 def test_the_content_decides_not_the_name() -> None:
@@ -85,6 +111,16 @@ def test_sixteen_bits_are_scaled_not_clipped(kind: str) -> None:
     assert len(np.unique(pixels)) == 256
 
 
+def test_sixteen_bits_of_either_byte_order_and_turned() -> None:
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for mode, order, begins in (("I;16", "<u2", b"II*"), ("I;16B", ">u2", b"MM\0")):
+        data = encoded(Image.frombytes(mode, (32, 32), ramp.astype(order).tobytes()), "TIFF", exif=exif)
+        assert data.startswith(begins)
+        assert np.array_equal(decode(data, FULL)[..., 0], np.rot90(np.rint(ramp.astype(int) / 257), -1))
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_alpha_is_composited_over_white(mode: str) -> None:
     clear, solid = ((10, 20, 30, 0), (10, 20, 30, 255)) if mode == "RGBA" else ((10, 0), (10, 255))
@@ -104,10 +140,9 @@ def test_transparency_of_a_palette_and_of_a_grey() -> None:
 
 def test_the_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
-    for kind in ("GIF", "WEBP", "PNG"):
-        options = {"lossless": True} if kind == "WEBP" else {}
-        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-        assert decode(data, PixelSpec(8, 8))[0, 0].tolist() == [255, 0, 0]
+    for kind in ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF"):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], quality=95)
+        assert np.abs(decode(data, PixelSpec(8, 8)).astype(int) - (255, 0, 0)).max() < 5, kind
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -154,6 +189,7 @@ def png_header(width: int, height: int) -> bytes:
 
 JPEG = encoded(photograph(), "JPEG")
 PNG = encoded(photograph(), "PNG")
+HEIC = encoded(photograph(), "HEIF")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +200,7 @@ PNG = encoded(photograph(), "PNG")
         (b"%PDF-1.4 not for us", "^not an image of a known format$"),
         (JPEG[: len(JPEG) // 2], "^cannot be decoded: image file is truncated"),
         (PNG[: len(PNG) // 2], "^cannot be decoded: "),
+        (HEIC[: len(HEIC) // 2], "^(cannot be decoded|not an image)"),
         (JPEG[:20], "^(cannot be decoded|not an image)"),
         (PNG[:60] + bytes(40) + PNG[100:], "^cannot be decoded: "),
         (png_header(60_000, 60_000), "^more than 50 Mpx$"),
@@ -180,7 +217,14 @@ def test_what_cannot_be_decoded_is_rejected_with_its_reason(data: bytes, reason:
 
 def test_any_truncation_or_flipped_byte_is_a_row_or_a_reject_never_another_error() -> None:
     rng = np.random.default_rng(0)
-    for data in (JPEG, PNG, encoded(photograph(), "GIF"), encoded(photograph(), "TIFF"), encoded(photograph(), "WEBP")):
+    for data in (
+        JPEG,
+        PNG,
+        HEIC,
+        encoded(photograph(), "GIF"),
+        encoded(photograph(), "TIFF"),
+        encoded(photograph(), "WEBP"),
+    ):
         for _ in range(60):
             broken = bytearray(data[: rng.integers(1, len(data))] if rng.random() < 0.3 else data)
             broken[rng.integers(len(broken))] ^= int(rng.integers(1, 256))

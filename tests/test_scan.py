@@ -34,10 +34,11 @@ def labels(root: Path) -> dict[str, tuple[str | None, str | None]]:
 
 
 def test_class_folders(tmp_path: Path) -> None:
-    lay(tmp_path, "cat/1.png", "dog/deep/2.JPG", "dog/3.webp")
+    lay(tmp_path, "cat/1.png", "dog/deep/2.JPG", "dog/3.webp", "dog/4.HEIC")
     assert labels(tmp_path) == {
         "cat/1.png": ("cat", None),
         "dog/3.webp": ("dog", None),
+        "dog/4.HEIC": ("dog", None),
         "dog/deep/2.JPG": ("dog", None),
     }
 
