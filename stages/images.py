@@ -100,7 +100,8 @@ def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
     if spec is not None and spec.decode == "scaled" and image.format in ("JPEG", "MPO"):
         image.draft(None, _draft_size(image, spec))
     image.load()
-    pixels = _eight_bits(_orient(image))
+    _orient(image)
+    pixels = _eight_bits(image)
     fitted = np.asarray(pixels if spec is None else _fit(pixels, spec))
     return np.repeat(fitted[:, :, None], 3, axis=2) if fitted.ndim == 2 else fitted
 
@@ -136,11 +137,12 @@ def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:
     return max(1, round(2 * width * scale)), max(1, round(2 * height * scale))
 
 
-def _orient(image: Image.Image) -> Image.Image:
+def _orient(image: Image.Image) -> None:
+    """In place, so that a picture that stands upright is not copied."""
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # noqa: BLE001 (a damaged EXIF block is no reason to refuse sound pixels)
-        return image
+        return
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
