@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cache import files
+from cache import files, records
 from cache.store import Cache, FeatureStore
 
 LEFTOVER_S = 86_400
@@ -18,13 +18,13 @@ LEFTOVER_S = 86_400
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that can go: the rows of a key, a manifest, a file in quarantine, or a leftover of a killed run.
+    """One thing that can go: the rows of a key, a manifest, a converted model, a file in quarantine, or a leftover.
 
     `used` is when it was last used, in s since the epoch by the clock of the cache's file system; `key` the extract key
     that it belongs to, if any; `components` are those of a key, {} where they cannot be read.
     """
 
-    kind: Literal["features", "manifest", "quarantine", "leftover"]
+    kind: Literal["features", "manifest", "converted", "quarantine", "leftover"]
     name: str
     path: Path
     rows: int
@@ -40,6 +40,9 @@ def entries(cache: Cache) -> list[Entry]:
     for path in sorted(cache.root.glob("manifests/*.jsonl")):
         size, used = _size_and_age([path, path.with_suffix(".json")], path)
         found.append(Entry("manifest", path.stem, path, 0, size, used))
+    for folder in sorted(cache.root.glob("converted/*")):
+        size, used = _size_and_age(folder.glob("[!.]*"), folder / records.RECORD)
+        found.append(Entry("converted", folder.name, folder, 0, size, used))
     found += [_file("quarantine", path) for path in sorted(cache.root.glob("quarantine/*"))]
     temps = sorted({*cache.root.rglob(".*.tmp")} - {*cache.root.glob("features/**/.*.tmp")})
     return found + [_file("leftover", path) for path in temps]
@@ -113,6 +116,10 @@ def _remove(entry: Entry) -> None:
             with contextlib.suppress(OSError):
                 files.remove_folder(entry.path / "shards")
                 files.remove_folder(entry.path)
+    elif entry.kind == "converted":
+        files.remove(entry.path / records.RECORD, *entry.path.glob("[!.]*"))
+        with contextlib.suppress(OSError):
+            files.remove_folder(entry.path)
     elif not entry.path.with_suffix(".json").exists():  # a shard may have come to count
         files.remove(entry.path)
 

@@ -15,6 +15,8 @@ from cache.errors import Unusable
 from pipeline import head_config
 from pipeline.finetune_config import FineTune
 from pipeline.head_config import AnyHead, Logistic
+from stages import engine
+from stages.engine import Engine
 from stages.extract_key import Numerics, Pooling, StoredDtype
 from stages.images import Decode, Fit, Resize
 
@@ -73,10 +75,17 @@ class Extract(_Strict):
     decode: Decode = "scaled"
     taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
     numerics: Numerics = "f32"
-    engine: Literal["auto", "tensorflow"] = "auto"
+    engine: Engine = "auto"
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     shard_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     dtype: StoredDtype = "float32"
+
+    @model_validator(mode="after")
+    def _engine_can(self) -> Extract:
+        reason = engine.conflict(self.engine, self.numerics)
+        if reason is not None:
+            raise ValueError(reason)
+        return self
 
 
 class Cluster(_Strict):

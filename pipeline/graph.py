@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from cache.store import Cache, FeatureStore
 from pipeline import config as configuration
 from pipeline.config import RunConfig
 from pipeline.parts import Part
-from stages import bases, extract, scan, splits, trial, weights
+from stages import bases, extract, parity, scan, splits, trial, weights
 from stages.cluster import ClusterSpec
 from stages.extract_key import Recipe, Tap
 from stages.extract_task import Job, Receipt
@@ -90,6 +90,7 @@ class Project:
         self.config: RunConfig = settings or configuration.load(path, options.overrides)
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), StatIndex(default_path()))
+        self.lent = self.cache.root  # a temporary cache may take its place, and need not convert models again
 
     @property
     def root(self) -> Path:
@@ -285,9 +286,9 @@ def try_some(project: Project, names: Sequence[str]) -> Trial | None:
 def job(project: Project, recipe: Recipe, offline: bool) -> Job:
     """What all tasks share that make rows of that recipe. Raises NotAvailable where the weights are not to be had."""
     file = weights.at_hand(project.base, project.weights, offline)
-    batch = project.config.extract.batch
-    root = str(project.cache.root.absolute())
-    return Job(recipe, str(file), root, None if batch == "auto" else batch, project.version)
+    settings, root = project.config.extract, str(project.cache.root.absolute())
+    batch = None if settings.batch == "auto" else settings.batch
+    return Job(recipe, str(file), root, batch, project.version, settings.engine, str(project.lent.absolute()))
 
 
 def compute(
@@ -305,6 +306,8 @@ def compute(
         )
     work, rows = job(project, recipe, project.options.offline), project.config.extract.shard_rows
     size = None if rows == "auto" else rows
+    there = parity.witnesses(manifest.rows, project.root.absolute(), taps, lacking)
+    work = replace(work, witnesses=there)
     try:
         with project.progress("extracting", len(lacking)) as advance:
             return extract.run(project.cache, work, taps, lacking, found, project.cluster, size, advance)

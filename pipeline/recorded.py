@@ -1,4 +1,4 @@
-"""Owns a project as it was when a model was made, on today's places: images, cache, cluster. Not what is done with it.
+"""Owns a project as it was when a model was made, on today's places: images, engine, cache, cluster. Not what is done.
 
 What counts is in the record. Only where things lie is today's.
 """
@@ -24,7 +24,7 @@ from stages.bases import Base
 from stages.extract_key import Tap
 from stages.weights import Weights
 
-_PLACES = ("data.root", "data.table", "data.columns", "base.weights", "cluster", "cache")
+_PLACES = ("data.root", "data.table", "data.columns", "base.weights", "extract.engine", "cluster", "cache")
 
 
 def check_places(overrides: Sequence[str]) -> None:
@@ -75,6 +75,7 @@ def project(today: Project, model: Model) -> Project:
     settings = config.model_copy(
         update={
             "data": config.data.model_copy(update={"root": today.config.data.root, "table": None}),
+            "extract": config.extract.model_copy(update={"engine": today.config.extract.engine}),
             "cluster": today.config.cluster,
             "cache": today.config.cache,
         }

@@ -15,7 +15,10 @@ from pipeline.show import ERR, OUT, columns, config_option, relative, say, sever
 from pipeline.upkeep import Contents, Tidied, Verified
 
 _MOST = 5
-_KINDS = {"features": "key", "manifest": "manifest", "quarantine": "damaged file", "leftover": "leftover"}
+_KINDS = {
+    "features": "key", "manifest": "manifest", "converted": "converted model", "quarantine": "damaged file",
+    "leftover": "leftover",
+}  # fmt: skip
 _USUAL = {"numerics": "f32", "dtype": "float32"}
 
 
@@ -32,10 +35,11 @@ def show_contents(found: Contents) -> None:
             for who in found.needs.get(entry.name, []):
                 table.add_row("", "", "", "", f"  needed by: {who}")
         OUT.print(table)
-    for kind in ("manifest", "quarantine", "leftover"):
+    for kind in ("manifest", "converted", "quarantine", "leftover"):
         some = [entry for entry in found.entries if entry.kind == kind]
         if some:
-            say(f"{kind}: {several(len(some), 'file')}, {decimal(sum(entry.bytes for entry in some))}")
+            what = several(len(some), "model" if kind == "converted" else "file")
+            say(f"{kind}: {what}, {decimal(sum(entry.bytes for entry in some))}")
     say(f"{decimal(sum(entry.bytes for entry in found.entries))} in all, in {relative(found.root)}")
 
 

@@ -42,7 +42,8 @@ extract:
   # decode: scaled            # scaled: JPEGs decoded at no less than twice the size, faster | full
   taps:
     pooled: {{layer: output, pooling: avg}}   # any layer of the base; avg | max | none
-  # numerics: f32             # f32 | tensorflow-bf16: bfloat16 inside, keyed apart
+  # numerics: f32             # f32 | openvino-bf16, tensorflow-bf16: bfloat16 inside, keyed apart
+  # engine: auto              # tensorflow | openvino: auto is openvino where it is installed and there is no GPU
   # dtype: float32            # as stored: float32 | float16
   # shard_rows: auto
 

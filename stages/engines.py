@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,16 @@ class TensorFlowEmbed:
 
         signature = [tf.TensorSpec((self.batch, height, width, 3), tf.uint8)]
         traced = tf.function(forward, input_signature=signature, autograph=False).get_concrete_function()
-        self._frozen: Callable[[tf.Tensor], Any] = convert_variables_to_constants_v2(traced)
+        self._frozen: Any = convert_variables_to_constants_v2(traced)
         self.provenance = {
             "engine": "tensorflow",
             "device": _device(),
             "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
         }
+
+    def graph_def(self) -> bytes:
+        """The frozen graph as a serialised GraphDef; its outputs stand in the order of `names`."""
+        return bytes(self._frozen.graph.as_graph_def().SerializeToString())
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         n = len(pixels)

@@ -15,7 +15,7 @@ VERSION = 1
 """Of the extraction arithmetic as a whole. Raise it, with a line in CHANGELOG.md, when rows come out different."""
 
 Pooling = Literal["avg", "max", "none"]
-Numerics = Literal["f32", "tensorflow-bf16"]
+Numerics = Literal["f32", "tensorflow-bf16", "openvino-bf16"]
 StoredDtype = Literal["float32", "float16"]
 
 

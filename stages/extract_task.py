@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -21,9 +22,10 @@ from cache import files
 from cache.errors import PipelineError, Unusable
 from cache.statindex import Seen, StatIndex, stat_of
 from cache.store import Cache
-from stages import augment, images
+from stages import augment, engine, images, parity
+from stages.engine import Engine
 from stages.extract_key import Recipe, Tap
-from stages.quiet import without_banners
+from stages.parity import Witnesses
 
 SHARD_BYTES = 32_000_000
 MAX_FILE_BYTES = 1_000_000_000
@@ -44,13 +46,20 @@ class Embed(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks of a run share. `batch` None lets the engine choose."""
+    """What all tasks of a run share. `batch` None lets the engine choose.
+
+    lent: another cache, whose converted models may be read. witnesses: images that have rows already, by which another
+    engine is checked.
+    """
 
     recipe: Recipe
     weights: str
     cache_root: str
     batch: int | None
     version: str
+    engine: Engine = "auto"
+    lent: str | None = None
+    witnesses: Witnesses = ()
 
 
 class Task(NamedTuple):
@@ -73,17 +82,18 @@ class Receipt:
 
 
 def open_embed(job: Job, taps: Taps) -> Embed:
-    """Build the base, from the very weights that the key names. TensorFlow is imported here, and nowhere earlier."""
+    """The base in the engine that runs it here, from the very weights that the key names.
+
+    TensorFlow is imported here, and nowhere earlier; where OpenVINO has a converted model in the cache, it is not.
+    """
     found = files.sha256_of(Path(job.weights))
     if found != job.recipe.weights_sha256:
         raise Unusable(
             f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
-    with without_banners():
-        from stages.engines import TensorFlowEmbed
-
-    return TensorFlowEmbed(job.recipe, taps, Path(job.weights), job.batch)
+    places = [Path(root) for root in (job.cache_root, job.lent) if root is not None]
+    return engine.build(job.engine, job.recipe, taps, Path(job.weights), job.batch, places)
 
 
 def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
@@ -113,7 +123,6 @@ class _Shard:
         self.task = task
         self.on_progress = on_progress
         plain = replace(task.job.recipe, view=None)  # the base sees pixels only: one serves all views
-        self._plain = replace(task.job, recipe=plain)
         self._taps = {plain.key(tap): tap for tap in task.taps.values()}
         self.written = 0
         self.engine: str | None = None
@@ -126,7 +135,7 @@ class _Shard:
         self._bytes = 0
 
     def add(self, image: str, pixels: np.ndarray) -> None:
-        self._embed = self._embed or _shared_embed(self._plain, self._taps)
+        self._embed = self._embed or _shared_embed(self.task.job, self.task.taps)
         self._waiting.append((image, pixels))
         if len(self._waiting) == self._embed.batch:
             self._forward()
@@ -153,7 +162,7 @@ class _Shard:
         self._ids += [image for image, _ in self._waiting]
         self._waiting = []
         with np.errstate(over="ignore"):  # too large for float16: found, and said, when the shard is built
-            stored = {key: outputs[key].astype(self._plain.recipe.stored(tap)) for key, tap in self._taps.items()}
+            stored = {key: outputs[key].astype(self.task.job.recipe.stored(tap)) for key, tap in self._taps.items()}
         for key, rows in stored.items():
             self._rows[key].append(rows)
         self._bytes += max(rows.nbytes for rows in stored.values())
@@ -190,6 +199,7 @@ class _Shard:
 
 
 _embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], Embed] = {}
+_agreed: set[tuple[str, str]] = set()
 _embeds_lock = threading.Lock()
 _stopped: set[str] = set()
 
@@ -219,13 +229,32 @@ def _other_rows(recipe: Recipe, tap: Tap) -> str:
 
 
 def _shared_embed(job: Job, taps: Taps) -> Embed:
-    """The base of this process, built once however many threads ask; only the last one asked for is kept."""
-    wanted = (job, tuple(sorted(taps.items())))
+    """The base of this process, built once however many threads ask; only the last one asked for is kept.
+
+    Before it makes rows of a key, it is compared with what the key holds. Raises PipelineError where they differ.
+    """
+    plain = replace(job.recipe, view=None)  # the base sees pixels only: one serves all views
+    bare, plain_taps = replace(job, recipe=plain, witnesses=()), {plain.key(tap): tap for tap in taps.values()}
+    wanted = (bare, tuple(sorted(plain_taps.items())))
     with _embeds_lock:
         if wanted not in _embeds:
             _embeds.clear()
-            _embeds[wanted] = open_embed(job, taps)
+            _agreed.clear()
+            _embeds[wanted] = open_embed(bare, plain_taps)
+        new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _agreed}
+        if new:
+            parity.check(job.recipe, new, Path(job.cache_root), _embeds[wanted], partial(_at_hand, job))
+            _agreed.update((job.cache_root, key) for key in new)
         return _embeds[wanted]
+
+
+def _at_hand(job: Job) -> dict[str, np.ndarray]:
+    """id -> pixels of the witnesses whose files are as they were."""
+    found = {}
+    for image, paths in job.witnesses:
+        with contextlib.suppress(images.ImageRejected):
+            found[image] = read(image, paths, job.recipe, [])
+    return found
 
 
 def read(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Owns what computes here: the CPU, the BLAS libraries, versions of packages. Not the GPU (engines.py)."""
+"""Owns what computes here: the CPU, the BLAS libraries, versions, if there is a GPU. Not which one (engines.py)."""
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -16,6 +17,15 @@ def cpu() -> str:
         return platform.processor() or platform.machine()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.machine()
+
+
+def has_gpu() -> bool:
+    """Whether this machine shows a GPU of NVIDIA's that is not hidden, told from /dev: nothing heavy is imported.
+
+    TensorFlow may be one without CUDA all the same, and then runs on the CPU.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+    return not hidden and any(any(Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "dxg"))
 
 
 def blas() -> list[str]:

@@ -1,11 +1,13 @@
-"""Owns importing TensorFlow without what it says unasked, as it loads and of retracing. Not what is done with it."""
+"""Owns importing TensorFlow and OpenVINO without what they say unasked. Not what is done with them."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -22,6 +24,14 @@ def without_banners() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def import_openvino() -> Any:
+    """The package `openvino`, mute: its telemetry would tell Google Analytics of each import, and write to ~/intel."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
+    import openvino
+
+    return openvino
 
 
 def _is_no_advice(record: logging.LogRecord) -> bool:

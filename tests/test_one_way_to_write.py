@@ -21,6 +21,7 @@ ELSEWHERE = {
     ("cache/statindex.py", "_connect"): "the stat index: disposable, one for each host, outside of the cache",
     ("stages/weights.py", "_fetch"): "the download of weights, where Keras keeps them",
     ("stages/quiet.py", "without_banners"): "standard error to nowhere while TensorFlow starts",
+    ("stages/openvino_convert.py", "_convert"): "a graph on its way through OpenVINO, in a temporary folder",
     ("pipeline/start.py", "_copy"): "the images of the demo",
     ("pipeline/recorded.py", "temporary_cache"): "a cache for as long as a model is made again, or asked",
     ("pipeline/model_file.py", "write"): "a draft that is tried, then published from its bytes",

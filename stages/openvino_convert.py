@@ -1,0 +1,61 @@
+"""Owns making OpenVINO's form of a base, once: it is kept in the cache, and later found there without TensorFlow.
+
+Preprocessing and pooling are inside: uint8 in, taps out. Not running it (openvino_engine.py).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cache import converted
+from cache.statindex import StatIndex
+from cache.store import Cache
+from stages.extract_key import Recipe, Tap
+from stages.quiet import import_openvino, without_banners
+
+VERSION = 1
+"""Of how a base is converted. Raise it when the same recipe gives another model."""
+
+GRAPH, WEIGHTS = "model.xml", "model.bin"
+
+
+def model_of(
+    recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int, places: Sequence[Path]
+) -> dict[str, bytes]:
+    """The model as OpenVINO's two files, GRAPH and WEIGHTS; its outputs bear the names of the taps.
+
+    It is looked for in the caches at `places`, and kept in the first once it was made. Raises Unusable where weights or
+    taps do not fit the base.
+    """
+    components = {
+        "version": VERSION,
+        "openvino": import_openvino().get_version(),
+        "batch": batch,
+        "taps": {name: recipe.components(tap) for name, tap in taps.items()},
+    }
+    for place in places:
+        found = converted.read(place, components)
+        if found is not None:
+            return found
+    made = _convert(recipe, taps, weights, batch)
+    for place in places[:1]:
+        converted.keep(Cache(place, StatIndex()), components, made)
+    return made
+
+
+def _convert(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> dict[str, bytes]:
+    """Through files in a temporary folder, as OpenVINO reads a frozen graph from nothing else."""
+    with without_banners():
+        from stages.engines import TensorFlowEmbed
+    openvino = import_openvino()
+    frozen = TensorFlowEmbed(recipe, taps, weights, batch)
+    with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
+        graph = Path(folder) / "graph.pb"
+        graph.write_bytes(frozen.graph_def())
+        model = openvino.Core().read_model(graph)
+        for result, name in zip(model.get_results(), frozen.names, strict=True):
+            result.set_friendly_name(name)
+        openvino.save_model(model, Path(folder) / GRAPH, compress_to_fp16=False)
+        return {name: (Path(folder) / name).read_bytes() for name in (GRAPH, WEIGHTS)}
