@@ -1,18 +1,20 @@
 """Owns the EfficientNet-Lite architecture in Keras, and how PyTorch's names map to its layers. A TensorFlow room.
 
-EfficientNet (Tan & Le 2019) without squeeze-and-excitation, with ReLU6, and with stem and head of fixed width
-(github.com/tensorflow/tpu, models/official/efficientnet/lite). Padding is TensorFlow's 'same'.
+EfficientNet (Tan & Le 2019) without squeeze-and-excitation, with ReLU6, with stem and head of fixed width, and first
+and last stage of fixed depth (github.com/tensorflow/tpu, models/official/efficientnet/lite). Padding is TensorFlow's
+'same'.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import keras
 from keras import layers
 
 from cache.errors import Unusable
-from stages import torch_file
+from stages import blocks, torch_file
 
 _STAGES = (  # kernel, stride, expansion, channels, repeats
     (3, 1, 1, 16, 1),
@@ -30,14 +32,30 @@ def lite0(input_shape: tuple[int, int, int]) -> keras.Model:
 
     Blocks are `block1` to `block16`; the last activation is `head_activation`.
     """
+    return _lite("efficientnet_lite0", input_shape, 1.0, 1.0)
+
+
+def lite1(input_shape: tuple[int, int, int]) -> keras.Model:
+    """EfficientNet-Lite1, as lite0, with blocks up to `block21`."""
+    return _lite("efficientnet_lite1", input_shape, 1.0, 1.1)
+
+
+def lite2(input_shape: tuple[int, int, int]) -> keras.Model:
+    """EfficientNet-Lite2, as lite1, and wider by a tenth."""
+    return _lite("efficientnet_lite2", input_shape, 1.1, 1.2)
+
+
+def _lite(name: str, input_shape: tuple[int, int, int], width: float, depth: float) -> keras.Model:
     image = keras.Input(input_shape, name="image")
     x = _conv(image, "stem", 32, 3, 2)
     number = 0
     for kernel, stride, expansion, channels, repeats in _STAGES:
-        for repeat in range(repeats):
+        outer = (kernel, stride, expansion, channels, repeats) in (_STAGES[0], _STAGES[-1])
+        for repeat in range(repeats if outer else math.ceil(depth * repeats)):
             number += 1
-            x = _block(x, f"block{number}", kernel, stride if repeat == 0 else 1, expansion, channels)
-    return keras.Model(image, _conv(x, "head", 1280, 1, 1), name="efficientnet_lite0")
+            scaled = blocks.rounded(width * channels)
+            x = _block(x, f"block{number}", kernel, stride if repeat == 0 else 1, expansion, scaled)
+    return keras.Model(image, _conv(x, "head", 1280, 1, 1), name=name)
 
 
 def load_torch(model: keras.Model, path: Path) -> None:
