@@ -1,4 +1,4 @@
-"""Fine-tuning beside the frozen head on ELPV's solar cells: python -m benchmarks.elpv_finetune --splits FILE --folder DIR
+"""Fine-tuning on ELPV beside the frozen head: python -m benchmarks.elpv_finetune --splits FILE --folder DIR
 
 FILE is as for benchmarks.elpv. Which block, and at which size, val chooses, with one seed; the choice is then trained
 with three seeds on the published split, and on five folds, images at random and modules kept together. It takes hours

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from cache.errors import PipelineError
-from stages import extract_task
+from stages import extract_task, reading
 from stages.extract_key import Recipe
 from stages.extract_task import Job, Taps
 from stages.features import Source
@@ -73,7 +73,7 @@ class Computed:
     def _pixels(self, sample: int, view: int) -> np.ndarray:
         image, paths = self._images[sample]
         try:
-            return extract_task.read(image, paths, self._recipes[view], [])
+            return reading.read(image, paths, self._recipes[view], [])
         except ImageRejected as error:
             raise PipelineError(
                 f"{paths[0] if paths else image[:12]}: {error}", "run again: it was there before"

@@ -19,8 +19,9 @@ from cache.store import Cache
 from stages import bases
 from stages.cluster import ClusterSpec, connect, worker_died
 from stages.extract_key import Recipe
-from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, cannot_write, extract_shard, read, stop
+from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, cannot_write, extract_shard, stop
 from stages.images import ImageRejected
+from stages.reading import read
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,14 @@
-"""Owns one extraction task, as a Dask worker runs it: read, check, decode, embed, store. Not which rows, nor when."""
+"""Owns one extraction task, as a Dask worker runs it: read, embed, store. Not how (reading.py, engine.py)."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,15 +19,15 @@ import PIL
 
 from cache import files
 from cache.errors import PipelineError, Unusable
-from cache.statindex import Seen, StatIndex, stat_of
+from cache.statindex import Seen, StatIndex
 from cache.store import Cache
-from stages import augment, engine, images, parity
+from stages import engine, parity, reading
 from stages.engine import Engine
 from stages.extract_key import Recipe, Tap
+from stages.images import ImageRejected
 from stages.parity import Witnesses
 
 SHARD_BYTES = 32_000_000
-MAX_FILE_BYTES = 1_000_000_000
 _PROGRESS_S = 0.25
 
 Taps = Mapping[str, Tap]
@@ -100,17 +99,18 @@ def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None
     """Read, check, decode, embed, store. Without `on_progress`, it runs on a worker, and tells the coordinator."""
     receipt, started = Receipt(), time.perf_counter()
     shard = _Shard(task, started, on_progress or partial(_tell, task.run))
-    for image, paths in task.rows:
-        if task.run in _stopped:
-            shard.close()  # what there is of it is kept
-            raise PipelineError("stopped before the shard was done")
-        try:
-            pixels = read(image, paths, task.job.recipe, receipt.seen)
-        except images.ImageRejected as error:
-            receipt.rejected.append((image, str(error)))
-            shard.tick()
-            continue
-        shard.add(image, pixels)
+    with closing(reading.ahead(task.rows, task.job.recipe, receipt.seen)) as ahead:
+        for image, promised in ahead:
+            if task.run in _stopped:
+                shard.close()  # what there is of it is kept
+                raise PipelineError("stopped before the shard was done")
+            try:
+                pixels = promised.result()
+            except ImageRejected as error:
+                receipt.rejected.append((image, str(error)))
+                shard.tick()
+                continue
+            shard.add(image, pixels)
     shard.close()
     receipt.rows, receipt.engine = shard.written, shard.engine
     return receipt
@@ -252,37 +252,9 @@ def _at_hand(job: Job) -> dict[str, np.ndarray]:
     """id -> pixels of the witnesses whose files are as they were."""
     found = {}
     for image, paths in job.witnesses:
-        with contextlib.suppress(images.ImageRejected):
-            found[image] = read(image, paths, job.recipe, [])
+        with contextlib.suppress(ImageRejected):
+            found[image] = reading.read(image, paths, job.recipe, [])
     return found
-
-
-def read(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> np.ndarray:
-    """The pixels of the first of `paths` that holds the bytes of that id, in the recipe's view: uint8 (h, w, 3).
-
-    The buffer that is hashed is the one that is decoded. What is learnt of files is added to `seen`.
-    Raises ImageRejected where none holds them, or they cannot be decoded.
-    """
-    reason = ""
-    for path in paths:
-        try:
-            with open(path, "rb", buffering=0) as file:
-                stat, when = stat_of(os.fstat(file.fileno())), time.time()
-                if stat[2] > MAX_FILE_BYTES:
-                    raise images.ImageRejected(f"{stat[2]} bytes, more than {MAX_FILE_BYTES}")
-                data = file.read()
-                unchanged = stat_of(os.fstat(file.fileno())) == stat
-        except OSError as error:
-            reason = f"cannot be read: {error.strerror}"
-            continue
-        found = hashlib.sha256(data).hexdigest()
-        if unchanged:
-            seen.append((path, stat, when, found))
-        if found == image:
-            pixels = images.decode(data, recipe.pixels)
-            return pixels if recipe.view is None else augment.apply(pixels, recipe.view, image)
-        reason = "its bytes are not those of its id: changed during the run, or since the table was made"
-    raise images.ImageRejected(reason)
 
 
 def _tell(run: str, rows: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import extract_task
+from stages import extract_task, reading
 from stages.extract_task import Job, Taps
 from stages.images import ImageRejected
 
@@ -68,7 +68,7 @@ def _pixels(job: Job, images: Sequence[tuple[str, Sequence[str]]]) -> np.ndarray
     decoded = []
     for image, paths in images:
         try:
-            decoded.append(extract_task.read(image, paths, job.recipe, []))
+            decoded.append(reading.read(image, paths, job.recipe, []))
         except ImageRejected:
             continue
     return np.stack(decoded) if decoded else None

@@ -24,6 +24,8 @@ LAST = (
     "test_cli",
     "test_cluster",
     "test_keras_base",
+    "test_bases",
+    "test_engine",
     "test_engines",
     "test_heads",
     "test_dense",

@@ -1,7 +1,8 @@
-"""stages/engines.py: rows equal Keras's, and never depend on their neighbours."""
+"""stages/engines.py, openvino_engine.py: rows equal Keras's, and never depend on their neighbours."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import skimage.data
 
 from cache.errors import Unusable
 from stages import bases
+from stages import engine as engines
+from stages.engine import Engine
 from stages.extract_key import Numerics, Recipe, Tap
 from stages.images import PixelSpec
+from stages.quiet import import_openvino
 
 SIZE = 96
 
@@ -63,34 +67,52 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return file
 
 
-def embed(name: str, files: Any, taps: dict[str, Tap], batch: int | None = None, numerics: Numerics = "f32") -> Any:
-    from stages.engines import TensorFlowEmbed
+def embed(
+    name: str,
+    files: Any,
+    taps: dict[str, Tap],
+    batch: int | None = None,
+    numerics: Numerics = "f32",
+    engine: Engine = "tensorflow",
+) -> Any:
+    return engines.build(engine, recipe(name, numerics), taps, files(name), batch, [])
 
-    return TensorFlowEmbed(recipe(name, numerics), taps, files(name), batch)
+
+def has_bf16() -> bool:
+    """Whether this CPU computes in bfloat16, as OpenVINO says."""
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-SLOW = {"resnet50"}
-NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in bases.BASES]
+NAMES = ["efficientnet_lite0", "mobilenet_v2", pytest.param("resnet50", marks=pytest.mark.slow), "vgg16"]
 
 
+@pytest.mark.parametrize(("engine", "tolerance"), [("tensorflow", 1e-5), ("openvino", 1e-4)])
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_equal_keras_predict(name: str, files: Any) -> None:
+def test_rows_equal_keras_predict(name: str, engine: Engine, tolerance: float, files: Any) -> None:
     from stages import keras_base
 
     base, pixels = bases.get(name), pictures(8)
-    found = embed(name, files, {"avg": Tap(), "max": Tap("output", "max"), "none": Tap("output", "none")})(pixels)
+    taps = {"avg": Tap(), "max": Tap("output", "max"), "none": Tap("output", "none")}
+    found = embed(name, files, taps, engine=engine)(pixels)
     x = pixels.astype(np.float32)[..., :: -1 if base.preprocess.order == "bgr" else 1]
     x = (x * base.preprocess.scale - np.float32(base.preprocess.mean)) / np.float32(base.preprocess.std)
     maps = keras_base.build(base, files(name), SIZE, SIZE).predict(x, verbose=0)
     for tap, expected in {"avg": maps.mean(axis=(1, 2)), "max": maps.max(axis=(1, 2)), "none": maps}.items():
         assert found[tap].dtype == np.float32
-        assert np.abs(found[tap] - expected).max() <= 1e-5 * np.abs(expected).max(), tap
+        assert np.abs(found[tap] - expected).max() <= tolerance * np.abs(expected).max(), tap
 
 
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_never_depends_on_its_neighbours(name: str, files: Any) -> None:
-    """Bitwise: alone, in a full batch, in any order, beside anything."""
-    function, pixels = embed(name, files, {"t": Tap("output", "none")}), pictures(8)
+def test_a_row_never_depends_on_its_neighbours(name: str, engine: Engine, files: Any) -> None:
+    """Bitwise: alone, in a full batch, in any order, beside anything; in bfloat16 too, where the CPU has it."""
+    taps = {"t": Tap("output", "none")}
+    _never_depends(embed(name, files, taps, engine=engine), pictures(8))
+    if engine == "openvino" and has_bf16():
+        _never_depends(embed(name, files, taps, numerics="openvino-bf16", engine=engine), pictures(8))
+
+
+def _never_depends(function: Any, pixels: np.ndarray) -> None:
     rows = function(pixels)["t"]
     order = np.random.default_rng(3).permutation(8)
     assert np.array_equal(function(pixels[order])["t"], rows[order])
@@ -115,12 +137,26 @@ def test_other_batch_shapes_agree_to_1e5(batch: int, files: Any) -> None:
     assert np.abs(np.concatenate(parts) - rows).max() <= 1e-5 * np.abs(rows).max()
 
 
-def test_bf16_is_near_and_not_the_same(files: Any) -> None:
-    pixels = pictures(8)
-    exact = embed("efficientnet_lite0", files, {"t": Tap()})(pixels)["t"]
-    rough = embed("efficientnet_lite0", files, {"t": Tap()}, numerics="tensorflow-bf16")(pixels)["t"]
+@pytest.mark.parametrize("numerics", ["tensorflow-bf16", "openvino-bf16"])
+def test_bf16_is_near_and_not_the_same_or_refused(numerics: Numerics, files: Any) -> None:
+    pixels, taps = pictures(8), {"t": Tap()}
+    if numerics == "openvino-bf16" and not has_bf16():
+        with pytest.raises(Unusable, match="needs a CPU with bfloat16"):
+            embed("efficientnet_lite0", files, taps, numerics=numerics, engine="auto")
+        return
+    exact = embed("efficientnet_lite0", files, taps)(pixels)["t"]
+    rough = embed("efficientnet_lite0", files, taps, numerics=numerics, engine="auto")(pixels)["t"]
     assert rough.dtype == np.float32
     assert 1e-5 < np.abs(rough - exact).max() / np.abs(exact).max() < 0.1
+
+
+def test_several_threads_get_what_one_gets(files: Any) -> None:
+    pixels = pictures(8)
+    function = embed("efficientnet_lite0", files, {"t": Tap()}, engine="openvino")
+    rows = function(pixels)["t"]
+    with ThreadPoolExecutor(4) as threads:
+        for number, found in enumerate(threads.map(lambda i: function(pixels[i % 8 :])["t"], range(40))):
+            assert np.array_equal(found, rows[number % 8 :])
 
 
 def test_input_is_left_as_it_was(files: Any) -> None:

@@ -1,0 +1,164 @@
+"""stages/bases.py, blocks.py: each row of the tables, held against the network that keras.applications builds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from stages import bases, blocks
+from stages.bases import Base
+from stages.engine import Engine
+from stages.extract_key import Recipe, Tap
+from stages.images import PixelSpec
+
+SMALLEST = (
+    "efficientnet_lite0", "mobilenet", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_b0",
+    "resnet50", "resnet50_v2", "densenet121", "inception_v3", "inception_resnet_v2", "xception", "nasnet_mobile",
+    "convnext_tiny", "vgg16",
+)  # fmt: skip
+"""Of each family."""
+
+
+@dataclass
+class Network:
+    """A base as we build it, with random weights and statistics, and those in a file as Keras's downloads are."""
+
+    base: Base
+    model: Any
+    file: Path
+
+    @property
+    def size(self) -> int:
+        """NASNet with ImageNet's weights takes its own size only."""
+        return self.base.size if self.base.name.startswith("nasnet") else 96
+
+    @property
+    def recipe(self) -> Recipe:
+        from cache import files
+
+        return Recipe.of(self.base, files.sha256_of(self.file), PixelSpec(self.size, self.size), "f32", "float32")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name in SMALLEST else pytest.mark.slow) for name in bases.BASES],
+)
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    import h5py
+    import keras
+    from keras.src.legacy.saving import legacy_h5_format
+
+    from stages import keras_base
+
+    base = bases.get(request.param)
+    made = Network(base, None, tmp_path_factory.mktemp("weights") / "weights_notop.h5")
+    keras.utils.set_random_seed(0)
+    made.model = keras_base.build(base, None, made.size, made.size)
+    randomise(made.model)
+    with h5py.File(made.file, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, made.model)
+    yield made
+    made.file.unlink()
+
+
+def randomise(model: Any) -> None:
+    """No normalisation is left as it was initialised; EfficientNet's first has the numbers that Keras's files have."""
+    import keras
+
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization | keras.layers.LayerNormalization):
+            layer.set_weights([w + rng.normal(0, 0.1, w.shape).clip(-0.3, 0.3) for w in layer.get_weights()])
+        elif isinstance(layer, keras.layers.Normalization) and layer.weights:
+            layer.set_weights([bases.IMAGENET_MEAN, bases.IMAGENET_STD, *layer.get_weights()[2:]])
+
+
+def test_the_table_s_facts_are_those_of_the_network(network: Network) -> None:
+    base, model = network.base, network.model
+    assert model.output_shape[-1] == base.feature_dim
+    assert model.layers[-1].name == base.output
+    assert model.count_params() == base.parameters
+    assert not model.trainable_variables
+
+
+def test_each_boundary_cuts_the_network_in_two_and_is_as_large_as_the_table_says(network: Network) -> None:
+    import keras
+
+    model = network.model
+    order = [layer.name for layer in model.layers]
+    found = blocks.of(network.base)
+    for block in found:
+        assert tuple(model.get_layer(block.boundary).output.shape[1:]) == block.shape(network.size), block
+    places = [order.index(block.boundary) for block in found]
+    assert places == sorted(places)
+    if found:
+        assert found[-1].boundary != network.base.output
+        for block in (found[0], found[len(found) // 2], found[-1]):  # a cut in the middle of a block would show here
+            keras.Model(model.get_layer(block.boundary).output, model.output)
+    cuts = places_where_one_layer_is_read(model)
+    assert {block.boundary for block in found} <= cuts
+
+
+def places_where_one_layer_is_read(model: Any) -> set[str]:
+    """Layers whose output is all that later layers read of what lies before them."""
+    order = {layer.name: number for number, layer in enumerate(model.layers)}
+    last: dict[str, int] = {}
+    for layer in model.layers:
+        for node in layer._inbound_nodes:
+            for tensor in node.input_tensors:
+                source = tensor._keras_history.operation.name
+                if source in order:
+                    last[source] = max(last.get(source, 0), order[layer.name])
+    cuts, reach = set(), 0
+    for name, number in order.items():
+        if reach <= number:  # nothing before it is read after it
+            cuts.add(name)
+        reach = max(reach, last.get(name, 0))
+    return cuts
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_rows_are_those_of_keras_s_own_network_and_preprocessing(
+    network: Network, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As weights="imagenet" builds it, which for EfficientNet is another network than one that loads a file."""
+    from stages import engine as engines
+
+    pixels = photographs(network.size)
+    recipe = network.recipe
+    embed = engines.build(engine, recipe, {"rows": Tap()}, network.file, None, [tmp_path])
+    found = embed(pixels)["rows"]
+    expected = keras_s_own(network, monkeypatch, pixels)
+    scale = np.abs(expected).max()
+    assert scale > 0
+    assert np.abs(found - expected).max() <= 1e-4 * scale
+
+
+def photographs(size: int) -> np.ndarray:
+    pictures = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.astronaut()]
+    return np.stack([np.asarray(Image.fromarray(picture).resize((size, size))) for picture in pictures])
+
+
+def keras_s_own(network: Network, monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray) -> np.ndarray:
+    """float32 (n, feature_dim) by global average pooling."""
+    import keras
+    from keras.src.utils import file_utils
+
+    if network.base.package is not None:  # no network of Keras's
+        numbers = network.base.preprocess
+        x = (pixels.astype(np.float32) - np.float32(numbers.mean)) / np.float32(numbers.std)
+        return np.asarray(network.model.predict(x, verbose=0)).mean(axis=(1, 2))
+    builder = getattr(keras.applications, network.base.builder.partition(":")[2])
+    monkeypatch.setattr(file_utils, "get_file", lambda *names, **more: str(network.file))
+    shape = (network.size, network.size, 3)
+    theirs = builder(include_top=False, weights="imagenet", input_shape=shape, pooling="avg")
+    x = sys.modules[builder.__module__].preprocess_input(pixels.astype(np.float32))
+    return np.asarray(theirs.predict(x, verbose=0))
