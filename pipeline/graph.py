@@ -105,12 +105,12 @@ class Project:
 
     @cached_property
     def base(self) -> bases.Base:
-        return bases.get(self.config.base.name)
+        return self.config.base.base
 
     @cached_property
     def weights(self) -> weights.Weights:
-        setting = self.config.base.weights
-        return weights.resolve(self.base, setting, self.at(setting), self.cache, self._offline)
+        choice = self.config.base
+        return weights.resolve(self.base, choice.setting, self.at(choice.file), self.cache, self._offline)
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -22,6 +22,8 @@ KEYED: Mapping[str, Literal["extract", "head", "finetune", "samples", "none"]] =
     "data.on_leak": "none",
     "base.name": "extract",
     "base.weights": "extract",
+    "base.trust": "none",
+    "base.preprocess": "extract",
     "extract.size": "extract",
     "extract.fit": "extract",
     "extract.resize": "extract",

@@ -130,7 +130,7 @@ def _about(model: Model, servable: Servable, check: Mapping[str, Any], kind: Kin
     limit = model.read("metrics.json").get("calibration", {}).get("threshold")
     if limit is not None:  # it is of probabilities before any temperature, and the file has one inside
         limit = float(heated(np.array([[1 - limit, limit]]), servable.temperature)[0, 1])
-    licence = bases.get(servable.recipe.base).licence
+    licence = bases.of(servable.recipe.base).licence
     return {
         "schema": SCHEMA,
         "model": {"name": model.name, "key": model.key, "kind": servable.head.kind},

@@ -120,6 +120,7 @@ def _new_project(folder: Path, target: Path, manifest: str) -> dict[Path, bytes]
 def _settings(project: Project) -> bytes:
     """pipeline.yaml for a host without images: what was set, with the manifest as its table."""
     settings = project.config.model_dump(include={"base", "extract", "heads"})
+    del settings["base"]["trust"]  # whoever opens a model there, has to say so there
     data = project.config.data.model_dump(exclude_defaults=True, include={"root", "classes", "on_bad", "on_leak"})
     tree = {"data": {**data, "table": MANIFEST}, **settings}
     RunConfig.model_validate(tree)

@@ -15,6 +15,7 @@ from cache.errors import PipelineError, Unusable
 from cache.store import Cache
 from pipeline import boundaries
 from pipeline import config as configuration
+from pipeline.config import BaseChoice
 from pipeline.differences import differ
 from pipeline.graph import Project
 from pipeline.registry import Model
@@ -24,13 +25,17 @@ from stages.bases import Base
 from stages.extract_key import Tap
 from stages.weights import Weights
 
-_PLACES = ("data.root", "data.table", "data.columns", "base.weights", "extract.engine", "cluster", "cache")
+_PLACES = (
+    "data.root", "data.table", "data.columns", "base.weights", "base.trust", "extract.engine", "cluster", "cache",
+)  # fmt: skip
 
 
 def check_places(overrides: Sequence[str]) -> None:
     """Raises Unusable where an override is of more than a place."""
     for override in overrides:
-        if not override.startswith(_PLACES):
+        field, _, value = override.partition("=")
+        a_file = field == "base.name" and bases.is_file(value)  # where that of a person's own model lies
+        if not (a_file or override.startswith(_PLACES)):
             raise Unusable(
                 f"--set {override}: a model goes by its own settings",
                 f"only where things lie can be set here: {', '.join(_PLACES)}",
@@ -68,20 +73,21 @@ def project(today: Project, model: Model) -> Project:
     advice = f"with that version it can be used: pip install frozenbase=={record['versions']['frozenbase']}"
     try:
         config = configuration.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
-        base = bases.get(config.base.name)
+        base = config.base.base
     except Unusable as error:
         raise Unusable(f"{error.message}; {by}", advice) from error
     extracted = rows(model)
     settings = config.model_copy(
         update={
             "data": config.data.model_copy(update={"root": today.config.data.root, "table": None}),
+            "base": config.base.model_copy(update={"trust": today.config.base.trust}),
             "extract": config.extract.model_copy(update={"engine": today.config.extract.engine}),
             "cluster": today.config.cluster,
             "cache": today.config.cache,
         }
     )
     then = Project(today.path, today.options, today.progress, settings)
-    then.weights = _weights(today, base, config.base.weights, extracted[0]["base"]["weights"])
+    then.weights = _weights(today, base, config.base, extracted[0]["base"]["weights"])
     for tap, wanted in zip(taps(then, model), extracted, strict=True):
         if then.recipe.key(tap) != wanted["key"]:
             components = then.recipe.components(tap)
@@ -99,14 +105,17 @@ def temporary_cache(project: Project) -> Iterator[None]:
         yield
 
 
-def _weights(today: Project, base: Base, recorded: str, sha256: str) -> Weights:
+def _weights(today: Project, base: Base, recorded: BaseChoice, sha256: str) -> Weights:
     """The weights of that digest: where the recorded setting, or today's, has them; else known by their digest alone.
 
     Nothing is fetched here: no weights are needed as long as no row is missing.
     """
-    for setting in (recorded, today.config.base.weights, f"sha256:{sha256}"):
+    now = today.config.base
+    choices = [recorded, *([now] if bases.is_file(now.name) == base.own else [])]
+    by_digest = recorded.model_copy(update={"weights": f"sha256:{sha256}"})
+    for choice in (*choices, by_digest):
         with contextlib.suppress(PipelineError):
-            found = weights.resolve(base, setting, today.at(setting), today.cache, offline=True)
+            found = weights.resolve(base, choice.setting, today.at(choice.file), today.cache, offline=True)
             if found.sha256 == sha256 and found.path is not None:
                 return found
-    return Weights(recorded, sha256, None)
+    return Weights(recorded.setting, sha256, None)

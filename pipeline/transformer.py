@@ -55,13 +55,16 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
     """
 
     def __init__(
-        self, *, base: str = "efficientnet_lite0", weights: str = "imagenet", size: int | None = None,
+        self, *, base: str = "efficientnet_lite0", weights: str = "imagenet", trust: bool = False,
+        preprocess: Mapping[str, Any] | None = None, size: int | None = None,
         image_fit: str = "squash", resize: str = "bilinear", decode: str = "scaled", layer: str = "output",
         pooling: str = "avg", numerics: str = "f32", dtype: str = "float32",
         cache_dir: str | os.PathLike[str] | None = None, root: str | os.PathLike[str] | None = None, workers: int = 1,
     ) -> None:  # fmt: skip
         self.base = base
         self.weights = weights
+        self.trust = trust
+        self.preprocess = preprocess
         self.size = size
         self.image_fit = image_fit
         self.resize = resize
@@ -134,9 +137,14 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         settings = configuration.validate(
             {
                 "data": {"root": os.fspath(self.root or ".")},
-                "base": {"name": self.base, "weights": self.weights},
+                "base": {
+                    "name": self.base,
+                    "weights": self.weights,
+                    "trust": self.trust,
+                    "preprocess": self.preprocess,
+                },
                 "extract": {
-                    "size": bases.get(str(self.base)).size if self.size is None else self.size,
+                    "size": bases.chosen(str(self.base)).size if self.size is None else self.size,
                     "fit": self.image_fit,
                     "resize": self.resize,
                     "decode": self.decode,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from cache.errors import Unusable
@@ -34,7 +35,7 @@ class Base:
     channels. gmacs: billion multiply-adds for one image of `size`, to guess speeds. parameters: without the classifier.
     weights: the file name of its ImageNet weights. licence: of those, as their makers state it. package: the package
     that ships them, else Keras's own cache. least: the fewest pixels a side that it takes. version: of our way to build
-    it, raised when its arithmetic changes.
+    it, raised when its arithmetic changes. trusted: whether its file may be opened; one of weights only always may.
     """
 
     name: str
@@ -50,6 +51,19 @@ class Base:
     package: str | None = None
     least: int = 32
     version: int = 1
+    trusted: bool = True
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a person's own model, whose file holds architecture and weights."""
+        return self.name == OWN.name
+
+
+OWN = Base("model", "", 224, Preprocess(), "output", 2048, 4.0, 0, "", "not known", least=1)
+"""Stands for every model of a person's own. Which one it is, only the SHA-256 of its file says: its path is in no key.
+
+What it is can be seen only by opening it, so size, feature_dim and gmacs are guesses, to cut shards by.
+"""
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -185,8 +199,25 @@ _TABLE: tuple[Iterable[Base], ...] = (
 BASES: dict[str, Base] = {base.name: base for family in _TABLE for base in family}
 
 
+def is_file(name: str) -> bool:
+    """Whether a base's name is the path of a model file."""
+    return PurePath(name).suffix in (".keras", ".h5", ".hdf5")
+
+
+def chosen(name: str, trust: bool = False, preprocess: Preprocess | None = None) -> Base:
+    """The base that settings mean: a row of the table, or a model file, which is opened only with `trust`."""
+    if is_file(name):
+        return replace(OWN, trusted=trust, preprocess=preprocess or Preprocess())
+    return get(name)
+
+
+def of(name: str) -> Base:
+    """The base that a recipe names."""
+    return OWN if name == OWN.name else get(name)
+
+
 def get(name: str) -> Base:
-    """The base of that name. Raises Unusable, naming the nearest known one."""
+    """The base of that name in the table. Raises Unusable, naming the nearest known one."""
     if name in BASES:
         return BASES[name]
     near = difflib.get_close_matches(name.lower(), BASES, n=1, cutoff=0.5)

@@ -63,6 +63,11 @@ def of(base: Base) -> tuple[Block, ...]:
 
 def get(base: Base, name: str) -> Block:
     """The block of that name. Raises Unusable, naming the nearest."""
+    if base.own:
+        raise Unusable(
+            "a model of one's own has no named blocks, so it cannot be fine-tuned from one",
+            "leave finetune: out, and train heads on any of its layers; or take a base of the table (pipeline bases)",
+        )
     blocks = {block.name: block for block in of(base)}
     if name in blocks:
         return blocks[name]

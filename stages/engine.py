@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cache.errors import NotAvailable, Unusable
-from stages import machine
+from stages import bases, machine
 from stages.extract_key import Numerics, Recipe, Tap
 from stages.quiet import without_banners
 
@@ -44,6 +44,8 @@ def build(
 
     Raises as `choose` does, and Unusable where weights, taps or numerics do not fit the base or the machine.
     """
+    if asked == "auto" and bases.of(recipe.base).own:
+        asked = "tensorflow"  # a model of one's own may hold what OpenVINO cannot convert
     if choose(asked, recipe.numerics) == "openvino":
         from stages import openvino_convert, openvino_engine
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cache.errors import Unusable
-from stages import bases, keras_base, machine
+from stages import bases, keras_base, keras_base_own, machine
 from stages.bases import Preprocess
 from stages.extract_key import Recipe, Tap
 
@@ -74,7 +74,12 @@ class TensorFlowEmbed:
 
 
 def model_of(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -> keras.Model:
-    """The base at the recipe's numerics: `tensorflow-bf16` is Keras's mixed_bfloat16 policy."""
+    """The base at the recipe's numerics: `tensorflow-bf16` is Keras's mixed_bfloat16 policy.
+
+    A model of one's own is opened as it is in its file, `weights`.
+    """
+    if bases.of(recipe.base).own:
+        return keras_base_own.load(weights, recipe)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.numerics == "tensorflow-bf16" else "float32")
     try:
@@ -86,16 +91,19 @@ def model_of(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -> k
 
 
 def tap_of(model: keras.Model, tap: Tap) -> keras.KerasTensor:
-    if tap.layer == "output":
-        return model.output
-    names = [layer.name for layer in model.layers]
-    if tap.layer not in names:
+    """What the model gives there. Raises Unusable where it has no such layer, or nothing that can be pooled so."""
+    own = isinstance(model, keras_base_own.OwnModel)
+    names = model.paths() if own else [layer.name for layer in model.layers]
+    if tap.layer != "output" and tap.layer not in names:
         near = difflib.get_close_matches(tap.layer, names, n=4, cutoff=0.5)
         raise Unusable(
             f"extract.taps: {model.name} has no layer {tap.layer!r}",
             f"{'near it are ' + ', '.join(near) + '; ' if near else ''}the last are {', '.join(names[-4:])}",
         )
-    output = model.get_layer(tap.layer).output
+    if own:
+        output = model.at(tap.layer)
+    else:
+        output = model.output if tap.layer == "output" else model.get_layer(tap.layer).output
     if tap.pooling != "none" and len(output.shape) != 4:
         raise Unusable(
             f"extract.taps: layer {tap.layer!r} gives shape {tuple(output.shape)}, which has no places to pool over",

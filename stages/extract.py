@@ -160,7 +160,7 @@ def _tasks(
 
 def _auto_rows(recipe: Recipe, taps: Taps, n: int, threads: int) -> int:
     """The smallest of 32 MB, about 20 s of forward passes, and a quarter of a thread's share."""
-    base, pixels = bases.get(recipe.base), recipe.pixels
+    base, pixels = bases.of(recipe.base), recipe.pixels
     area = pixels.height * pixels.width
     places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in taps.values())
     seconds = base.gmacs * area / base.size**2 / _GMACS_PER_SECOND

@@ -21,7 +21,7 @@ from cache import files
 from cache.errors import PipelineError, Unusable
 from cache.statindex import Seen, StatIndex
 from cache.store import Cache
-from stages import engine, parity, reading
+from stages import bases, engine, neighbours, parity, reading
 from stages.engine import Engine
 from stages.extract_key import Recipe, Tap
 from stages.images import ImageRejected
@@ -92,7 +92,10 @@ def open_embed(job: Job, taps: Taps) -> Embed:
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
     places = [Path(root) for root in (job.cache_root, job.lent) if root is not None]
-    return engine.build(job.engine, job.recipe, taps, Path(job.weights), job.batch, places)
+    embed = engine.build(job.engine, job.recipe, taps, Path(job.weights), job.batch, places)
+    if bases.of(job.recipe.base).own:
+        neighbours.check(embed, job.recipe.pixels.height, job.recipe.pixels.width)
+    return embed
 
 
 def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:

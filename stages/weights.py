@@ -38,7 +38,7 @@ class Weights:
 
 
 def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -> Weights:
-    """What `base.weights` means: `imagenet`, `sha256:<64 hex digits>`, or else `file`.
+    """What `base.weights` means: `imagenet`, `sha256:<64 hex digits>`, or else `file`; of an own model, always `file`.
 
     Raises
     ------
@@ -47,9 +47,10 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
     Unusable
         The setting names a folder, or is no digest.
     """
-    path = official(base) if setting == "imagenet" or setting.startswith(_PREFIX) else file
+    given = base.own or not (setting == "imagenet" or setting.startswith(_PREFIX))
+    path, field = file if given else official(base), _field(base)
     if path.is_dir():
-        raise Unusable(f"base.weights: {path} is a folder; expected a weight file")
+        raise Unusable(f"{field}: {path} is a folder; expected a file")
     found = cache.index.digest(path) if path.is_file() else None
     if setting.startswith(_PREFIX):
         wanted = setting.removeprefix(_PREFIX).lower()
@@ -66,7 +67,7 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
         return Weights(setting, known[0], None)
     if known:
         raise NotAvailable(
-            f"base.weights: {path} is not here, and the cache knows {len(known)} files by that name: "
+            f"{field}: {path} is not here, and the cache knows {len(known)} files by that name: "
             + ", ".join(_PREFIX + digest for digest in known),
             "write the one you mean as base.weights",
         )
@@ -76,7 +77,16 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
 
 
 def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
-    """The weight file itself, fetched if need be; needed only where the base is to run. Raises NotAvailable."""
+    """The weight file itself, fetched if need be; needed only where the base is to run.
+
+    Raises NotAvailable where it is not to be had, Unusable where it is a model that nobody has said to trust.
+    """
+    if not base.trusted:
+        raise Unusable(
+            f"base.trust: {weights.setting} is a model file, and to open one is to run what code it brings along "
+            "(Lambda layers, for one); nobody has said that it may be",
+            "if you know where it comes from: trust: true beside its name, or --set base.trust=true",
+        )
     if weights.path is not None:
         return weights.path
     if weights.setting == "imagenet":
@@ -84,8 +94,14 @@ def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
     raise NotAvailable(
         f"the base is to run, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
         "are not on this machine",
-        "give the file's path as base.weights",
+        f"give the file's path as {_field(base)}",
     )
+
+
+def fetch(base: Base) -> Path:
+    """The file of the ImageNet weights, downloaded unless it is there. Raises NotAvailable."""
+    path = official(base)
+    return path if path.is_file() else _fetch(base, "imagenet", path, offline=False)
 
 
 def official(base: Base) -> Path:
@@ -101,8 +117,8 @@ def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
     """The ImageNet weights, downloaded by keras.applications to where Keras keeps them."""
     if setting != "imagenet":
         raise NotAvailable(
-            f"base.weights: {path} is not there, and the cache does not know it",
-            "correct the path (it is relative to pipeline.yaml), or use weights: imagenet",
+            f"{_field(base)}: {path} is not there, and the cache does not know it",
+            f"correct the path (it is relative to pipeline.yaml), or use {_otherwise(base)}",
         )
     if base.package is not None:
         raise NotAvailable(
@@ -127,6 +143,16 @@ def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
             )
         os.replace(fetched, path)
     return path
+
+
+def _field(base: Base) -> str:
+    """Where pipeline.yaml names the file."""
+    return "base.name" if base.own else "base.weights"
+
+
+def _otherwise(base: Base) -> str:
+    """What to write where there is no file."""
+    return "weights: sha256:DIGEST of a file whose rows are there" if base.own else "weights: imagenet"
 
 
 def _run_keras(program: str, home: str) -> subprocess.CompletedProcess[str]:

@@ -26,6 +26,7 @@ LAST = (
     "test_keras_base",
     "test_bases",
     "test_engine",
+    "test_keras_base_own",
     "test_engines",
     "test_heads",
     "test_dense",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,20 @@ def test_the_command_lists_bases_and_their_blocks(pipeline: Callable[..., Ran]) 
     assert found[-2] == {"block": "block16", "boundary": "block15_add", "shape": [7, 7, 192], "kilobytes": 37.6}
     assert "block15_add" in pipeline("bases", "efficientnet_lite0").out
     assert (pipeline("bases", "vgg_16").code, "did you mean vgg16?" in pipeline("bases", "vgg_16").err) == (2, True)
+
+
+def test_fetching_says_where_the_weights_are_or_why_they_are_not(
+    pipeline: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a proxy that refuses; EfficientNet-Lite0's come with the installation."""
+    assert "are at hand: " in pipeline("bases", "fetch", "efficientnet_lite0").out
+    assert pipeline("bases", "fetch", "efficientnet_lite0", "--json").json["bases"][0]["at_hand"]
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    ran = pipeline("bases", "fetch", "mobilenet_v3_small")
+    assert (ran.code, "cannot be fetched" in ran.err) == (4, True)
+    assert [path.name for path in tmp_path.rglob("*.h5")] == []
+    assert pipeline("bases", "fetch").code == pipeline("bases", "fetch", "vgg99").code == 2
 
 
 def test_a_block_that_is_none_is_answered_with_the_nearest() -> None:

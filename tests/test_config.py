@@ -53,6 +53,31 @@ def test_every_field_is_classified() -> None:
         ("extract: {size: big}", r"extract\.size: input should be a valid integer.*, got 'big'", ""),
         ("extract: {size: 0}", r"extract\.size: input should be greater than or equal to 16, got 0", ""),
         ("extract: {fit: fill}", r"extract\.fit: input should be 'squash', 'crop' or 'pad', got 'fill'", ""),
+        (
+            "base: {name: m.keras, weights: w.h5}",
+            r"base: weights: m\.keras has its weights in it; leave weights out, or give sha256:DIGEST",
+            "",
+        ),
+        (
+            "base: {preprocess: {scale: 2}}",
+            "base: preprocess: efficientnet_lite0 has its own; it is for a model file",
+            "",
+        ),
+        (
+            "base: {name: m.h5, preprocess: {std: [1, 0, 1]}}",
+            r"base\.preprocess\.std\.1: input should be greater than 0",
+            "",
+        ),
+        (
+            "base: {name: m.h5, preprocess: {means: 1}}",
+            r"unknown field base\.preprocess\.means; known here are scale, mean",
+            "base.preprocess.mean",
+        ),
+        (
+            "base: {name: m.h5}\nextract: {numerics: tensorflow-bf16}",
+            r"extract\.numerics: a model of one's own computes as it was saved; leave it at f32",
+            "",
+        ),
         ("extract: {taps: {}}", r"extract\.taps: dictionary should have at least 1 item", ""),
         ("data: {split: {val: 0.5, test: 0.5}}", r"data\.split: val 0\.5 and test 0\.5 leave nothing to train on", ""),
         ("heads: {a: {tap: x}}", r"heads\.a\.tap: no tap 'x' in extract\.taps; there are pooled", ""),

@@ -109,6 +109,8 @@ OTHER_VALUE = {
     "data.on_leak": "warn",
     "base.name": "mobilenet_v2",
     "base.weights": "other.weights.h5",
+    "base.trust": "true",
+    "base.preprocess": "{scale: 2, order: bgr}",
     "extract.size": "32",
     "extract.fit": "crop",
     "extract.resize": "keras",
@@ -169,6 +171,7 @@ def test_every_field_moves_the_keys_it_should_and_no_other(
     monkeypatch.setitem(sys.modules, "stages.dense", fakes.Dense)  # type: ignore[arg-type]
     folder = project.parent
     (folder / "w.weights.h5").write_bytes(b"weights")
+    (folder / "own.h5").write_bytes(b"a model of one's own")
     (folder / "other.weights.h5").write_bytes(b"other weights")
     shutil.copytree(folder / "images", folder / "other")
     paths = sorted(path.relative_to(folder / "images") for path in (folder / "images").rglob("*.png"))
@@ -178,10 +181,11 @@ def test_every_field_moves_the_keys_it_should_and_no_other(
     ]
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     kind = "" if field == "heads.*.kind" else f", kind: {kind_with(field)}"
+    base = "name: own.h5, trust: true" if field == "base.preprocess" else "weights: w.weights.h5"
     table = "  table: table.jsonl\n" if field.startswith("data.columns") else ""
     project.write_text(
         f"data:\n{table}  split: {{val: 0.3, test: 0.2}}\n"
-        "base: {weights: w.weights.h5}\nextract: {size: 16, taps: {p: {}}}\n"
+        f"base: {{{base}}}\nextract: {{size: 16, taps: {{p: {{}}}}}}\n"
         f"heads: {{h: {{tap: p{kind}}}}}\n"
     )
     first = pipeline("run", "-c", project, "--json")
