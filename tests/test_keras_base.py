@@ -25,21 +25,26 @@ def lite0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("picture", "number", "probability"), [("chelsea", 285, 0.77), ("coffee", 967, 0.90)])
-def test_lite0_with_its_file_s_own_classifier(lite0_file: Path, picture: str, number: int, probability: float) -> None:
+@pytest.mark.parametrize(("picture", "number"), [("chelsea", 285), ("coffee", 967)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("efficientnet_lite0", 0.76), ("efficientnet_lite1", 0.6), ("efficientnet_lite2", 0.6)]
+)
+def test_lite_with_its_file_s_own_classifier(name: str, least: float, picture: str, number: int) -> None:
     """ImageNet class 285 is Egyptian cat, 967 is espresso: architecture, weights and preprocessing are all right."""
     from stages import keras_base, torch_file
 
-    image = Image.fromarray(getattr(skimage.data, picture)()).resize((224, 224), Image.Resampling.BICUBIC)
-    model = keras_base.build(LITE0, lite0_file, 224, 224)
-    maps = model.predict((np.asarray(image, np.float32)[None] - 127) / 128, verbose=0)
-    assert maps.shape == (1, 7, 7, LITE0.feature_dim)
-    tensors = torch_file.read(lite0_file)
+    base = bases.get(name)
+    side, file = base.size, weights.official(base)
+    image = Image.fromarray(getattr(skimage.data, picture)()).resize((side, side), Image.Resampling.BICUBIC)
+    model = keras_base.build(base, file, side, side)
+    maps = np.asarray(model((np.asarray(image, np.float32)[None] - 127) / 128, training=False))
+    assert maps.shape[1:] == (-(-side // 32), -(-side // 32), base.feature_dim)
+    tensors = torch_file.read(file)
     logits = tensors["_fc.weight"] @ maps.mean(axis=(1, 2))[0] + tensors["_fc.bias"]
     p = np.exp(logits - logits.max())
     p /= p.sum()
     assert p.argmax() == number
-    assert p.max() == pytest.approx(probability, abs=0.01)
+    assert p.max() > least
 
 
 def test_a_weight_file_that_keras_wrote_round_trips(tmp_path: Path) -> None:
