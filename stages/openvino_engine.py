@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from dask.system import CPU_COUNT  # what this process may use, not what the machine has
 
 from cache.errors import Unusable
 from stages import machine
@@ -35,9 +36,8 @@ class OpenVINOEmbed:
         self.batch = batch
         network = core.read_model(model[GRAPH], model[WEIGHTS])
         self._names = [result.get_friendly_name() for result in network.get_results()]
-        streams = (
-            int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count() or 1
-        )  # a worker's share: cluster.py
+        share = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))  # of a worker among others: cluster.py
+        streams = share or CPU_COUNT
         compiled = core.compile_model(
             network,
             "CPU",
