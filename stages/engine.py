@@ -31,7 +31,7 @@ def choose(asked: Engine, numerics: Numerics) -> Literal["tensorflow", "openvino
     if wanted == "openvino" and not here:
         raise NotAvailable(
             "the engine openvino is not installed",
-            "where frozenbase lies: pip install '.[fast]'; or engine: tensorflow",
+            "pip install openvino, or use engine: tensorflow",
         )
     fast = here and not machine.has_gpu()
     return "openvino" if wanted == "openvino" or (wanted == "auto" and fast) else "tensorflow"

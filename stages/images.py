@@ -117,7 +117,7 @@ def _heic() -> tuple[str]:
     try:
         import pillow_heif
     except ImportError as error:
-        raise ImageRejected("HEIC image: pip install 'frozenbase[heic]'") from error
+        raise ImageRejected("HEIC image: pip install pillow-heif") from error
     pillow_heif.register_heif_opener()
     return ("HEIF",)
 

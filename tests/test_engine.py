@@ -55,7 +55,7 @@ def test_an_engine_that_is_not_installed_says_how_to_have_it(monkeypatch: pytest
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NotAvailable, match="the engine openvino is not installed") as caught:
         engine.choose("openvino", "f32")
-    assert ".[fast]" in caught.value.hint
+    assert "pip install openvino" in caught.value.hint
 
 
 def test_arithmetic_of_another_engine_is_refused(pipeline: Callable[..., Ran], photographs: Path) -> None:
