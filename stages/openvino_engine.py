@@ -57,6 +57,9 @@ class OpenVINOEmbed:
             "device": machine.cpu(),
             "versions": {"openvino": openvino.get_version().partition("-")[0]},
         }
+        # The first call prepares OpenVINO's binding to numpy; two threads that made it at once have waited for each
+        # other for ever, one with Python's lock and one with that of the preparation.
+        self(np.zeros([*network.inputs[0].shape], np.uint8))
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         n = len(pixels)
