@@ -12,10 +12,12 @@ demo: $(VENV)/.demo
 	@echo "  (the command lies in $(BIN); to have it at hand: . $(BIN)/activate)"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and forks"
+	$(BIN)/python -m pytest -m "not slow and not forks" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest --scale $(SCALE)
+	$(BIN)/python -m pytest --scale $(SCALE) -m forks
+	$(BIN)/python -m pytest --scale $(SCALE) -m "not forks" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev $(VENV)/.test
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections import Counter
@@ -59,20 +60,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"durability: {tried}")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that fork come first, before there are threads; those that start processes or TensorFlow come last."""
     order = {f"tests.{name}": number for number, name in enumerate(FIRST, start=-len(FIRST))}
     order |= {f"tests.{name}": number for number, name in enumerate(LAST, start=1)}
     items.sort(key=lambda item: order.get(item.module.__name__, 0))  # type: ignore[attr-defined]
+    for item in items:
+        if order.get(item.module.__name__, 0) < 0:  # type: ignore[attr-defined]
+            item.add_marker("forks")
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("PIPELINE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("host-cache")))
     extract_task._embeds.clear()
+    yield
+    for name in ("cache", "stages", "pipeline"):  # a command that ran in this process has set them up for itself
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -139,6 +139,7 @@ def test_the_transformer_and_a_run_make_the_same_rows(emptied: Path, reference: 
 
 def test_the_record_says_how_it_came_about(emptied: Path) -> None:
     words = ("run", "-c", emptied, "--json", "--set", "data.split.val=0.3", "--set", "data.split.test=0.3")
+    words = (*words, "--set", "extract.engine=tensorflow")
     head = json.loads(run(*words, FAKE="")[0])["heads"]["logistic"]
     record = json.loads((Path(head["path"]) / "record.json").read_text())
     assert record["key"] == head["key"]
