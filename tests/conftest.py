@@ -27,6 +27,7 @@ LAST = (
     "test_keras_base",
     "test_bases",
     "test_engine",
+    "test_openvino_convert",
     "test_keras_base_own",
     "test_engines",
     "test_heads",

@@ -1,0 +1,90 @@
+"""stages/openvino_convert.py, cache/converted.py: made once, kept whole, found without TensorFlow, taken by gc."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import converted, gc
+from cache.statindex import StatIndex
+from cache.store import Cache
+from stages import openvino_convert
+from stages.extract_key import Recipe, Tap
+from stages.openvino_engine import OpenVINOEmbed
+from tests import fakes
+from tests.test_cli import run
+from tests.test_engines import files, pictures, recipe  # noqa: F401 (a fixture)
+
+BOTH = {"avg": Tap(), "max": Tap("output", "max")}
+
+
+def test_two_taps_of_one_tensor_keep_their_names(files: Any, tmp_path: Path) -> None:  # noqa: F811
+    taps = {"z": Tap("block3_add", "none"), "a": Tap("block3_add", "none", "float16"), "m": Tap()}
+    model = openvino_convert.model_of(recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"), 8, [tmp_path])
+    rows = OpenVINOEmbed(model, "f32", 8)(pictures(1))
+    assert {name: r.shape[1:] for name, r in rows.items()} == {"z": (24, 24, 24), "a": (24, 24, 24), "m": (1280,)}
+
+
+def test_another_batch_or_tap_is_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, list[str]]] = []
+
+    def convert(recipe: Recipe, taps: Any, weights: Path, batch: int) -> dict[str, bytes]:
+        made.append((batch, sorted(taps)))
+        return {"model.xml": b"", "model.bin": b""}
+
+    monkeypatch.setattr(openvino_convert, "_convert", convert)
+    lite0 = recipe("efficientnet_lite0")
+    for batch, taps in ((8, BOTH), (8, BOTH), (4, BOTH), (8, {"avg": Tap()})):
+        openvino_convert.model_of(lite0, taps, Path("w"), batch, [tmp_path])
+    assert made == [(8, sorted(BOTH)), (4, sorted(BOTH)), (8, ["avg"])]
+
+
+def test_a_damaged_or_foreign_model_is_never_served(tmp_path: Path) -> None:
+    cache, ours, theirs = Cache(tmp_path, StatIndex()), {"base": "ours"}, {"base": "theirs"}
+    for components in (ours, theirs):
+        converted.keep(cache, components, {"model.xml": str(components).encode(), "model.bin": b"weights"})
+    assert converted.read(tmp_path, ours) == {"model.xml": str(ours).encode(), "model.bin": b"weights"}
+    mine, other = sorted((tmp_path / "converted").iterdir(), key=lambda folder: "ours" not in str(record_of(folder)))
+    (mine / "model.bin").write_bytes(b"weighty")
+    assert converted.read(tmp_path, ours) is None
+    assert [Path(path) for path, _ in converted.check(cache)] == [mine]
+    shutil.rmtree(mine)
+    shutil.copytree(other, mine)
+    assert converted.read(tmp_path, ours) is None
+    assert converted.read(tmp_path, theirs) is not None
+
+
+def record_of(folder: Path) -> Any:
+    return json.loads((folder / "record.json").read_text())
+
+
+def test_gc_counts_converted_models_and_takes_them_by_age(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, StatIndex())
+    converted.keep(cache, {"base": "x"}, {"model.xml": b"x" * 100})
+    (entry,) = [entry for entry in gc.entries(cache) if entry.kind == "converted"]
+    assert entry.bytes > 100
+    assert gc.surplus([entry], [], 60, None, entry.used + 30) == []
+    going = gc.surplus([entry], [], 60, None, entry.used + 90)
+    assert list(gc.remove(going, set)) == [entry]
+    assert not entry.path.exists()
+
+
+def test_once_converted_rows_are_made_without_tensorflow_and_without_telemetry(tmp_path: Path) -> None:
+    """Also for predict, which keeps nothing. OpenVINO's own telemetry would make ~/intel."""
+    fakes.two_classes(tmp_path / "images", 8)
+    (tmp_path / "home").mkdir()
+    config, log = tmp_path / "pipeline.yaml", tmp_path / "log"
+    config.write_text("extract: {size: 32, engine: openvino}\ndata: {split: {val: 0.3}}\n")
+    out, _ = run("run", "-c", config, "--json", FAKE="", HOME=str(tmp_path / "home"))
+    assert json.loads(out)["extract"]["engine"] == "openvino"
+    new = tmp_path / "images" / "dark" / "new.png"
+    new.write_bytes(fakes.textured(99, bright=False))
+    for words in (["predict", "logistic", new, "-c", config], ["run", "extract", "-c", config]):
+        out, _ = run(*words, "--json", FAKE="", WATCH=str(log))
+        assert json.loads(out)[words[0].replace("run", "extract")]["computed"] == 1
+        assert json.loads(log.read_text().splitlines()[-1]) == ["imported"]
+    assert list((tmp_path / "home").glob("intel*")) == []
