@@ -27,6 +27,8 @@ check: $(VENV)/.dev $(VENV)/.test
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.extract
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.numerics
 	$(BIN)/python -m benchmarks.rerun
 	$(BIN)/python -m benchmarks.warm
 	$(BIN)/python -m benchmarks.heads
