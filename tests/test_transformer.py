@@ -239,8 +239,8 @@ def test_clone(features: BottleneckFeatures, images: list[str]) -> None:
 def test_get_params_and_set_params(features: BottleneckFeatures) -> None:
     assert features.get_params()["size"] == 16
     assert set(features.get_params()) == {
-        "base", "weights", "trust", "preprocess", "size", "image_fit", "resize", "decode", "layer", "pooling", "numerics",
-        "dtype", "cache_dir", "root", "workers",
+        "base", "weights", "trust", "preprocess", "size", "image_fit", "resize", "decode", "layer", "pooling",
+        "numerics", "dtype", "cache_dir", "root", "workers",
     }  # fmt: skip
     assert features.set_params(size=32, pooling="max") is features
     assert (features.size, features.pooling) == (32, "max")
