@@ -51,7 +51,8 @@ def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str
         yield f"pipeline run extract, {title}", lambda e=engine, n=numerics: ours(e, n, converted=False)
         if engine == "openvino":
             yield f"the same, {title}, again", lambda e=engine, n=numerics: ours(e, n, converted=True)
-        sets = (f"extract.engine={engine}", f"extract.numerics={numerics}")
+        own = f"cache.dir={folder / 'bare'}"  # its converted model stays: the warm-up round makes it
+        sets = (f"extract.engine={engine}", f"extract.numerics={numerics}", own)
         bare = [sys.executable, "-m", "benchmarks.bare", str(config), *sets]
         yield f"bare limit, {title}", lambda bare=bare: bare
 
