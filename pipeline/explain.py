@@ -86,7 +86,8 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
         first = [project.config.finetune[name].head for name in tuned]
         for name in dict.fromkeys(first) if stage == "finetune" else names or project.config.heads:
             head = _head(project, name, manifest, refused)
-            if head.state == "MISS" and project.config.heads[name].tap in blocked:
+            taps = {tap for point in project.config.heads[name].points().values() for tap in point.taps}
+            if head.state == "MISS" and taps & blocked:
                 head = replace(head, state="BLOCKED", reason="its rows cannot be computed")
             stages.append(head)
         of_heads = {s.name: s for s in stages if s.stage == "head"}

@@ -200,6 +200,24 @@ def test_a_tap_that_does_not_fit_is_blocked(pipeline: Pipeline, project: Path, m
     assert (found["state"], found["reason"]) == ("BLOCKED", "extract.taps: no layer 'x'")
 
 
+@pytest.mark.parametrize("head", ["tap: [pooled, early]", "sweep: {tap: [pooled, early]}"])
+def test_a_head_on_several_taps_is_blocked_by_any(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    pipeline("run", "extract", "-c", project)
+    project.write_text(
+        f"extract: {{size: 16, taps: {{pooled: {{}}, early: {{layer: x}}}}}}\nheads: {{h: {{{head}}}}}\n"
+    )
+    assert status(pipeline, project)["head"]["state"] == "MISS"
+
+    def refuse(*_: object) -> None:
+        raise Unusable("extract.taps: no layer 'x'")
+
+    monkeypatch.setattr(extract_task, "open_embed", refuse)
+    found = status(pipeline, project)["head"]
+    assert (found["state"], found["reason"]) == ("BLOCKED", "its rows cannot be computed")
+
+
 def test_counts_of_classes_and_splits(pipeline: Pipeline, project: Path) -> None:
     counts = pipeline("status", "--hash", "-c", project, "--json").json["status"]["counts"]
     assert {label: sum(by.values()) for label, by in counts.items()} == {"bright": 12, "dark": 12}
