@@ -31,7 +31,9 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     base, weights : str
-        As base.name and base.weights in pipeline.yaml. The path of a weight file is relative to the current folder.
+        As base.name and base.weights in pipeline.yaml. The path of a file is relative to the current folder.
+    trust, preprocess : bool, dict or None
+        Of a model file as base: as base.trust and base.preprocess in pipeline.yaml.
     size : int or None
         Images are scaled to size x size; None for the size that the base was made for.
     image_fit : str
