@@ -13,6 +13,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 from cache.store import Cache
@@ -30,6 +31,9 @@ Paths = Mapping[str, Sequence[str]]
 
 HERE = 8
 """So few images, the least that a task has, are one thread's work anyway: a cluster would only take time to start."""
+
+AHEAD = 4
+"""So many tasks for each thread are with the cluster at a time, whatever there are in all."""
 
 _SHARD_SECONDS = 20
 _GMACS_PER_SECOND = 50  # a guess for one process, to size shards by; only their number depends on it
@@ -102,14 +106,13 @@ def run(
     if len(lacking) <= HERE and cluster.scheduler is None:
         total = Receipt()
         for task in _tasks(job, taps, lacking, paths, shard_rows or HERE, ""):
-            _add(total, extract_shard(task, on_progress))
-    else:
-        total = _on_cluster(job, taps, lacking, paths, cluster, shard_rows, on_progress)
-    cache.index.remember(total.seen)
-    return total
+            _add(cache, total, extract_shard(task, on_progress))
+        return total
+    return _on_cluster(cache, job, taps, lacking, paths, cluster, shard_rows, on_progress)
 
 
 def _on_cluster(
+    cache: Cache,
     job: Job,
     taps: Taps,
     lacking: Mapping[str, Sequence[str]],
@@ -124,20 +127,25 @@ def _on_cluster(
         import distributed
 
         client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
-        size = shard_rows or _auto_rows(job.recipe, taps, len(lacking), sum(client.nthreads().values()))
+        threads = sum(client.nthreads().values())
+        size = shard_rows or _auto_rows(job.recipe, taps, len(lacking), threads)
         tasks = _tasks(job, taps, lacking, paths, size, name)
         log.info("%d images are missing: %d shards of %d rows", len(lacking), len(tasks), size)
-        futures: list[distributed.Future] = []
+        waiting, flying = iter(tasks), distributed.as_completed(loop=client.loop)
         try:
-            futures += [client.submit(extract_shard, task, pure=False) for task in tasks]
-            for future in distributed.as_completed(futures, loop=client.loop):
-                _add(total, future.result())
+            for task in islice(waiting, AHEAD * threads):
+                flying.add(client.submit(extract_shard, task, pure=False))
+            for future in flying:
+                _add(cache, total, future.result())
+                for task in islice(waiting, 1):
+                    flying.add(client.submit(extract_shard, task, pure=False))
         except distributed.KilledWorker as error:
             raise worker_died(error) from error
         except BaseException:
             with contextlib.suppress(Exception):  # a scheduler that is gone must not hide why we stop
                 client.run(stop, name)
-                client.cancel(futures)
+                with flying.lock:
+                    client.cancel(list(flying.futures))
             raise
     return total
 
@@ -172,8 +180,9 @@ def _auto_rows(recipe: Recipe, taps: Taps, n: int, threads: int) -> int:
     return max(HERE, min(limits))
 
 
-def _add(total: Receipt, part: Receipt) -> None:
+def _add(cache: Cache, total: Receipt, part: Receipt) -> None:
+    """What was seen of files is remembered at once: a run that is stopped need not read those again."""
     total.rows += part.rows
     total.rejected += part.rejected
-    total.seen += part.seen
+    cache.index.remember(part.seen)
     total.engine = total.engine or part.engine

@@ -186,7 +186,7 @@ class _Shard:
         }  # fmt: skip
         cache = Cache(Path(job.cache_root), StatIndex())
         for key, tap in self._taps.items():
-            rows = np.concatenate(self._rows[key])
+            rows = np.concatenate(self._rows.pop(key))
             try:
                 cache.features(job.recipe.components(tap)).put(self._ids, rows, provenance)
             except ValueError as error:
