@@ -81,8 +81,10 @@ def run_command(
         raise click.UsageError("--for goes with `run extract`")
     if wrong := [purpose for purpose in purposes if not purpose.startswith("finetune/")]:
         raise click.UsageError(f"--for {wrong[0]}: expected finetune/NAME")
-    if part is not None and (stage != "extract" or dry_run):
-        raise click.UsageError("--part goes with `run extract`, and not with -n")
+    if part is not None and stage != "extract":
+        raise click.UsageError("--part goes with `run extract`: heads need the rows of all parts")
+    if part is not None and dry_run:
+        raise click.UsageError("--part and -n don't go together; -n tells of all images")
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options = Options(overrides, workers, scheduler, require_cached, offline or dry_run, read_files or not dry_run)

@@ -40,7 +40,10 @@ def _asked(words: tuple[str, ...]) -> list[dict[str, Any]]:
             return [_facts(base)]
         case (name,) if name != "fetch":
             return _blocks(name)
-    raise Unusable(f"bases {' '.join(words)}: expected nothing, a NAME, or fetch NAME", "pipeline bases lists them")
+    raise Unusable(
+        f"pipeline bases {' '.join(words)}: expected pipeline bases [NAME] or pipeline bases fetch NAME",
+        "pipeline bases lists all names",
+    )
 
 
 def _facts(base: Base) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
                 f"{base['parameters'] / 1e6:,.1f}",
                 f"{base['gmacs']:g}",
             )
-            table.add_row(base["name"], *cells, f"{base['blocks']}", _where(base))
+            table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
         OUT.print(table)
 
 

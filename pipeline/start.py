@@ -106,7 +106,8 @@ def init(folder: Path, images: Path | None) -> Started:
     images = images if images is not None else folder / "images"
     if not images.is_dir():
         what = "is a file; expected a folder of images" if images.exists() else "is not there"
-        advice = f"name the folder of the images: pipeline init --images {folder if folder.is_dir() else 'PATH'}"
+        meant = folder if folder.is_dir() and folder != Path() else "PATH"
+        advice = f"name the folder of the images: pipeline init --images {meant}"
         raise Unusable(f"{images} {what}", advice)
     try:
         found = scan.folders(images)

@@ -222,6 +222,6 @@ def get(name: str) -> Base:
         return BASES[name]
     near = difflib.get_close_matches(name.lower(), BASES, n=1, cutoff=0.5)
     raise Unusable(
-        f"base.name: {name!r} is unknown",
+        f"base {name!r} is unknown",
         f"did you mean {near[0]}? pipeline bases lists them" if near else "pipeline bases lists them",
     )
