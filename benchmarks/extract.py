@@ -34,11 +34,11 @@ def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str
     config.write_text(f"base: {{name: {name}, weights: {setting}}}\nextract: {{size: {base.size}}}\n")
 
     def ours(engine: str, numerics: str, converted: bool) -> list[str]:
-        kept = ("features", "manifests") if converted else ("",)
-        for place in (HOST_CACHE, *(folder / ".features" / part for part in kept)):
+        cache = folder / f"{engine}-{numerics}"  # of its own, so that what another run deletes is not missed here
+        for place in (HOST_CACHE, *(cache / part for part in (("features", "manifests") if converted else ("",)))):
             shutil.rmtree(place, ignore_errors=True)
-        sets = ("--set", f"extract.engine={engine}", "--set", f"extract.numerics={numerics}")
-        return pipeline("run", "extract", "-c", config, *sets)
+        sets = (f"extract.engine={engine}", f"extract.numerics={numerics}", f"cache.dir={cache}")
+        return pipeline("run", "extract", "-c", config, *(word for one in sets for word in ("--set", one)))
 
     loop = [sys.executable, "-m", "benchmarks.keras_loop", str(folder), name, str(weights)]
     yield "usual Keras loop", lambda: loop
