@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class TensorFlowEmbed:
         self.names = sorted(taps)
         height, width = recipe.pixels.height, recipe.pixels.width
         model = model_of(recipe, weights, tail or {})
-        outputs = [tap_of(model, taps[name]) for name in self.names]
+        outputs = outputs_of(model, [taps[name] for name in self.names])
         several = keras.Model(model.inputs, outputs)
 
         def forward(pixels: tf.Tensor) -> list[tf.Tensor]:
@@ -90,26 +90,31 @@ def model_of(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -> k
     return model
 
 
-def tap_of(model: keras.Model, tap: Tap) -> keras.KerasTensor:
-    """What the model gives there. Raises Unusable where it has no such layer, or nothing that can be pooled so."""
+def outputs_of(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTensor]:
+    """What the model gives at each. Raises Unusable where it has no such layer, or nothing that can be pooled so."""
     own = isinstance(model, keras_base_own.OwnModel)
     names = model.paths() if own else [layer.name for layer in model.layers]
-    if tap.layer != "output" and tap.layer not in names:
-        near = difflib.get_close_matches(tap.layer, names, n=4, cutoff=0.5)
-        raise Unusable(
-            f"extract.taps: {model.name} has no layer {tap.layer!r}",
-            f"{'near it are ' + ', '.join(near) + '; ' if near else ''}the last are {', '.join(names[-4:])}",
-        )
-    if own:
-        output = model.at(tap.layer)
-    else:
-        output = model.output if tap.layer == "output" else model.get_layer(tap.layer).output
-    if tap.pooling != "none" and len(output.shape) != 4:
-        raise Unusable(
-            f"extract.taps: layer {tap.layer!r} gives shape {tuple(output.shape)}, which has no places to pool over",
-            "use pooling: none",
-        )
-    return output
+    for tap in taps:
+        if tap.layer != "output" and tap.layer not in names:
+            near = difflib.get_close_matches(tap.layer, names, n=4, cutoff=0.5)
+            raise Unusable(
+                f"extract.taps: {model.name} has no layer {tap.layer!r}",
+                f"{'near it are ' + ', '.join(near) + '; ' if near else ''}the last are {', '.join(names[-4:])}",
+            )
+    layers = [tap.layer for tap in taps]
+    outputs = model.at(layers) if own else [_at(model, layer) for layer in layers]
+    for tap, output in zip(taps, outputs, strict=True):
+        if tap.pooling != "none" and len(output.shape) != 4:
+            shape = tuple(output.shape)
+            raise Unusable(
+                f"extract.taps: layer {tap.layer!r} gives shape {shape}, which has no places to pool over",
+                "use pooling: none",
+            )
+    return outputs
+
+
+def _at(model: keras.Model, layer: str) -> keras.KerasTensor:
+    return model.output if layer == "output" else model.get_layer(layer).output
 
 
 def preprocess(pixels: Any, numbers: Preprocess) -> Any:

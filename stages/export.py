@@ -25,7 +25,7 @@ def network(servable: Servable) -> keras.Model:
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     pixels = engines.preprocess(export_resize.fitted(image, servable.recipe.pixels), servable.recipe.preprocess)
     base = engines.model_of(servable.recipe, servable.weights, servable.tail)
-    several = keras.Model(base.inputs, [engines.tap_of(base, tap) for tap in servable.taps], name=base.name)
+    several = keras.Model(base.inputs, engines.outputs_of(base, servable.taps), name=base.name)
     maps = several(pixels, training=False)
     maps = maps if isinstance(maps, list) else [maps]
     rows = [layers.Flatten()(engines.pool(m, tap)) for m, tap in zip(maps, servable.taps, strict=True)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,13 @@ class OwnModel(keras.Model):
         """Names of its layers, in order; those of a nested model, after its own, as `vgg16/block5_pool`."""
         return list(_paths(self))
 
-    def at(self, path: str) -> keras.KerasTensor:
-        """What it gives at a layer, or at `output`. Raises Unusable where that is not one tensor."""
-        outputs = self.outputs if path == "output" else _part(self, path)(self.inputs)
-        outputs = keras.tree.flatten(outputs)
-        if len(outputs) > 1:
-            raise Unusable(
-                f"extract.taps: {path} of {self.name} gives {len(outputs)} tensors; expected one",
-                "name a layer that gives one",
-            )
-        return outputs[0]
+    def at(self, paths: Sequence[str]) -> list[keras.KerasTensor]:
+        """What it gives at each of `paths`: layers of it, or `output`. Raises Unusable where that is not one tensor."""
+        layers = sorted(set(paths) - {"output"})
+        outputs = keras.tree.flatten(_with(self, layers)(self.inputs))
+        own, taken = outputs[: len(self.outputs)], outputs[len(self.outputs) :]
+        found = dict(zip(layers, taken, strict=True))
+        return [_one(path, own if path == "output" else found[path]) for path in paths]
 
 
 def load(path: Path, recipe: Recipe) -> OwnModel:
@@ -138,25 +135,43 @@ def _paths(model: keras.Model, prefix: str = "") -> Iterator[str]:
                 yield from _paths(layer, f"{prefix}{layer.name}/")
 
 
-def _part(model: keras.Model, path: str) -> keras.Model:
-    """From the model's input to the layer at `path`, sharing its layers.
+def _with(model: keras.Model, paths: Sequence[str]) -> keras.Model:
+    """The model, sharing its layers, with more outputs, in one list: its own, and then what is at each of `paths`.
 
     A layer's own `output` won't do: that of a nested model belongs to the graph it was built in, not to the one it is
-    called in. So the graph is gone through again, and a nested model on the way is called up to the layer as well.
+    called in. So the graph is gone through again, and a nested model that paths lead into is called with more outputs
+    in its place: once, since a layer that stands twice in a network is not whole in its file.
     """
-    name, _, inner = path.partition("/")
-    found = []
+    found: dict[str, Any] = {}
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if layer.name == name:
-            found.append(_part(layer, inner)(keras.tree.flatten(args), **kwargs) if inner else layer(*args, **kwargs))
-        return layer(*args, **kwargs)
+        if not any(path.partition("/")[0] == layer.name for path in paths):
+            return layer(*args, **kwargs)
+        if layer.name in found:
+            raise Unusable(
+                f"extract.taps: layer {layer.name!r} of {model.name} is called more than once",
+                "name a layer that is called once, and so has one output",
+            )
+        inner = [path.partition("/")[2] for path in paths if path.startswith(f"{layer.name}/")]
+        if not inner:
+            found[layer.name] = layer(*args, **kwargs)
+            return found[layer.name]
+        outputs = _with(layer, inner)(keras.tree.flatten(args), **kwargs)
+        own = outputs[: len(layer.outputs)]
+        found[layer.name] = own
+        found.update({f"{layer.name}/{path}": x for path, x in zip(inner, outputs[len(own) :], strict=True)})
+        return own
 
     graph = keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
     again = keras.models.clone_model(graph, clone_function=lambda layer: layer, call_function=call)
-    if len(found) > 1:
+    return keras.Model(again.inputs, [*again.outputs, *(_one(path, found[path]) for path in paths)], name=model.name)
+
+
+def _one(path: str, outputs: Any) -> keras.KerasTensor:
+    """The one tensor that a layer gives."""
+    flat = keras.tree.flatten(outputs)
+    if len(flat) > 1:
         raise Unusable(
-            f"extract.taps: layer {name!r} of {model.name} is called {len(found)} times, and gives as many outputs",
-            "name a layer that is called once",
+            f"extract.taps: {path} of the model gives {len(flat)} tensors; expected one", "name a layer that gives one"
         )
-    return keras.Model(again.inputs, found[0])
+    return flat[0]

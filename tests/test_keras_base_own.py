@@ -15,7 +15,9 @@ from stages import bases, extract_task
 from stages.bases import Preprocess
 from stages.extract_key import Recipe, Tap
 from stages.extract_task import Embed, Job
+from stages.heads import Head, Layer
 from stages.images import PixelSpec
+from stages.servable import Servable
 
 SIZE = 32
 GOLDEN = Path(__file__).parent / "golden"
@@ -235,5 +237,24 @@ def test_a_layer_that_is_called_twice_is_no_tap(tmp_path: Path) -> None:
 
     image, dense = keras.Input((SIZE, SIZE, 3)), keras.layers.Dense(3, name="dense")
     keras.Model(image, dense(dense(image))).save(tmp_path / "m.keras")
-    with pytest.raises(Unusable, match=r"layer 'dense' of .* is called 2 times"):
+    with pytest.raises(Unusable, match=r"layer 'dense' of .* is called more than once"):
         opened(tmp_path / "m.keras", {"t": Tap("dense")})
+
+
+def test_a_head_on_several_of_its_layers_is_one_file(tmp_path: Path) -> None:
+    """Each layer stands in the file once, however many taps lead into the nested model that it is of."""
+    import keras
+
+    from stages import export
+
+    functional().save(tmp_path / "m.keras")
+    base = bases.chosen("m.keras", True)
+    recipe = Recipe.of(base, files.sha256_of(tmp_path / "m.keras"), PixelSpec(SIZE, SIZE), "f32", "float32")
+    nested = ("middle/conv_base", "middle/conv_base/add", "middle/relu")
+    taps = (*(Tap(layer) for layer in nested), Tap("pool", "none"))
+    weights = np.random.default_rng(1).normal(size=(8 + 6 + 8 + 8, 3))
+    head = Head("ridge", ("a", "b", "c"), (Layer(weights, np.zeros(3)),), {})
+    servable = Servable(recipe, taps, tmp_path / "m.keras", head)
+    export.save(export.network(servable), "keras", tmp_path / "whole.keras")
+    found = keras.saving.load_model(tmp_path / "whole.keras", compile=False)(PIXELS)
+    assert np.abs(np.asarray(found) - servable.open()(PIXELS)).max() < 1e-5
