@@ -18,6 +18,7 @@ from pipeline import config as configuration
 from pipeline.config import BaseChoice
 from pipeline.differences import differ
 from pipeline.graph import Project
+from pipeline.head_config import HeadConfig
 from pipeline.registry import Model
 from pipeline.reproduction import said
 from stages import bases, weights
@@ -57,10 +58,15 @@ def rows(model: Model) -> list[dict[str, Any]]:
 
 def taps(then: Project, model: Model) -> list[Tap]:
     """Where in the base those rows are taken; `then` is the model's project."""
-    name = model.record["name"]
     if is_tuned(model):
-        return [boundaries.tap_of(then, then.config.finetune[name])]
-    return [then.tap(tap) for tap in then.config.heads[name].taps]
+        return [boundaries.tap_of(then, then.config.finetune[model.record["name"]])]
+    return [then.tap(tap) for tap in head_of(then, model).taps]
+
+
+def head_of(then: Project, model: Model) -> HeadConfig:
+    """The settings of a model's head; of a fine-tuned one, of that which it started from."""
+    name = model.record["name"]
+    return then.config.heads[then.config.finetune[name].head if is_tuned(model) else name]
 
 
 def project(today: Project, model: Model) -> Project:

@@ -10,8 +10,9 @@ import io
 import json
 import re
 import time
+import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -188,8 +189,9 @@ def find(folder: Path, text: str) -> Model:
 
 
 def read_head(folder: Path) -> Head:
-    """The head that lies in a model's folder."""
-    return Head.from_files({name: (folder / name).read_bytes() for name in ("head.npz", "head.json")})
+    """The head that lies in a model's folder. Raises Unusable for arrays that are not to be trusted."""
+    with _trusted(folder):
+        return Head.from_files({name: (folder / name).read_bytes() for name in ("head.npz", "head.json")})
 
 
 def dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -200,11 +202,23 @@ def dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_tail(folder: Path) -> dict[str, np.ndarray]:
-    """What was trained of the base: arrays by layer and number among its weights; none where the base is frozen."""
+    """Weights of the blocks that were trained, by layer and number among its weights; none of a frozen base."""
     if not (folder / "tail.npz").exists():
         return {}
-    with np.load(folder / "tail.npz", allow_pickle=False) as arrays:
+    with _trusted(folder), np.load(folder / "tail.npz", allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+@contextlib.contextmanager
+def _trusted(folder: Path) -> Iterator[None]:
+    """Raises Unusable for what is no array of ours: no pickled object is ever loaded."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise Unusable(
+            f"the arrays in {folder} are not as this package writes them, and are not trusted: {error}",
+            "take a model that this package made, and whose files nobody has touched since",
+        ) from error
 
 
 def tags(folder: Path) -> dict[str, tuple[str, str]]:

@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import keys, records
+from cache import files, keys, records
 from cache.errors import NotAvailable, Unusable
 from cache.store import Cache
 from stages.bases import Base
@@ -90,7 +90,15 @@ def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
     if weights.path is not None:
         return weights.path
     if weights.setting == "imagenet":
-        return _fetch(base, weights.setting, official(base), offline)
+        path = official(base)
+        file = path if path.is_file() else _fetch(base, weights.setting, path, offline)
+        found = files.sha256_of(file)
+        if found == weights.sha256:
+            return file
+        raise NotAvailable(
+            f"{file}: SHA-256 {found[:12]}...; expected {weights.sha256[:12]}..., by which the rows go",
+            "give the path of that file as base.weights",
+        )
     raise NotAvailable(
         f"the base is to run, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
         "are not on this machine",

@@ -12,6 +12,7 @@ from cache.errors import NotAvailable, Unusable
 from cache.statindex import StatIndex
 from cache.store import Cache
 from stages import bases, weights
+from stages.weights import Weights
 
 LITE0, VGG16 = bases.get("efficientnet_lite0"), bases.get("vgg16")
 
@@ -31,6 +32,14 @@ def test_the_default_weights_come_with_the_installation(tmp_path: Path, cache: C
     found = weights.resolve(LITE0, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert found.sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     assert weights.at_hand(LITE0, found, offline=True) == found.path
+
+
+def test_another_file_where_the_weights_of_the_rows_were_is_not_taken_for_them() -> None:
+    """Of an older version of the package, for one."""
+    with pytest.raises(
+        NotAvailable, match=r"SHA-256 579344248a93\.\.\.; expected 000000000000\.\.\., by which the rows"
+    ):
+        weights.at_hand(LITE0, Weights("imagenet", "0" * 64, None), offline=True)
 
 
 def test_a_file_beside_pipeline_yaml(tmp_path: Path, cache: Cache) -> None:
