@@ -12,7 +12,6 @@ from cache.store import Cache, FeatureStore
 from pipeline import boundaries, models, recorded, registry
 from pipeline.graph import Project
 from pipeline.registry import Model
-from stages import weights
 from stages.boundary import Cached
 from stages.extract_key import Tap
 from stages.features import Features
@@ -28,7 +27,7 @@ class Inference:
     def __init__(self, then: Project, model: Model) -> None:
         """`then` is what `recorded.project` gives for the model."""
         self._then, self._model = then, model
-        self.head = registry.read_head(model.folder)
+        self.head = model.head
 
     @property
     def taps(self) -> list[Tap]:
@@ -40,10 +39,7 @@ class Inference:
         return [cache.features(self._then.recipe.components(tap)) for tap in self.taps]
 
     def probabilities(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
-        """What it says of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent.
-
-        So it does where a fine-tuned model needs the base's weights, and they are not here.
-        """
+        """What it says of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent."""
         if not ids:
             return np.empty((0, len(self.head.classes)))
         rows = [store.rows(ids) for store in self.stores(cache)]
@@ -58,9 +54,8 @@ class Inference:
         with without_banners():
             from stages.finetune_network import Network
         then = self._then
-        spec = then.config.finetune[self._model.record["name"]]
-        (tap,) = map(then.tap, then.config.heads[spec.head].taps)
-        file = weights.at_hand(then.base, then.weights, then.options.offline)
-        network = Network(then.recipe, file, boundaries.block_of(then, spec), tap, self.head)
+        block = boundaries.block_of(then, then.config.finetune[self._model.record["name"]])
+        (tap,) = map(then.tap, recorded.head_of(then, self._model).taps)
+        network = Network(then.recipe, None, block, tap, self.head)
         network.put_tail(registry.read_tail(self._model.folder))
         return network

@@ -136,8 +136,6 @@ def rehearse(spec: Spec, network: Network, train: int, val: int) -> float:
     """Seconds that an epoch of so many images will take, boundary maps at hand; the network is left as it was."""
     compile_for(spec, network, train)
     model = network.model
-    variables = [*model.trainable_variables, *model.optimizer.variables]
-    before = [variable.numpy() for variable in variables]
     maps = np.random.default_rng(0).random((spec.batch, *model.input.shape[1:]), np.float32)
     truth = truth_of(network, np.zeros(spec.batch, int))
 
@@ -154,8 +152,7 @@ def rehearse(spec: Spec, network: Network, train: int, val: int) -> float:
     for step in steps:
         step()  # the first one compiles
     seconds = [spent(3, step) for step in steps]
-    for variable, value in zip(variables, before, strict=True):
-        variable.assign(value)
+    network.reset()
     return (train * seconds[0] + val * seconds[1]) / spec.batch
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cache.errors import Unusable
 from stages import bases, keras_base
 from stages.blocks import Block
 from stages.boundary import Boundary
@@ -26,7 +27,7 @@ class Network:
     """
 
     def __init__(self, recipe: Recipe, weights: Path | None, block: Block, tap: Tap, head: Head) -> None:
-        """`weights` None: random ones. `tap` is where the head sits: the base's output, pooled in its way."""
+        """`weights` None: `put_tail` brings them. `tap`: where the head sits, the base's output pooled in its way."""
         pixels = recipe.pixels
         base = keras_base.build(bases.get(recipe.base), weights, pixels.height, pixels.width)
         self.tail = keras.Model(base.get_layer(block.boundary).output, base.output, name="tail")
@@ -41,29 +42,35 @@ class Network:
         self.model = keras.Model(maps, logits)
         self._pooled = keras.Model(maps, pooled)
         self.kind, self.classes = head.kind, head.classes
-        self.put_head(head)
+        for dense, layer in zip(self.dense, head.layers, strict=True):
+            dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
+        self._start = [variable.numpy() for variable in self.model.trainable_variables]
+
+    def reset(self) -> None:
+        """Put back what was there before training."""
+        for variable, value in zip(self.model.trainable_variables, self._start, strict=True):
+            variable.assign(value)
 
     def tail_arrays(self) -> dict[str, np.ndarray]:
-        """What is trained of the base: arrays by layer and number among its weights, as `head_conv/0`."""
+        """All weights of the blocks: arrays by layer and number among its weights, as `head_conv/0`."""
         return {
             f"{layer.name}/{number}": variable.numpy()
             for layer in self.tail.layers
-            if layer.trainable
             for number, variable in enumerate(layer.weights)
         }
 
     def put_tail(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put in what `tail_arrays` gave."""
+        """Put in what `tail_arrays` gave, so that no weight of the base's own is left. Raises Unusable for less."""
+        if lacking := sorted(self.tail_arrays().keys() - arrays.keys()):
+            raise Unusable(
+                f"tail.npz has no {lacking[0]}: it is of a version that kept a part of the weights only",
+                "remove the model's folder, and train it again: pipeline run finetune",
+            )
         keras_base.put(self.tail, arrays)
 
     def head(self, chosen: Mapping[str, Any]) -> Head:
         """The head's layers as they are now, float64, on what `features` gives."""
         return Head(self.kind, self.classes, tuple(as_layers(self.dense)), chosen)
-
-    def put_head(self, head: Head) -> None:
-        """Put in the layers of a head, float32."""
-        for dense, layer in zip(self.dense, head.layers, strict=True):
-            dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
 
     def features(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
         """What the head sees of the samples `where` in the plain view: float32 (n, dim), maps flattened."""

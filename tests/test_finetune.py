@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cache.errors import Unusable
 from stages import bases, blocks, finetune, keras_base
 from stages.boundary import Cached
 from stages.extract_key import Recipe, Tap
@@ -132,7 +133,7 @@ def test_from_the_boundary_is_step_for_step_the_whole_network(case: str, request
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6), step
     assert np.abs(dense.get_weights()[0] - before).max() > 1e-3, "something was learnt"
     trained = network.tail_arrays()
-    assert len(trained) == sum(len(layer.weights) for layer in base.layers if layer.trainable) > 0
+    assert len(trained) == sum(len(layer.weights) for layer in base.layers if layer.name in names) > 0
     for name, array in trained.items():
         layer, _, number = name.rpartition("/")
         reference = base.get_layer(layer).weights[int(number)].numpy()
@@ -159,7 +160,19 @@ def test_frozen_weights_and_batch_statistics_stay_as_they_were_to_the_bit(lite0:
              if isinstance(layer, keras.layers.BatchNormalization)}  # fmt: skip
     assert norms
     assert moved == set(before) - norms
-    assert len(network.tail_arrays()) == len(moved)
+    assert len(network.tail_arrays()) == len(before)
+
+
+def test_the_tail_is_all_there_is_of_the_blocks_and_no_less_is_put_in(lite0: Case) -> None:
+    """Into a network of random weights: what came of less would be random too."""
+    recipe, block = lite0.recipe, blocks.get(bases.get(lite0.name), lite0.block)
+    network, tail, where = Network(recipe, None, block, Tap(), lite0.head), lite0.network().tail_arrays(), np.arange(N)
+    data = lite0.cached()
+    with pytest.raises(Unusable, match=r"tail\.npz has no block15_depthwise_bn/0"):
+        network.put_tail({name: array for name, array in tail.items() if name != "block15_depthwise_bn/0"})
+    network.put_tail(tail)
+    expected = lite0.network().probabilities(data.boundary, where)
+    assert network.probabilities(data.boundary, where).tobytes() == expected.tobytes()
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(lite0: Case, tmp_path: Path) -> None:
@@ -190,9 +203,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(lite0: Case, tmp_pat
     assert (history.loss, history.val_log_loss) == (expected.loss, expected.val_log_loss)
     for name, array in whole.tail_arrays().items():
         assert array.tobytes() == again.tail_arrays()[name].tobytes(), name
-    other = lite0.network()
-    finetune.train(spec, 8, other, lite0.cached(views=3), tmp_path / "seed8.npz")
-    assert any(a.tobytes() != other.tail_arrays()[n].tobytes() for n, a in whole.tail_arrays().items())
+    again.reset()
+    finetune.train(spec, 8, again, lite0.cached(views=3), None)
+    assert any(a.tobytes() != again.tail_arrays()[n].tobytes() for n, a in whole.tail_arrays().items())
+    again.reset()
+    finetune.train(spec, 7, again, lite0.cached(views=3), None)
+    for name, array in whole.tail_arrays().items():
+        assert array.tobytes() == again.tail_arrays()[name].tobytes(), "of the other seed nothing is left"
 
 
 def test_a_damaged_checkpoint_is_told_and_left_aside(
