@@ -102,7 +102,7 @@ def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     disk = os.statvfs(_existing(project.cache.root))
     free = disk.f_bavail * disk.f_frsize
     if spec.mode != "auto":
-        return Plan(spec.mode, f"mode: {spec.mode}", each, rows, missing)
+        return Plan(spec.mode, "as it is set", each, rows, missing)
     if not missing:
         return Plan("cached", "the maps are there", each, rows, 0)
     if each * missing > _SPARE * free:

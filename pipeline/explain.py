@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from cache import records
 from cache.errors import NotAvailable, Unusable
-from pipeline import boundaries, finetuning, graph, models
+from pipeline import boundaries, finetuning, graph, models, sweeps
 from pipeline.differences import Differences, differ
 from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
@@ -161,15 +161,15 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
     except Unusable as error:
         return StageStatus("head", name, "BLOCKED", error.message, samples, samples)
     points = project.config.heads[name].points()
-    folders = {point: models.folder_of(project, name, spec, manifest, classes) for point, spec in points.items()}
-    absent = [point for point, folder in folders.items() if records.load_folder(folder) is None]
+    absent = sweeps.absent(project, name, manifest, classes)
     if not absent:
         reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
         return StageStatus("head", name, "HIT", reason, samples, 0)
     if len(absent) < len(points):
         reason = f"{len(points) - len(absent)} of {len(points)} points are there"
         return StageStatus("head", name, "PARTIAL", reason, samples, samples)
-    return _absent_head(project, name, points[absent[0]], folders[absent[0]].parent, classes)
+    point, folder = next(iter(absent.items()))
+    return _absent_head(project, name, points[point], folder.parent, classes)
 
 
 def _absent_head(project: Project, name: str, spec: HeadConfig, folder: Path, classes: Sequence[str]) -> StageStatus:
@@ -212,9 +212,8 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
         reason = _unhashed(unhashed) if late else f"its head {spec.head} is not there yet"
         model = StageStatus("finetune", name, state, reason, samples, samples, at_most=late)
     else:
-        start = finetuning.start_of(project, name, manifest)  # its head is there, so nothing is trained for it
-        tuning = finetuning.Tuning(project, name, manifest, start)
-        absent = [seed for seed in spec.seeds if tuning.found(seed) is None]
+        found = finetuning.found(project, name, manifest)
+        absent = [seed for seed in spec.seeds if seed not in found]
         if not absent:
             reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "the very same model is there"
             return [StageStatus("finetune", name, "HIT", reason, samples, 0)]

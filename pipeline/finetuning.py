@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,31 +100,44 @@ class FineTuneReport:
         return {**own, "plan": self.plan and vars(self.plan), "seeds": [r.to_json() for r in self.seeds.values()]}
 
 
-def run(project: Project, name: str, manifest: Manifest, plan: Plan, tell: Tell) -> FineTuneReport:
+def run(project: Project, name: str, manifest: Manifest, plan: Plan | None, tell: Tell) -> FineTuneReport:
     """Train the model of that name for each of its seeds, unless it is there; its head is trained first.
+
+    `plan` None: they were thought to be there; it is made where they are not.
 
     Raises Unusable where the settings, labels or splits cannot carry it. Seeds that are done by then are kept.
     """
     tuning = Tuning(project, name, manifest, start_of(project, name, manifest))
     found = {seed: tuning.found(seed) for seed in tuning.spec.seeds}
-    absent = not all(found.values())
-    if absent:
-        tuning.estimate(plan, tell)
+    if all(found.values()):
+        plan = None
+    else:
+        plan = plan or boundaries.plan(project, tuning.spec, manifest)
+        tuning.estimate(tell)
         tuning.prepare(plan)
-    reports = {seed: report or tuning.publish(seed) for seed, report in found.items()}
-    done = FineTuneReport(reports, plan if absent else None)
+    done = FineTuneReport({seed: report or tuning.publish(seed) for seed, report in found.items()}, plan)
     registry.note_last(project.folder, f"finetune/{name}", done.winner.key)
     return done
+
+
+def found(project: Project, name: str, manifest: Manifest) -> dict[int, TunedReport]:
+    """The models of that name that are there, by seed: none while their head is not. Nothing is trained."""
+    try:
+        classes = heads.classes_of(manifest, project.config.data.classes)
+        if sweeps.absent(project, project.config.finetune[name].head, manifest, classes):
+            return {}
+        tuning = Tuning(project, name, manifest, start_of(project, name, manifest))
+    except Unusable:  # which is for the head to say
+        return {}
+    return {seed: report for seed in tuning.spec.seeds if (report := tuning.found(seed)) is not None}
 
 
 def start_of(project: Project, name: str, manifest: Manifest) -> Start:
     """The head that the fine-tuning of that name starts from; it is trained where it is not there."""
     of = project.config.finetune[name].head
     done = sweeps.run(project, of, manifest)
-    report = done.winner if isinstance(done, SweepReport) else done
-    head, points = registry.read_head(report.path), project.config.heads[of].points().values()
-    (spec,) = (s for s in points if models.folder_of(project, of, s, manifest, head.classes) == report.path)
-    return Start(head, report.key, spec)
+    point, report = done.ranked()[0] if isinstance(done, SweepReport) else ("", done)
+    return Start(registry.read_head(report.path), report.key, project.config.heads[of].points()[point])
 
 
 class Tuning:
@@ -158,14 +172,14 @@ class Tuning:
         metrics = json.loads((folder / "metrics.json").read_bytes())
         return TunedReport(folder.name, seed, True, folder, metrics, record["seconds"])
 
-    def estimate(self, plan: Plan, tell: Tell) -> None:
-        """Tell what is trained, where the maps come from, and how long an epoch takes in either mode."""
+    def estimate(self, tell: Tell) -> None:
+        """Tell what is trained, and how long an epoch takes in either mode."""
         train, val = (len(self.numbers[split]) for split in ("train", "val"))
         with without_banners():
             from stages import finetune
-        seconds = finetune.rehearse(self.spec, self._network(), train, val)
+        seconds = finetune.rehearse(self.spec, self._network, train, val)
         pace = trial.pace(self.project.store(self.start.spec.taps[0]).shard_records()) or 0.0
-        tell(f"{self.name}: {self.block.name} and what follows are trained on {train:,} images, {plan}")
+        tell(f"{self.name}: {self.block.name} and what follows are trained on {train:,} images")
         tell(f"  an epoch: about {seconds:.1f} s from cached maps, {seconds + pace * (train + val):.1f} s in mode full")
 
     def prepare(self, plan: Plan) -> None:
@@ -197,12 +211,13 @@ class Tuning:
         assert self._boundary is not None
         with without_banners():
             from stages import finetune
-        network = self._network()
+        network = self._network
         everything = np.arange(len(self.samples))
         data = finetune.Data(
             self._boundary, heads.targets(self.samples, self.classes), self.numbers["train"], self.numbers["val"]
         )
         frozen = self._frozen()
+        network.reset()  # another seed has trained it
         start = np.abs(network.probabilities(self._boundary, data.val) - frozen[data.val]).max()
         spec = self.spec.model_copy(update={"log_dir": logs})
         with self.project.progress(f"{self.name}, seed {seed}", spec.epochs) as advance:
@@ -217,8 +232,9 @@ class Tuning:
         plain = boundaries.stores(self.project, self.spec)[0]
         return {**models.behind([plain], [row.id for row in self.samples]), "finetune_version": VERSION}
 
+    @cached_property
     def _network(self) -> Network:
-        """As it is before training."""
+        """One for all seeds: each resets it."""
         with without_banners():
             from stages.finetune_network import Network
         project, tap = self.project, self.project.tap(self.start.spec.taps[0])
@@ -275,8 +291,9 @@ class Tuning:
 
 
 def check(project: Project, name: str) -> None:
-    """Raises Unusable where the head of a fine-tuning cannot be trained further."""
+    """Raises Unusable where the base has no such block, or the head of a fine-tuning cannot be trained further."""
     spec = project.config.finetune[name]
+    boundaries.block_of(project, spec)
     head = project.config.heads[spec.head]
     where = f"finetune.{name}.head: {spec.head!r}"
     if head.kind not in KINDS:

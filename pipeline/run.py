@@ -31,11 +31,13 @@ def run(
         tell(project.options.part.of_all(project.manifest))
     for name in (*tuned, *also_for):
         finetuning.check(project, name)
-    plans = {name: boundaries.plan(project, project.config.finetune[name], project.manifest) for name in tuned}
-    cached = [name for name, plan in plans.items() if plan.mode == "cached"]
-    for name in cached:
-        if plans[name].missing:
+    plans = {}
+    for name in tuned:
+        spec = project.config.finetune[name]
+        if set(spec.seeds) - finetuning.found(project, name, project.manifest).keys():
+            plans[name] = boundaries.plan(project, spec, project.manifest)
             tell(f"{name}: {plans[name]}")
+    cached = [name for name, plan in plans.items() if plan.mode == "cached"]
     boundary = boundaries.taps(project, (*also_for, *cached))
     keys = [*project.keys.values(), *boundaries.keys(project, (*tuned, *also_for))]
     with roots.job(project.cache.root, keys):
@@ -50,7 +52,7 @@ def run(
         for name in heads:
             result.setdefault("heads", {})[name] = sweeps.run(project, name, manifest)
         for name in tuned:
-            result.setdefault("finetune", {})[name] = finetuning.run(project, name, manifest, plans[name], tell)
+            result.setdefault("finetune", {})[name] = finetuning.run(project, name, manifest, plans.get(name), tell)
     return manifest
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from cache import records
 from cache.errors import PipelineError, Unusable
 from pipeline import models, registry
 from pipeline.graph import Project
@@ -72,6 +74,13 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     swept = SweepReport(dict(zip(points, reports, strict=True)))
     registry.note_last(project.folder, f"head/{name}", swept.winner.key, keys)
     return swept
+
+
+def absent(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> dict[str, Path]:
+    """The points of the head of that name that are not there (without a sweep, ''), and where each would lie."""
+    points = project.config.heads[name].points().items()
+    folders = {point: models.folder_of(project, name, spec, manifest, classes) for point, spec in points}
+    return {point: folder for point, folder in folders.items() if records.load_folder(folder) is None}
 
 
 def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:

@@ -124,16 +124,19 @@ class Ran:
         return json.loads(self.out)
 
 
-@pytest.fixture
-def pipeline(fake_embed: None) -> Callable[..., Ran]:
-    """Run a `pipeline` command in this process, with the fake embed."""
+def command(*words: str | Path, expect: int | None = None) -> Ran:
+    """Run a `pipeline` command in this process, with the real base."""
     from pipeline.cli import main
 
-    def run(*words: str | Path) -> Ran:
-        result = CliRunner().invoke(main, [str(word) for word in words])
-        return Ran(result.exit_code, result.stdout, result.stderr)
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert expect in (None, result.exit_code), result.output
+    return Ran(result.exit_code, result.stdout, result.stderr)
 
-    return run
+
+@pytest.fixture
+def pipeline(fake_embed: None) -> Callable[..., Ran]:
+    """The same with the fake embed."""
+    return command
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ import pytest
 import pipeline as frozenbase
 from pipeline import boundaries, finetuning, predictions, registry
 from pipeline.keyed import KEYED
+from stages import bases
+from stages.weights import official
 from tests import fakes
-from tests.conftest import Ran
+from tests.conftest import Ran, command
 from tests.test_cli import run, start
 from tests.test_graph import opened
 
@@ -135,18 +137,17 @@ def tuned(out: str) -> Any:
 
 
 def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(tmp_path: Path) -> None:
-    """Real weights, real rows, processes of their own."""
+    """Real weights, real rows."""
     fakes.two_classes(tmp_path / "images", 12)
     config = settings(tmp_path)
-    out, _ = run("run", "extract", "-c", config, "--json", "--for", "finetune/last", FAKE="")
-    keys, counts = json.loads(out)["extract"]["keys"], rows_by_key(config)
-    train = sum(row.split == "train" for row in opened(config).manifest.rows)
+    keys = command("run", "extract", "-c", config, "--json", "--for", "finetune/last", expect=0).json["extract"]["keys"]
+    train, counts = sum(row.split == "train" for row in opened(config).manifest.rows), rows_by_key(config)
     plain, view = boundaries.keys(opened(config), ["last"])
     assert (keys["finetune/last"], counts) == (plain, {keys["pooled"]: 24, plain: 24, view: train})
-    out, err = run("run", "finetune", "-c", config, "--json", FAKE="")
-    first = tuned(out)
-    assert "mode cached" in err
-    assert "an epoch: about" in err
+    ran = command("run", "finetune", "-c", config, "--json", expect=0)
+    first = tuned(ran.out)
+    assert ran.err.count("mode cached") == 1
+    assert "an epoch: about" in ran.err
     assert rows_by_key(config) == counts, "the boundary was there"
     assert first["metrics"]["val"]["n"] == first["baseline"]["val"]["n"] > 0
     assert {"accuracy", "auroc", "mcnemar"} < set(first["difference"]["test"])
@@ -157,35 +158,41 @@ def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(tmp_path: Pat
     out, _ = run("run", "finetune", "-c", config, "--json", FAKE="", WATCH=str(watched))
     assert tuned(out)["hit"]
     assert "tensorflow" not in json.loads(watched.read_text().splitlines()[-1])
-    words = ("compare", "logistic", "finetune/last", "-c", config, "--json")
-    compared = json.loads(run(*words, FAKE="")[0])["compare"]
     with np.load(folder / "predictions.npz") as arrays:
         assert len(arrays["ids"]) == 24
-    assert compared["b"]["metrics"]["log_loss"] == pytest.approx(first["metrics"]["test"]["log_loss"])
-    again = json.loads(run("reproduce", "finetune/last", "-c", config, "--json", FAKE="")[0])["reproduce"]
+    again = command("reproduce", "finetune/last", "-c", config, "--json", expect=0).json["reproduce"]
     assert (again["reproduced"], again["differences"]) == (True, {})
     more = ("--set", "finetune.last.views=4", "--set", "finetune.last.epochs=4", "--set", "heads.logistic.C=1")
-    run("run", "finetune", "-c", config, "--json", *more, FAKE="")
+    command("run", "finetune", "-c", config, *more, expect=0)
     after = rows_by_key(config)
     assert sorted(after.values()) == sorted([*counts.values(), train, train]), "two more views, and nothing else"
     for name in ("models", "tag finetune/last v1", "show v1", "predictions v1"):
-        run(*name.split(), "-c", config, FAKE="")
-    check_predict(config)
+        command(*name.split(), "-c", config, expect=0)
 
 
-def check_predict(config: Path) -> None:
-    """It says of its own images what it said when it was made, from the maps that are there, and the same of a copy."""
-    then = predictions.read(registry.find(config.parent, "finetune/last"))
-    copy = config.parent / "copy.png"
-    copy.write_bytes((config.parent / "images" / then.rows[0].path).read_bytes() + b"another file")
-    out, _ = run("predict", "finetune/last", config.parent / "images", copy, "-c", config, "--json", FAKE="")
-    found = json.loads(out)["predict"]
-    assert (found["computed"], found["reused"]) == (1, 24)
-    *own, new = found["predictions"]
-    said = {row["id"]: list(row["probabilities"].values()) for row in own}
+def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weights(tmp_path: Path) -> None:
+    """And of a copy, whose row is absent, the same once they are there."""
+    fakes.two_classes(tmp_path / "images", 12)
+    config, weights = settings(tmp_path), tmp_path / "own.pth"
+    weights.write_bytes(official(bases.get("efficientnet_lite0")).read_bytes() + b"not the file that comes along")
+    config.write_text(config.read_text() + "base: {weights: own.pth}\n")
+    first = tuned(command("run", "finetune", "-c", config, "--json", expect=0).out)
+    weights.rename(tmp_path / "elsewhere.pth")
+    compared = command("compare", "logistic", "finetune/last", "-c", config, "--json", expect=0).json["compare"]
+    assert compared["b"]["metrics"]["log_loss"] == pytest.approx(first["metrics"]["test"]["log_loss"])
+    then = predictions.read(registry.find(tmp_path, "finetune/last"))
+    words = ("predict", "finetune/last", tmp_path / "images", "-c", config, "--json")
+    found = command(*words, expect=0).json["predict"]
+    assert (found["computed"], found["reused"]) == (0, 24)
+    said = {row["id"]: list(row["probabilities"].values()) for row in found["predictions"]}
     for row, p in zip(then.rows, then.probabilities, strict=True):
         assert said[row.id] == pytest.approx(p, rel=1e-5)
-    assert list(new["probabilities"].values()) == pytest.approx(said[then.rows[0].id], rel=1e-5)
+    copy = tmp_path / "copy.png"
+    copy.write_bytes((tmp_path / "images" / then.rows[0].path).read_bytes() + b"another file")
+    assert "the base is to run, and the weights" in command(*words, copy, expect=4).json["error"]["message"]
+    found = command(*words, copy, "--set", "base.weights=elsewhere.pth", expect=0).json["predict"]
+    assert (found["computed"], found["reused"]) == (1, 24)
+    assert list(found["predictions"][-1]["probabilities"].values()) == pytest.approx(said[then.rows[0].id], rel=1e-5)
 
 
 def test_from_python_it_comes_trained_with_its_curves_and_what_the_frozen_head_does(
@@ -209,19 +216,20 @@ def test_from_python_it_comes_trained_with_its_curves_and_what_the_frozen_head_d
     assert "tensorflow" not in {record.name for record in caplog.records}, "it has no advice for a person"
 
 
-def test_mode_full_trains_the_same_model_without_keeping_maps(tmp_path: Path) -> None:
+def test_mode_full_trains_the_same_model_and_keeps_no_maps_nor_does_who_finds_it_there(tmp_path: Path) -> None:
     fakes.two_classes(tmp_path / "images", 12)
     config = settings(tmp_path)
     words = ("run", "finetune", "-c", config, "--json", "--set", "finetune.last.lr=1.0e-4")
-    out, err = run(*words, "--set", "finetune.last.mode=full", FAKE="")
-    full = Path(tuned(out)["path"])
-    assert "mode full" in err
+    ran = command(*words, "--set", "finetune.last.mode=full", expect=0)
+    full = Path(tuned(ran.out)["path"])
+    assert "mode full" in ran.err
+    found = tuned(command(*words, expect=0).out)
+    assert (found["hit"], found["plan"]) == (True, None)
     assert len(rows_by_key(config)) == 1, "the head's rows alone"
-    kept = {name: array.copy() for name, array in np.load(full / "tail.npz").items()}
+    kept = registry.read_tail(full)
     (full / "record.json").unlink()
-    out, _ = run(*words, FAKE="")
-    assert Path(tuned(out)["path"]) == full
-    again = np.load(full / "tail.npz")
+    assert Path(tuned(command(*words, expect=0).out)["path"]) == full
+    again = registry.read_tail(full)
     assert set(again) == set(kept)
     assert all(np.abs(again[name] - array).max() < 1e-5 for name, array in kept.items())
 
@@ -231,8 +239,7 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(tmp_path: 
     config = settings(tmp_path)
     words = ("run", "finetune", "-c", config, "--json", "--set", "finetune.last.epochs=40", "--set",
              "finetune.last.patience=null", "--set", "finetune.last.lr=1.0e-5")  # fmt: skip
-    out, _ = run(*words, FAKE="")
-    folder = Path(tuned(out)["path"])
+    folder = Path(tuned(command(*words, expect=0).out)["path"])
     expected = (folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()
     for path in folder.iterdir():
         path.unlink()
@@ -243,8 +250,7 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(tmp_path: 
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "record.json").exists()
-    out, _ = run(*words, FAKE="")
-    assert not tuned(out)["hit"]
+    assert not tuned(command(*words, expect=0).out)["hit"]
     assert ((folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()) == expected
 
 
