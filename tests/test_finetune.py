@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -72,9 +73,14 @@ class Case:
         x = rng.normal(0, 0.6, (N, SIZE, SIZE, 3)) + 0.4 * y[:, None, None, None]
         return x.astype(np.float32), y
 
-    def boundary(self, x: np.ndarray) -> np.ndarray:
+    @cached_property
+    def frozen(self) -> keras.Model:
+        """The part before the boundary."""
         base, layer = self.base(), blocks.get(bases.get(self.name), self.block).boundary
-        return np.asarray(keras.Model(base.input, base.get_layer(layer).output).predict(x, verbose=0))
+        return keras.Model(base.input, base.get_layer(layer).output)
+
+    def boundary(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.frozen.predict(x, verbose=0))
 
     def cached(self, views: int = 1) -> finetune.Data:
         x, y = self.data()
@@ -181,8 +187,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(lite0: Case, tmp_pat
         Spec(epochs=3, views=3, schedule="cosine", weight_decay=0.01, class_weight="balanced"),
         tmp_path / "checkpoint.npz",
     )
-    whole = lite0.network()
-    expected = finetune.train(spec, 7, whole, lite0.cached(views=3), tmp_path / "other.npz")
+    whole, data = lite0.network(), lite0.cached(views=3)
+    expected = finetune.train(spec, 7, whole, data, tmp_path / "other.npz")
 
     class Stopped(Exception):
         pass
@@ -195,19 +201,19 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(lite0: Case, tmp_pat
             raise Stopped
 
     with pytest.raises(Stopped):
-        finetune.train(spec, 7, lite0.network(), lite0.cached(views=3), path, stop)
+        finetune.train(spec, 7, lite0.network(), data, path, stop)
     again = lite0.network()
     told: list[int] = []
-    history = finetune.train(spec, 7, again, lite0.cached(views=3), path, told.append)
+    history = finetune.train(spec, 7, again, data, path, told.append)
     assert told == [2, 1], "two epochs were there"
     assert (history.loss, history.val_log_loss) == (expected.loss, expected.val_log_loss)
     for name, array in whole.tail_arrays().items():
         assert array.tobytes() == again.tail_arrays()[name].tobytes(), name
     again.reset()
-    finetune.train(spec, 8, again, lite0.cached(views=3), None)
+    finetune.train(spec, 8, again, data, None)
     assert any(a.tobytes() != again.tail_arrays()[n].tobytes() for n, a in whole.tail_arrays().items())
     again.reset()
-    finetune.train(spec, 7, again, lite0.cached(views=3), None)
+    finetune.train(spec, 7, again, data, None)
     for name, array in whole.tail_arrays().items():
         assert array.tobytes() == again.tail_arrays()[name].tobytes(), "of the other seed nothing is left"
 

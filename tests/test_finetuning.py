@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,8 +16,7 @@ import pytest
 import pipeline as frozenbase
 from pipeline import boundaries, finetuning, predictions, registry
 from pipeline.keyed import KEYED
-from stages import bases
-from stages.weights import official
+from stages import bases, weights
 from tests import fakes
 from tests.conftest import Ran, command
 from tests.test_cli import run, start
@@ -136,22 +136,48 @@ def tuned(out: str) -> Any:
     return json.loads(out)["finetune"]["last"]
 
 
-def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(tmp_path: Path) -> None:
-    """Real weights, real rows."""
-    fakes.two_classes(tmp_path / "images", 12)
-    config = settings(tmp_path)
-    keys = command("run", "extract", "-c", config, "--json", "--for", "finetune/last", expect=0).json["extract"]["keys"]
-    train, counts = sum(row.split == "train" for row in opened(config).manifest.rows), rows_by_key(config)
+class Made(NamedTuple):
+    """A project after `run extract --for` and `run finetune`: what these said, and the rows there were between them."""
+
+    config: Path
+    extracted: Ran
+    counts: dict[str, int]
+    tuned: Ran
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Real rows, by real weights in a file of its own, which no package has."""
+    folder = tmp_path_factory.mktemp("made")
+    fakes.two_classes(folder / "images", 12)
+    official = weights.official(bases.get("efficientnet_lite0")).read_bytes()
+    (folder / "own.pth").write_bytes(official + b"not the file that comes along")
+    config = settings(folder)
+    config.write_text(config.read_text() + "base: {weights: own.pth}\n")
+    extracted = command("run", "extract", "-c", config, "--json", "--for", "finetune/last", expect=0)
+    counts = rows_by_key(config)
+    return Made(config, extracted, counts, command("run", "finetune", "-c", config, "--json", expect=0))
+
+
+@pytest.fixture
+def copied(made: Made, tmp_path: Path) -> Path:
+    """The pipeline.yaml of a copy of that project."""
+    shutil.copytree(made.config.parent, tmp_path / "project")
+    return tmp_path / "project" / "pipeline.yaml"
+
+
+def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(made: Made, copied: Path, tmp_path: Path) -> None:
+    _, extracted, counts, ran = made
+    config, keys, first = copied, extracted.json["extract"]["keys"], tuned(ran.out)
+    train = sum(row.split == "train" for row in opened(config).manifest.rows)
     plain, view = boundaries.keys(opened(config), ["last"])
     assert (keys["finetune/last"], counts) == (plain, {keys["pooled"]: 24, plain: 24, view: train})
-    ran = command("run", "finetune", "-c", config, "--json", expect=0)
-    first = tuned(ran.out)
     assert ran.err.count("mode cached") == 1
     assert "an epoch: about" in ran.err
     assert rows_by_key(config) == counts, "the boundary was there"
     assert first["metrics"]["val"]["n"] == first["baseline"]["val"]["n"] > 0
     assert {"accuracy", "auroc", "mcnemar"} < set(first["difference"]["test"])
-    folder = Path(first["path"])
+    folder = config.parent / "models" / "finetune" / "last" / first["key"]
     assert first["metrics"]["start"]["difference"] < 1e-5
     assert not (folder / "checkpoint.npz").exists()
     watched = tmp_path / "log"
@@ -170,25 +196,22 @@ def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(tmp_path: Pat
         command(*name.split(), "-c", config, expect=0)
 
 
-def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weights(tmp_path: Path) -> None:
+def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weights(copied: Path) -> None:
     """And of a copy, whose row is absent, the same once they are there."""
-    fakes.two_classes(tmp_path / "images", 12)
-    config, weights = settings(tmp_path), tmp_path / "own.pth"
-    weights.write_bytes(official(bases.get("efficientnet_lite0")).read_bytes() + b"not the file that comes along")
-    config.write_text(config.read_text() + "base: {weights: own.pth}\n")
-    first = tuned(command("run", "finetune", "-c", config, "--json", expect=0).out)
-    weights.rename(tmp_path / "elsewhere.pth")
+    config, folder = copied, copied.parent
+    (folder / "own.pth").rename(folder / "elsewhere.pth")
+    model = registry.find(folder, "finetune/last")
     compared = command("compare", "logistic", "finetune/last", "-c", config, "--json", expect=0).json["compare"]
-    assert compared["b"]["metrics"]["log_loss"] == pytest.approx(first["metrics"]["test"]["log_loss"])
-    then = predictions.read(registry.find(tmp_path, "finetune/last"))
-    words = ("predict", "finetune/last", tmp_path / "images", "-c", config, "--json")
+    assert compared["b"]["metrics"]["log_loss"] == pytest.approx(model.metrics["test"]["log_loss"])
+    then = predictions.read(model)
+    words = ("predict", "finetune/last", folder / "images", "-c", config, "--json")
     found = command(*words, expect=0).json["predict"]
     assert (found["computed"], found["reused"]) == (0, 24)
     said = {row["id"]: list(row["probabilities"].values()) for row in found["predictions"]}
     for row, p in zip(then.rows, then.probabilities, strict=True):
         assert said[row.id] == pytest.approx(p, rel=1e-5)
-    copy = tmp_path / "copy.png"
-    copy.write_bytes((tmp_path / "images" / then.rows[0].path).read_bytes() + b"another file")
+    copy = folder / "copy.png"
+    copy.write_bytes((folder / "images" / then.rows[0].path).read_bytes() + b"another file")
     assert "the base is to run, and the weights" in command(*words, copy, expect=4).json["error"]["message"]
     found = command(*words, copy, "--set", "base.weights=elsewhere.pth", expect=0).json["predict"]
     assert (found["computed"], found["reused"]) == (1, 24)
@@ -196,10 +219,10 @@ def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weight
 
 
 def test_from_python_it_comes_trained_with_its_curves_and_what_the_frozen_head_does(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    copied: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fakes.two_classes(tmp_path / "images", 12)
-    project = frozenbase.open(settings(tmp_path), {"finetune.last.seeds": [0, 1]})
+    shutil.rmtree(copied.parent / "models" / "finetune")
+    project = frozenbase.open(copied, {"finetune.last.seeds": [0, 1]})
     model = project.finetune("last")
     assert {name: len(curve) for name, curve in model.history.items()} == {"loss": 2, "val_log_loss": 3, "seconds": 2}
     frozen = project.metrics("logistic")["test"]
@@ -207,7 +230,7 @@ def test_from_python_it_comes_trained_with_its_curves_and_what_the_frozen_head_d
         n: frozen[n] for n in ("n", "accuracy")
     }
     assert set(model.metrics["difference"]["test"]["accuracy"]) == {"value", "ci"}
-    others = [path.parent.name for path in tmp_path.glob("models/finetune/last/*/record.json")]
+    others = [path.parent.name for path in copied.parent.glob("models/finetune/last/*/record.json")]
     losses = {key: project.model(key).metrics["val"]["log_loss"] for key in others}
     assert (len(losses), min(losses, key=lambda key: losses[key])) == (2, model.key)
     assert project.finetune("last") == project.model("finetune/last") == model
@@ -216,16 +239,16 @@ def test_from_python_it_comes_trained_with_its_curves_and_what_the_frozen_head_d
     assert "tensorflow" not in {record.name for record in caplog.records}, "it has no advice for a person"
 
 
-def test_mode_full_trains_the_same_model_and_keeps_no_maps_nor_does_who_finds_it_there(tmp_path: Path) -> None:
-    fakes.two_classes(tmp_path / "images", 12)
-    config = settings(tmp_path)
-    words = ("run", "finetune", "-c", config, "--json", "--set", "finetune.last.lr=1.0e-4")
+def test_mode_full_trains_the_same_model_and_keeps_no_maps_nor_does_who_finds_it_there(copied: Path) -> None:
+    words = ("run", "finetune", "-c", copied, "--json", "--set", "finetune.last.unfreeze_from=head", "--set",
+             "finetune.last.lr=1.0e-4")  # fmt: skip
+    before = rows_by_key(copied)
     ran = command(*words, "--set", "finetune.last.mode=full", expect=0)
     full = Path(tuned(ran.out)["path"])
     assert "mode full" in ran.err
     found = tuned(command(*words, expect=0).out)
     assert (found["hit"], found["plan"]) == (True, None)
-    assert len(rows_by_key(config)) == 1, "the head's rows alone"
+    assert rows_by_key(copied) == before
     kept = registry.read_tail(full)
     (full / "record.json").unlink()
     assert Path(tuned(command(*words, expect=0).out)["path"]) == full
@@ -234,10 +257,8 @@ def test_mode_full_trains_the_same_model_and_keeps_no_maps_nor_does_who_finds_it
     assert all(np.abs(again[name] - array).max() < 1e-5 for name, array in kept.items())
 
 
-def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(tmp_path: Path) -> None:
-    fakes.two_classes(tmp_path / "images", 12)
-    config = settings(tmp_path)
-    words = ("run", "finetune", "-c", config, "--json", "--set", "finetune.last.epochs=40", "--set",
+def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Path) -> None:
+    words = ("run", "finetune", "-c", copied, "--json", "--set", "finetune.last.epochs=40", "--set",
              "finetune.last.patience=null", "--set", "finetune.last.lr=1.0e-5")  # fmt: skip
     folder = Path(tuned(command(*words, expect=0).out)["path"])
     expected = (folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()
