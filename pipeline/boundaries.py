@@ -1,4 +1,4 @@
-"""Owns which boundary rows a fine-tuning needs, what they cost, and having them computed. Not training on them."""
+"""Owns whether a fine-tuning can be, which boundary rows it needs, and having them computed. Not training on them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from stages.blocks import Block
 from stages.boundary import Cached, Computed
 from stages.extract_key import Recipe, Tap
 from stages.manifest import Manifest, Row
+
+KINDS = ("logistic", "dense")
+"""Heads that become layers which train further."""
 
 _SPARE = 0.5
 """Of the disk's free bytes: boundary rows that would take more are not kept unless `mode: cached` asks for it."""
@@ -72,6 +75,31 @@ def check_names(project: Project, names: Sequence[str]) -> None:
                 f"no fine-tuning {name!r} in {project.path.name}; {has}",
                 "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}",
             )
+
+
+def check(project: Project, name: str) -> None:
+    """Raises Unusable where the base has no such block, or the head of a fine-tuning cannot be trained further."""
+    spec = project.config.finetune[name]
+    block_of(project, spec)
+    head = project.config.heads[spec.head]
+    where = f"finetune.{name}.head: {spec.head!r}"
+    if head.kind not in KINDS:
+        raise Unusable(
+            f"{where} is of kind {head.kind}; expected one that becomes layers: {' or '.join(KINDS)}",
+            "name another head",
+        )
+    for point in head.points().values():
+        taps = [project.tap(tap) for tap in point.taps]
+        if len(taps) > 1 or taps[0].layer not in ("output", project.base.output):
+            raise Unusable(
+                f"{where} sits on {' and '.join(tap.layer for tap in taps)}; expected one tap, the base's output",
+                "name a head whose tap has layer: output, such as {kind: logistic, tap: pooled}",
+            )
+    if project.config.extract.numerics != "f32":
+        raise Unusable(
+            f"finetune.{name}: extract.numerics is {project.config.extract.numerics}; training is done in f32",
+            "set extract.numerics: f32",
+        )
 
 
 def views(spec: FineTune) -> list[View]:

@@ -203,7 +203,7 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
     spec, unhashed = project.config.finetune[name], len(project.found.unhashed)
     samples, late = len(manifest.samples) + unhashed, unhashed > 0
     try:
-        finetuning.check(project, name)
+        boundaries.check(project, name)
         plan = boundaries.plan(project, spec, manifest)
     except Unusable as error:
         return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of the arithmetic of fine-tuning. Raise it when the same settings give another model."""
 
-KINDS = ("logistic", "dense")
-"""Heads that become layers which train further."""
-
 Tell = Callable[[str], None]
 
 
@@ -288,28 +285,3 @@ class Tuning:
             **self.circumstances(),
         }
         return models.record(project, about, stores, self.manifest)
-
-
-def check(project: Project, name: str) -> None:
-    """Raises Unusable where the base has no such block, or the head of a fine-tuning cannot be trained further."""
-    spec = project.config.finetune[name]
-    boundaries.block_of(project, spec)
-    head = project.config.heads[spec.head]
-    where = f"finetune.{name}.head: {spec.head!r}"
-    if head.kind not in KINDS:
-        raise Unusable(
-            f"{where} is of kind {head.kind}; expected one that becomes layers: {' or '.join(KINDS)}",
-            "name another head",
-        )
-    for point in head.points().values():
-        taps = [project.tap(tap) for tap in point.taps]
-        if len(taps) > 1 or taps[0].layer not in ("output", project.base.output):
-            raise Unusable(
-                f"{where} sits on {' and '.join(tap.layer for tap in taps)}; expected one tap, the base's output",
-                "name a head whose tap has layer: output, such as {kind: logistic, tap: pooled}",
-            )
-    if project.config.extract.numerics != "f32":
-        raise Unusable(
-            f"finetune.{name}: extract.numerics is {project.config.extract.numerics}; training is done in f32",
-            "set extract.numerics: f32",
-        )

@@ -30,7 +30,7 @@ def run(
     if project.options.part is not None:
         tell(project.options.part.of_all(project.manifest))
     for name in (*tuned, *also_for):
-        finetuning.check(project, name)
+        boundaries.check(project, name)
     plans = {}
     for name in tuned:
         spec = project.config.finetune[name]
