@@ -17,6 +17,7 @@ from stages.engine import Engine
 from stages.extract_key import Numerics, Recipe, Tap
 from stages.images import PixelSpec
 from stages.quiet import import_openvino
+from tests.test_bases import randomise
 
 SIZE = 96
 
@@ -54,12 +55,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
             keras.utils.set_random_seed(1)
             model = keras_base.build(bases.get(name), None, SIZE, SIZE)
-            rng = np.random.default_rng(2)
-            for layer in model.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    gamma, beta, mean, variance = layer.get_weights()
-                    spread = rng.normal(size=(3, len(gamma))).astype(np.float32) * 0.1
-                    layer.set_weights([gamma + spread[0], beta + spread[1], mean + spread[2], variance])
+            randomise(model, bases.get(name))
             made[name] = folder / f"{name}.weights.h5"
             model.save_weights(made[name])
         return made[name]
