@@ -13,6 +13,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from cache.errors import Unusable
 from stages import bases, blocks, engine
 from stages.bases import Base
 from stages.extract_key import Recipe, Tap
@@ -27,6 +28,11 @@ SMALLEST = (
 
 TOLERANCE = 1e-4
 """Of the largest value: what f32 promises."""
+OF_KERAS = [base for base in bases.BASES.values() if base.package is None]
+ODD = (
+    "mobilenet", "mobilenet_v3_small", "efficientnet_b0", "resnet50_v2", "inception_v3", "xception", "convnext_tiny",
+    "vgg16",
+)  # fmt: skip
 
 
 @dataclass
@@ -187,3 +193,76 @@ def keras_s_own(network: Network, monkeypatch: pytest.MonkeyPatch, pixels: np.nd
     theirs = builder(include_top=False, weights="imagenet", input_shape=shape)
     x = sys.modules[builder.__module__].preprocess_input(pixels.astype(np.float32))
     return np.asarray(theirs(x, training=False)).mean(axis=(1, 2))
+
+
+def test_every_network_of_keras_applications_is_a_base() -> None:
+    import keras
+
+    functions = {f"keras.applications:{name}" for name in vars(keras.applications) if name[0].isupper()}
+    assert functions == {base.builder for base in OF_KERAS}
+
+
+@pytest.mark.parametrize("base", OF_KERAS, ids=lambda base: base.name)
+def test_a_base_takes_as_few_pixels_as_keras_does(base: Base) -> None:
+    import keras
+
+    from stages import keras_base
+
+    builder = getattr(keras.applications, base.builder.partition(":")[2])
+    with pytest.raises(ValueError, match=f"at least {base.least}x{base.least}"):
+        builder(include_top=False, weights=None, input_shape=(base.least - 1, base.least, 3))
+    with pytest.raises(Unusable, match=f"{base.name} needs at least {base.least} pixels a side"):
+        keras_base.build(base, None, base.least, base.least - 1)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_sides_of_maps_are_rounded_as_each_family_does(name: str) -> None:
+    from stages import keras_base
+
+    base = bases.get(name)
+    size = base.least + 25
+    model = keras_base.build(base, None, size, size)
+    for block in blocks.of(base):
+        assert tuple(model.get_layer(block.boundary).output.shape[1:]) == block.shape(size), block
+
+
+@pytest.mark.slow
+def test_multiply_adds_at_the_base_s_own_size(network: Network) -> None:
+    from stages import keras_base
+
+    base = network.base
+    model = keras_base.build(base, None, base.size, base.size)
+    assert sum(multiply_adds(layer) for layer in model.layers) / 1e9 == pytest.approx(base.gmacs, rel=0.02)
+    for block in blocks.of(base):
+        assert tuple(model.get_layer(block.boundary).output.shape[1:]) == block.shape(base.size), block
+
+
+def multiply_adds(layer: Any) -> int:
+    """Of one image, through kernels."""
+    if hasattr(layer, "layers"):
+        return sum(multiply_adds(inner) for inner in layer.layers)
+    kernels = [weight for weight in layer.weights if "kernel" in weight.name]
+    return sum(int(np.prod(layer.output.shape[1:-1]) * np.prod(kernel.shape)) for kernel in kernels)
+
+
+def test_an_efficientnet_without_imagenet_s_normalization_is_refused(tmp_path: Path) -> None:
+    """It was trained on other numbers than the table gives, and its rows would only be wrong."""
+    from stages import keras_base
+
+    base = bases.get("efficientnet_b0")
+    keras_base.build(base, None, 32, 32).save_weights(tmp_path / "own.weights.h5")
+    with pytest.raises(Unusable, match=r"its normalization layer has the mean \[0\.0, 0\.0, 0\.0\], not that of Imag"):
+        keras_base.build(base, tmp_path / "own.weights.h5", 32, 32)
+
+
+def test_a_layer_has_the_same_name_in_each_network_of_a_process() -> None:
+    """Keras numbers layers without a name through the process: a tap or a trained layer would be another's."""
+    from stages import keras_base
+
+    first, second = (keras_base.build(bases.get("mobilenet_v3_small"), None, 32, 32) for _ in range(2))
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+
+
+def test_a_base_without_blocks_says_so() -> None:
+    with pytest.raises(Unusable, match="nasnet_mobile has no blocks to train from: its cells read the two before"):
+        blocks.get(bases.get("nasnet_mobile"), "block1")
