@@ -14,17 +14,18 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pipeline import graph
+from pipeline import extraction
 from pipeline.progress import reporter
+from pipeline.project import Options, Project
 from stages import images
 from stages.extract_task import open_embed
 
 
 def main(config: Path, overrides: tuple[str, ...]) -> None:
-    project = graph.Project(config, graph.Options(overrides=overrides), reporter(Console(), quiet=True))
+    project = Project(config, Options(overrides=overrides), reporter(Console(), quiet=True))
     recipe = project.recipe
     embed = open_embed(
-        graph.job(project, recipe, offline=True), {recipe.key(tap): tap for tap in project.taps.values()}
+        extraction.job(project, recipe, offline=True), {recipe.key(tap): tap for tap in project.taps.values()}
     )
     paths = sorted(path for path in project.root.rglob("*") if path.is_file())
 

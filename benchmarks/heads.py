@@ -15,8 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.contest import asked_rounds, measure, pipeline, race, report
-from pipeline.graph import Options, Project
 from pipeline.progress import reporter
+from pipeline.project import Options, Project
 
 ROWS, DIM, CLASSES = 100_000, 1280, 10
 SHARD = 6_250

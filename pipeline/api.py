@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import boundaries, dataset, graph, registry
+from pipeline import dataset, registry
 from pipeline.dataset import Features
-from pipeline.graph import Options, Project, check_names
 from pipeline.models import HeadReport
 from pipeline.predict import Predicted, predict
+from pipeline.project import Options, Project, silent
 from pipeline.registry import Model
 from pipeline.run import run
 from stages.heads import Head
@@ -33,7 +33,7 @@ def open(
         overrides = (overrides,)
     if isinstance(overrides, Mapping):
         overrides = [f"{field}={json.dumps(value, default=str)}" for field, value in overrides.items()]
-    return OpenPipeline(Project(Path(path), Options(tuple(overrides)), graph.silent))
+    return OpenPipeline(Project(Path(path), Options(tuple(overrides)), silent))
 
 
 class OpenPipeline:
@@ -90,7 +90,7 @@ class OpenPipeline:
         has its curves.
         Raises Unusable where there is no such fine-tuning, or its head, labels or splits cannot carry one.
         """
-        boundaries.check_names(self._project, [name])
+        self._project.check_finetune([name])
         result: dict[str, Any] = {}
         run(self._project, (), result, [name])
         return self.model(f"finetune/{name}/{result['finetune'][name].winner.key}")
@@ -118,7 +118,7 @@ class OpenPipeline:
         return predict(self._project, model, [os.fspath(path) for path in several], keep)
 
     def _trained(self, name: str) -> HeadReport:
-        check_names(self._project, [name])
+        self._project.check_heads([name])
         result: dict[str, Any] = {}
         run(self._project, [name], result)
         report: HeadReport = result["heads"][name]

@@ -12,9 +12,9 @@ import numpy as np
 
 from cache.errors import ImagesRejected, Unusable
 from cache.store import FeatureStore
-from pipeline import graph
+from pipeline import extraction
 from pipeline.finetune_config import FineTune
-from pipeline.graph import Project
+from pipeline.project import Project
 from stages import blocks
 from stages.augment import View
 from stages.blocks import Block
@@ -56,25 +56,13 @@ def tap_of(project: Project, spec: FineTune) -> Tap:
 
 def taps(project: Project, names: Sequence[str]) -> dict[str, Tap]:
     """The boundaries of those fine-tunings, by `finetune/NAME`. Raises Unusable where there is none of such a name."""
-    check_names(project, names)
+    project.check_finetune(names)
     return {f"finetune/{name}": tap_of(project, project.config.finetune[name]) for name in names}
 
 
 def keys(project: Project, names: Iterable[str]) -> list[str]:
     """The extract keys of all views of those fine-tunings."""
     return [store.key for name in names for store in stores(project, project.config.finetune[name])]
-
-
-def check_names(project: Project, names: Sequence[str]) -> None:
-    """Raises Unusable where pipeline.yaml has no fine-tuning of one of these names."""
-    known = project.config.finetune
-    for name in names:
-        if name not in known:
-            has = f"it has {', '.join(known)}" if known else "its finetune: is empty"
-            raise Unusable(
-                f"no fine-tuning {name!r} in {project.path.name}; {has}",
-                "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}",
-            )
 
 
 def check(project: Project, name: str) -> None:
@@ -146,7 +134,7 @@ def fill(project: Project, spec: FineTune, manifest: Manifest) -> None:
     """Compute the rows that are missing, view by view. Raises ImagesRejected where an image has gone bad meanwhile."""
     tap = tap_of(project, spec)
     for recipe, images in zip(recipes(project, spec), _images(spec, manifest), strict=True):
-        receipt = graph.fill(project, images, [tap], recipe)
+        receipt = extraction.fill(project, images, [tap], recipe)
         if receipt.rejected:
             image, reason = receipt.rejected[0]
             raise ImagesRejected(f"{len(receipt.rejected)} images were rejected; the first: {image[:12]}: {reason}")
@@ -162,9 +150,9 @@ def cached(project: Project, spec: FineTune, samples: Sequence[Row], train: np.n
 def computed(project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest) -> Computed:
     """The same maps from the images, each time anew. Raises NotAvailable where files or weights are not there."""
     ids = [row.id for row in samples]
-    places = graph.paths(project, manifest, dict.fromkeys(ids, ()))
+    places = extraction.paths(project, manifest, dict.fromkeys(ids, ()))
     tap = tap_of(project, spec)
-    work = graph.job(project, project.recipe, project.options.offline)
+    work = extraction.job(project, project.recipe, project.options.offline)
     return Computed(work, {project.recipe.key(tap): tap}, [(i, places[i]) for i in ids], recipes(project, spec))
 
 

@@ -11,9 +11,9 @@ import rich_click as click
 
 from pipeline import cli_bases, cli_cache, cli_evaluate, cli_export, cli_models, cli_predict, explain, start
 from pipeline.command import guarded, log_to_stderr, looking, shared
-from pipeline.graph import Options, Project
 from pipeline.parts import Part
 from pipeline.progress import reporter
+from pipeline.project import Options, Project
 from pipeline.run import run, stages
 from pipeline.show import ERR, config_option, say, show, show_error
 from pipeline.show_finetune import show_finetune

@@ -12,8 +12,8 @@ import rich_click as click
 from cache.errors import Damaged, PipelineError
 from pipeline import moving, show_cache, upkeep
 from pipeline.command import finish, guarded, log_to_stderr, looking
-from pipeline.graph import Options, Project
 from pipeline.progress import reporter
+from pipeline.project import Options, Project
 from pipeline.show import ERR
 
 T = TypeVar("T")

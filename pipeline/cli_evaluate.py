@@ -10,8 +10,8 @@ import rich_click as click
 from pipeline import compare, plot, predictions, registry, show_evaluate, tables
 from pipeline.command import beside, finish, folder_of, guarded, log_to_stderr, shared
 from pipeline.crossval import OutOfFold, crossval
-from pipeline.graph import Options, Project, check_names
 from pipeline.progress import reporter
+from pipeline.project import Options, Project
 from pipeline.show import ERR
 
 
@@ -52,7 +52,7 @@ def crossval_command(
 
     def work() -> dict[str, OutOfFold]:
         project = Project(config, options, progress)
-        check_names(project, names)
+        project.check_heads(names)
         points = {
             f"{name} {point}".strip(): spec
             for name in names or project.config.heads

@@ -12,9 +12,9 @@ from rich.filesize import decimal
 from pipeline import exporting, model_file
 from pipeline.command import finish, guarded, log_to_stderr, shared
 from pipeline.exporting import FORMATS, Written
-from pipeline.graph import Options, Project
 from pipeline.model_file import Exported, Kind
 from pipeline.progress import reporter
+from pipeline.project import Options, Project
 from pipeline.registry import SHORT
 from pipeline.show import ERR, say, several
 from stages.manifest import SPLITS

@@ -10,8 +10,8 @@ import rich_click as click
 
 from pipeline import needs, registry, show_models
 from pipeline.command import beside, finish, folder_of, guarded, log_to_stderr, shared
-from pipeline.graph import Options
 from pipeline.progress import reporter
+from pipeline.project import Options
 from pipeline.reproduce import reproduce
 from pipeline.reproduction import Reproduction
 from pipeline.show import ERR, say

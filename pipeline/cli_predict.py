@@ -10,9 +10,9 @@ from rich.cells import cell_len, set_cell_size
 
 from pipeline import recorded, tables
 from pipeline.command import finish, guarded, log_to_stderr, shared
-from pipeline.graph import Options, Project
 from pipeline.predict import Predicted, predict
 from pipeline.progress import reporter
+from pipeline.project import Options, Project
 from pipeline.show import ERR, say, several
 
 

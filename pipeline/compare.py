@@ -15,8 +15,8 @@ import yaml
 from cache.errors import Unusable
 from cache.store import FeatureStore
 from pipeline import recorded, registry
-from pipeline.graph import Options, Progress, Project
 from pipeline.inference import Inference
+from pipeline.project import Options, Progress, Project
 from pipeline.registry import Model
 from stages import comparison
 from stages.manifest import Manifest, Row

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import models
-from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
+from pipeline.project import Project
 from stages import evaluate, folds, heads, intervals
 from stages.features import Features
 from stages.heads import Head

@@ -1,6 +1,6 @@
 """Owns which rows a person gets, in which order: X, y and ids, read at once, later, or block by block.
 
-Not computing them (graph.py), nor the files they may be written to (exporting.py).
+Not computing them (extraction.py), nor the files they may be written to (exporting.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from cache.errors import Unusable
 from cache.rows import Rows
 from pipeline import models
-from pipeline.graph import Project
+from pipeline.project import Project
 from stages.manifest import SPLITS, Manifest, Row
 
 CHUNK_BYTES = 32_000_000

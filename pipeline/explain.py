@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from cache import records
 from cache.errors import NotAvailable, Unusable
-from pipeline import boundaries, finetuning, graph, models, sweeps
+from pipeline import boundaries, extraction, finetuning, models, sweeps
 from pipeline.differences import Differences, differ
-from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
+from pipeline.project import Project
 from stages import heads, trial
 from stages.manifest import Manifest, Row
 
@@ -73,7 +73,7 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
 
     With `estimate`, some images are taken through the base where no rows tell how long it takes.
     """
-    bad = graph.rejects(project) if project.options.read_files else {}
+    bad = extraction.rejects(project) if project.options.read_files else {}
     manifest = project.manifest.without(bad)
     rejected = len(project.found.rejected) + len(project.manifest.rows) - len(manifest.rows)
     stages = [_extract(project, name, manifest) for name in project.config.extract.taps]
@@ -103,7 +103,7 @@ def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
     if missing == 0:
         return StageStatus("extract", tap, "HIT", "all rows are there", total, 0)
     try:
-        graph.paths(project, manifest, dict.fromkeys(lacking, ()))
+        extraction.paths(project, manifest, dict.fromkeys(lacking, ()))
     except NotAvailable as error:
         return StageStatus("extract", tap, "BLOCKED", error.message, total, missing)
     made = store.shard_records()
@@ -127,7 +127,7 @@ def _tried(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
     if not lacking:
         return stages
     try:
-        tried = graph.try_some(project, lacking)
+        tried = extraction.try_some(project, lacking)
     except NotAvailable:  # no weights here; a look downloads none
         return stages
     except Unusable as error:

@@ -18,7 +18,7 @@ from cache import files
 from cache.errors import PipelineError, Unusable
 from pipeline import dataset
 from pipeline.dataset import Dataset
-from pipeline.graph import Project
+from pipeline.project import Project
 from pipeline.run import run
 
 Advance = Callable[[int], None]

@@ -20,9 +20,9 @@ from cache.errors import Unusable
 from pipeline import boundaries, models, registry, sweeps
 from pipeline.boundaries import Plan
 from pipeline.finetune_config import FineTune
-from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
 from pipeline.predictions import Predictions
+from pipeline.project import Project
 from pipeline.sweeps import SweepReport
 from stages import comparison, heads, trial, weights
 from stages.boundary import Boundary

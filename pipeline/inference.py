@@ -10,7 +10,7 @@ import numpy as np
 
 from cache.store import Cache, FeatureStore
 from pipeline import boundaries, models, recorded, registry
-from pipeline.graph import Project
+from pipeline.project import Project
 from pipeline.registry import Model
 from stages.boundary import Cached
 from stages.extract_key import Tap

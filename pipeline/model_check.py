@@ -18,7 +18,7 @@ import numpy as np
 import stages
 from cache.errors import NotAvailable, PipelineError, Unusable
 from pipeline import predictions
-from pipeline.graph import Project
+from pipeline.project import Project
 from pipeline.registry import Model
 from stages import images
 from stages.calibrate import heated

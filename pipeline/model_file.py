@@ -18,8 +18,8 @@ import numpy as np
 from cache import files, records
 from cache.errors import PipelineError, Unusable
 from pipeline import model_check, recorded, registry, servables
-from pipeline.graph import Options, Progress, Project
 from pipeline.model_check import Sample
+from pipeline.project import Options, Progress, Project
 from pipeline.registry import Model
 from stages import bases, machine
 from stages.calibrate import heated

@@ -22,8 +22,8 @@ from cache import records
 from cache.errors import Unusable
 from cache.store import FeatureStore
 from pipeline import predictions
-from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
+from pipeline.project import Project
 from stages import heads, machine
 from stages.features import Features
 from stages.heads import Head

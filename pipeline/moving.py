@@ -14,9 +14,9 @@ from cache.statindex import StatIndex
 from cache.store import Cache
 from cache.transfer import Taken
 from pipeline import config as configuration
-from pipeline import graph, needs, rejects
+from pipeline import extraction, needs, rejects
 from pipeline.config import RunConfig
-from pipeline.graph import Options, Progress, Project
+from pipeline.project import Options, Progress, Project
 from stages import weights
 
 MARKER = "EXPORT.json"
@@ -50,7 +50,7 @@ def export(project: Project, folder: Path) -> Moved:
         raise Unusable(f"{folder} is there, and is no export", "name a folder that is new or empty")
     target, taken = Cache(folder / _CACHE, StatIndex()), Taken()
     with roots.job(project.cache.root, project.keys.values()):
-        report, manifest = graph.run_extract(project, {})
+        report, manifest = extraction.run(project, {})
         rejects.check(project, report)
         files.publish(folder / MARKER, records.dump({"of": str(project.path)}))  # first: one that is killed can go on
         for store in {store.key: store for store in map(project.store, report.keys)}.values():

@@ -14,7 +14,7 @@ from cache.errors import PipelineError
 from cache.roots import Root
 from cache.store import Cache
 from pipeline import boundaries, registry
-from pipeline.graph import Options, Progress, Project
+from pipeline.project import Options, Progress, Project
 
 Needs = Mapping[str, list[str]]
 """Extract key or manifest digest -> who needs it, in words."""

@@ -21,9 +21,9 @@ import numpy as np
 from cache import roots
 from cache.errors import ImagesRejected, Unusable
 from cache.store import Cache
-from pipeline import graph, recorded, registry
-from pipeline.graph import Project
+from pipeline import extraction, recorded, registry
 from pipeline.inference import Inference
+from pipeline.project import Project
 from pipeline.registry import Model
 from pipeline.tables import Columns
 from stages import calibrate, scan
@@ -136,7 +136,7 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
         reused, new = len(said), images.without(said)
         then.cache = place.cache
         with roots.job(then.cache.root, [store.key for store in inference.stores(then.cache)]):
-            unusable = dict(graph.fill(then, new, inference.taps).rejected)
+            unusable = dict(extraction.fill(then, new, inference.taps).rejected)
             said |= _ask(inference, then.cache, [image for image in new.ids if image not in unusable])
     reasons |= {row.path: unusable[row.id] for row in new.rows if row.id in unusable}
     ids = {row.path: row.id for row in images.rows if row.id in said}

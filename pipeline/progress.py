@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline import graph
+from pipeline import project
 
 _EVERY_S = 5.0
 
 
-def reporter(console: Console, quiet: bool) -> graph.Progress:
-    """A `graph.Progress` that writes to `console`; one that stays silent if `quiet`."""
+def reporter(console: Console, quiet: bool) -> project.Progress:
+    """A `project.Progress` that writes to `console`; one that stays silent if `quiet`."""
 
     @contextmanager
     def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
@@ -26,7 +26,7 @@ def reporter(console: Console, quiet: bool) -> graph.Progress:
         else:
             yield _Lines(console, title, total)
 
-    return graph.silent if quiet else progress
+    return project.silent if quiet else progress
 
 
 def _bar(console: Console) -> Progress:

@@ -17,8 +17,8 @@ from pipeline import boundaries
 from pipeline import config as configuration
 from pipeline.config import BaseChoice
 from pipeline.differences import differ
-from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
+from pipeline.project import Project
 from pipeline.registry import Model
 from pipeline.reproduction import said
 from stages import bases, weights

@@ -6,8 +6,9 @@ import csv
 import logging
 
 from cache.errors import ImagesRejected
-from pipeline.graph import ExtractReport, Project
+from pipeline.extraction import ExtractReport
 from pipeline.parts import Part
+from pipeline.project import Project
 
 log = logging.getLogger(__name__)
 

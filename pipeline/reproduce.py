@@ -15,11 +15,11 @@ import numpy as np
 
 from cache import roots
 from cache.errors import NotAvailable, Unusable
-from pipeline import boundaries, graph, models, recorded, registry
+from pipeline import boundaries, extraction, models, recorded, registry
 from pipeline.differences import Pair, beside, differ
 from pipeline.finetuning import Start, Tuning
-from pipeline.graph import Options, Progress, Project
 from pipeline.head_config import HeadConfig
+from pipeline.project import Options, Progress, Project
 from pipeline.registry import Model
 from pipeline.reproduction import Absent, Reproduction
 from stages import extract, heads
@@ -95,7 +95,7 @@ def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str
         return 0, []
     files = _files(today, lacking)
     there = {row.id for row in files}
-    receipt = graph.compute(
+    receipt = extraction.compute(
         then, Manifest(tuple(files)), taps, {i: lacking[i] for i in lacking if i in there}, then.recipe
     )
     reasons = {**dict.fromkeys(lacking.keys() - there, "no image of today has its bytes"), **dict(receipt.rejected)}

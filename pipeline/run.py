@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from cache import roots
-from pipeline import boundaries, finetuning, graph, needs, rejects, sweeps
+from pipeline import boundaries, extraction, finetuning, needs, rejects, sweeps
 from pipeline.finetuning import Tell
-from pipeline.graph import Project
+from pipeline.project import Project
 from stages.manifest import Manifest
 
 
@@ -41,7 +41,7 @@ def run(
     boundary = boundaries.taps(project, (*also_for, *cached))
     keys = [*project.keys.values(), *boundaries.keys(project, (*tuned, *also_for))]
     with roots.job(project.cache.root, keys):
-        report, manifest = graph.run_extract(project, boundary)
+        report, manifest = extraction.run(project, boundary)
         result["extract"] = report
         good = [] if report.manifest is None else [report.manifest]
         needs.register(project, [*keys, *good], also_before=report.manifest is None)
@@ -62,9 +62,9 @@ def stages(project: Project, stage: str | None, names: Sequence[str]) -> dict[st
     Raises Unusable where pipeline.yaml has none of one of these names.
     """
     if stage == "finetune":
-        boundaries.check_names(project, names)
+        project.check_finetune(names)
         if not project.config.finetune:
-            boundaries.check_names(project, ["last"])
+            project.check_finetune(["last"])
         return {"head": (), "finetune": names or tuple(project.config.finetune)}
-    graph.check_names(project, names)
+    project.check_heads(names)
     return {"head": () if stage == "extract" else names or tuple(project.config.heads), "finetune": ()}

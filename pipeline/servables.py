@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline import recorded, registry
-from pipeline.graph import Project
+from pipeline.project import Project
 from pipeline.registry import Model
 from stages import weights
 from stages.servable import Servable

@@ -17,7 +17,7 @@ from rich.table import Table
 from cache.errors import PipelineError
 from pipeline import rejects
 from pipeline.explain import FEW, Status
-from pipeline.graph import ExtractReport
+from pipeline.extraction import ExtractReport
 from pipeline.models import HeadReport
 from pipeline.sweeps import SweepReport
 from stages.manifest import SPLITS

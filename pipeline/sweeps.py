@@ -11,9 +11,9 @@ from typing import Any
 from cache import records
 from cache.errors import PipelineError, Unusable
 from pipeline import models, registry
-from pipeline.graph import Project
 from pipeline.head_config import HeadConfig
 from pipeline.models import HeadReport
+from pipeline.project import Project
 from stages.manifest import Manifest
 from stages.threads import side_by_side
 

@@ -1,4 +1,4 @@
-"""Owns BottleneckFeatures, the pipeline as a scikit-learn transformer. Not the rows, which graph.py fills in."""
+"""Owns BottleneckFeatures, the pipeline as a scikit-learn transformer. Not the rows, which extraction.py fills in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from cache import roots
 from cache.errors import NotAvailable, Unusable
 from pipeline import config as configuration
-from pipeline import graph
-from pipeline.graph import Options, Project
+from pipeline import extraction
+from pipeline.project import Options, Project, silent
 from stages import bases
 from stages.manifest import Manifest, Row
 
@@ -104,7 +104,7 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
             raise _unusable(unread, len(digests))
         store, images = project.store(_TAP), Manifest(tuple(Row(image, path) for path, image in found.items()))
         with roots.job(project.cache.root, [store.key]):
-            reasons = dict(graph.fill(project, images, [project.tap(_TAP)]).rejected)
+            reasons = dict(extraction.fill(project, images, [project.tap(_TAP)]).rejected)
             if reasons:
                 raise _unusable({row.path: reasons[row.id] for row in images.rows if row.id in reasons}, len(digests))
             rows = store.read([found[path] for path in paths])
@@ -161,7 +161,7 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
             type(self).__name__,
         )
         overrides = () if cache is None else (f"cache.dir={cache}",)  # it goes before the environment
-        return Project(Path.cwd(), Options(overrides), graph.silent, settings)
+        return Project(Path.cwd(), Options(overrides), silent, settings)
 
 
 def _paths(X: Any) -> Sequence[str]:

@@ -15,8 +15,8 @@ from cache.errors import Unusable
 from cache.gc import Entry
 from cache.shards import BadShard
 from pipeline import needs, registry
-from pipeline.graph import Project
 from pipeline.needs import Needs
+from pipeline.project import Project
 
 
 @dataclass(frozen=True)

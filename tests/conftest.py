@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 
+from pipeline.project import Options, Project, silent
 from stages import extract_task
 from tests import fakes
 
@@ -124,6 +125,10 @@ class Ran:
         return json.loads(self.out)
 
 
+Pipeline = Callable[..., Ran]
+"""Of the fixture `pipeline`: what `command` is."""
+
+
 def command(*words: str | Path, expect: int | None = None) -> Ran:
     """Run a `pipeline` command in this process, with the real base."""
     from pipeline.cli import main
@@ -133,8 +138,27 @@ def command(*words: str | Path, expect: int | None = None) -> Ran:
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
+def counts(ran: Ran) -> tuple[int, int]:
+    """(computed, reused) of a run that went well."""
+    assert ran.code == 0, ran.out + ran.err
+    return ran.json["extract"]["computed"], ran.json["extract"]["reused"]
+
+
+def extract(pipeline: Pipeline, config: Path, *more: str) -> tuple[int, int]:
+    return counts(pipeline("run", "extract", "-c", config, "--json", *more))
+
+
+def cache_files(config: Path) -> dict[Path, tuple[int, int]]:
+    root = config.parent / ".features" / "features"
+    return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}
+
+
+def opened(config: Path, *overrides: str) -> Project:
+    return Project(config, Options(overrides), silent)
+
+
 @pytest.fixture
-def pipeline(fake_embed: None) -> Callable[..., Ran]:
+def pipeline(fake_embed: None) -> Pipeline:
     """The same with the fake embed."""
     return command
 

@@ -19,8 +19,7 @@ from cache.shards import ShardLayout
 from pipeline import dataset
 from stages.images import PixelSpec, decode
 from tests import fakes
-from tests.conftest import Ran
-from tests.test_graph import cache_files, counts
+from tests.conftest import Ran, cache_files, counts
 
 N = 24
 

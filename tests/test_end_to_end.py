@@ -19,8 +19,8 @@ from cache.statindex import StatIndex
 from cache.store import Cache
 from pipeline import BottleneckFeatures, predictions, registry
 from stages import engine, heads, images
+from tests.conftest import opened
 from tests.test_cli import run
-from tests.test_graph import opened
 
 N = 60
 

@@ -20,16 +20,15 @@ from PIL import Image
 from cache import records
 from cache.errors import PipelineError, Unusable
 from pipeline import model_check, model_file, registry, servables
-from pipeline.graph import silent
 from pipeline.model_check import Sample
+from pipeline.project import silent
 from stages import bases, images
 from stages.calibrate import heated
 from stages.extract_key import Tap
 from stages.heads import Head, Layer
 from stages.images import Fit, PixelSpec, Resize
 from stages.servable import Servable
-from tests.conftest import command
-from tests.test_graph import opened
+from tests.conftest import command, opened
 
 SIZE = 64
 N = 12

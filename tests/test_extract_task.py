@@ -18,8 +18,8 @@ from cache.errors import Unusable
 from cache.statindex import StatIndex
 from stages import extract_task, images
 from tests import crash, fakes, test_images
+from tests.conftest import Pipeline, cache_files, counts, extract, opened
 from tests.test_extract_key import DEFAULT
-from tests.test_graph import Pipeline, cache_files, counts, extract, opened
 
 
 def test_a_file_that_changes_during_the_run_is_a_reject_never_a_row(

@@ -18,9 +18,8 @@ from pipeline import boundaries, finetuning, predictions, registry
 from pipeline.keyed import KEYED
 from stages import bases, weights
 from tests import fakes
-from tests.conftest import Ran, command
+from tests.conftest import Ran, command, opened
 from tests.test_cli import run, start
-from tests.test_graph import opened
 
 Pipeline = Callable[..., Ran]
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from tests import fakes
-from tests.conftest import Ran
-from tests.test_graph import counts
+from tests.conftest import Ran, counts
 
 Pipeline = Callable[..., Ran]
 

@@ -14,9 +14,8 @@ import pytest
 from cache.errors import Unusable
 from pipeline.parts import Part
 from tests import fakes, test_images
-from tests.conftest import Ran
+from tests.conftest import Ran, counts, opened
 from tests.test_cli import run, start
-from tests.test_graph import counts, opened
 
 Pipeline = Callable[..., Ran]
 

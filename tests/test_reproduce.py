@@ -14,7 +14,7 @@ import pytest
 from pipeline import models
 from stages import extract_key, heads, logistic
 from tests import fakes
-from tests.conftest import Ran
+from tests.conftest import Ran, opened
 
 Pipeline = Callable[..., Ran]
 IMAGES = 24
@@ -294,8 +294,6 @@ def test_a_base_that_is_no_more_is_refused_with_the_version_that_knew_it(
 
 
 def test_fitting_without_writing_is_what_a_run_does(pipeline: Pipeline, project: Path, made: Path) -> None:
-    from tests.test_graph import opened
-
     there = opened(project)
     fitted = models.fit(there, there.config.heads["logistic"], there.manifest, ("bright", "dark"))
     assert fitted.head.to_files()["head.json"] == (made / "head.json").read_bytes()

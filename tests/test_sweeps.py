@@ -14,8 +14,7 @@ import pytest
 from cache.errors import Unusable
 from pipeline import models, sweeps
 from tests import fakes
-from tests.conftest import Ran
-from tests.test_graph import counts
+from tests.conftest import Ran, counts
 
 Pipeline = Callable[..., Ran]
 GRID = {"C=0.001 seed=0", "C=0.001 seed=1", "C=1 seed=0", "C=1 seed=1"}

@@ -29,8 +29,7 @@ from pipeline import BottleneckFeatures
 from stages import extract_task
 from stages.images import PixelSpec, decode
 from tests import fakes
-from tests.conftest import Ran
-from tests.test_graph import counts
+from tests.conftest import Ran, counts
 
 N = 24
 
