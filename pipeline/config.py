@@ -1,27 +1,20 @@
-"""Owns pipeline.yaml: its fields, defaults and checks. Not which are in a key (keyed.py), nor what they do."""
+"""Owns the fields of pipeline.yaml, their defaults and checks. Not reading it (config_file.py), nor keys (keyed.py)."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cache.errors import Unusable
 from pipeline import head_config
 from pipeline.finetune_config import FineTune
-from pipeline.head_config import AnyHead, Logistic
+from pipeline.head_config import AnyHead, Count, Fraction, Logistic
 from stages import bases, engine
 from stages.bases import Base, Preprocess
 from stages.engine import Engine
 from stages.extract_key import Numerics, Pooling, StoredDtype
 from stages.images import Decode, Fit, Resize
-
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Strict(BaseModel):
@@ -37,8 +30,8 @@ class Columns(_Strict):
 
 class Split(_Strict):
     method: Literal["hash"] = "hash"
-    val: Share = 0.15
-    test: Share = 0.15
+    val: Fraction = 0.15
+    test: Fraction = 0.15
     seed: int = 0
 
     @model_validator(mode="after")
@@ -117,8 +110,8 @@ class Extract(_Strict):
     taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
     numerics: Numerics = "f32"
     engine: Engine = "auto"
-    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    shard_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    batch: Literal["auto"] | Count = "auto"
+    shard_rows: Literal["auto"] | Count = "auto"
     dtype: StoredDtype = "float32"
 
     @model_validator(mode="after")
@@ -130,7 +123,7 @@ class Extract(_Strict):
 
 
 class Cluster(_Strict):
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    workers: Literal["auto"] | Count = "auto"
     scheduler: str | None = None
 
 
@@ -172,41 +165,6 @@ class RunConfig(_Strict):
         return self
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read pipeline.yaml (`path`, or in the folder `path`), put `a.b=value` overrides on top, and check it all.
-
-    Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
-    """
-    path = path / "pipeline.yaml" if path.is_dir() else path
-    tree = _read(path)
-    if not overrides:
-        return validate(tree, str(path))
-    for override in overrides:
-        _override(tree, override)
-    return validate(tree, f"{path} with --set")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_text("utf-8"), Loader=_Loader) or {}
-    except FileNotFoundError as error:
-        raise Unusable(f"{path} is not there", "pipeline init --images PATH writes one") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise Unusable(
-            f"{path} is not valid YAML{where}: {error.problem}",
-            "look at that line and the one above: colons, brackets, and spaces (no tabs) before names",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Unusable(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
-    if not isinstance(tree, dict):
-        raise Unusable(f"{path} holds a {type(tree).__name__}; expected fields such as data: and base:")
-    return tree
-
-
 def fields(model: type[BaseModel] = RunConfig, prefix: str = "", deep: bool = False) -> list[str]:
     """Dotted names of all fields; `*` stands for a name that the user chooses.
 
@@ -228,90 +186,3 @@ def fields(model: type[BaseModel] = RunConfig, prefix: str = "", deep: bool = Fa
         else:
             names.append(prefix + name)
     return names
-
-
-_UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained-float", "float")
-"""What pydantic puts into a location for the ways a field may be written; others begin with a word and a bracket."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe, and strict: a key that stands twice is an error, not a silent last word."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no plain word", key_node.start_mark)
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return dict(super().construct_mapping(node, deep))
-
-
-def _override(tree: dict[str, Any], text: str) -> None:
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise Unusable(f"--set {text!r}: expected FIELD=VALUE", "for example --set extract.size=160")
-    *parents, last = path.split(".")
-    for parent in parents:
-        child = tree.get(parent)
-        tree[parent] = tree = dict(child) if isinstance(child, dict) else {}
-    try:
-        tree[last] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise Unusable(f"--set {text!r}: the value is not valid YAML") from error
-
-
-def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
-    """The settings in `tree`. Raises Unusable, naming `source`, the field and what was found."""
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise _explain(source, error) from error
-
-
-def _explain(source: str, error: ValidationError) -> Unusable:
-    """The first problem, as one sentence; the ways a field may be written are one problem."""
-    problems: dict[str, list[Any]] = {}
-    for problem in error.errors():
-        where = ".".join(str(part) for part in _written(problem["loc"]))
-        problems.setdefault(where, []).append(problem)
-    where, same = next(iter(problems.items()))
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if same[0]["type"] == "extra_forbidden":
-        parent, _, name = where.rpartition(".")
-        siblings = _children(parent, same[0]["loc"])
-        near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
-        near = near or [field for field in fields() if field.endswith(f".{name}")]
-        return Unusable(
-            f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
-            f"did you mean {near[0]}?" if near else "",
-        )
-    message = (
-        " or ".join(problem["msg"].removeprefix("Value error, ") for problem in same)
-        .replace("or Input", "or input")
-        .replace("or List", "or list")
-    )
-    found = "" if same[0]["type"] == "value_error" else f", got {same[0]['input']!r}"
-    return Unusable(f"{source}: {where + ': ' if where else ''}{message[:1].lower()}{message[1:]}{found}{more}")
-
-
-def _written(location: tuple[Any, ...]) -> list[Any]:
-    """`location` as it is in the file: pydantic's names for a kind of head, or for a way to write a field, left out."""
-    parts = [*location[:2], *location[3:]] if location[:1] == ("heads",) else list(location)
-    return [part for part in parts if part not in _UNION_PARTS and "[" not in str(part)]
-
-
-def _children(parent: str, location: tuple[Any, ...] = ()) -> list[str]:
-    """Names of the fields directly below `parent` ("" for the top); of a head, those of its kind."""
-    here = parent.split(".") if parent else []
-    if here[:1] == ["heads"] and len(here) == 2:
-        return list(head_config.KINDS[location[2]].model_fields)
-    out: dict[str, None] = {}
-    for name in fields(deep=True):
-        parts = name.split(".")
-        if len(parts) > len(here) and all(a in (b, "*") for a, b in zip(parts, here, strict=False)):
-            out[parts[len(here)]] = None
-    return list(out)

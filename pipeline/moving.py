@@ -13,8 +13,7 @@ from cache.errors import Unusable
 from cache.statindex import StatIndex
 from cache.store import Cache
 from cache.transfer import Taken
-from pipeline import config as configuration
-from pipeline import extraction, needs, rejects
+from pipeline import config_file, extraction, needs, rejects
 from pipeline.config import RunConfig
 from pipeline.project import Options, Progress, Project
 from stages import weights
@@ -79,7 +78,7 @@ def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, 
     config = (config / "pipeline.yaml" if config.is_dir() else config).absolute()
     manifest = (records.load(folder / MARKER) or {}).get("manifest")
     new = _new_project(folder, config.parent, manifest) if manifest is not None and not config.exists() else {}
-    settings = configuration.load(folder / "pipeline.yaml", overrides) if new else None
+    settings = config_file.load(folder / "pipeline.yaml", overrides) if new else None
     project = Project(config, Options(overrides, offline=True), progress, settings)
     taken = _take_all(Cache(root, StatIndex()), project)
     for path, data in new.items():

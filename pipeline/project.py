@@ -16,7 +16,7 @@ from cache import files, records
 from cache.errors import Unusable
 from cache.statindex import StatIndex, default_path
 from cache.store import Cache, FeatureStore
-from pipeline import config as configuration
+from pipeline import config_file
 from pipeline.config import RunConfig
 from pipeline.parts import Part
 from stages import bases, scan, splits, weights
@@ -60,7 +60,7 @@ class Project:
         self.folder = self.path.parent
         self.options = options
         self.progress = progress
-        self.config: RunConfig = settings or configuration.load(path, options.overrides)
+        self.config: RunConfig = settings or config_file.load(path, options.overrides)
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), StatIndex(default_path()))
         self.lent = self.cache.root  # a temporary cache may take its place, and need not convert models again

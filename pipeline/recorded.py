@@ -13,8 +13,7 @@ from typing import Any
 
 from cache.errors import PipelineError, Unusable
 from cache.store import Cache
-from pipeline import boundaries
-from pipeline import config as configuration
+from pipeline import boundaries, config_file
 from pipeline.config import BaseChoice
 from pipeline.differences import differ
 from pipeline.head_config import HeadConfig
@@ -78,7 +77,7 @@ def project(today: Project, model: Model) -> Project:
     by = f"{model} was made by frozenbase {record['versions']['frozenbase']}"
     advice = f"with that version it can be used: pip install frozenbase=={record['versions']['frozenbase']}"
     try:
-        config = configuration.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
+        config = config_file.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
         base = config.base.base
     except Unusable as error:
         raise Unusable(f"{error.message}; {by}", advice) from error

@@ -12,8 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from cache import roots
 from cache.errors import NotAvailable, Unusable
-from pipeline import config as configuration
-from pipeline import extraction
+from pipeline import config_file, extraction
 from pipeline.project import Options, Project, silent
 from stages import bases
 from stages.manifest import Manifest, Row
@@ -136,7 +135,7 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
     def _project(self) -> Project:
         """A project without a pipeline.yaml, in the current folder. Raises Unusable for parameters that have no use."""
         cache = None if self.cache_dir is None else os.fspath(self.cache_dir)
-        settings = configuration.validate(
+        settings = config_file.validate(
             {
                 "data": {"root": os.fspath(self.root or ".")},
                 "base": {

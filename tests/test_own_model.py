@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cache.errors import Unusable
-from pipeline import config as configuration
+from pipeline import config_file
 from pipeline.transformer import BottleneckFeatures
 from tests.conftest import Ran
 
@@ -91,7 +91,7 @@ def test_an_export_takes_neither_the_model_nor_the_trust(pipeline: Pipeline, own
     ran = pipeline("cache", "export", own.parent / "out", "-c", own)
     assert ran.code == 0, ran.err
     exported = own.parent / "out" / "pipeline.yaml"
-    assert not configuration.load(exported).base.trust
+    assert not config_file.load(exported).base.trust
     assert counts(pipeline("run", "-c", exported, "--json")) == (0, 24)
 
 

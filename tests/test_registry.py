@@ -177,7 +177,7 @@ def test_what_tagged_models_were_made_of_is_told(pipeline: Pipeline, project: Pa
 
 
 def test_show_tells_what_made_it_and_ends_with_settings_one_could_run(pipeline: Pipeline, project: Path) -> None:
-    from pipeline.config import load
+    from pipeline.config_file import load
 
     head = made(pipeline, project)["logistic"]
     pipeline("tag", "logistic", "v1", "-c", project)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config, start
+from pipeline import config, config_file, start
 from tests import fakes
 from tests.conftest import Ran
 
@@ -19,7 +19,7 @@ Pipeline = Callable[..., Ran]
 def test_the_written_file_is_the_defaults(tmp_path: Path) -> None:
     fakes.two_classes(tmp_path / "images", 2)
     started = start.init(tmp_path, None)
-    assert config.load(started.config) == config.RunConfig()
+    assert config_file.load(started.config) == config.RunConfig()
 
 
 def test_init_says_what_it_found(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_init_says_what_it_found(pipeline: Pipeline, tmp_path: Path) -> None:
         "1 other files are ignored: .txt 1",
         f"wrote {tmp_path}/pipeline.yaml; next: pipeline run -c {tmp_path}/pipeline.yaml",
     ]
-    assert config.load(tmp_path / "pipeline.yaml").data.root == "photos"
+    assert config_file.load(tmp_path / "pipeline.yaml").data.root == "photos"
 
 
 def test_init_in_the_folder_of_the_images_says_how(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_images_elsewhere_are_named_by_their_whole_path(pipeline: Pipeline, tmp_
     fakes.two_classes(tmp_path / "a b: #c" / "photos", 1)
     ran = pipeline("init", tmp_path / "project", "--images", tmp_path / "a b: #c" / "photos")
     assert ran.code == 0, ran.err
-    assert config.load(tmp_path / "project" / "pipeline.yaml").data.root == str(tmp_path / "a b: #c" / "photos")
+    assert config_file.load(tmp_path / "project" / "pipeline.yaml").data.root == str(tmp_path / "a b: #c" / "photos")
 
 
 def test_init_then_run(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_demo_is_2624_real_images_in_two_classes(tmp_path: Path) -> None:
     started = start.init_demo(tmp_path)
     assert Counter(row.label for row in started.found.rows) == {"functional": 1803, "defective": 821}
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "images").rglob("*.png")}) == 2624
-    settings = config.load(started.config)
+    settings = config_file.load(started.config)
     assert settings.data.classes == ["functional", "defective"]
     assert settings == config.RunConfig.model_validate({"data": {"classes": ["functional", "defective"]}})
     assert "CC BY-NC-SA" in started.config.read_text()

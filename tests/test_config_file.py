@@ -1,4 +1,4 @@
-"""pipeline/config.py: one sentence for each mistake."""
+"""pipeline/config_file.py: one sentence for each mistake in a pipeline.yaml, and what --set puts on top of it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from cache.errors import Unusable
-from pipeline import config
+from pipeline import config_file
 from pipeline.config import RunConfig
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
     path = tmp_path / "pipeline.yaml"
     path.write_text(text)
-    return config.load(path, overrides)
+    return config_file.load(path, overrides)
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
@@ -103,12 +103,12 @@ def test_a_mistake_in_set_is_not_blamed_on_the_file_alone(tmp_path: Path) -> Non
 
 def test_a_folder_means_the_file_in_it(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text("extract: {size: 64}")
-    assert config.load(tmp_path).extract.size == 64
+    assert config_file.load(tmp_path).extract.size == 64
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match="is not there") as caught:
-        config.load(tmp_path / "pipeline.yaml")
+        config_file.load(tmp_path / "pipeline.yaml")
     assert caught.value.hint == "pipeline init --images PATH writes one"
 
 
