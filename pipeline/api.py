@@ -15,7 +15,7 @@ from pipeline.dataset import Features
 from pipeline.models import HeadReport
 from pipeline.predict import Predicted, predict
 from pipeline.project import Options, Project, silent
-from pipeline.registry import Model
+from pipeline.result import Model, read_head
 from pipeline.run import run
 from stages.heads import Head
 from stages.manifest import Row
@@ -77,7 +77,7 @@ class OpenPipeline:
         Its `classes` are in the order of the columns of `probabilities(X)`, where X is (n, dim), of its own tap.
         Raises Unusable where there is no such head, or labels and splits cannot carry one.
         """
-        return registry.read_head(self._trained(name).path)
+        return read_head(self._trained(name).path)
 
     def metrics(self, name: str) -> dict[str, Any]:
         """Figures of that head: {"val": {...}, "test": {...}}. The same errors."""

@@ -15,7 +15,7 @@ from pipeline.exporting import FORMATS, Written
 from pipeline.model_file import Exported, Kind
 from pipeline.progress import reporter
 from pipeline.project import Options, Project
-from pipeline.registry import SHORT
+from pipeline.result import SHORT
 from pipeline.show import ERR, say, several
 from stages.manifest import SPLITS
 

@@ -14,6 +14,7 @@ from pipeline.progress import reporter
 from pipeline.project import Options
 from pipeline.reproduce import reproduce
 from pipeline.reproduction import Reproduction
+from pipeline.result import SHORT
 from pipeline.show import ERR, say
 
 T = TypeVar("T")
@@ -117,4 +118,4 @@ def _say_tag(done: Mapping[str, str]) -> None:
     if "deleted" in done:
         say(f"the tag {done['deleted']} is gone")
     else:
-        say(f"{done['tag']} names {done['name']} {done['key'][: registry.SHORT]}")
+        say(f"{done['tag']} names {done['name']} {done['key'][:SHORT]}")

@@ -17,7 +17,7 @@ from cache.store import FeatureStore
 from pipeline import recorded, registry
 from pipeline.inference import Inference
 from pipeline.project import Options, Progress, Project
-from pipeline.registry import Model
+from pipeline.result import Model
 from stages import comparison
 from stages.manifest import Manifest, Row
 

@@ -23,6 +23,7 @@ from pipeline.finetune_config import FineTune
 from pipeline.head_config import HeadConfig
 from pipeline.predictions import Predictions
 from pipeline.project import Project
+from pipeline.result import dump_arrays, read_head
 from pipeline.sweeps import SweepReport
 from stages import comparison, heads, trial, weights
 from stages.boundary import Boundary
@@ -134,7 +135,7 @@ def start_of(project: Project, name: str, manifest: Manifest) -> Start:
     of = project.config.finetune[name].head
     done = sweeps.run(project, of, manifest)
     point, report = done.ranked()[0] if isinstance(done, SweepReport) else ("", done)
-    return Start(registry.read_head(report.path), report.key, project.config.heads[of].points()[point])
+    return Start(read_head(report.path), report.key, project.config.heads[of].points()[point])
 
 
 class Tuning:
@@ -193,7 +194,7 @@ class Tuning:
         tuned = self.train(seed, folder / "checkpoint.npz", self._logs(folder))
         contents = {
             **tuned.head.to_files(),
-            "tail.npz": registry.dump_arrays(tuned.tail),
+            "tail.npz": dump_arrays(tuned.tail),
             "metrics.json": records.dump(tuned.metrics),
             **Predictions.of(self.samples, tuned.probabilities, self.classes, self.manifest).to_files(),
             "manifest.jsonl": self.manifest.to_bytes(),

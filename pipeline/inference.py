@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.store import Cache, FeatureStore
-from pipeline import boundaries, models, recorded, registry
+from pipeline import boundaries, models, recorded
 from pipeline.project import Project
-from pipeline.registry import Model
+from pipeline.result import Model
 from stages.boundary import Cached
 from stages.extract_key import Tap
 from stages.features import Features
@@ -57,5 +57,5 @@ class Inference:
         block = boundaries.block_of(then, then.config.finetune[self._model.record["name"]])
         (tap,) = map(then.tap, recorded.head_of(then, self._model).taps)
         network = Network(then.recipe, None, block, tap, self.head)
-        network.put_tail(registry.read_tail(self._model.folder))
+        network.put_tail(self._model.tail)
         return network

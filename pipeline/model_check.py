@@ -19,7 +19,7 @@ import stages
 from cache.errors import NotAvailable, PipelineError, Unusable
 from pipeline import predictions
 from pipeline.project import Project
-from pipeline.registry import Model
+from pipeline.result import Model
 from stages import images
 from stages.calibrate import heated
 from stages.manifest import Row

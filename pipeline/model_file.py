@@ -20,7 +20,7 @@ from cache.errors import PipelineError, Unusable
 from pipeline import model_check, recorded, registry, servables
 from pipeline.model_check import Sample
 from pipeline.project import Options, Progress, Project
-from pipeline.registry import Model
+from pipeline.result import Model
 from stages import bases, machine
 from stages.calibrate import heated
 from stages.quiet import without_banners

@@ -8,7 +8,7 @@ import numpy as np
 
 from cache import files
 from pipeline import predictions
-from pipeline.registry import SHORT, Model
+from pipeline.result import SHORT, Model
 from stages import evaluate, plots
 
 

@@ -24,7 +24,7 @@ from cache.store import Cache
 from pipeline import extraction, recorded, registry
 from pipeline.inference import Inference
 from pipeline.project import Project
-from pipeline.registry import Model
+from pipeline.result import Model
 from pipeline.tables import Columns
 from stages import calibrate, scan
 from stages.manifest import Manifest, Row

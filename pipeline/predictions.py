@@ -13,8 +13,8 @@ from typing import Self
 import numpy as np
 
 from cache.errors import Unusable
-from pipeline import registry, tables
-from pipeline.registry import Model
+from pipeline import tables
+from pipeline.result import Model, dump_arrays
 from pipeline.tables import Columns
 from stages.manifest import Manifest, Row
 
@@ -64,7 +64,7 @@ class Predictions:
         """As a model's folder has them."""
         arrays = {"ids": np.array([row.id for row in self.rows]), "probabilities": self.probabilities}
         table = {"predictions.csv": tables.as_csv(self.columns())} if self.probabilities.size <= MOST else {}
-        return {"predictions.npz": registry.dump_arrays(arrays), **table}
+        return {"predictions.npz": dump_arrays(arrays), **table}
 
     def columns(self) -> Columns:
         """id, path, label, split, group, predicted, and `p_CLASS` for each class in the order of the head's."""

@@ -18,8 +18,8 @@ from pipeline.config import BaseChoice
 from pipeline.differences import differ
 from pipeline.head_config import HeadConfig
 from pipeline.project import Project
-from pipeline.registry import Model
 from pipeline.reproduction import said
+from pipeline.result import Model
 from stages import bases, weights
 from stages.bases import Base
 from stages.extract_key import Tap

@@ -20,8 +20,8 @@ from pipeline.differences import Pair, beside, differ
 from pipeline.finetuning import Start, Tuning
 from pipeline.head_config import HeadConfig
 from pipeline.project import Options, Progress, Project
-from pipeline.registry import Model
 from pipeline.reproduction import Absent, Reproduction
+from pipeline.result import Model
 from stages import extract, heads
 from stages.manifest import Manifest, Row
 
@@ -56,7 +56,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         if tuned is not None:
             start = Start(fitted.head, key, spec)
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
-    _compare_arrays(done, {**model.head.arrays(), **registry.read_tail(model.folder)}, arrays)
+    _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
     done.metrics = {part: _figures(then, metrics[part]) for part, then in model.read("metrics.json").items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
     done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}

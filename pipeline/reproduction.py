@@ -7,7 +7,7 @@ from typing import Any
 
 from cache.errors import PipelineError
 from pipeline.differences import Pair
-from pipeline.registry import Model
+from pipeline.result import Model
 from stages.evaluate import NAMES
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline import recorded, registry
+from pipeline import recorded
 from pipeline.project import Project
-from pipeline.registry import Model
+from pipeline.result import Model
 from stages import weights
 from stages.servable import Servable
 
@@ -15,7 +15,7 @@ def servable(today: Project, model: Model) -> Servable:
     Raises Unusable where today's code would make other rows, or a file of the model is not to be trusted; NotAvailable
     where its weights are not to be had.
     """
-    head, tail = model.head, registry.read_tail(model.folder)
+    head, tail = model.head, model.tail
     then = recorded.project(today, model)
     file = weights.at_hand(then.base, then.weights, today.options.offline)
     heat = model.read("metrics.json").get("calibration", {}).get("temperature")

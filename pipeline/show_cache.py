@@ -10,7 +10,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from pipeline.moving import MANIFEST, Moved
-from pipeline.registry import SHORT
+from pipeline.result import SHORT
 from pipeline.show import ERR, OUT, columns, config_option, relative, say, several, when
 from pipeline.upkeep import Contents, Tidied, Verified
 

@@ -1,4 +1,4 @@
-"""Owns how results look to a person: all of them, what made one, one made again. Not what is in them (registry.py)."""
+"""Owns how results look to a person: all of them, what made one, one made again. Not what is in them (result.py)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from pipeline.differences import Pair
-from pipeline.registry import SHORT, Model
 from pipeline.reproduction import Reproduction, said
+from pipeline.result import SHORT, Model
 from pipeline.show import ERR, OUT, columns, relative, say, show_counts, when
 from pipeline.show_evaluate import show_metrics
 from stages.evaluate import NAMES

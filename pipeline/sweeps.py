@@ -14,6 +14,7 @@ from pipeline import models, registry
 from pipeline.head_config import HeadConfig
 from pipeline.models import HeadReport
 from pipeline.project import Project
+from pipeline.result import without_test
 from stages.manifest import Manifest
 from stages.threads import side_by_side
 
@@ -40,7 +41,7 @@ class SweepReport:
         (best, winner), *_ = ranked = self.ranked()
         points = []
         for point, report in ranked:
-            metrics = report.metrics if point == best else registry.without_test(report.metrics)
+            metrics = report.metrics if point == best else without_test(report.metrics)
             points.append({"point": point, **report.to_json(), "metrics": metrics})
         hit = all(report.hit for report in self.points.values())
         return {**winner.to_json(), "hit": hit, "point": best, "points": points}

@@ -22,6 +22,7 @@ from cache.errors import PipelineError, Unusable
 from pipeline import model_check, model_file, registry, servables
 from pipeline.model_check import Sample
 from pipeline.project import silent
+from pipeline.result import Model
 from stages import bases, images
 from stages.calibrate import heated
 from stages.extract_key import Tap
@@ -62,7 +63,7 @@ heads: {{both: {{kind: logistic, tap: [pooled, early]}}, knn: {{kind: knn, k: 3}
 
 
 @pytest.fixture(scope="module")
-def made(project: Path) -> tuple[registry.Model, Servable, list[Sample]]:
+def made(project: Path) -> tuple[Model, Servable, list[Sample]]:
     """The logistic head as it lies there, ready to be written."""
     today = opened(project)
     model = registry.find(today.folder, "both")
