@@ -142,13 +142,13 @@ def compute(
             f"{len(lacking)} of {len(manifest.ids)} images have no feature row, and none is to be computed now",
             "compute them first: pipeline run extract",
         )
-    work, rows = job(project, recipe, project.options.offline), project.config.extract.shard_rows
-    size = None if rows == "auto" else rows
     there = parity.witnesses(manifest.rows, project.root.absolute(), taps, lacking)
-    work = replace(work, witnesses=there)
+    shared = replace(job(project, recipe, project.options.offline), witnesses=there)
+    rows = project.config.extract.shard_rows
+    work = extract.Work(shared, taps, lacking, found, None if rows == "auto" else rows)
     try:
         with project.progress("extracting", len(lacking)) as advance:
-            return extract.run(project.cache, work, taps, lacking, found, project.cluster, size, advance)
+            return extract.run(project.cache, work, project.cluster, advance)
     except KeyboardInterrupt as stop:
         left = extract.missing(project.cache, recipe, taps, list(lacking))
         stop.args = (f"{len(lacking) - len(left):,} of {len(lacking):,} new rows are kept",)

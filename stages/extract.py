@@ -13,6 +13,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -37,6 +38,33 @@ AHEAD = 4
 
 _SHARD_SECONDS = 20
 _GMACS_PER_SECOND = 50  # a guess for one process, to size shards by; only their number depends on it
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows to be made: `lacking` is what `missing` returned, `paths` gives absolute paths for each of its ids.
+
+    shard_rows: images of a task; None leaves it to their size and to the cluster.
+    """
+
+    job: Job
+    taps: Taps
+    lacking: Mapping[str, Sequence[str]]
+    paths: Paths
+    shard_rows: int | None = None
+
+    def tasks(self, size: int, run: str) -> list[Task]:
+        """Up to `size` images each. Those that lack the same keys share tasks, in the order of the manifest."""
+        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for image, keys in self.lacking.items():
+            groups[tuple(keys)].append(image)
+        tasks = []
+        for keys, ids in groups.items():
+            wanted = {key: self.taps[key] for key in keys}
+            for start in range(0, len(ids), size):
+                rows = tuple((image, tuple(self.paths[image])) for image in ids[start : start + size])
+                tasks.append(Task(self.job, wanted, rows, run))
+        return tasks
 
 
 def missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -83,54 +111,37 @@ def _reject(recipe: Recipe, image: str, candidates: Sequence[str]) -> str | None
 
 
 def run(
-    cache: Cache,
-    job: Job,
-    taps: Taps,
-    lacking: Mapping[str, Sequence[str]],
-    paths: Paths,
-    cluster: ClusterSpec,
-    shard_rows: int | None,
-    on_progress: Callable[[int], object] = lambda n: None,
+    cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None
 ) -> Receipt:
     """Compute what is lacking, and return the sum of the receipts.
 
-    `lacking` is what `missing` returned; `paths` gives absolute paths for each of its ids. Shards are kept as they
-    are written, so whatever stops the run loses at most those in flight. Up to HERE images need no cluster.
-    Raises PipelineError where a row cannot be stored or workers die again and again.
+    Shards are kept as they are written, so whatever stops the run loses at most those in flight. Up to HERE images
+    need no cluster. Raises PipelineError where a row cannot be stored or workers die again and again.
     """
     try:
-        for tap in taps.values():
-            cache.features(job.recipe.components(tap)).prepare()
+        for tap in work.taps.values():
+            cache.features(work.job.recipe.components(tap)).prepare()
     except OSError as error:
-        raise cannot_write(job, error, f"{len(lacking):,} rows are missing") from error
-    if len(lacking) <= HERE and cluster.scheduler is None:
+        raise cannot_write(work.job, error, f"{len(work.lacking):,} rows are missing") from error
+    if len(work.lacking) <= HERE and cluster.scheduler is None:
         total = Receipt()
-        for task in _tasks(job, taps, lacking, paths, shard_rows or HERE, ""):
+        for task in work.tasks(work.shard_rows or HERE, ""):
             _add(cache, total, extract_shard(task, on_progress))
         return total
-    return _on_cluster(cache, job, taps, lacking, paths, cluster, shard_rows, on_progress)
+    return _on_cluster(cache, work, cluster, on_progress)
 
 
-def _on_cluster(
-    cache: Cache,
-    job: Job,
-    taps: Taps,
-    lacking: Mapping[str, Sequence[str]],
-    paths: Paths,
-    cluster: ClusterSpec,
-    shard_rows: int | None,
-    on_progress: Callable[[int], object],
-) -> Receipt:
+def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object]) -> Receipt:
     total, name = Receipt(), f"frozenbase-{os.urandom(6).hex()}"
-    needed = [job.weights, *next(iter(paths.values()))[:1]]
-    with connect(cluster, job.version, Path(job.cache_root), needed) as client:
+    needed = [work.job.weights, *next(iter(work.paths.values()))[:1]]
+    with connect(cluster, work.job.version, Path(work.job.cache_root), needed) as client:
         import distributed
 
         client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
         threads = sum(client.nthreads().values())
-        size = shard_rows or _auto_rows(job.recipe, taps, len(lacking), threads)
-        tasks = _tasks(job, taps, lacking, paths, size, name)
-        log.info("%d images are missing: %d shards of %d rows", len(lacking), len(tasks), size)
+        size = work.shard_rows or _auto_rows(work, threads)
+        tasks = work.tasks(size, name)
+        log.info("%d images are missing: %d shards of %d rows", len(work.lacking), len(tasks), size)
         waiting, flying = iter(tasks), distributed.as_completed(loop=client.loop)
         try:
             for task in islice(waiting, AHEAD * threads):
@@ -150,32 +161,16 @@ def _on_cluster(
     return total
 
 
-def _tasks(
-    job: Job, taps: Taps, lacking: Mapping[str, Sequence[str]], paths: Paths, size: int, name: str
-) -> list[Task]:
-    """Images that lack the same keys share tasks, in the order of the manifest."""
-    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for image, keys in lacking.items():
-        groups[tuple(keys)].append(image)
-    tasks = []
-    for keys, ids in groups.items():
-        wanted = {key: taps[key] for key in keys}
-        for start in range(0, len(ids), size):
-            rows = tuple((image, tuple(paths[image])) for image in ids[start : start + size])
-            tasks.append(Task(job, wanted, rows, name))
-    return tasks
-
-
-def _auto_rows(recipe: Recipe, taps: Taps, n: int, threads: int) -> int:
+def _auto_rows(work: Work, threads: int) -> int:
     """The smallest of 32 MB, about 20 s of forward passes, and a quarter of a thread's share."""
-    base, pixels = bases.of(recipe.base), recipe.pixels
+    base, pixels = bases.of(work.job.recipe.base), work.job.recipe.pixels
     area = pixels.height * pixels.width
-    places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in taps.values())
+    places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in work.taps.values())
     seconds = base.gmacs * area / base.size**2 / _GMACS_PER_SECOND
     limits = (
         SHARD_BYTES // (4 * base.feature_dim * places),
         int(_SHARD_SECONDS / seconds),
-        math.ceil(n / (4 * threads)),
+        math.ceil(len(work.lacking) / (4 * threads)),
     )
     return max(HERE, min(limits))
 

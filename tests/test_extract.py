@@ -33,7 +33,7 @@ def run_of(cache: Cache, recipe: Recipe, taps: list[Tap], files: dict[str, str],
     keyed = {recipe.key(tap): tap for tap in taps}
     lacking = extract.missing(cache, recipe, keyed, list(files))
     paths = {image: [path] for image, path in files.items()}
-    extract.run(cache, job, keyed, lacking, paths, ClusterSpec(1), None)
+    extract.run(cache, extract.Work(job, keyed, lacking, paths), ClusterSpec(1))
     return [cache.features(recipe.components(tap)).read(sorted(files)) for tap in taps]
 
 
