@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache import files, keys, records
+from cache import files, keys, npz, records
 from cache.errors import Unusable
 from pipeline import boundaries, models, registry, sweeps
 from pipeline.boundaries import Plan
@@ -23,7 +23,7 @@ from pipeline.finetune_config import FineTune
 from pipeline.head_config import HeadConfig
 from pipeline.predictions import Predictions
 from pipeline.project import Project
-from pipeline.result import dump_arrays, read_head
+from pipeline.result import read_head
 from pipeline.sweeps import SweepReport
 from stages import comparison, heads, trial, weights
 from stages.boundary import Boundary
@@ -194,7 +194,7 @@ class Tuning:
         tuned = self.train(seed, folder / "checkpoint.npz", self._logs(folder))
         contents = {
             **tuned.head.to_files(),
-            "tail.npz": dump_arrays(tuned.tail),
+            "tail.npz": npz.dump(tuned.tail),
             "metrics.json": records.dump(tuned.metrics),
             **Predictions.of(self.samples, tuned.probabilities, self.classes, self.manifest).to_files(),
             "manifest.jsonl": self.manifest.to_bytes(),

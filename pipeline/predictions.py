@@ -12,9 +12,10 @@ from typing import Self
 
 import numpy as np
 
+from cache import npz
 from cache.errors import Unusable
 from pipeline import tables
-from pipeline.result import Model, dump_arrays
+from pipeline.result import Model
 from pipeline.tables import Columns
 from stages.manifest import Manifest, Row
 
@@ -64,7 +65,7 @@ class Predictions:
         """As a model's folder has them."""
         arrays = {"ids": np.array([row.id for row in self.rows]), "probabilities": self.probabilities}
         table = {"predictions.csv": tables.as_csv(self.columns())} if self.probabilities.size <= MOST else {}
-        return {"predictions.npz": dump_arrays(arrays), **table}
+        return {"predictions.npz": npz.dump(arrays), **table}
 
     def columns(self) -> Columns:
         """id, path, label, split, group, predicted, and `p_CLASS` for each class in the order of the head's."""
@@ -76,8 +77,8 @@ class Predictions:
 
 def read(model: Model) -> Predictions:
     """The predictions that lie in a model's folder. Raises Unusable where they are not of the rows it was made of."""
-    with np.load(model.folder / "predictions.npz", allow_pickle=False) as arrays:
-        ids, probabilities = arrays["ids"].tolist(), arrays["probabilities"]
+    arrays = npz.load(model.folder / "predictions.npz")
+    ids, probabilities = arrays["ids"].tolist(), arrays["probabilities"]
     manifest = model.manifest()
     every = len(ids) == len(manifest.samples)
     rows = [row for row in manifest.samples if every or row.split != "train"]

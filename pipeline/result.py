@@ -6,7 +6,6 @@ It reads the model's own folder only: no image, no cache, no pipeline.yaml is ne
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cache import records
+from cache import npz, records
 from cache.errors import Unusable
 from stages.heads import Head
 from stages.manifest import Manifest
@@ -74,8 +73,8 @@ class Model:
         """Weights of the blocks that were trained, by layer and number among its weights; none of a frozen base."""
         if not (self.folder / "tail.npz").exists():
             return {}
-        with _trusted(self.folder), np.load(self.folder / "tail.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+        with _trusted(self.folder):
+            return npz.load(self.folder / "tail.npz")
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -133,13 +132,6 @@ def read_head(folder: Path) -> Head:
     """The head that lies in a model's folder. Raises Unusable for arrays that are not to be trusted."""
     with _trusted(folder):
         return Head.from_files({name: (folder / name).read_bytes() for name in ("head.npz", "head.json")})
-
-
-def dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of an .npz of those arrays."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ Kumar, SIGMOD 2022) do the same. Not where those maps come from (boundary.py), n
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import time
@@ -22,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cache import files
+from cache import files, npz
 from stages.boundary import Boundary
 from stages.dense import board, class_weights
 from stages.evaluate import log_loss
@@ -212,22 +211,20 @@ class _State:
     def keep(self, history: History) -> None:
         if self._path is None:
             return
-        buffer = io.BytesIO()
         parts = {"trained": [v.numpy() for v in self._trained], "best": self._best}
         parts["optimizer"] = [v.numpy() for v in self._optimizer]
         arrays = {f"{part}/{number}": a for part, values in parts.items() for number, a in enumerate(values)}
-        np.savez(buffer, allow_pickle=False, history=np.array(json.dumps(history.to_json())), **arrays)
-        files.publish(self._path, buffer.getvalue())
+        files.publish(self._path, npz.dump({"history": np.array(json.dumps(history.to_json())), **arrays}))
 
     def load(self) -> History:
         """What the last whole epoch left; an empty history where there was none."""
         if self._path is None:
             return History()
         try:
-            with np.load(self._path, allow_pickle=False) as arrays:
-                history = History(**json.loads(str(arrays["history"])))
-                wanted = {"trained": self._trained, "best": self._trained, "optimizer": self._optimizer}
-                found = {p: [arrays[f"{p}/{number}"] for number in range(len(v))] for p, v in wanted.items()}
+            arrays = npz.load(self._path)
+            history = History(**json.loads(str(arrays["history"])))
+            wanted = {"trained": self._trained, "best": self._trained, "optimizer": self._optimizer}
+            found = {p: [arrays[f"{p}/{number}"] for number in range(len(v))] for p, v in wanted.items()}
         except FileNotFoundError:
             return History()
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

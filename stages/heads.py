@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cache import keys
+from cache import keys, npz
 from cache.errors import Unusable
 from stages.manifest import SPLITS, Manifest, Row
 
@@ -119,14 +119,12 @@ class Head:
 
     def to_files(self) -> dict[str, bytes]:
         """head.npz with the arrays, and head.json with the rest."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **self.arrays())
         text: dict[str, Any] = {"schema": SCHEMA, "kind": self.kind, "classes": self.classes}
         text |= {"layers": len(self.layers), "activations": [layer.activation for layer in self.layers]}
         if self.neighbours is not None:
             text["neighbours"] = {"k": self.neighbours.k, "temperature": self.neighbours.temperature}
         text["chosen"] = self.chosen
-        return {"head.npz": buffer.getvalue(), "head.json": (json.dumps(text, indent=2) + "\n").encode()}
+        return {"head.npz": npz.dump(self.arrays()), "head.json": (json.dumps(text, indent=2) + "\n").encode()}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Head:
@@ -138,12 +136,10 @@ class Head:
                 "use the version that wrote it (its record.json tells)",
             )
         activations = text.get("activations", ["linear"] * text["layers"])
-        with np.load(io.BytesIO(files["head.npz"]), allow_pickle=False) as arrays:
-            layers = [
-                Layer(arrays[f"layer{i}_weights"], arrays[f"layer{i}_bias"], a) for i, a in enumerate(activations)
-            ]
-            near = text.get("neighbours")
-            stored = near and Neighbours(arrays["neighbours_rows"], arrays["neighbours_columns"], **near)
+        arrays = npz.load(io.BytesIO(files["head.npz"]))
+        layers = [Layer(arrays[f"layer{i}_weights"], arrays[f"layer{i}_bias"], a) for i, a in enumerate(activations)]
+        near = text.get("neighbours")
+        stored = near and Neighbours(arrays["neighbours_rows"], arrays["neighbours_columns"], **near)
         return cls(text["kind"], tuple(text["classes"]), tuple(layers), text["chosen"], stored)
 
 
