@@ -123,7 +123,7 @@ def _written(location: tuple[Any, ...]) -> list[Any]:
     return [part for part in parts if part not in _UNION_PARTS and "[" not in str(part)]
 
 
-def _children(parent: str, location: tuple[Any, ...] = ()) -> list[str]:
+def _children(parent: str, location: tuple[Any, ...]) -> list[str]:
     """Names of the fields directly below `parent` ("" for the top); of a head, those of its kind."""
     here = parent.split(".") if parent else []
     if here[:1] == ["heads"] and len(here) == 2:

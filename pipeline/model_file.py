@@ -127,7 +127,7 @@ def _check_model(model: Model, servable: Servable) -> None:
 def _about(model: Model, servable: Servable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """What PATH.json says, but for the file itself."""
     classes, pixels = servable.head.classes, servable.recipe.pixels
-    limit = model.read("metrics.json").get("calibration", {}).get("threshold")
+    limit = model.calibration.get("threshold")
     if limit is not None:  # it is of probabilities before any temperature, and the file has one inside
         limit = float(heated(np.array([[1 - limit, limit]]), servable.temperature)[0, 1])
     licence = bases.of(servable.recipe.base).licence

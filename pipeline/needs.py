@@ -20,7 +20,7 @@ Needs = Mapping[str, list[str]]
 """Extract key or manifest digest -> who needs it, in words."""
 
 
-def register(project: Project, names: Iterable[str], also_before: bool = False) -> None:
+def register(project: Project, names: Iterable[str], also_before: bool) -> None:
     """Note in the cache that this project uses it, and for which keys and manifest; `also_before` adds to the noted."""
     cache, before = project.cache.root, roots.noted(project.cache.root, project.path)
     earlier = before.needs if before is not None and also_before else frozenset()

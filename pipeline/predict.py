@@ -52,19 +52,15 @@ class Predicted:
     reused: int
     ignored: int
 
-    @cached_property
-    def _calibration(self) -> dict[str, Any]:
-        return dict(self.model.read("metrics.json").get("calibration", {}))  # an older model has none
-
     @property
     def threshold(self) -> float | None:
         """With two classes, the probability from which the second is the better guess on val; see stages.calibrate."""
-        return self._calibration.get("threshold")
+        return self.model.calibration.get("threshold")
 
     @property
     def temperature(self) -> float | None:
         """What the logits are divided by for `confidence`: fitted on val."""
-        return self._calibration.get("temperature")
+        return self.model.calibration.get("temperature")
 
     @property
     def predicted(self) -> list[str]:

@@ -57,7 +57,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
             start = Start(fitted.head, key, spec)
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
     _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
-    done.metrics = {part: _figures(then, metrics[part]) for part, then in model.read("metrics.json").items()}
+    done.metrics = {part: _figures(then, metrics[part]) for part, then in model.metrics.items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
     done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
     if key != model.key:

@@ -60,8 +60,7 @@ class Model:
         """Its metrics as a list of models may tell them, beaten ones without test; None where it is damaged."""
         if self.damaged:
             return None
-        metrics = self.read("metrics.json")
-        return without_test(metrics) if self.beaten else metrics
+        return without_test(self.metrics) if self.beaten else self.metrics
 
     @cached_property
     def head(self) -> Head:
@@ -81,6 +80,11 @@ class Model:
         """Figures: {"val": {...}, "test": {...}}; of a fine-tuned model also `baseline`, those of the frozen head, and
         the paired `difference`."""
         return self.read("metrics.json")
+
+    @cached_property
+    def calibration(self) -> dict[str, Any]:
+        """What was fitted on val: threshold and temperature among it; {} of an older model, which has none."""
+        return dict(self.metrics.get("calibration", {}))
 
     @property
     def history(self) -> dict[str, list[float]]:
@@ -109,7 +113,7 @@ class Model:
         """
         return {
             **self.to_json(),
-            "metrics": self.read("metrics.json"),
+            "metrics": self.metrics,
             "head": self.read("head.json"),
             "counts": self.manifest().counts(),
             "record": self.record,

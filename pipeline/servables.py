@@ -18,6 +18,6 @@ def servable(today: Project, model: Model) -> Servable:
     head, tail = model.head, model.tail
     then = recorded.project(today, model)
     file = weights.at_hand(then.base, then.weights, today.options.offline)
-    heat = model.read("metrics.json").get("calibration", {}).get("temperature")
+    heat = model.calibration.get("temperature")
     taps = tuple(then.tap(tap) for tap in recorded.head_of(then, model).taps)
     return Servable(then.recipe, taps, file, head, 1.0 if heat is None else heat, tail)

@@ -119,13 +119,13 @@ def figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def with_interval(figures: Mapping[str, Any], name: str, digits: int = 3) -> str:
+def with_interval(figures: Mapping[str, Any], name: str) -> str:
     """`0.858 (0.823-0.891)`; without the bracket where there is no interval, as in what an older version wrote."""
     value, interval = figures[name], figures.get("ci", {}).get(name)
     if value is None:
         return "-"
     between = " to " if interval and interval[0] < 0 else "-"
-    return f"{value:.{digits}f}" + (f" ({interval[0]:.{digits}f}{between}{interval[1]:.{digits}f})" if interval else "")
+    return f"{value:.3f}" + (f" ({interval[0]:.3f}{between}{interval[1]:.3f})" if interval else "")
 
 
 def _show_status(status: Status, verbose: bool) -> None:

@@ -15,6 +15,8 @@ from cache.errors import Unusable
 
 SPLITS = ("train", "val", "test")
 
+_SHOWN = 5  # of what a message lists
+
 
 class Row(NamedTuple):
     """One image file. `id` is the SHA-256 of its bytes; `path` is relative to the data root, with slashes."""
@@ -103,14 +105,14 @@ class Manifest:
         images = {name for name in leaked if not name.startswith("group ")}
         groups = [name for name in leaked if name.startswith("group ")]
         texts = [f"{len(images)} images: {_pairs(self.rows, images, False)}"] if images else []
-        return "; ".join(texts + ([f"{len(groups)} groups: {', '.join(groups[:5])}"] if groups else []))
+        return "; ".join(texts + ([f"{len(groups)} groups: {', '.join(groups[:_SHOWN])}"] if groups else []))
 
 
-def _pairs(rows: Iterable[Row], ids: set[str], labels: bool, most: int = 5) -> str:
+def _pairs(rows: Iterable[Row], ids: set[str], labels: bool) -> str:
     """`a.png (cat) = b.png (dog); ...` for the first few of `ids`: with their labels, or with their splits."""
     paths: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row.id in ids:
             paths[row.id].append(f"{row.path} ({row.label if labels else row.split})")
-    shown = [" = ".join(found) for found in list(paths.values())[:most]]
-    return "; ".join(shown) + (f"; and {len(paths) - most} more" if len(paths) > most else "")
+    shown = [" = ".join(found) for found in list(paths.values())[:_SHOWN]]
+    return "; ".join(shown) + (f"; and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
