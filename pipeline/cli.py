@@ -1,4 +1,4 @@
-"""Owns the command line: options, what is printed, exit codes. With cli_models.py, all that prints; no work is done."""
+"""Owns init, run and status, and the list of all commands: options, what is printed, exit codes. No work is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the commands on results: models, show, tag, reproduce. The rest of the command line is in cli.py."""
+"""Owns the commands on results: models, show, tag, reproduce. What they do is registry.py's and reproduce.py's."""
 
 from __future__ import annotations
 

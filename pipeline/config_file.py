@@ -18,12 +18,17 @@ _UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained
 """What pydantic puts into a location for the ways a field may be written; others begin with a word and a bracket."""
 
 
+def path_of(config: Path) -> Path:
+    """The file that is meant: `config`, or the pipeline.yaml in the folder `config`."""
+    return config / "pipeline.yaml" if config.is_dir() else config
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read pipeline.yaml (`path`, or in the folder `path`), put `a.b=value` overrides on top, and check it all.
+    """Read the file that `path` means, put `a.b=value` overrides on top, and check it all.
 
     Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
     """
-    path = path / "pipeline.yaml" if path.is_dir() else path
+    path = path_of(path)
     tree = _read(path)
     if not overrides:
         return validate(tree, str(path))

@@ -5,7 +5,6 @@ Not the training (stages/finetune.py), nor where boundary rows come from (bounda
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -167,7 +166,7 @@ class Tuning:
         record = records.load_folder(folder)
         if record is None:
             return None
-        metrics = json.loads((folder / "metrics.json").read_bytes())
+        metrics = records.read(folder / "metrics.json")
         return TunedReport(folder.name, seed, True, folder, metrics, record["seconds"])
 
     def estimate(self, tell: Tell) -> None:

@@ -22,7 +22,6 @@ from pipeline.project import Project
 from pipeline.result import Model
 from stages import images
 from stages.calibrate import heated
-from stages.manifest import Row
 from stages.servable import Servable
 
 IMAGES = 32
@@ -97,14 +96,12 @@ def check(
 
 
 def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
-    """Files that hold those bytes now, whatever they are called."""
+    """id -> a file that holds those bytes now."""
     try:
-        rows: Sequence[Row] = today.found.rows
+        return {row.id: today.root / row.path for row in today.at_hand(ids)}
     except Unusable as error:
         what = f"a file is tried on original images before it counts, and there are none: {error.message}"
         raise NotAvailable(what, "name the folder where they are: --set data.root=DIR") from error
-    found = {row.id: today.root / row.path for row in rows if row.id in ids}
-    return {image: path for image, path in found.items() if path.exists()}
 
 
 def _alone(

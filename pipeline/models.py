@@ -5,7 +5,6 @@ Not the fitting (a module of stages/ for each kind), nor finding what was made b
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import time
@@ -71,7 +70,7 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     key, counts = folder.name, manifest.counts()
     lacking = {split: [label for label in classes if not counts[label][split]] for split in ("val", "test")}
     if records.load_folder(folder) is not None:
-        return HeadReport(key, True, folder, json.loads((folder / "metrics.json").read_bytes()), lacking)
+        return HeadReport(key, True, folder, records.read(folder / "metrics.json"), lacking)
     started = time.perf_counter()
     log_dir = getattr(spec, "log_dir", None)
     watched = spec if log_dir is None else spec.model_copy(update={"log_dir": str(project.at(log_dir) / name / key)})

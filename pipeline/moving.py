@@ -75,7 +75,7 @@ def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, 
             f"{folder} is neither an export nor a cache: no CACHE.json in it or in its {_CACHE}",
             "name the folder that pipeline cache export wrote",
         )
-    config = (config / "pipeline.yaml" if config.is_dir() else config).absolute()
+    config = config_file.path_of(config).absolute()
     manifest = (records.load(folder / MARKER) or {}).get("manifest")
     new = _new_project(folder, config.parent, manifest) if manifest is not None and not config.exists() else {}
     settings = config_file.load(folder / "pipeline.yaml", overrides) if new else None

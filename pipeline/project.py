@@ -23,7 +23,7 @@ from stages import bases, scan, splits, weights
 from stages.cluster import ClusterSpec
 from stages.extract_key import Recipe, Tap
 from stages.images import PixelSpec
-from stages.manifest import Manifest
+from stages.manifest import Manifest, Row
 from stages.scan import Found
 
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
@@ -56,7 +56,7 @@ class Project:
 
     def __init__(self, path: Path, options: Options, progress: Progress, settings: RunConfig | None = None) -> None:
         """`settings` stand for what is written at `path`: those of a recorded model, made again."""
-        self.path = (path / "pipeline.yaml" if path.is_dir() else path).absolute()
+        self.path = config_file.path_of(path).absolute()
         self.folder = self.path.parent
         self.options = options
         self.progress = progress
@@ -128,6 +128,10 @@ class Project:
         if data.group_from is not None:
             rows = splits.group_by(rows, data.group_from)
         return Manifest(splits.assign(rows, data.split.val, data.split.test, data.split.seed))
+
+    def at_hand(self, ids: Collection[str]) -> list[Row]:
+        """Today's images that are among `ids` and whose files are there, wherever they lie."""
+        return [row for row in self.found.rows if row.id in ids and (self.root / row.path).exists()]
 
     def check_heads(self, names: Collection[str]) -> None:
         """Raises Unusable where pipeline.yaml has no head of one of these names."""

@@ -7,7 +7,7 @@ the SHA-256 of their bytes wherever pipeline.yaml has its images now, whatever t
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _tuned_again(
     spec = then.config.finetune[name]
     plan = boundaries.plan(then, spec, left)
     if plan.missing:
-        places = {row.id: row.path for row in _files(today, dict.fromkeys(left.ids))}
+        places = {row.id: row.path for row in _files(today, set(left.ids))}
         left = Manifest(tuple(row._replace(path=places.get(row.id, row.path)) for row in left.rows))
     tuning = Tuning(then, name, left, start)
     tuning.prepare(plan)
@@ -103,14 +103,13 @@ def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str
     return receipt.rows, [Absent(image, paths[image], reasons[image]) for image in lacking if image in reasons]
 
 
-def _files(today: Project, ids: Mapping[str, Any]) -> Sequence[Row]:
-    """Today's images that are among `ids`, wherever they lie and whatever they are called."""
+def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
+    """Today's images that are among `ids`; none, with a warning, where there is no looking for them."""
     try:
-        found = today.found.rows
+        return today.at_hand(ids)
     except Unusable as error:
         log.warning("%d images have no row, and there is no looking for their files: %s", len(ids), error.message)
         return []
-    return [row for row in found if row.id in ids and (today.root / row.path).exists()]
 
 
 def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) -> None:

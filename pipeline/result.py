@@ -6,7 +6,6 @@ It reads the model's own folder only: no image, no cache, no pipeline.yaml is ne
 from __future__ import annotations
 
 import contextlib
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ class Model:
         return records.load_folder(self.folder) is None
 
     def read(self, file: str) -> dict[str, Any]:
-        return dict(json.loads((self.folder / file).read_bytes()))
+        return records.read(self.folder / file)
 
     @property
     def figures(self) -> dict[str, Any] | None:

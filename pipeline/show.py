@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cache.errors import PipelineError
-from pipeline import rejects
+from pipeline import config_file, rejects
 from pipeline.explain import FEW, Status
 from pipeline.extraction import ExtractReport
 from pipeline.models import HeadReport
@@ -53,7 +53,7 @@ def show(
     if result.get("heads"):
         _show_heads(result["heads"])
     if result.get("heads") and not quiet and config is not None:
-        config = config / "pipeline.yaml" if config.is_dir() else config
+        config = config_file.path_of(config)
         say(f"\nnext: edit {config} (another size, tap or split) and run again: only what that touches is computed;")
         say(f"  pipeline status{config_option(config)} says beforehand what and why")
     if error:

@@ -28,6 +28,7 @@ FINER = (10**0.25, 10**0.125)
 MOST_WEIGHTS = 4_000_000
 """lbfgs keeps some 24 float64 vectors of the weights: 800 MB."""
 
+_STEPS = 2000
 _WORSE = 2
 _LANES = 8
 _ROWS = 512
@@ -140,8 +141,8 @@ class Problem:
         bounds = np.linspace(0, len(z), lanes + 1).astype(int)
         self.lanes = [slice(a, b) for a, b in pairwise(bounds)]
 
-    def solve(self, c: float, start: Model | None, tolerance: float = 1e-4, most: int = 2000) -> Model | None:
-        """The minimum for that C, sought from `start` (None: from zero); None where `most` steps don't reach it.
+    def solve(self, c: float, start: Model | None, tolerance: float = 1e-4) -> Model | None:
+        """The minimum for that C, sought from `start` (None: from zero); None where _STEPS don't reach it.
 
         It counts as reached where no gradient is larger than `tolerance`, which is scikit-learn's own.
         """
@@ -153,7 +154,7 @@ class Problem:
             first.ravel(),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": most, "maxfun": 2 * most, "gtol": tolerance, "ftol": 64 * np.finfo(float).eps},
+            options={"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": tolerance, "ftol": 64 * np.finfo(float).eps},
         )
         if found.status == 1:  # out of steps; 2 is a line search that float32 gives no more digits to
             return None
