@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import dask.array
@@ -19,7 +18,7 @@ from cache.shards import ShardLayout
 from pipeline import dataset
 from stages.images import PixelSpec, decode
 from tests import fakes
-from tests.conftest import Ran, cache_files, counts
+from tests.conftest import Pipeline, cache_files, counts
 
 N = 24
 
@@ -54,7 +53,7 @@ def test_splits_are_those_of_the_manifest_and_together_all(project: Path) -> Non
         assert len(found.X) == len(found.y) == len(found.ids)
 
 
-def test_a_run_s_rows_are_taken_and_missing_ones_computed(pipeline: Callable[..., Ran], project: Path) -> None:
+def test_a_run_s_rows_are_taken_and_missing_ones_computed(pipeline: Pipeline, project: Path) -> None:
     frozenbase.open(project).features()
     assert counts(pipeline("run", "extract", "-c", project, "--json")) == (0, N)
     fakes.two_classes(project.parent / "images", 3, start=100)
@@ -96,7 +95,7 @@ def test_a_tap_by_its_name(project: Path) -> None:
 
 @pytest.mark.parametrize("overrides", [("extract.size=32",), "extract.size=32", {"extract.size": 32}])
 def test_settings_are_overridden_as_by_set(
-    pipeline: Callable[..., Ran], project: Path, overrides: tuple[str, ...] | str | dict[str, int]
+    pipeline: Pipeline, project: Path, overrides: tuple[str, ...] | str | dict[str, int]
 ) -> None:
     frozenbase.open(project, overrides).features()
     assert counts(pipeline("run", "extract", "-c", project, "--json", "--set", "extract.size=32")) == (0, N)
@@ -191,7 +190,7 @@ def test_a_lazy_array_whose_shards_went_says_so(project: Path) -> None:
         X.compute()
 
 
-def test_a_head_is_trained_and_then_taken(pipeline: Callable[..., Ran], project: Path) -> None:
+def test_a_head_is_trained_and_then_taken(pipeline: Pipeline, project: Path) -> None:
     opened = frozenbase.open(project)
     head = opened.head("logistic")
     assert head.classes == ("bright", "dark")
@@ -210,7 +209,7 @@ def test_an_unknown_head_is_said_with_those_there_are(project: Path) -> None:
 
 
 def test_a_saved_model_goes_by_name_tag_or_key_and_is_the_head_that_was_trained(
-    pipeline: Callable[..., Ran], project: Path
+    pipeline: Pipeline, project: Path
 ) -> None:
     opened = frozenbase.open(project)
     with pytest.raises(Unusable, match="no model 'head/logistic'"):

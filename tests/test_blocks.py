@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cache.errors import Unusable
 from stages import bases, blocks
-from tests.conftest import Ran
+from tests.conftest import Pipeline
 
 
-def test_the_command_lists_bases_and_their_blocks(pipeline: Callable[..., Ran]) -> None:
+def test_the_command_lists_bases_and_their_blocks(pipeline: Pipeline) -> None:
     assert [base["name"] for base in pipeline("bases", "--json").json["bases"]] == list(bases.BASES)
     found = pipeline("bases", "efficientnet_lite0", "--json").json["bases"]
     assert found[-2] == {"block": "block16", "boundary": "block15_add", "shape": [7, 7, 192], "kilobytes": 37.6}
@@ -21,7 +20,7 @@ def test_the_command_lists_bases_and_their_blocks(pipeline: Callable[..., Ran]) 
 
 
 def test_fetching_says_where_the_weights_are_or_why_they_are_not(
-    pipeline: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a proxy that refuses; EfficientNet-Lite0's come with the installation."""
     assert "are at hand: " in pipeline("bases", "fetch", "efficientnet_lite0").out

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import fakes
-from tests.conftest import Ran
-
-Pipeline = Callable[..., Ran]
+from tests.conftest import Pipeline
 
 
 def made(pipeline: Pipeline, config: Path, *more: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from stages import engine, extract_task, machine, openvino_engine
 from stages.engine import Engine
 from stages.extract_key import Numerics
 from tests import fakes
-from tests.conftest import Ran
+from tests.conftest import Pipeline
 from tests.test_cli import events, run
 
 
@@ -58,7 +57,7 @@ def test_an_engine_that_is_not_installed_says_how_to_have_it(monkeypatch: pytest
     assert "pip install openvino" in caught.value.hint
 
 
-def test_arithmetic_of_another_engine_is_refused(pipeline: Callable[..., Ran], photographs: Path) -> None:
+def test_arithmetic_of_another_engine_is_refused(pipeline: Pipeline, photographs: Path) -> None:
     sets = ("--set", "extract.engine=tensorflow", "--set", "extract.numerics=openvino-bf16")
     ran = pipeline("run", "-c", photographs, *sets)
     assert ran.code == 2

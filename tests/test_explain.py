@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from cache.errors import Unusable
 from cache.statindex import StatIndex
 from stages import extract_task
 from tests import fakes
-from tests.conftest import Ran
+from tests.conftest import Pipeline, Ran
 
-Pipeline = Callable[..., Ran]
 IMAGES = 24
 
 

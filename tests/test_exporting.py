@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from pipeline import dataset
 from pipeline.dataset import Dataset
 from pipeline.exporting import FORMATS
 from tests import fakes
-from tests.conftest import Ran
+from tests.conftest import Pipeline
 from tests.test_cli import run
 
-Pipeline = Callable[..., Ran]
 N = 24
 NAMES = {"ids", "labels", "splits", "groups", "paths", "features", "tap", "extract_key"}
 

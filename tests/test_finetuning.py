@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +17,8 @@ from pipeline import boundaries, finetuning, predictions, registry
 from pipeline.keyed import KEYED
 from stages import bases, weights
 from tests import fakes
-from tests.conftest import Ran, command, opened
+from tests.conftest import Pipeline, Ran, command, opened
 from tests.test_cli import run, start
-
-Pipeline = Callable[..., Ran]
 
 OTHER_VALUE = {
     "finetune.*.head": "wide",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ import pytest
 from pipeline import models
 from stages import evaluate
 from stages.manifest import Row
-from tests.conftest import Ran
-
-Pipeline = Callable[..., Ran]
+from tests.conftest import Pipeline, Ran
 
 
 def trained(pipeline: Pipeline, config: Path, *more: str) -> tuple[Ran, dict[str, Any]]:

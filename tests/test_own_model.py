@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,8 @@ import yaml
 from cache.errors import Unusable
 from pipeline import config_file
 from pipeline.transformer import BottleneckFeatures
-from tests.conftest import Ran
+from tests.conftest import Pipeline, Ran
 
-Pipeline = Callable[..., Ran]
 _TRUSTED = "data: {split: {val: 0.3, test: 0.2}}\nbase: {name: my.keras, trust: true}\nextract: {size: 16}\n"
 
 

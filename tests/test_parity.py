@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,7 @@ import numpy as np
 import pytest
 
 from tests import fakes
-from tests.conftest import Ran, counts
-
-Pipeline = Callable[..., Ran]
+from tests.conftest import Pipeline, Ran, counts
 
 
 def other_engine(by: float, calls: list[int] | None = None) -> type[fakes.FakeEmbed]:

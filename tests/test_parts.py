@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -14,10 +13,8 @@ import pytest
 from cache.errors import Unusable
 from pipeline.parts import Part
 from tests import fakes, test_images
-from tests.conftest import Ran, counts, opened
+from tests.conftest import Pipeline, Ran, counts, opened
 from tests.test_cli import run, start
-
-Pipeline = Callable[..., Ran]
 
 
 def there(project: Path) -> set[str]:

@@ -6,7 +6,7 @@ import io
 import shutil
 import sys
 import xml.etree.ElementTree as xml
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,8 @@ from PIL import Image
 
 from stages import evaluate, plots
 from tests import fakes
-from tests.conftest import Ran
+from tests.conftest import Pipeline
 
-Pipeline = Callable[..., Ran]
 ALL = ["roc", "precision_recall", "reliability", "confusion_val", "confusion_test"]
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,9 @@ from cache.errors import Unusable
 from pipeline import predictions, registry
 from stages import calibrate, extract, extract_task
 from tests import fakes
-from tests.conftest import Ran
+from tests.conftest import Pipeline, Ran
 from tests.test_cli import events, run
 from tests.test_reproduce import edit_record, everything
-
-Pipeline = Callable[..., Ran]
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,13 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import registry
-from tests.conftest import Ran
-
-Pipeline = Callable[..., Ran]
+from tests.conftest import Pipeline, Ran
 
 
 def made(pipeline: Pipeline, config: Path, *more: str) -> dict[str, Any]:

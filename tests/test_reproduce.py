@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import pytest
 from pipeline import models
 from stages import extract_key, heads, logistic
 from tests import fakes
-from tests.conftest import Ran, opened
+from tests.conftest import Pipeline, opened
 
-Pipeline = Callable[..., Ran]
 IMAGES = 24
 
 

@@ -11,9 +11,7 @@ import pytest
 
 from pipeline import config, config_file, start
 from tests import fakes
-from tests.conftest import Ran
-
-Pipeline = Callable[..., Ran]
+from tests.conftest import Pipeline
 
 
 def test_the_written_file_is_the_defaults(tmp_path: Path) -> None:

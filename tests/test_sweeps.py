@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import pytest
 from cache.errors import Unusable
 from pipeline import models, sweeps
 from tests import fakes
-from tests.conftest import Ran, counts
+from tests.conftest import Pipeline, counts
 
-Pipeline = Callable[..., Ran]
 GRID = {"C=0.001 seed=0", "C=0.001 seed=1", "C=1 seed=0", "C=1 seed=1"}
 
 

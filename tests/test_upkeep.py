@@ -6,16 +6,13 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cache import files, roots
-from tests.conftest import Ran
-
-Pipeline = Callable[..., Ran]
+from tests.conftest import Pipeline
 
 
 def ls(pipeline: Pipeline, project: Path, *more: str) -> dict[str, Any]:
