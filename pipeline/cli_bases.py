@@ -57,6 +57,7 @@ def _facts(base: Base) -> dict[str, Any]:
         "licence": base.licence,
         "package": base.package,
         "weights": str(weights.official(base)),
+        "digest": base.digest or None,
         "at_hand": weights.official(base).is_file(),
     }
 
@@ -80,6 +81,7 @@ def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
         say(f"the ImageNet weights of {found[0]['name']} are at hand: {found[0]['weights']}")
     elif words:
         _print_blocks(found, *words)
+        _print_weights(_facts(bases.get(*words)))
     else:
         table = columns(
             "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "ImageNet weights"
@@ -111,3 +113,8 @@ def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
         shape = " x ".join(map(str, block["shape"]))
         table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
     OUT.print(table)
+
+
+def _print_weights(base: dict[str, Any]) -> None:
+    say(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
+    say(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")

