@@ -15,7 +15,10 @@ def test_the_command_lists_bases_and_their_blocks(pipeline: Pipeline) -> None:
     assert [base["name"] for base in pipeline("bases", "--json").json["bases"]] == list(bases.BASES)
     found = pipeline("bases", "efficientnet_lite0", "--json").json["bases"]
     assert found[-2] == {"block": "block16", "boundary": "block15_add", "shape": [7, 7, 192], "kilobytes": 37.6}
-    assert "block15_add" in pipeline("bases", "efficientnet_lite0").out
+    shown = pipeline("bases", "efficientnet_lite0").out
+    assert "block15_add" in shown
+    assert "published as sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db" in shown
+    assert "no digest of that file is published" in pipeline("bases", "mobilenet").out
     assert (pipeline("bases", "vgg_16").code, "did you mean vgg16?" in pipeline("bases", "vgg_16").err) == (2, True)
 
 
