@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from cache import records
 from cache.errors import NotAvailable, Unusable
-from pipeline import boundaries, extraction, finetuning, models, sweeps
-from pipeline.differences import Differences, differ
-from pipeline.head_config import HeadConfig
+from pipeline import boundaries, extraction, finetuning, models, reasons, sweeps
+from pipeline.differences import Differences
 from pipeline.project import Project
 from stages import heads, trial
-from stages.manifest import Manifest, Row
+from stages.manifest import Manifest
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
@@ -115,10 +111,9 @@ def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
         state: State = "PARTIAL" if missing < total else "MISS"
         reason = _unhashed(unhashed) if unhashed else f"{missing} of {total} images have no row"
         return StageStatus("extract", tap, state, reason, total, missing, seconds, size, unhashed > 0)
-    differences = {} if rows else _against_nearest(project, store.components)
-    nothing = "rows are there, but none of these images'" if rows else "the cache has no rows of these images"
-    reason = "; ".join(_changed(differences)) or nothing
-    return StageStatus("extract", tap, "MISS", reason, total, missing, seconds, size, False, differences)
+    none_of_these = reasons.Why("rows are there, but none of these images'", {})
+    why = none_of_these if rows else reasons.of_rows(project, store.components)
+    return StageStatus("extract", tap, "MISS", why.reason, total, missing, seconds, size, False, why.differences)
 
 
 def _tried(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
@@ -169,33 +164,8 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
         reason = f"{len(points) - len(absent)} of {len(points)} points are there"
         return StageStatus("head", name, "PARTIAL", reason, samples, samples)
     point, folder = next(iter(absent.items()))
-    return _absent_head(project, name, points[point], folder.parent, classes)
-
-
-def _absent_head(project: Project, name: str, spec: HeadConfig, folder: Path, classes: Sequence[str]) -> StageStatus:
-    """Why the head of those settings is not there: what differs from the latest of that name, in `folder`."""
-    manifest = project.manifest
-    samples = len(manifest.samples)
-    found = [(path, r) for path in folder.glob(f"*/{records.RECORD}") if (r := records.load(path)) is not None]
-    if not found:
-        return StageStatus("head", name, "MISS", "there is no head of that name yet", samples, samples)
-    path, latest = max(found, key=lambda pair: (pair[1]["created"], str(pair[0])))
-    settings = latest["config"]["heads"][name]
-    before = {
-        "settings": {field: value for field, value in settings.items() if value is not None},
-        "classes": list(latest["classes"]),
-        "rows": _rows_of(list(latest["extract"].values())),
-    }
-    stores = [project.store(tap) for tap in spec.taps]
-    now = {
-        "settings": spec.model_dump(exclude_none=True),
-        "classes": list(classes),
-        "rows": _rows_of([{"key": store.key, **store.components} for store in stores]),
-    }
-    differences = differ(before, now)
-    moved = _moved(Manifest.from_bytes((path.parent / "manifest.jsonl").read_bytes()).samples, manifest.samples)
-    reason = "; ".join([*_changed(differences), *moved]) or "the one that is there is damaged, or by other code"
-    return StageStatus("head", name, "MISS", reason, samples, samples, latest["seconds"], None, False, differences)
+    why = reasons.of_head(project, name, points[point], folder.parent, manifest, classes)
+    return StageStatus("head", name, "MISS", why.reason, samples, samples, why.seconds, differences=why.differences)
 
 
 def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -> list[StageStatus]:
@@ -229,50 +199,3 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
         "extract", f"finetune/{name}", state, plan.why, rows, missing, None, plan.each * missing, late
     )
     return [boundary, model]
-
-
-def _rows_of(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What lies behind the rows of a head: the components of its tap, or of each of its taps by number."""
-    return taps[0] if len(taps) == 1 else {str(number): parts for number, parts in enumerate(taps, start=1)}
-
-
-def _against_nearest(project: Project, components: Mapping[str, Any]) -> Differences:
-    """Against the entry that has rows of these images and differs least; of several, the latest."""
-    ids, ranked = project.manifest.ids, []
-    for store in project.cache.stores():
-        if store.components and len(store.missing(ids)) < len(ids):
-            differences = differ(store.components, components)
-            ranked.append((-len(differences), (store.folder / "spec.json").stat().st_mtime_ns, differences))
-    return max(ranked, key=lambda entry: entry[:2])[2] if ranked else {}
-
-
-def _changed(differences: Differences) -> Iterator[str]:
-    """`weights changed: 5793... -> 77cc...`; keys and the tap's name follow from the rest, and go unsaid."""
-    for name, (before, now) in differences.items():
-        last = name.rpartition(".")[2]
-        if last != "key" and name not in ("settings.tap", "settings.log_dir"):
-            yield f"{last} changed: {_short(before)} -> {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return f"{text[:4]}..." if isinstance(value, str) and len(text) == 64 else text
-
-
-def _moved(before: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
-    """In words, what became of the labelled images."""
-    old, new = {row.id: row for row in before}, {row.id: row for row in now}
-    counts = Counter(
-        part
-        for i in old.keys() & new.keys()
-        for part in ("label", "split", "group")
-        if getattr(old[i], part) != getattr(new[i], part)
-    )
-    texts = {
-        "{} new images": len(new.keys() - old.keys()),
-        "{} images gone": len(old.keys() - new.keys()),
-        "labels changed: {} rows": counts["label"],
-        "split changed: {} rows moved": counts["split"],
-        "groups changed: {} rows": counts["group"],
-    }
-    return (text.format(n) for text, n in texts.items() if n)

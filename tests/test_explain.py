@@ -98,6 +98,24 @@ def test_the_nearest_entry_is_the_one_compared_with(pipeline: Pipeline, project:
     assert found["extract"]["reason"] == "fit changed: crop -> pad"
 
 
+def test_the_nearest_head_is_the_one_compared_with(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    pipeline("run", "-c", project, "--set", "heads.logistic.C=1", "--set", "extract.size=32")
+    found = status(pipeline, project, "--set", "heads.logistic.seed=7")["head"]
+    assert found["reason"] == "seed changed: 0 -> 7"
+    (project.parent / "images" / "dark" / "0001.png").unlink()
+    pipeline("run", "-c", project)
+    found = status(pipeline, project, "--set", "heads.logistic.seed=7")["head"]
+    assert found["reason"] == "seed changed: 0 -> 7"
+
+
+def test_another_base_is_named_once(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "-c", project)
+    (project.parent / "w.h5").write_text("weights")
+    found = status(pipeline, project, "--set", "base.name=vgg16", "--set", "base.weights=w.h5")
+    assert found["extract"]["reason"] == found["head"]["reason"] == "base changed: efficientnet_lite0 -> vgg16"
+
+
 def test_what_would_be_refused_is_said(pipeline: Pipeline, project: Path) -> None:
     shutil.rmtree(project.parent / "images" / "dark")
     found = status(pipeline, project)

@@ -1,0 +1,114 @@
+"""Owns why rows or a head are not there, in words: what differs from the nearest that is. Not what a run would do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cache import records
+from pipeline.differences import Differences, differ
+from pipeline.head_config import HeadConfig
+from pipeline.project import Project
+from stages.manifest import Manifest, Row
+
+
+class Why(NamedTuple):
+    """A reason, the differences that it tells of, and how many seconds the nearest took; None where there is none."""
+
+    reason: str
+    differences: Differences
+    seconds: float | None = None
+
+
+def of_rows(project: Project, components: Mapping[str, Any]) -> Why:
+    """Why no image has rows of that key: against the entry that has rows of these images and differs least.
+
+    Of several, it is the latest.
+    """
+    ids, ranked = project.manifest.ids, []
+    for store in project.cache.stores():
+        if store.components and len(store.missing(ids)) < len(ids):
+            differences = differ(store.components, components)
+            ranked.append((-len(differences), (store.folder / "spec.json").stat().st_mtime_ns, differences))
+    differences = max(ranked, key=lambda entry: entry[:2])[2] if ranked else {}
+    return Why("; ".join(_changed(differences)) or "the cache has no rows of these images", differences)
+
+
+def of_head(
+    project: Project, name: str, spec: HeadConfig, folder: Path, manifest: Manifest, classes: Sequence[str]
+) -> Why:
+    """Why the head of those settings is not there: against the one in `folder`, of that name, that differs least."""
+    found = [(path, r) for path in folder.glob(f"*/{records.RECORD}") if (r := records.load(path)) is not None]
+    if not found:
+        return Why("there is no head of that name yet", {})
+    stores = [project.store(tap) for tap in spec.taps]
+    now = {
+        "settings": spec.model_dump(exclude_none=True),
+        "classes": list(classes),
+        "rows": _rows_of([{"key": store.key, **store.components} for store in stores]),
+    }
+    ranked = []
+    for path, made in found:
+        differences = differ(_behind(made, name), now)
+        far = len(differences) + (made["manifest"] != manifest.digest)
+        ranked.append((-far, made["created"], str(path.parent), made["seconds"], differences))
+    *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:3])
+    moved = _moved(Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes()).samples, manifest.samples)
+    reason = "; ".join([*_changed(differences), *moved]) or "the one that is there is damaged, or by other code"
+    return Why(reason, differences, seconds)
+
+
+def _behind(made: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What decided a head that is there, but for its images."""
+    settings = made["config"]["heads"][name]
+    return {
+        "settings": {field: value for field, value in settings.items() if value is not None},
+        "classes": list(made["classes"]),
+        "rows": _rows_of(list(made["extract"].values())),
+    }
+
+
+def _rows_of(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What lies behind the rows of a head: the components of its tap, or of each of its taps by number."""
+    return taps[0] if len(taps) == 1 else {str(number): parts for number, parts in enumerate(taps, start=1)}
+
+
+def _changed(differences: Differences) -> Iterator[str]:
+    """`weights changed: 5793... -> 77cc...`; keys and the tap's name follow from the rest, and go unsaid.
+
+    So does what another base brings along: its version, its weights, and how it wants its pixels.
+    """
+    bases = {name.removesuffix("base.name") for name in differences if name.endswith("base.name")}
+    brought = tuple(f"{prefix}{part}." for prefix in bases for part in ("base", "preprocess"))
+    for name, (before, now) in differences.items():
+        last = name.rpartition(".")[2]
+        if name.endswith("base.name"):
+            yield f"base changed: {before} -> {now}"
+        elif last != "key" and name not in ("settings.tap", "settings.log_dir") and not name.startswith(brought):
+            yield f"{last} changed: {_short(before)} -> {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:4]}..." if isinstance(value, str) and len(text) == 64 else text
+
+
+def _moved(before: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
+    """In words, what became of the labelled images."""
+    old, new = {row.id: row for row in before}, {row.id: row for row in now}
+    counts = Counter(
+        part
+        for i in old.keys() & new.keys()
+        for part in ("label", "split", "group")
+        if getattr(old[i], part) != getattr(new[i], part)
+    )
+    texts = {
+        "{} new images": len(new.keys() - old.keys()),
+        "{} images gone": len(old.keys() - new.keys()),
+        "labels changed: {} rows": counts["label"],
+        "split changed: {} rows moved": counts["split"],
+        "groups changed: {} rows": counts["group"],
+    }
+    return (text.format(n) for text, n in texts.items() if n)
