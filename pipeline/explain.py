@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cache.errors import NotAvailable, Unusable
-from pipeline import boundaries, extraction, finetuning, models, reasons, sweeps
+from pipeline import boundaries, extraction, finetuning, models, reasons, rejects, sweeps
 from pipeline.differences import Differences
 from pipeline.project import Project
 from stages import heads, trial
@@ -47,14 +47,16 @@ class StageStatus:
 class Status:
     """What a run would do, stage by stage, and how many images each class has in each split.
 
-    `unhashed` files are in neither: which images they are is not known yet. Nor are `rejected` ones, as far as is known
-    without decoding, or after it.
+    `unhashed` files are in neither: which images they are is not known yet. Nor are `rejected` ones: those that lack a
+    row and that the last run rejected, or, where files are read, all that cannot be decoded. `stops`: a run exits 3
+    over them before any head.
     """
 
     stages: list[StageStatus]
     counts: dict[str, dict[str, int]]
     unhashed: int
     rejected: int
+    stops: bool
 
     @property
     def fresh(self) -> bool:
@@ -69,15 +71,14 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
 
     With `estimate`, some images are taken through the base where no rows tell how long it takes.
     """
-    bad = extraction.rejects(project) if project.options.read_files else {}
-    manifest = project.manifest.without(bad)
+    manifest = project.manifest.without(_rejected(project))
     rejected = len(project.found.rejected) + len(project.manifest.rows) - len(manifest.rows)
     stages = [_extract(project, name, manifest) for name in project.config.extract.taps]
     if estimate:
         stages = _tried(project, stages)
     blocked = {s.name for s in stages if s.state == "BLOCKED"}
+    refused = rejected if project.config.data.on_bad == "fail" else 0
     if stage != "extract":
-        refused = rejected if project.config.data.on_bad == "fail" else 0
         tuned = (names or tuple(project.config.finetune)) if stage == "finetune" else ()
         first = [project.config.finetune[name].head for name in tuned]
         for name in dict.fromkeys(first) if stage == "finetune" else names or project.config.heads:
@@ -89,7 +90,15 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
         of_heads = {s.name: s for s in stages if s.stage == "head"}
         for name, head_name in zip(tuned, first, strict=True):
             stages += _tuned(project, name, manifest, of_heads[head_name])
-    return Status(stages, manifest.counts(), len(project.found.unhashed), rejected)
+    return Status(stages, manifest.counts(), len(project.found.unhashed), rejected, refused > 0)
+
+
+def _rejected(project: Project) -> Collection[str]:
+    """Ids of images that a run would reject, as it seems where no file is to be read."""
+    if project.options.read_files:
+        return extraction.rejects(project)
+    before, ids = rejects.listed(project), project.manifest.ids
+    return before & {image for tap in project.taps for image in project.store(tap).missing(ids)} if before else ()
 
 
 def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
@@ -145,7 +154,7 @@ def _unhashed(n: int) -> str:
 def _head(project: Project, name: str, manifest: Manifest, refused: int) -> StageStatus:
     samples, unhashed = len(manifest.samples), len(project.found.unhashed)
     if refused:
-        reason = f"{refused} images are rejected (data.on_bad: fail)"
+        reason = f"{refused} {'image is' if refused == 1 else 'images are'} rejected (data.on_bad: fail)"
         return StageStatus("head", name, "BLOCKED", reason, samples, samples)
     if unhashed:
         total = samples + unhashed

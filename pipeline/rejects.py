@@ -1,16 +1,20 @@
-"""Owns the list of rejected images beside pipeline.yaml, and whether a run fails over them. Not why they are."""
+"""Owns the lists of rejected images beside pipeline.yaml, and whether a run fails over them. Not why they are."""
 
 from __future__ import annotations
 
 import csv
 import logging
+from contextlib import suppress
 
 from cache.errors import ImagesRejected
 from pipeline.extraction import ExtractReport
 from pipeline.parts import Part
 from pipeline.project import Project
+from stages.scan import Reject
 
 log = logging.getLogger(__name__)
+
+_OF_PARTS = "rejects-[0-9]*-of-[0-9]*.csv"
 
 
 def name(part: Part | None) -> str:
@@ -19,18 +23,32 @@ def name(part: Part | None) -> str:
 
 
 def write(project: Project, report: ExtractReport) -> None:
-    """List rejects; where there are none, an old list goes. A run of all images speaks for those of parts too."""
+    """List rejects, with the ids of those that could be read; where there are none, an old list goes.
+
+    A run of all images speaks for those of parts too.
+    """
     path = project.folder / name(report.part)
     try:
         if report.rejected:
+            ids = {row.path: row.id for row in project.manifest.rows}
+            rows = [(*reject, ids.get(reject.path, "")) for reject in report.rejected]
             with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                csv.writer(file).writerows([report.rejected[0]._fields, *report.rejected])
+                csv.writer(file).writerows([(*Reject._fields, "id"), *rows])
         else:
             path.unlink(missing_ok=True)
-        for old in () if report.part else project.folder.glob("rejects-[0-9]*-of-[0-9]*.csv"):
+        for old in () if report.part else project.folder.glob(_OF_PARTS):
             old.unlink(missing_ok=True)
     except OSError as error:
         log.warning("the list of rejects is not up to date: %s: %s", path, error.strerror)
+
+
+def listed(project: Project) -> set[str]:
+    """Ids that the last run rejected, by its list or those of parts; empty where there is none that can be read."""
+    ids = set()
+    for path in (project.folder / name(None), *project.folder.glob(_OF_PARTS)):
+        with suppress(OSError, csv.Error), open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            ids |= {row.get("id") or "" for row in csv.DictReader(file)}
+    return ids - {""}
 
 
 def check(project: Project, report: ExtractReport) -> None:

@@ -141,7 +141,9 @@ def _show_status(status: Status, verbose: bool) -> None:
     if status.counts:
         show_counts(status.counts, status.unhashed > 0)
     if status.rejected:
-        say(f"\nrejected: {status.rejected:,} images (a run lists them in rejects.csv)")
+        say(f"\nrejected: {several(status.rejected, 'image')} (a run tries again, and lists them in rejects.csv)")
+    if status.stops:
+        say("  a run stops after extraction, with exit 3, unless they are mended or removed, or data.on_bad is skip")
     if status.unhashed:
         say(f"\nimages per class and split: without {status.unhashed:,} files that are not hashed yet (--hash)")
 

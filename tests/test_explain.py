@@ -10,7 +10,7 @@ import pytest
 
 from cache.errors import Unusable
 from cache.statindex import StatIndex
-from stages import extract_task
+from stages import extract_task, images
 from tests import fakes
 from tests.conftest import Pipeline, Ran
 
@@ -147,6 +147,39 @@ def test_the_counts_come_true_with_bad_images_too(pipeline: Pipeline, project: P
     assert ("heads" in real) == (on_bad == "skip")
 
 
+def old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no file be too young for its stat to be believed."""
+    monkeypatch.setattr(StatIndex.__init__, "__defaults__", (None, 0.0))
+
+
+@pytest.mark.parametrize("words", [(), ("--part", "1/1")])
+def test_what_the_last_run_rejected_is_no_row_to_compute(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    old(monkeypatch)
+    bad = project.parent / "images" / "dark" / "bad.png"
+    bad.write_bytes(b"no image")
+    pipeline("run", "extract", "-c", project, *words)
+    monkeypatch.setattr(images, "decode", None)
+    found = pipeline("status", "-c", project, "--json").json["status"]
+    assert [(s["state"], s["missing"]) for s in found["stages"]] == [("HIT", 0), ("BLOCKED", IMAGES)]
+    assert (found["rejected"], found["stops"]) == (1, True)
+    assert found["stages"][1]["reason"] == "1 image is rejected (data.on_bad: fail)"
+    assert "a run stops after extraction, with exit 3" in pipeline("status", "-c", project).out
+    found = pipeline("status", "-c", project, "--json", "--set", "data.on_bad=skip").json["status"]
+    assert [(s["state"], s["reason"]) for s in found["stages"]][1] == ("MISS", "there is no head of that name yet")
+    bad.write_bytes(fakes.numbered(400))  # mended
+    found = pipeline("status", "-c", project, "--json").json["status"]
+    assert (found["stages"][0]["missing"], found["rejected"]) == (1, 0)
+
+
+def test_a_list_of_rejects_that_is_not_ours_is_nothing_to_go_by(pipeline: Pipeline, project: Path) -> None:
+    for text in ("", "path,reason\na,b\n", "id\n\0\n"):
+        (project.parent / "rejects.csv").write_text(text)
+        assert status(pipeline, project)["extract"]["missing"] == IMAGES
+        assert pipeline("status", "-c", project).code == 0
+
+
 def test_where_no_image_can_be_decoded_the_base_is_not_opened(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +213,7 @@ def test_files_that_are_not_hashed_count_as_at_most(pipeline: Pipeline, project:
 
 
 def test_once_hashed_no_file_is_read_again(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StatIndex.__init__, "__defaults__", (None, 0.0))
+    old(monkeypatch)
     pipeline("run", "-c", project)
     fakes.two_classes(project.parent / "images", 2, start=100)
     ran = pipeline("status", "-c", project, "--json").json["status"]
