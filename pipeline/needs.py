@@ -76,7 +76,9 @@ def _of_root(project: Project, root: Root) -> Iterator[tuple[str, str]]:
     if not root.here:
         yield from ((name, f"{root.path} on {root.host}") for name in root.needs)
     elif not root.gone:
-        yield from ((name, str(root.path)) for name in root.needs | _wants(project, root))
+        wants = _wants(project, root)
+        yield from ((name, str(root.path)) for name in wants)
+        yield from ((name, f"the last run of {root.path}") for name in root.needs - wants)
         tags = _tags(root.path.parent, root.tags)
     elif gc.clock(project.cache) - root.seen < roots.GONE_S:
         yield from ((name, f"{root.path}, which is gone") for name in root.needs)

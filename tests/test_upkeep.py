@@ -54,6 +54,14 @@ def test_ls_tells_what_is_there_who_needs_it_and_what_was_made_of_it(pipeline: P
     assert lines[1].strip().endswith("efficientnet_lite0 16x16 squash, output avg")
 
 
+def test_ls_tells_what_a_project_asks_for_from_what_its_last_run_did(pipeline: Pipeline, project: Path) -> None:
+    key = extracted(pipeline, project)
+    overridden = extracted(pipeline, project, "--set", "extract.size=32")
+    found = ls(pipeline, project)
+    assert found[key]["needed_by"] == [str(project)]
+    assert found[overridden]["needed_by"] == [f"the last run of {project}"]
+
+
 def test_gc_without_limits_takes_no_rows(pipeline: Pipeline, project: Path, two_sizes: tuple[str, str]) -> None:
     assert gc(pipeline, project) == set()
 
