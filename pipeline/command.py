@@ -19,6 +19,10 @@ from pipeline.show import show
 T = TypeVar("T")
 
 
+_TOLD = "stages.weights"
+"""Its notes are told without -v: a download takes a while, and nobody has asked for it in so many words."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM. Not an Exception, so that nothing on its way takes it for a failure of its own."""
 
@@ -100,6 +104,7 @@ def log_to_stderr(quiet: bool, verbose: bool) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    logging.getLogger(_TOLD).setLevel(logging.ERROR if quiet else logging.INFO)
 
 
 def _typed() -> str:

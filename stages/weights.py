@@ -163,7 +163,7 @@ def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
         raise NotAvailable(
             f"the ImageNet weights of {base.name} are not here, and are not fetched now; looked for {path}", advice
         )
-    log.warning("fetching the ImageNet weights of %s to %s", base.name, path)
+    log.info("fetching the ImageNet weights of %s to %s", base.name, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as home:  # whole or not at all: Keras writes to the final name
         done = _run_keras(_DOWNLOAD.format(builder=base.builder.partition(":")[2]), home)

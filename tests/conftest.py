@@ -81,7 +81,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("host-cache")))
     extract_task._embeds.clear()
     yield
-    for name in ("cache", "stages", "pipeline"):  # a command that ran in this process has set them up for itself
+    for name in ("cache", "stages", "stages.weights", "pipeline"):  # a command that ran here has set them up for itself
         logging.getLogger(name).handlers = []
         logging.getLogger(name).setLevel(logging.NOTSET)
 

@@ -14,6 +14,7 @@ from cache.statindex import StatIndex
 from cache.store import Cache
 from stages import bases, weights
 from stages.weights import Weights
+from tests.conftest import command
 
 LITE0, VGG16 = bases.get("efficientnet_lite0"), bases.get("vgg16")
 PUBLISHED = replace(VGG16, digest="md5:" + hashlib.md5(b"v").hexdigest())
@@ -130,6 +131,14 @@ def test_a_download_is_moved_into_place_whole(tmp_path: Path, cache: Cache, kera
     found = weights.resolve(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=False)
     assert found.sha256 == hashlib.sha256(b"v").hexdigest()
     assert [path.name for path in (keras_home / "models").iterdir()] == [VGG16.weights]
+
+
+def test_a_download_is_told_of_and_is_no_warning(keras_home: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(weights, "_DOWNLOAD", "raise SystemExit('no network')")
+    ran = command("bases", "fetch", "vgg16", expect=4)
+    first, second, _ = ran.err.splitlines()
+    assert first == f"INFO: fetching the ImageNet weights of vgg16 to {weights.official(VGG16)}"
+    assert "cannot be fetched (no network)" in second
 
 
 def test_a_host_without_the_file_knows_the_digest_from_the_cache(tmp_path: Path, cache: Cache) -> None:
