@@ -68,7 +68,7 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
         say(f"{several(len(found.paths), 'image')}: {output}")
     elif found.paths:
         _show_table(found)
-    for reject in found.rejected:
+    for reject in found.rejected[1:]:  # the error tells of the first
         say(f"  rejected {reject.path}: {reject.reason}", ERR)
     if quiet:
         return

@@ -21,7 +21,7 @@ import numpy as np
 from cache import roots
 from cache.errors import ImagesRejected, Unusable
 from cache.store import Cache
-from pipeline import extraction, recorded, registry
+from pipeline import extraction, recorded, registry, rejects
 from pipeline.inference import Inference
 from pipeline.project import Project
 from pipeline.result import Model
@@ -106,9 +106,8 @@ class Predicted:
     def check(self) -> None:
         """Raises ImagesRejected where there is a reject."""
         if self.rejected:
-            n, first = len(self.rejected), self.rejected[0]
             raise ImagesRejected(
-                f"{n} of {n + len(self.paths)} images were rejected; the first: {first.path}: {first.reason}",
+                rejects.sentence(self.rejected, len(self.rejected) + len(self.paths)),
                 "the others are predicted; mend these, or leave them out"
                 if self.paths
                 else "mend them, or name others",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
 from cache.errors import ImagesRejected
@@ -55,13 +56,17 @@ def check(project: Project, report: ExtractReport) -> None:
     """Raises ImagesRejected where there is a reject under `data.on_bad: fail`, or nothing but rejects."""
     none_left = len(report.rejected) == report.images and report.part is None
     if report.rejected and (none_left or project.config.data.on_bad == "fail"):
-        first = report.rejected[0]
         hint = f"mend or remove them (the list is in {name(report.part)})"
         if none_left and project.config.data.table is not None:
             hint = f"correct data.root: the table's paths are relative to {project.root}"
         elif not none_left:
             hint += ", or go on without them: --set data.on_bad=skip"
-        raise ImagesRejected(
-            f"{len(report.rejected)} of {report.images} images were rejected; the first: {first.path}: {first.reason}",
-            hint,
-        )
+        raise ImagesRejected(sentence(report.rejected, report.images), hint)
+
+
+def sentence(rejected: Sequence[Reject], of: int) -> str:
+    """`3 of 65 images were rejected; the first: a.png: not an image of a known format`; of one, it says just that."""
+    first = f"{rejected[0].path}: {rejected[0].reason}"
+    if len(rejected) == 1:
+        return f"1 of {of} images was rejected: {first}"
+    return f"{len(rejected)} of {of} images were rejected; the first: {first}"

@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cache.errors import PipelineError
+from cache.errors import ImagesRejected, PipelineError
+from cache.records import RECORD
 from pipeline import config_file, rejects
 from pipeline.explain import FEW, Status
 from pipeline.extraction import ExtractReport
@@ -25,6 +26,8 @@ from stages.manifest import SPLITS
 SCHEMA_VERSION = 1
 _MOST_CLASSES = 20
 _MOST_POINTS = 20
+_LONG_S = 10.0
+"""A shorter extraction is mostly start-up, so that its images a second would say nothing of a longer one."""
 
 OUT = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -49,10 +52,10 @@ def show(
     if "status" in result:
         _show_status(result["status"], verbose)
     if "extract" in result:
-        _show_extract(result["extract"])
+        _show_extract(result["extract"], told=isinstance(error, ImagesRejected))
     if result.get("heads"):
         _show_heads(result["heads"])
-    if result.get("heads") and not quiet and config is not None:
+    if result.get("heads") and not quiet and config is not None and _first(result["heads"], config):
         config = config_file.path_of(config)
         say(f"\nnext: edit {config} (another size, tap or split) and run again: only what that touches is computed;")
         say(f"  pipeline status{config_option(config)} says beforehand what and why")
@@ -60,12 +63,20 @@ def show(
         show_error(error)
 
 
-def _show_extract(report: ExtractReport) -> None:
-    rate = f"{report.images_per_second:.0f} images/s" if report.images_per_second else ""
+def _first(heads: Mapping[str, HeadReport | SweepReport], config: Path) -> bool:
+    """Whether all heads that the project has were trained just now: who has other ones knows how to go on."""
+    points = [p for head in heads.values() for p in (head.points.values() if isinstance(head, SweepReport) else [head])]
+    there = (config if config.is_dir() else config.parent).glob(f"models/head/*/*/{RECORD}")
+    return sum(not point.hit for point in points) == len(list(there))
+
+
+def _show_extract(report: ExtractReport, told: bool) -> None:
+    """What was done, and some rejects; of the first an error has `told` already."""
+    rate = f"{report.images_per_second:.0f} images/s, " if report.seconds >= _LONG_S else ""
     facts = {} if report.part is None else {"part": f"{report.part.number} of {report.part.of}"}
     facts |= {
         "images": f"{report.images:,}" + (f" ({report.unique:,} different)" if report.unique < report.images else ""),
-        "computed": f"{report.computed:,}" + (f"   {rate}, {report.seconds:.1f} s" if rate else ""),
+        "computed": f"{report.computed:,}" + (f"   {rate}{report.seconds:.1f} s" if report.seconds else ""),
         "reused": f"{report.reused:,}",
     }
     if report.ignored:
@@ -76,7 +87,7 @@ def _show_extract(report: ExtractReport) -> None:
     for name, value in facts.items():
         table.add_row(name, value)
     OUT.print(table)
-    for reject in report.rejected[:5]:
+    for reject in report.rejected[1 if told else 0 : 5]:
         say(f"  rejected {reject.path}: {reject.reason}", ERR)
 
 

@@ -196,7 +196,8 @@ def test_bad_images_are_listed_in_order_and_the_others_predicted(pipeline: Pipel
     shown = pipeline("predict", "logistic", config, new, "-c", config, "-q")
     assert shown.code == 3
     assert len(shown.out.splitlines()) == 1 + 3
-    assert f"  rejected {config}: not an image of a known format\n" in shown.err
+    assert shown.err.count(": not an image of a known format\n") == 1
+    assert f"  rejected {new / 'a' / 'torn.png'}: " in shown.err
 
 
 def test_nothing_but_bad_images_is_exit_3_without_a_table_and_needs_no_base(
@@ -206,7 +207,7 @@ def test_nothing_but_bad_images_is_exit_3_without_a_table_and_needs_no_base(
     ran = pipeline("predict", "logistic", config, os.devnull, "-c", config)
     assert (ran.code, ran.out) == (3, "")
     assert f"rejected {os.devnull}: cannot be read: it is not a regular file" in ran.err
-    assert "2 of 2 images were rejected" in ran.err
+    assert "Error: 2 of 2 images were rejected" in ran.err
 
 
 @pytest.mark.parametrize(
