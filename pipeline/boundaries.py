@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from cache.errors import ImagesRejected, Unusable
+from cache.errors import ImagesRejected, NotAvailable, Unusable
 from cache.store import FeatureStore
 from pipeline import extraction
 from pipeline.finetune_config import FineTune
@@ -88,6 +89,18 @@ def check(project: Project, name: str) -> None:
             f"finetune.{name}: extract.numerics is {project.config.extract.numerics}; training is done in f32",
             "set extract.numerics: f32",
         )
+
+
+@contextmanager
+def advising(names: Iterable[str]) -> Iterator[None]:
+    """Within it, who is told to extract rows first is told to extract the boundaries of those fine-tunings too."""
+    try:
+        yield
+    except NotAvailable as error:
+        if error.hint != extraction.COMPUTE_FIRST:
+            raise
+        also = "".join(f" --for finetune/{name}" for name in dict.fromkeys(names))
+        raise NotAvailable(error.message, error.hint + also) from error
 
 
 def views(spec: FineTune) -> list[View]:

@@ -19,6 +19,8 @@ from stages.manifest import Manifest
 from stages.scan import Reject
 from stages.trial import Trial
 
+COMPUTE_FIRST = "compute them first: pipeline run extract"
+
 
 @dataclass
 class ExtractReport:
@@ -140,7 +142,7 @@ def compute(
     if project.options.require_cached:
         raise NotAvailable(
             f"{len(lacking)} of {len(manifest.ids)} images have no feature row, and none is to be computed now",
-            "compute them first: pipeline run extract",
+            COMPUTE_FIRST,
         )
     there = parity.witnesses(manifest.rows, project.root.absolute(), taps, lacking)
     shared = replace(job(project, recipe, project.options.offline), witnesses=there)

@@ -40,7 +40,7 @@ def run(
     cached = [name for name, plan in plans.items() if plan.mode == "cached"]
     boundary = boundaries.taps(project, (*also_for, *cached))
     keys = [*project.keys.values(), *boundaries.keys(project, (*tuned, *also_for))]
-    with roots.job(project.cache.root, keys):
+    with roots.job(project.cache.root, keys), boundaries.advising((*also_for, *cached)):
         report, manifest = extraction.run(project, boundary)
         result["extract"] = report
         good = [] if report.manifest is None else [report.manifest]
