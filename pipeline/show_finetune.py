@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.finetuning import FineTuneReport
 from pipeline.show import OUT, columns, figure, relative, say, with_interval
@@ -16,24 +17,29 @@ def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
     """For each, the seed that is best on val; then all seeds together, if there are several."""
     for name, report in reports.items():
         best = report.winner
-        table = columns(name, "split", ">images", "accuracy (95%)", "AUROC (95%)")
-        parts = best.metrics["baseline"], best.metrics, best.metrics["difference"]
-        for split in ("val", "test"):
-            n = f"{best.metrics[split]['n']:,}"
-            for title, figures in zip(("frozen head", "fine-tuned", "difference"), parts, strict=True):
-                cells = [
-                    signed(figures[split][metric]) if title == "difference" else with_interval(figures[split], metric)
-                    for metric in _FIGURES
-                ]
-                table.add_row(title, split, n, *cells)
-        say("")
-        OUT.print(table)
+        show_gain(name, best.metrics)
         if len(report.seeds) > 1:
             _show_seeds(report)
         if "start" in best.metrics:  # an older model has none
             gap = best.metrics["start"]["difference"]
             say(f"before training it said what the frozen head says of val, to within {gap:.1e}")
         say(f"{name}: {'reused' if best.hit else f'trained in {best.seconds:.0f} s'}; {relative(best.path)}")
+
+
+def show_gain(name: str, metrics: Mapping[str, Any]) -> None:
+    """The frozen head, the model, and the difference on the same images."""
+    table = columns(name, "split", ">images", "accuracy (95%)", "AUROC (95%)")
+    parts = metrics["baseline"], metrics, metrics["difference"]
+    for split in ("val", "test"):
+        n = f"{metrics[split]['n']:,}"
+        for title, figures in zip(("frozen head", "fine-tuned", "difference"), parts, strict=True):
+            cells = [
+                signed(figures[split][metric]) if title == "difference" else with_interval(figures[split], metric)
+                for metric in _FIGURES
+            ]
+            table.add_row(title, split, n, *cells)
+    say("")
+    OUT.print(table)
 
 
 def _show_seeds(report: FineTuneReport) -> None:

@@ -13,6 +13,7 @@ from pipeline.reproduction import Reproduction, said
 from pipeline.result import SHORT, Model
 from pipeline.show import ERR, OUT, columns, relative, say, show_counts, when
 from pipeline.show_evaluate import show_metrics
+from pipeline.show_finetune import show_gain
 from stages.evaluate import NAMES
 
 _WIDTH = 100
@@ -51,6 +52,8 @@ def show_model(details: Mapping[str, Any]) -> None:
     show_counts(details["counts"])
     say("")
     show_metrics(details["metrics"])
+    if "baseline" in details["metrics"]:
+        show_gain(details["name"], details["metrics"])
     say("\nsettings, every field:\n")
     say(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
 

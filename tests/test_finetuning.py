@@ -188,8 +188,10 @@ def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(made: Made, c
     command("run", "finetune", "-c", config, *more, expect=0)
     after = rows_by_key(config)
     assert sorted(after.values()) == sorted([*counts.values(), train, train]), "two more views, and nothing else"
-    for name in ("models", "tag finetune/last v1", "show v1", "predictions v1"):
+    for name in ("models", "tag finetune/last v1", "predictions v1"):
         command(*name.split(), "-c", config, expect=0)
+    lines = command("show", "v1", "-c", config, expect=0).out.splitlines()
+    assert [sum(line.startswith(f"{who} ") for line in lines) for who in ("frozen head", "difference")] == [2, 2]
 
 
 def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weights(copied: Path) -> None:
