@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -76,15 +76,13 @@ def check(
 
     What the process says on standard error goes to `log`. Raises PipelineError where it is too far off, or no use.
     """
-    names, said = _alone(file, tried_on, log, advance)
+    whole = (images.whole(sample.file.read_bytes()) for sample in tried_on)
+    names, said = _alone(file, whole, log, advance)
     expected, stored = (np.stack([getattr(sample, part) for sample in tried_on]) for part in ("expected", "stored"))
     largest = float(np.abs(said - expected).max())
     if not largest <= LIMIT:
-        raise PipelineError(
-            f"the file is not the model: of {len(tried_on)} images, a probability differs by up to {largest:.2g}, "
-            f"and the limit is {LIMIT:g}",
-            "nothing was written",
-        )
+        off = f"of {len(tried_on)} images, a probability differs by up to {largest:.2g}, and the limit is {LIMIT:g}"
+        raise _refused(file, servable, tried_on, log, off)
     scaled = servable.recipe.pixels.decode == "scaled"
     return {
         "images": len(tried_on),
@@ -93,6 +91,21 @@ def check(
         "decode_scaled_adds": float(np.abs(stored - expected).max()) if scaled else None,
         **{name: names[name] for name in ("runtime", "input", "output")},
     }
+
+
+def _refused(file: Path, servable: Servable, tried_on: Sequence[Sample], log: IO[bytes], off: str) -> PipelineError:
+    """What is wrong with a file that is so far off: it may be resizing alone, which pictures of its size need not."""
+    full = replace(servable.recipe.pixels, decode="full")
+    fitted = (images.decode(sample.file.read_bytes(), full) for sample in tried_on)
+    _, said = _alone(file, fitted, log, lambda n: None)
+    left = float(np.abs(said - np.stack([sample.expected for sample in tried_on])).max())
+    if not left <= LIMIT:
+        return PipelineError(f"the file is not the model: {off}", "nothing was written")
+    return PipelineError(
+        f"the file does not resize these images as the model's were: {off}; once they are resized it is {left:.2g}",
+        "nothing was written; some pixels come out one level apart, which shows in tiny and noisy pictures: resize the "
+        f"images to {full.width}x{full.height} before you train, and export that model",
+    )
 
 
 def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
@@ -105,9 +118,9 @@ def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
 
 
 def _alone(
-    file: Path, tried_on: Sequence[Sample], log: IO[bytes], advance: Callable[[int], object]
+    file: Path, pictures: Iterable[np.ndarray], log: IO[bytes], advance: Callable[[int], object]
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What stages/export_alone.py says of the file, and the file of the images: (n, classes)."""
+    """What stages/export_alone.py says of the file, and the file of pictures, uint8 (h, w, 3): (n, classes)."""
     said = []
     with subprocess.Popen(
         [sys.executable, "-I", str(_ALONE), str(file)],
@@ -117,8 +130,7 @@ def _alone(
         assert process.stdout is not None
         try:
             names = json.loads(process.stdout.readline())
-            for sample in tried_on:
-                picture = images.whole(sample.file.read_bytes())
+            for picture in pictures:
                 process.stdin.write(b"%d %d\n" % picture.shape[:2] + picture.tobytes())
                 process.stdin.flush()
                 said.append(json.loads(process.stdout.readline()))

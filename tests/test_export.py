@@ -157,6 +157,20 @@ def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Pat
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(path.name, b"mine")]
 
 
+def test_where_resizing_alone_is_too_far_off_that_is_said(made: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """The limit is set below what rounding does to photographs, as noise would be above the real one."""
+    model, tried_on = made[0], made[2][:8]
+    servable = replace(made[1], temperature=50.0)  # so that no probability is as good as 0 or 1
+    full = replace(servable.recipe.pixels, decode="full")
+    said = servable.open()(np.stack([images.decode(sample.file.read_bytes(), full) for sample in tried_on]))
+    tried_on = [replace(sample, expected=expected) for sample, expected in zip(tried_on, said, strict=True)]
+    monkeypatch.setattr(model_check, "LIMIT", 2e-5)
+    with pytest.raises(PipelineError, match=r"does not resize these images as the model's were: of 8 images") as error:
+        model_file.write(model, servable, tried_on, "onnx", tmp_path / "model.onnx", silent)
+    assert f"resize the images to {SIZE}x{SIZE} before you train" in error.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_no_program_can_use_is_never_there(made: Any, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with open(tmp_path / "log", "w+b") as log, pytest.raises(PipelineError, match="no other program can use the file"):
