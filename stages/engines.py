@@ -10,22 +10,24 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cache.errors import Unusable
-from stages import bases, keras_base, keras_base_own, machine
+from stages import bases, engines_folding, keras_base, keras_base_own, machine
 from stages.bases import Preprocess
 from stages.extract_key import Recipe, Tap
 
 CPU_BATCH = 8
 GPU_BATCH = 64
 
+_HELD_BYTES = 100_000
+"""Larger arrays stay outside the graph, or TensorFlow would hold each several times; small ones it optimises with."""
+
 
 class TensorFlowEmbed:
     """uint8 (n, h, w, 3) with 1 <= n <= batch -> {tap name: float32 (n, ...)}.
 
-    The graph is frozen and runs at one fixed batch shape, the rest padded: a row's value never depends on its
-    neighbours, bitwise. Several threads may call it at once; two calls of small batches in flight are faster on a
+    The graph has numbers for weights and runs at one fixed batch shape, the rest padded: a row's value never depends on
+    its neighbours, bitwise. Several threads may call it at once; two calls of small batches in flight are faster on a
     CPU than one large one.
     """
 
@@ -41,36 +43,52 @@ class TensorFlowEmbed:
         tf.config.experimental.enable_tensor_float_32_execution(False)  # f32 is a promise; TF32 moves rows by 1e-3
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
         self.batch = batch or (GPU_BATCH if on_gpu else CPU_BATCH)
-        self.names = sorted(taps)
-        height, width = recipe.pixels.height, recipe.pixels.width
-        model = model_of(recipe, weights, tail or {})
-        outputs = outputs_of(model, [taps[name] for name in self.names])
-        several = keras.Model(model.inputs, outputs)
-
-        def forward(pixels: tf.Tensor) -> list[tf.Tensor]:
-            maps = several(preprocess(pixels, recipe.preprocess), training=False)
-            maps = maps if isinstance(maps, list) else [maps]
-            return [pool(m, taps[name]) for name, m in zip(self.names, maps, strict=True)]
-
-        signature = [tf.TensorSpec((self.batch, height, width, 3), tf.uint8)]
-        traced = tf.function(forward, input_signature=signature, autograph=False).get_concrete_function()
-        self._frozen: Any = convert_variables_to_constants_v2(traced)
+        self._names = sorted(taps)
+        self._graph: Any = _traced(recipe, taps, weights, self.batch, tail or {}, fast=True)
         self.provenance = {
             "engine": "tensorflow",
             "device": _device(),
             "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
         }
 
-    def graph_def(self) -> bytes:
-        """The frozen graph as a serialised GraphDef; its outputs stand in the order of `names`."""
-        return bytes(self._frozen.graph.as_graph_def().SerializeToString())
-
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         n = len(pixels)
         if n < self.batch:
             pixels = np.concatenate([pixels, np.zeros((self.batch - n, *pixels.shape[1:]), np.uint8)])
-        outputs = self._frozen(tf.constant(pixels))
-        return {name: output.numpy()[:n] for name, output in zip(self.names, outputs, strict=True)}
+        outputs = self._graph(tf.constant(pixels))
+        return {name: output.numpy()[:n] for name, output in zip(self._names, outputs, strict=True)}
+
+
+def graph_def(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> tuple[bytes, dict[str, str]]:
+    """The same function as a GraphDef that holds all weights, serialised, and the name of each tap's tensor in it."""
+    graph = _traced(recipe, taps, weights, batch, {}, fast=False)
+    outputs = {name: tensor.name for name, tensor in zip(sorted(taps), graph.outputs, strict=True)}
+    return bytes(graph.graph.as_graph_def().SerializeToString()), outputs
+
+
+def _traced(
+    recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int, tail: Mapping[str, np.ndarray], fast: bool
+) -> Any:
+    """The graph at one batch shape, traced with numbers for variables; `fast` says which, and where they are held."""
+    wanted = [taps[name] for name in sorted(taps)]
+    height, width = recipe.pixels.height, recipe.pixels.width
+    model = model_of(recipe, weights, tail)
+    outputs = outputs_of(model, wanted)
+    several = keras.Model(model.inputs, outputs)
+    own = isinstance(model, keras_base_own.OwnModel)
+    values = engines_folding.folded(several, outputs) if fast and recipe.numerics == "f32" and not own else {}
+    numbers = [(variable, values.get(id(variable), variable.numpy())) for variable in several.variables]
+    if fast:
+        numbers = [(v, tf.constant(array) if array.nbytes > _HELD_BYTES else array) for v, array in numbers]
+
+    def forward(pixels: tf.Tensor) -> list[tf.Tensor]:
+        with keras.StatelessScope(numbers):
+            maps = several(preprocess(pixels, recipe.preprocess), training=False)
+        maps = maps if isinstance(maps, list) else [maps]
+        return [pool(m, tap) for tap, m in zip(wanted, maps, strict=True)]
+
+    signature = [tf.TensorSpec((batch, height, width, 3), tf.uint8)]
+    return tf.function(forward, input_signature=signature, autograph=False).get_concrete_function()
 
 
 def model_of(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -> keras.Model:

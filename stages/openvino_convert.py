@@ -48,14 +48,17 @@ def model_of(
 def _convert(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> dict[str, bytes]:
     """Through files in a temporary folder, as OpenVINO reads a frozen graph from nothing else."""
     with without_banners():
-        from stages.engines import TensorFlowEmbed
+        from stages import engines
     openvino = import_openvino()
-    frozen = TensorFlowEmbed(recipe, taps, weights, batch)
     with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
         graph = Path(folder) / "graph.pb"
-        graph.write_bytes(frozen.graph_def())
-        model = openvino.Core().read_model(graph)
-        for result, name in zip(model.get_results(), frozen.names, strict=True):
-            result.set_friendly_name(name)
+        definition, outputs = engines.graph_def(recipe, taps, weights, batch)
+        graph.write_bytes(definition)
+        read = openvino.Core().read_model(graph)
+        results = []  # anew, since what TensorFlow left over is a result too, and taps of one tensor share one
+        for name, tensor in outputs.items():
+            results.append(openvino.op.Result(read.output(tensor).node.input_value(0)))
+            results[-1].set_friendly_name(name)
+        model = openvino.Model(results, read.get_parameters())
         openvino.save_model(model, Path(folder) / GRAPH, compress_to_fp16=False)
         return {name: (Path(folder) / name).read_bytes() for name in (GRAPH, WEIGHTS)}
