@@ -65,12 +65,15 @@ def _running(address: str) -> Iterator[Client]:
 @contextmanager
 def _local(workers: int) -> Iterator[Client]:
     """One worker: a thread per core in this process. More: processes, which share the cores between them."""
+    import dask
     import distributed
     from dask.system import CPU_COUNT
 
     here = workers == 1
     threads = max(1, CPU_COUNT // workers)
-    with _starting:  # two that start at once, in threads of one process, trip over each other's imports
+    quiet = {"distributed.worker.profile.enabled": False}  # its samples can hang CPython up to 3.11.8 (gh-106883)
+    # Two that start at once, in threads of one process, trip over each other's imports.
+    with _starting, dask.config.set(quiet):
         cluster = distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,

@@ -38,6 +38,12 @@ def test_one_worker_is_this_process_and_listens_on_this_machine_only(tmp_path: P
         assert set(client.run(os.getpid).values()) == {os.getpid()}
         assert sum(client.nthreads().values()) == CPU_COUNT
         assert listening() == {"127.0.0.1"}
+        client.run(no_profile)
+
+
+def no_profile(dask_worker: Any) -> None:
+    """Sampling all threads' frames can hang a process for good, in CPython up to 3.11.8 (gh-106883)."""
+    assert "profile" not in dask_worker.periodic_callbacks
 
 
 def test_two_workers_are_processes_and_listen_on_this_machine_only(tmp_path: Path) -> None:
