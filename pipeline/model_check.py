@@ -82,7 +82,7 @@ def check(
     largest = float(np.abs(said - expected).max())
     if not largest <= LIMIT:
         off = f"of {len(tried_on)} images, a probability differs by up to {largest:.2g}, and the limit is {LIMIT:g}"
-        raise _refused(file, servable, tried_on, log, off)
+        raise PipelineError(f"the file is not the model: {off}", "nothing was written")
     scaled = servable.recipe.pixels.decode == "scaled"
     return {
         "images": len(tried_on),
@@ -91,21 +91,6 @@ def check(
         "decode_scaled_adds": float(np.abs(stored - expected).max()) if scaled else None,
         **{name: names[name] for name in ("runtime", "input", "output")},
     }
-
-
-def _refused(file: Path, servable: Servable, tried_on: Sequence[Sample], log: IO[bytes], off: str) -> PipelineError:
-    """What is wrong with a file that is so far off: it may be resizing alone, which pictures of its size need not."""
-    full = replace(servable.recipe.pixels, decode="full")
-    fitted = (images.decode(sample.file.read_bytes(), full) for sample in tried_on)
-    _, said = _alone(file, fitted, log, lambda n: None)
-    left = float(np.abs(said - np.stack([sample.expected for sample in tried_on])).max())
-    if not left <= LIMIT:
-        return PipelineError(f"the file is not the model: {off}", "nothing was written")
-    return PipelineError(
-        f"the file does not resize these images as the model's were: {off}; once they are resized it is {left:.2g}",
-        "nothing was written; some pixels come out one level apart, which shows in tiny and noisy pictures: resize the "
-        f"images to {full.width}x{full.height} before you train, and export that model",
-    )
 
 
 def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
