@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline import head_config
 from pipeline.finetune_config import FineTune
-from pipeline.head_config import AnyHead, Count, Fraction, Logistic
+from pipeline.head_config import AnyHead, Count, Fraction, Logistic, Positive, Real, Whole
 from stages import bases, engine
 from stages.bases import Base, Preprocess
 from stages.engine import Engine
@@ -32,7 +32,7 @@ class Split(_Strict):
     method: Literal["hash"] = "hash"
     val: Fraction = 0.15
     test: Fraction = 0.15
-    seed: int = 0
+    seed: Whole = 0
 
     @model_validator(mode="after")
     def _leaves_train(self) -> Split:
@@ -52,15 +52,11 @@ class Data(_Strict):
     on_leak: Literal["fail", "warn"] = "fail"
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
 class PreprocessConfig(_Strict):
     """What a model of one's own does to RGB pixels x of 0 to 255: (x * scale - mean) / std, channels in `order`."""
 
     scale: Positive = 1.0
-    mean: tuple[Number, Number, Number] = (0.0, 0.0, 0.0)
+    mean: tuple[Real, Real, Real] = (0.0, 0.0, 0.0)
     std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     order: Literal["rgb", "bgr"] = "rgb"
 
@@ -103,7 +99,7 @@ class TapConfig(_Strict):
 
 
 class Extract(_Strict):
-    size: Annotated[int, Field(ge=16, le=4096)] = 224
+    size: Annotated[Whole, Field(ge=16, le=4096)] = 224
     fit: Fit = "squash"
     resize: Resize = "bilinear"
     decode: Decode = "scaled"

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from cache.errors import Unusable
-from pipeline import head_config
+from pipeline import head_config, mistakes
 from pipeline.config import RunConfig, fields
 
 _UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained-float", "float")
@@ -103,6 +103,10 @@ def _explain(source: str, error: ValidationError) -> Unusable:
         where = ".".join(str(part) for part in _written(problem["loc"]))
         problems.setdefault(where, []).append(problem)
     where, same = next(iter(problems.items()))
+    inside = [deeper for deeper in problems if deeper.startswith(f"{where}.")]
+    if inside:  # a list that could have been a single value: what is wrong is in it
+        del problems[where]
+        where, same = inside[0], problems[inside[0]]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if same[0]["type"] == "extra_forbidden":
         parent, _, name = where.rpartition(".")
@@ -113,13 +117,8 @@ def _explain(source: str, error: ValidationError) -> Unusable:
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
             f"did you mean {near[0]}?" if near else "",
         )
-    message = (
-        " or ".join(problem["msg"].removeprefix("Value error, ") for problem in same)
-        .replace("or Input", "or input")
-        .replace("or List", "or list")
-    )
-    found = "" if same[0]["type"] == "value_error" else f", got {same[0]['input']!r}"
-    return Unusable(f"{source}: {where + ': ' if where else ''}{message[:1].lower()}{message[1:]}{found}{more}")
+    message = mistakes.sentence(same)
+    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", mistakes.hint(same[0]))
 
 
 def _written(location: tuple[Any, ...]) -> list[Any]:

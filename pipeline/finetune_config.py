@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.head_config import Count, Fraction, Positive
+from pipeline.head_config import Count, Fraction, Positive, Real, Whole
 from stages.augment import Augment
 from stages.extract_key import StoredDtype
 
-Share = Annotated[float, Field(ge=0, le=0.5)]
+Share = Annotated[Real, Field(ge=0, le=0.5)]
 
 
 class AugmentConfig(BaseModel):
@@ -20,12 +20,12 @@ class AugmentConfig(BaseModel):
 
     flip: Literal["none", "horizontal", "vertical", "both"] = "horizontal"
     turns: bool = False
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    rotate: Annotated[Real, Field(ge=0, le=180)] = 0.0
     shift: Share = 0.0
     scale: Share = 0.0
     brightness: Share = 0.0
     contrast: Fraction = 0.0
-    seed: int = 0
+    seed: Whole = 0
 
     @property
     def augment(self) -> Augment:
@@ -49,7 +49,7 @@ class FineTune(BaseModel):
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: Positive = 1e-5
     schedule: Literal["constant", "cosine"] = "constant"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[Real, Field(ge=0)] = 0.0
     class_weight: Literal["none", "balanced"] = "none"
     batch: Count = 32
     epochs: Count = 10
@@ -57,7 +57,7 @@ class FineTune(BaseModel):
     dtype: StoredDtype = "float32"
     augment: AugmentConfig | None = None
     views: Count = 1
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Whole], Field(min_length=1)] = [0]
     log_dir: str | None = None
 
     @model_validator(mode="after")

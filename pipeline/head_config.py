@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from pipeline import mistakes
 from stages.heads import Activation
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+Real = Annotated[float, BeforeValidator(mistakes.number), Field(allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(mistakes.number)]
+Positive = Annotated[Real, Field(gt=0)]
+Count = Annotated[Whole, Field(ge=1)]
+Fraction = Annotated[Real, Field(ge=0, lt=1)]
 
 ELSEWHERE = frozenset({"tap", "sweep", "log_dir"})
 """Fields that are not in a head's key as they stand: taps are there by their extract keys."""
@@ -26,7 +29,7 @@ class HeadConfig(BaseModel):
     kind: str
     tap: str | Annotated[list[str], Field(min_length=1)] = "pooled"
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = None
-    seed: int = 0
+    seed: Whole = 0
 
     @property
     def taps(self) -> list[str]:
@@ -61,7 +64,7 @@ class HeadConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"][:1])
-            raise ValueError(f"sweep.{where}: {first['msg'].lower()}, got {first['input']!r}") from error
+            raise ValueError(f"sweep.{where}: {mistakes.sentence([first])}") from error
         return self
 
 
@@ -73,13 +76,13 @@ class Logistic(HeadConfig):
 class Ridge(HeadConfig):
     kind: Literal["ridge"] = "ridge"
     alpha: Positive | None = None
-    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    folds: Annotated[Whole, Field(ge=2, le=20)] = 5
 
 
 class Knn(HeadConfig):
     kind: Literal["knn"] = "knn"
     k: Count | Annotated[list[Count], Field(min_length=1)] = [5, 10, 20, 50, 100, 200]
-    temperature: Annotated[float, Field(ge=0.001)] = 0.07
+    temperature: Annotated[Real, Field(ge=0.001)] = 0.07
 
 
 class Dense(HeadConfig):
@@ -90,7 +93,7 @@ class Dense(HeadConfig):
     standardise: bool = True
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     lr: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[Real, Field(ge=0)] = 0.0
     label_smoothing: Fraction = 0.0
     class_weight: Literal["none", "balanced"] = "none"
     batch: Count = 32

@@ -251,7 +251,7 @@ def test_nothing_is_printed(project: Path, capfd: pytest.CaptureFixture[str], ca
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"extract.size": 3}, "extract.size: input should be greater"),
+        ({"extract.size": 3}, "extract.size: expected at least 16, got 3"),
         ({"extract.sise": 32}, "unknown field extract.sise"),
         (("extract.size",), "expected FIELD=VALUE"),
     ],

@@ -88,7 +88,7 @@ def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_
         (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
         (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
         (["last.views=5"], "views: augment makes 4 different views of an image; 5 were asked for"),
-        (["last.lr=0"], "finetune.last.lr: input should be greater than 0, got 0"),
+        (["last.lr=0"], "finetune.last.lr: expected more than 0, got 0"),
         (["last.epoch=3"], "unknown field finetune.last.epoch"),
     ],
 )

@@ -216,7 +216,7 @@ def test_what_is_no_list_of_paths_is_refused(features: BottleneckFeatures, paths
     ("parameters", "message"),
     [
         ({"base": "vgg17"}, "'vgg17' is unknown"),
-        ({"size": 8}, "BottleneckFeatures: extract.size: input should be greater than or equal to 16, got 8"),
+        ({"size": 8}, "BottleneckFeatures: extract.size: expected at least 16, got 8"),
         ({"image_fit": "stretch"}, "BottleneckFeatures: extract.fit: .*got 'stretch'"),
         ({"pooling": "mean"}, "BottleneckFeatures: extract.taps.features.pooling: .*got 'mean'"),
         ({"workers": 0}, "BottleneckFeatures: cluster.workers: "),
