@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PipelineError(Exception):
     """Something went wrong that a person can act on.
@@ -46,6 +48,19 @@ class Damaged(PipelineError):
     """Something in a cache is not as it was written; it was set aside, or left out."""
 
     code = "damaged"
+
+
+class Unwritable(PipelineError, OSError):
+    """A file that cannot be written or removed. Also an OSError, with its errno, for callers that can do without it."""
+
+    code = "unwritable"
+
+    def __init__(self, message: str, hint: str, number: int | None, reason: str | None) -> None:
+        super().__init__(message, hint)
+        self.errno, self.strerror = number, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.hint, self.errno, self.strerror)
 
 
 class Interrupted(PipelineError):

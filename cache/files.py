@@ -1,7 +1,7 @@
 """Owns how a file comes to stand whole under its final name, and every write the cache makes. Not what is in it.
 
 Each change to a cache is a call of `os` in this module, so that a test can put a shim in its place, and fail, kill or
-record at any of them.
+record at any of them. What cannot be written or removed is `Unwritable`: the path, why, and what to do.
 """
 
 from __future__ import annotations
@@ -12,11 +12,32 @@ import hashlib
 import io
 import os
 import socket
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
+
+from cache.errors import Unwritable
+
+_ROOM = "make room there, or write to another disk; then run this again"
+_ALLOWED = "write to another folder, or get the permission to write there; then run this again"
+_IN_THE_WAY = "a file stands where a folder should be, or the other way round: move it away, or choose another path"
+_ADVICE = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "write to a file system that takes such files, or raise the limit (ulimit -f); then run this again",
+    errno.EACCES: _ALLOWED,
+    errno.EPERM: _ALLOWED,
+    errno.EROFS: _ALLOWED,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit on open files (ulimit -n); then run this again",
+}
+_OTHERWISE = "check that disk; then run this again"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def publish(path: Path, data: bytes) -> None:
@@ -27,11 +48,23 @@ def publish(path: Path, data: bytes) -> None:
 
     Raises
     ------
-    OSError
+    Unwritable
         The disk is full, or the folder cannot be written. The temp file is removed; nothing is published.
     """
     with _published(path) as descriptor:
         _write_all(descriptor, data)
+
+
+def publish_all(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Publish several files, by name, in that order; where one of them cannot be written, none is published.
+
+    All are on the disk as temp files before the first bears its name. Raises Unwritable as `publish` does.
+    """
+    with contextlib.ExitStack() as whole:
+        for name, data in reversed(list(contents.items())):  # contexts end in the opposite order
+            descriptor = whole.enter_context(_published(folder / name))
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
 
 
 @contextlib.contextmanager
@@ -48,26 +81,61 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _published(path: Path) -> Iterator[int]:
     """The descriptor of a temp file that bears the name `path` once the context ends without an error."""
-    make_folder(path.parent)
     temp = path.parent / f".{path.name[:80]}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
-    try:
-        descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with telling(path, "written"):
+        make_folder(path.parent)
         try:
-            yield descriptor
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temp)
+            descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            try:
+                yield descriptor
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temp, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temp)
+            raise
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def telling(path: Path, what: str) -> Iterator[None]:
+    """Raises Unwritable, naming `path`, for an OSError within."""
+    try:
+        yield
+    except Unwritable:
         raise
-    sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        advice = _ADVICE.get(error.errno or 0, _OTHERWISE)
+        raise Unwritable(f"{path} cannot be {what}: {reason}", advice, error.errno, reason) from error
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder among the system's temporary files, which goes with all in it when the context ends.
+
+    Whoever writes to it: where its disk is full, that is Unwritable.
+    """
+    place = tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
+            yield Path(folder)
+    except Unwritable:
+        raise
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        reason = os.strerror(error.errno)
+        what = f"{place}, where temporary files go, cannot be written: {reason}"
+        advice = "make room there, or name another folder with TMPDIR; then run this again"
+        raise Unwritable(what, advice, error.errno, reason) from error
 
 
 def keep(path: Path, data: bytes, digest: str, aside: Path) -> None:
     """Make `path` hold `data`, whose SHA-256 is `digest`, unless it does; other bytes found there go to `aside`."""
-    with contextlib.suppress(FileNotFoundError):
+    with telling(path, "written"), contextlib.suppress(FileNotFoundError):
         if sha256_of(path) == digest:
             sync_folder(path.parent)  # whoever wrote it may have died before doing so
             return
@@ -88,12 +156,12 @@ def make_folder(folder: Path) -> None:
 
 
 def remove(*paths: Path) -> None:
-    """Remove files, durably. Those that are gone already are fine."""
+    """Remove files, durably. Those that are gone already are fine. Raises Unwritable where one cannot be removed."""
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        with telling(path, "removed"), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     for folder in dict.fromkeys(path.parent for path in paths):
-        with contextlib.suppress(FileNotFoundError):
+        with telling(folder, "synced"), contextlib.suppress(FileNotFoundError):
             sync_folder(folder)
 
 

@@ -41,11 +41,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
-    """Publish each file of a result, then its record, which holds their digests."""
-    for name, data in contents.items():
-        files.publish(folder / name, data)
+    """Publish each file of a result, then its record, which holds their digests. Raises Unwritable, leaving no file."""
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    files.publish(folder / RECORD, dump({**record, "files": digests}))
+    files.publish_all(folder, {**contents, RECORD: dump({**record, "files": digests})})
 
 
 def load_folder(folder: Path) -> dict[str, Any] | None:

@@ -107,12 +107,13 @@ class FeatureStore:
         self._layouts: dict[str, shards.ShardLayout] = {}
 
     def prepare(self) -> None:
-        """Make ready to take rows. Raises OSError where the cache cannot be written."""
+        """Make ready to take rows. Raises Unwritable where the cache cannot be written."""
         self.cache.prepare()
         if not self.spec_is_right():
             files.publish(self.folder / "spec.json", records.dump(self.components))
-        if not os.access(self.folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+        with files.telling(self.folder, "written to"):
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def spec_is_right(self) -> bool:
         """Whether the components lie readable beside the shards."""
@@ -135,7 +136,7 @@ class FeatureStore:
 
         `ids` are n SHA-256 hex strings, `features` an ndarray of shape (n, ...), all finite. `provenance`
         (engine, versions, seconds) is kept in the record and is not part of any key.
-        Raises ValueError for rows that cannot be a shard, OSError where the disk is full or read-only.
+        Raises ValueError for rows that cannot be a shard, Unwritable where the disk is full or read-only.
         """
         data = shards.build(self.key, ids, features)
         name = hashlib.sha256(data).hexdigest()

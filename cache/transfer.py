@@ -26,7 +26,7 @@ def take(
 ) -> None:
     """Copy the shards of those names with their records; one that is not what its name says is refused.
 
-    Raises OSError where the target cannot be written.
+    Raises Unwritable where the target cannot be written.
     """
     store = target.features(source.components)
     store.prepare()

@@ -71,9 +71,10 @@ def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, Pip
     except Exception as error:  # noqa: BLE001 (the last line of defence)
         if verbose:
             traceback.print_exc()
-        if isinstance(error, OSError) and error.filename is not None:
-            advice = "check the path, its permissions and the space"
-            return None, PipelineError(f"{error.filename}: {error.strerror}", advice)
+        if isinstance(error, OSError) and error.strerror:
+            where = error.filename or "standard output, or a file that the system does not name"
+            advice = "check the path, its permissions and the space; -v shows where it was met"
+            return None, PipelineError(f"{where}: {error.strerror}", advice)
         return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
 
 

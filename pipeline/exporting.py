@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from cache import files
-from cache.errors import PipelineError, Unusable
+from cache.errors import Unusable
 from pipeline import dataset
 from pipeline.dataset import Dataset
 from pipeline.project import Project
@@ -45,7 +45,7 @@ def export(project: Project, kind: str, path: Path, tap: str, split: str | None,
     """Write the features of `split` (None: all images) at a tap to `path`, whole or not at all; missing ones first.
 
     kind: one of FORMATS. Raises Unusable where something is there already (unless `force`), or pyarrow is needed and
-    missing; PipelineError where it cannot be written; and as `OpenPipeline.features` does.
+    missing; Unwritable where it cannot be written; and as `OpenPipeline.features` does.
     """
     dataset.check(project, tap, split)
     if path.is_dir():
@@ -57,13 +57,8 @@ def export(project: Project, kind: str, path: Path, tap: str, split: str | None,
     if kind == "parquet":
         _pyarrow()
     chosen = dataset.select(project, run(project, (), {}), tap, split)
-    try:
-        with project.progress("writing", len(chosen.images)) as advance, files.publishing(path.absolute()) as buffer:
-            FORMATS[kind](buffer, chosen, advance)
-    except OSError as error:
-        raise PipelineError(
-            f"{path} cannot be written: {error.strerror or error}", "check its folder and the space; nothing was left"
-        ) from error
+    with project.progress("writing", len(chosen.images)) as advance, files.publishing(path.absolute()) as buffer:
+        FORMATS[kind](buffer, chosen, advance)
     rows = chosen.rows
     return Written(path, kind, tap, chosen.key, rows.shape, rows.dtype.name, path.stat().st_size)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cache import files, records
-from cache.errors import PipelineError, Unusable
+from cache.errors import Unusable
 from pipeline import model_check, recorded, registry, servables
 from pipeline.model_check import Sample
 from pipeline.project import Options, Progress, Project
@@ -75,8 +74,8 @@ def write(
     with without_banners():
         from stages import export as room
 
-    with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder, open(Path(folder) / "log", "w+b") as log:
-        draft = Path(folder) / f"model.{kind}"
+    with files.temporary_folder() as folder, open(folder / "log", "w+b") as log:
+        draft = folder / f"model.{kind}"
         with progress(f"writing {kind}", None):
             room.save(room.network(servable), kind, draft)
         with progress("trying it in a fresh process", len(tried_on)) as advance:
@@ -84,12 +83,8 @@ def write(
         data = draft.read_bytes()
     written = {"file": path.name, "format": kind, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     about = {**written, **_about(model, servable, check, kind)}
-    try:
-        files.publish(path.absolute(), data)
-        files.publish(beside(path).absolute(), records.dump(about))
-    except OSError as error:
-        what = f"{path} cannot be written: {error.strerror or error}"
-        raise PipelineError(what, "check its folder and the space") from error
+    described = {path.name: data, beside(path).name: records.dump(about)}
+    files.publish_all(path.absolute().parent, described)
     return Exported(path, about)
 
 

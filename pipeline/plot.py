@@ -25,7 +25,6 @@ def plot(model: Model, output: Path | None, form: plots.Format) -> list[Path]:
         here = np.array([row.split == split for row in found.rows])
         labels = [row.label or "" for row in found.rows if row.split == split]
         splits[split] = evaluate.numbers(labels, found.classes), found.probabilities[here]
-    drawn = {folder / f"{name}.{form}": data for name, data in plots.draw(splits, found.classes, form)}
-    for path, data in drawn.items():
-        files.publish(path.absolute(), data)
-    return list(drawn)
+    drawn = {f"{name}.{form}": data for name, data in plots.draw(splits, found.classes, form)}
+    files.publish_all(folder.absolute(), drawn)
+    return [folder / name for name in drawn]

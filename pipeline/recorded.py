@@ -6,11 +6,10 @@ What counts is in the record. Only where things lie is today's.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from cache import files
 from cache.errors import PipelineError, Unusable
 from cache.store import Cache
 from pipeline import boundaries, config_file
@@ -105,8 +104,8 @@ def project(today: Project, model: Model) -> Project:
 @contextlib.contextmanager
 def temporary_cache(project: Project) -> Iterator[None]:
     """Give the project an empty cache for a while: no row of another day is taken, and none is left."""
-    with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
-        project.cache = Cache(Path(folder), project.cache.index)
+    with files.temporary_folder() as folder:
+        project.cache = Cache(folder, project.cache.index)
         yield
 
 

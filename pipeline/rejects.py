@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from cache.errors import ImagesRejected
+from cache import files
+from cache.errors import ImagesRejected, Unwritable
 from pipeline.extraction import ExtractReport
 from pipeline.parts import Part
 from pipeline.project import Project
@@ -33,14 +35,14 @@ def write(project: Project, report: ExtractReport) -> None:
         if report.rejected:
             ids = {row.path: row.id for row in project.manifest.rows}
             rows = [(*reject, ids.get(reject.path, "")) for reject in report.rejected]
-            with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                csv.writer(file).writerows([(*Reject._fields, "id"), *rows])
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([(*Reject._fields, "id"), *rows])
+            files.publish(path, text.getvalue().encode("utf-8", "surrogateescape"))
         else:
-            path.unlink(missing_ok=True)
-        for old in () if report.part else project.folder.glob(_OF_PARTS):
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("the list of rejects is not up to date: %s: %s", path, error.strerror)
+            files.remove(path)
+        files.remove(*(() if report.part else project.folder.glob(_OF_PARTS)))
+    except Unwritable as error:
+        log.warning("the list of rejects is not up to date: %s", error)
 
 
 def listed(project: Project) -> set[str]:

@@ -163,7 +163,12 @@ def _write(target: Path, about: str, root: str, classes: list[str] | None, train
 def _copy(source: Path, target: Path) -> None:
     """A copy, whole or not at all: a link would let an edit here change the installed package."""
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, part)
-        os.replace(part, target)
+        with files.telling(target, "written"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(source, part)
+                os.replace(part, target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise

@@ -220,7 +220,8 @@ def cannot_write(job: Job, error: OSError, what: str) -> PipelineError:
         "rows that are there are served; for those that are missing, "
         "name a place that can be written: --set cache.dir=DIR, or PIPELINE_CACHE_DIR"
         if closed
-        else "finished shards are kept: make room, or name another place with --set cache.dir=DIR; then run again",
+        else "finished shards are kept: make room, or name another place with --set cache.dir=DIR "
+        "(for a temporary cache, with TMPDIR); then run again",
     )
 
 

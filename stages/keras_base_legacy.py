@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+
+from cache import files
 
 _GRAPHS = ("Functional", "Model")
 
@@ -28,8 +29,8 @@ def readable(path: Path) -> Iterator[Path]:
     if not version.startswith("2."):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
-        copy = Path(folder) / path.name
+    with files.temporary_folder() as folder:
+        copy = folder / path.name
         _write(path, copy, json.dumps(_mended(json.loads(config))))
         yield copy
 

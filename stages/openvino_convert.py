@@ -5,11 +5,12 @@ Preprocessing and pooling are inside: uint8 in, taps out. Not running it (openvi
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from cache import converted
+from cache import converted, files
+from cache.errors import PipelineError
 from cache.statindex import StatIndex
 from cache.store import Cache
 from stages.extract_key import Recipe, Tap
@@ -45,13 +46,24 @@ def model_of(
     return made
 
 
+def _save(openvino: Any, model: Any, path: Path) -> None:
+    """Raises PipelineError where it cannot be written, which OpenVINO calls `iostream error`, whatever the reason."""
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise PipelineError(
+            f"OpenVINO cannot write its form of the base to {path.parent}, among the temporary files: {error}",
+            "make room there, or name another folder with TMPDIR; or do without: --set extract.engine=tensorflow",
+        ) from error
+
+
 def _convert(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> dict[str, bytes]:
     """Through files in a temporary folder, as OpenVINO reads a frozen graph from nothing else."""
     with without_banners():
         from stages import engines
     openvino = import_openvino()
-    with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
-        graph = Path(folder) / "graph.pb"
+    with files.temporary_folder() as folder:
+        graph = folder / "graph.pb"
         definition, outputs = engines.graph_def(recipe, taps, weights, batch)
         graph.write_bytes(definition)
         read = openvino.Core().read_model(graph)
@@ -59,6 +71,5 @@ def _convert(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int)
         for name, tensor in outputs.items():
             results.append(openvino.op.Result(read.output(tensor).node.input_value(0)))
             results[-1].set_friendly_name(name)
-        model = openvino.Model(results, read.get_parameters())
-        openvino.save_model(model, Path(folder) / GRAPH, compress_to_fp16=False)
-        return {name: (Path(folder) / name).read_bytes() for name in (GRAPH, WEIGHTS)}
+        _save(openvino, openvino.Model(results, read.get_parameters()), folder / GRAPH)
+        return {name: (folder / name).read_bytes() for name in (GRAPH, WEIGHTS)}

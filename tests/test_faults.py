@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import Unusable
+from cache.errors import Unusable, Unwritable
 from cache.statindex import StatIndex
 from cache.store import Cache
 from tests import crash, disk, mounted, promises
@@ -226,12 +226,12 @@ def test_a_cache_that_may_only_be_read(fast_path: Path, state: str) -> None:
     def read() -> None:
         promises.check_served(root, promises.BEFORE)
         for kind in ("vectors", "maps"):
-            with pytest.raises(PermissionError) as caught:
+            with pytest.raises(Unwritable) as caught:
                 promises.put(promises.store_of(root, kind), kind, (0,))
             assert caught.value.errno == errno.EACCES
         cache = Cache(root, StatIndex())
         cache.put_named("manifests", b"kept", ".jsonl")
-        with pytest.raises(PermissionError):
+        with pytest.raises(Unwritable):
             cache.put_named("manifests", promises.MANIFEST, ".jsonl")
 
     before = disk.read_tree(root)

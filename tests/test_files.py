@@ -5,11 +5,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import pickle
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache import files
+from cache.errors import PipelineError, Unwritable
+from tests import crash
 
 
 def test_publish_writes_exactly_the_bytes(tmp_path: Path) -> None:
@@ -37,7 +43,7 @@ def test_a_failure_at_any_step_leaves_what_was_there(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Unwritable, match="No space left"):
         files.publish(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
@@ -137,3 +143,119 @@ def test_a_folder_that_cannot_be_synced_is_tolerated_but_not_a_failing_disk(
             files.sync_folder(tmp_path)
     else:
         assert files.sync_folder(tmp_path) is None
+
+
+def _in_the_way(folder: Path) -> Path:
+    (folder / "file").write_bytes(b"")
+    return folder / "file" / "below" / "new"
+
+
+def _a_folder(folder: Path) -> Path:
+    (folder / "new").mkdir()
+    return folder / "new"
+
+
+@pytest.mark.parametrize(
+    ("place", "reason", "advice"),
+    [
+        (_in_the_way, "Not a directory", "a file stands where a folder should be"),
+        (_a_folder, "Is a directory", "a file stands where a folder should be, or the other way round"),
+        (lambda folder: folder / ("n" * 300), "File name too long", "choose a shorter name"),
+    ],
+)
+def test_what_cannot_be_written_is_one_sentence(
+    tmp_path: Path, place: Callable[[Path], Path], reason: str, advice: str
+) -> None:
+    path = place(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Unwritable) as caught:
+        files.publish(path, b"new")
+    assert caught.value.message == f"{path} cannot be written: {reason}"
+    assert advice in caught.value.hint
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "make room"), (errno.EROFS, "write to another folder"), (errno.EIO, "check that disk")],
+)
+def test_what_cannot_be_written_says_what_to_do_and_goes_through_a_pickle(
+    tmp_path: Path, number: int, advice: str
+) -> None:
+    with crash.standing(crash.Shim(crash.fails_at(2, number))), pytest.raises(PipelineError) as caught:
+        files.publish(tmp_path / "new", b"data")
+    again = pickle.loads(pickle.dumps(caught.value))
+    for error in (caught.value, again):
+        assert str(error) == f"{tmp_path / 'new'} cannot be written: {os.strerror(number)}"
+        assert advice in error.hint
+        assert (error.exit_code, error.errno, error.strerror) == (1, number, os.strerror(number))
+
+
+@pytest.mark.parametrize("there", ["folder", "removed"])
+def test_what_cannot_be_removed_is_named(tmp_path: Path, there: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.setattr(os, "fsync" if there == "removed" else "unlink", fail)
+    where = f"{tmp_path} cannot be synced" if there == "removed" else f"{tmp_path / 'file'} cannot be removed"
+    with pytest.raises(Unwritable, match=f"{where}: Input/output error"):
+        files.remove(tmp_path / "file")
+
+
+def test_several_files_are_published_in_their_order(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def note(_: int, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "replace":
+            seen.append(Path(arguments[1]).name)
+
+    with crash.standing(crash.Shim(note)):
+        files.publish_all(tmp_path / "r", {"a": b"1", "b": b"2", "record": b"3"})
+    assert seen == ["a", "b", "record"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()} == {
+        "a": b"1",
+        "b": b"2",
+        "record": b"3",
+    }
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+def test_of_several_files_none_is_published_where_one_cannot_be_written(tmp_path: Path, error: int) -> None:
+    """Up to the first rename, whichever operation fails; each file is synced before that."""
+    contents = {"a": b"1" * 100, "b": b"2" * 100, "record": b"3"}
+    operations: list[str] = []
+    with crash.standing(crash.Shim(lambda _, name, __: operations.append(name))):
+        files.publish_all(tmp_path / "whole", contents)
+    before = operations.index("replace")
+    assert operations[:before].count("write") == 3
+    for k in range(before):
+        folder = tmp_path / str(k)
+        with crash.standing(crash.Shim(crash.fails_at(k, error))), pytest.raises(Unwritable):
+            files.publish_all(folder, contents)
+        assert not any(folder.glob("*"))
+    synced = [name for name in operations[:before] if name == "fsync"]
+    assert len(synced) >= 3
+
+
+def test_a_temporary_folder_goes_and_names_its_disk_where_that_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def use(error: Exception | None) -> None:
+        with files.temporary_folder() as folder:
+            (folder / "file").write_bytes(b"x")
+            assert folder.parent == tmp_path
+            if error is not None:
+                raise error
+
+    use(None)
+    with pytest.raises(Unwritable, match=f"{tmp_path}, where temporary files go, .*: No space left") as caught:
+        use(OSError(errno.ENOSPC, "some words"))
+    assert "TMPDIR" in caught.value.hint
+    for other in (FileNotFoundError(errno.ENOENT, "an image"), Unwritable("mine", "", errno.ENOSPC, "full")):
+        with pytest.raises(type(other)) as same:
+            use(other)
+        assert same.value is other
+    assert os.listdir(tmp_path) == []

@@ -20,15 +20,12 @@ PATH = {
 ELSEWHERE = {
     ("cache/statindex.py", "_connect"): "the stat index: disposable, one for each host, outside of the cache",
     ("stages/weights.py", "_fetch"): "the download of weights, where Keras keeps them",
-    ("stages/keras_base_legacy.py", "readable"): "a copy of a model of Keras 2, for as long as it is read",
-    ("stages/keras_base_legacy.py", "_write"): "the same copy",
+    ("stages/keras_base_legacy.py", "_write"): "a copy of a model of Keras 2, for as long as it is read",
     ("stages/quiet.py", "without_banners"): "standard error to nowhere while TensorFlow starts",
     ("stages/openvino_convert.py", "_convert"): "a graph on its way through OpenVINO, in a temporary folder",
     ("pipeline/start.py", "_copy"): "the images of the demo",
-    ("pipeline/recorded.py", "temporary_cache"): "a cache for as long as a model is made again, or asked",
     ("pipeline/model_file.py", "write"): "a draft that is tried, then published from its bytes",
     ("stages/export.py", "save"): "that draft, where it was told to",
-    ("pipeline/rejects.py", "write"): "rejects.csv, beside pipeline.yaml",
 }
 
 

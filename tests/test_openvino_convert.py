@@ -7,15 +7,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cache import converted, gc
+from cache.errors import PipelineError
 from cache.statindex import StatIndex
 from cache.store import Cache
 from stages import openvino_convert
 from stages.extract_key import Recipe, Tap
 from stages.openvino_engine import OpenVINOEmbed
-from tests import fakes
+from tests import crash, fakes
 from tests.test_cli import run
 from tests.test_engines import files, pictures, recipe  # noqa: F401 (a fixture)
 
@@ -88,3 +90,33 @@ def test_once_converted_rows_are_made_without_tensorflow_and_without_telemetry(t
         assert json.loads(out)[words[0].replace("run", "extract")]["computed"] == 1
         assert json.loads(log.read_text().splitlines()[-1]) == ["imported"]
     assert list((tmp_path / "home").glob("intel*")) == []
+
+
+@pytest.mark.parametrize("room", range(0, 1200, 100))
+def test_on_a_full_disk_a_model_is_kept_whole_or_not_at_all(
+    fast_path: Path, room: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, components = Cache(fast_path, StatIndex()), {"base": "b"}
+    model = {"model.xml": b"x" * 300, "model.bin": b"b" * 300}
+    cache.prepare()
+    with crash.standing(crash.Shim(crash.full_after(room))), caplog.at_level("INFO"):
+        converted.keep(cache, components, model)
+    found = {path.name: path.read_bytes() for path in fast_path.glob("converted/*/*") if path.name != "record.json"}
+    assert found in ({}, model)
+    assert (converted.read(fast_path, components) == model) == bool(found)
+    assert ("No space left on device" in caplog.text) != bool(found)
+    assert [*fast_path.rglob(".*.tmp")] == []
+    converted.keep(cache, components, model)
+    assert converted.read(fast_path, components) == model
+
+
+def test_a_model_that_openvino_cannot_write_is_said_to_be(tmp_path: Path) -> None:
+    import openvino
+    from openvino import opset13
+
+    inputs = opset13.parameter([1, 8], np.float32)
+    model = openvino.Model([opset13.relu(inputs)], [inputs])
+    (tmp_path / "model.bin").mkdir()
+    with pytest.raises(PipelineError, match=f"to {tmp_path}, among the temporary") as caught:
+        openvino_convert._save(openvino, model, tmp_path / "model.xml")
+    assert "TMPDIR" in caught.value.hint
