@@ -1,4 +1,7 @@
-"""Owns how the command starts: Ctrl-C during the imports is no traceback. The command itself is cli.py."""
+"""Owns how the command starts and ends: no traceback for Ctrl-C during the imports, nor for an output that is full.
+
+The command itself is cli.py.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ def main() -> None:
         command(prog_name="pipeline")
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:  # what commands do is guarded; what they print is not
+        sys.exit(f"Error: standard output cannot be written: {error.strerror or error}")
 
 
 if __name__ == "__main__":
