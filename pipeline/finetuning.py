@@ -6,9 +6,10 @@ Not the training (stages/finetune.py), nor where boundary rows come from (bounda
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from cache.errors import Unusable
 from pipeline import boundaries, models, registry, sweeps
 from pipeline.boundaries import Plan
 from pipeline.finetune_config import FineTune
+from pipeline.finetune_report import FineTuneReport, TunedReport
 from pipeline.head_config import HeadConfig
 from pipeline.predictions import Predictions
 from pipeline.project import Project
@@ -58,45 +60,6 @@ class Tuned:
     metrics: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class TunedReport:
-    """One seed's model: whether it was there, where it lies, its figures; baseline are those of the frozen head.
-
-    `difference` is model minus head, by split, as stages.comparison has it. metrics["start"]["difference"] is by how
-    much a probability of val differed from the head's before training: rounding, and what maps as float16 cost.
-    """
-
-    key: str
-    seed: int
-    hit: bool
-    path: Path
-    metrics: Mapping[str, Any]
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        own = {name: part for name, part in self.metrics.items() if name not in ("baseline", "difference")}
-        beside = {name: self.metrics[name] for name in ("baseline", "difference")}
-        return {**vars(self), "path": str(self.path), "metrics": own, **beside}
-
-
-@dataclass(frozen=True)
-class FineTuneReport:
-    """The models of all seeds; `plan` is None where all were there."""
-
-    seeds: Mapping[int, TunedReport]
-    plan: Plan | None
-
-    @property
-    def winner(self) -> TunedReport:
-        """The one with the least val log-loss."""
-        return min(self.seeds.values(), key=lambda report: report.metrics["val"]["log_loss"])
-
-    def to_json(self) -> dict[str, Any]:
-        """The best on val, and all seeds."""
-        own = {**self.winner.to_json(), "hit": all(report.hit for report in self.seeds.values())}
-        return {**own, "plan": self.plan and vars(self.plan), "seeds": [r.to_json() for r in self.seeds.values()]}
-
-
 def run(project: Project, name: str, manifest: Manifest, plan: Plan | None, tell: Tell) -> FineTuneReport:
     """Train the model of that name for each of its seeds, unless it is there; its head is trained first.
 
@@ -112,7 +75,7 @@ def run(project: Project, name: str, manifest: Manifest, plan: Plan | None, tell
         plan = plan or boundaries.plan(project, tuning.spec, manifest)
         tuning.estimate(tell)
         tuning.prepare(plan)
-    done = FineTuneReport({seed: report or tuning.publish(seed) for seed, report in found.items()}, plan)
+    done = FineTuneReport({seed: report or tuning.publish(seed, tell) for seed, report in found.items()}, plan)
     registry.note_last(project.folder, f"finetune/{name}", done.winner.key)
     return done
 
@@ -166,8 +129,8 @@ class Tuning:
         record = records.load_folder(folder)
         if record is None:
             return None
-        metrics = records.read(folder / "metrics.json")
-        return TunedReport(folder.name, seed, True, folder, metrics, record["seconds"])
+        metrics, chosen = records.read(folder / "metrics.json"), records.read(folder / "head.json")["chosen"]
+        return self._report(seed, True, metrics, chosen, record["seconds"])
 
     def estimate(self, tell: Tell) -> None:
         """Tell what is trained, and how long an epoch takes in either mode."""
@@ -187,10 +150,10 @@ class Tuning:
         else:
             self._boundary = boundaries.computed(self.project, self.spec, self.samples, self.manifest)
 
-    def publish(self, seed: int) -> TunedReport:
+    def publish(self, seed: int, tell: Tell) -> TunedReport:
         """Train and judge the model of that seed, and keep it."""
         started, folder = time.perf_counter(), self.folder(seed)
-        tuned = self.train(seed, folder / "checkpoint.npz", self._logs(folder))
+        tuned = self.train(seed, folder / "checkpoint.npz", self._logs(folder), tell)
         contents = {
             **tuned.head.to_files(),
             "tail.npz": npz.dump(tuned.tail),
@@ -201,9 +164,11 @@ class Tuning:
         seconds = round(time.perf_counter() - started, 3)
         records.publish_folder(folder, contents, self._record(seed, folder.name, seconds))
         files.remove(folder / "checkpoint.npz")
-        return TunedReport(folder.name, seed, False, folder, tuned.metrics, seconds)
+        return self._report(seed, False, tuned.metrics, tuned.head.chosen, seconds)
 
-    def train(self, seed: int, checkpoint: Path | None = None, logs: str | None = None) -> Tuned:
+    def train(
+        self, seed: int, checkpoint: Path | None = None, logs: str | None = None, tell: Tell = lambda text: None
+    ) -> Tuned:
         """The model of that seed, judged; training goes on from the file `checkpoint`, if there is one."""
         assert self._boundary is not None
         with without_banners():
@@ -217,12 +182,25 @@ class Tuning:
         network.reset()  # another seed has trained it
         start = np.abs(network.probabilities(self._boundary, data.val) - frozen[data.val]).max()
         spec = self.spec.model_copy(update={"log_dir": logs})
-        with self.project.progress(f"{self.name}, seed {seed}", spec.epochs) as advance:
-            history = finetune.train(spec, seed, network, data, checkpoint, advance)
+        history = finetune.train(spec, seed, network, data, checkpoint, partial(self._watch, seed, tell))
         head = network.head({"epoch": history.best, "history": history.to_json()})
         probabilities = head.probabilities(network.features(self._boundary, everything))
         metrics = {**self._judge(probabilities, frozen, seed), "start": {"difference": float(start)}}
         return Tuned(head, network.tail_arrays(), probabilities, metrics)
+
+    @contextmanager
+    def _watch(self, seed: int, tell: Tell, done: int) -> Iterator[Callable[[int], object]]:
+        title, epochs = f"{self.name}, seed {seed}", self.spec.epochs
+        if done:
+            tell(f"{title}: goes on after epoch {done} of {epochs}, from its checkpoint")
+        with self.project.progress(title, epochs, done) as advance:
+            yield advance
+
+    def _report(
+        self, seed: int, hit: bool, metrics: Mapping[str, Any], chosen: Mapping[str, Any], seconds: float
+    ) -> TunedReport:
+        folder = self.folder(seed)
+        return TunedReport(folder.name, seed, hit, folder, metrics, seconds, chosen, self.spec.lr)
 
     def circumstances(self) -> dict[str, Any]:
         """What is in no key but may move a last bit."""

@@ -18,13 +18,13 @@ def reporter(console: Console, quiet: bool) -> project.Progress:
     """A `project.Progress` that writes to `console`; one that stays silent if `quiet`."""
 
     @contextmanager
-    def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
         if console.is_terminal:
             with _bar(console) as bar:
-                task = bar.add_task(title, total=total, visible=total is not None)
+                task = bar.add_task(title, total=total, completed=done, visible=total is not None)
                 yield lambda n: bar.update(task, advance=n, visible=True)
         else:
-            yield _Lines(console, title, total)
+            yield _Lines(console, title, total, done)
 
     return project.silent if quiet else progress
 
@@ -37,9 +37,9 @@ def _bar(console: Console) -> Progress:
 class _Lines:
     """One line when some seconds have passed since the last, for logs of batch jobs."""
 
-    def __init__(self, console: Console, title: str, total: int | None) -> None:
+    def __init__(self, console: Console, title: str, total: int | None, before: int) -> None:
         self.console, self.title, self.total = console, title, total
-        self.done = 0
+        self.before = self.done = before
         self.started = self.told = time.monotonic()
 
     def __call__(self, n: int) -> None:
@@ -48,5 +48,6 @@ class _Lines:
         if now - self.told >= _EVERY_S:
             self.told = now
             of = f" of {self.total}" if self.total else ""
-            rate = self.done / (now - self.started)
-            self.console.print(f"{self.title}: {self.done}{of}, {rate:.0f}/s")
+            rate = (self.done - self.before) / (now - self.started)
+            pace = f"{rate:.0f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each"
+            self.console.print(f"{self.title}: {self.done}{of}, {pace}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cache import files, records
 from cache.errors import Unusable
@@ -26,12 +26,17 @@ from stages.images import PixelSpec
 from stages.manifest import Manifest, Row
 from stages.scan import Found
 
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""progress(title, total or None) -> context that gives advance(n)."""
+
+class Progress(Protocol):
+    """progress(title, total or None) -> context that gives advance(n); `done` of the total were there before."""
+
+    def __call__(
+        self, title: str, total: int | None, done: int = 0
+    ) -> AbstractContextManager[Callable[[int], None]]: ...
 
 
 @contextmanager
-def silent(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def silent(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
     """A Progress that nobody sees."""
     yield lambda n: None
 

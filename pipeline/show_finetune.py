@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.finetuning import FineTuneReport
+from pipeline.finetune_report import FineTuneReport
 from pipeline.show import OUT, columns, figure, relative, say, with_interval
 from pipeline.show_evaluate import signed
 
@@ -23,6 +23,9 @@ def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
         if "start" in best.metrics:  # an older model has none
             gap = best.metrics["start"]["difference"]
             say(f"before training it said what the frozen head says of val, to within {gap:.1e}")
+        for seed, one in report.seeds.items():
+            if one.note:
+                say(f"{name}{f', seed {seed}' if len(report.seeds) > 1 else ''}: {one.note}")
         say(f"{name}: {'reused' if best.hit else f'trained in {best.seconds:.0f} s'}; {relative(best.path)}")
 
 
@@ -44,14 +47,15 @@ def show_gain(name: str, metrics: Mapping[str, Any]) -> None:
 
 def _show_seeds(report: FineTuneReport) -> None:
     """Each seed, and mean and standard deviation over them; the one above is the best on val."""
-    table = columns("seed", *(f">{split} {name}" for split in ("val", "test") for name in ("accuracy", "AUROC")), "key")
+    titles = (f">{split} {name}" for split in ("val", "test") for name in ("accuracy", "AUROC"))
+    table = columns("seed", ">epoch", *titles, "key")
     rows = []
     for seed, one in report.seeds.items():
         rows.append([one.metrics[split][name] for split in ("val", "test") for name in _FIGURES])
-        table.add_row(f"{seed}", *map(figure, rows[-1]), one.key[:12])
+        table.add_row(f"{seed}", f"{one.epoch}", *map(figure, rows[-1]), one.key[:12])
     spread = [
         f"{statistics.mean(values):.3f} +- {statistics.stdev(values):.3f}" if None not in values else "-"
         for values in zip(*rows, strict=True)
     ]
-    table.add_row("mean", *spread, "")
+    table.add_row("mean", "", *spread, "")
     OUT.print(table)

@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -28,6 +29,14 @@ from stages.evaluate import log_loss
 from stages.finetune_network import Network
 
 log = logging.getLogger(__name__)
+
+Watch = Callable[[int], AbstractContextManager[Callable[[int], object]]]
+"""watch(epochs that a checkpoint had) -> context that gives advance(n), called after each further epoch."""
+
+
+def unwatched(done: int) -> AbstractContextManager[Callable[[int], object]]:
+    """A Watch that nobody sees."""
+    return nullcontext(lambda n: None)
 
 
 class Spec(Protocol):
@@ -57,9 +66,12 @@ class Data:
 
 @dataclass
 class History:
-    """By epoch; val_log_loss begins with epoch 0, the head before anything was trained."""
+    """By epoch; val_log_loss begins with epoch 0, the head before anything was trained.
 
-    loss: list[float] = field(default_factory=list)
+    `loss` is None where it was no finite number: training has diverged, and ends there.
+    """
+
+    loss: list[float | None] = field(default_factory=list)
     val_log_loss: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -69,6 +81,10 @@ class History:
     @property
     def epochs(self) -> int:
         return len(self.loss)
+
+    @property
+    def diverged(self) -> bool:
+        return None in self.loss
 
     @property
     def best(self) -> int:
@@ -82,13 +98,13 @@ def train(
     network: Network,
     data: Data,
     checkpoint: Path | None,
-    on_epochs: Callable[[int], object] = lambda n: None,
+    watch: Watch = unwatched,
 ) -> History:
     """Train the network, and leave it with the weights of the epoch with the least val log-loss, 0 among them.
 
     Each epoch takes the samples of train in an order of its own, each in one of its views, all drawn from the seed and
     the epoch's number; so it goes on after a kill from the last whole epoch, which lies in the file `checkpoint`, and
-    ends in the same weights. It stops once the best epoch is `patience` epochs ago.
+    ends in the same weights. It stops once the best epoch is `patience` epochs ago, or the loss is no number.
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -100,15 +116,15 @@ def train(
         state.keep_best()
     watched = keras.callbacks.CallbackList(board(spec.log_dir), model=network.model)
     watched.on_train_begin()
-    on_epochs(history.epochs)
-    with ThreadPoolExecutor(1) as reader:
+    with watch(history.epochs) as advance, ThreadPoolExecutor(1) as reader:
         while history.epochs < spec.epochs and not _given_up(spec, history):
             _epoch(spec, seed, network, data, history, reader)
             if history.best == history.epochs:
                 state.keep_best()
             state.keep(history)
-            watched.on_epoch_end(history.epochs, {"loss": history.loss[-1], "val_log_loss": history.val_log_loss[-1]})
-            on_epochs(1)
+            loss = float("nan") if history.diverged else history.loss[-1]
+            watched.on_epoch_end(history.epochs, {"loss": loss, "val_log_loss": history.val_log_loss[-1]})
+            advance(1)
     watched.on_train_end()
     state.put_best()
     return history
@@ -172,7 +188,7 @@ def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History
         truth = truth_of(network, y)
         loss = network.model.train_on_batch(maps, truth, weights and np.array([weights[int(column)] for column in y]))
         total += len(y) * float(loss)
-    history.loss.append(round(total / len(order), 6))
+    history.loss.append(round(total / len(order), 6) if np.isfinite(total) else None)
     history.val_log_loss.append(_judge(network, data))
     history.seconds.append(round(time.perf_counter() - started, 3))
 
@@ -184,11 +200,13 @@ def truth_of(network: Network, y: np.ndarray) -> np.ndarray:
 
 
 def _judge(network: Network, data: Data) -> float:
-    return round(float(log_loss(data.y[data.val], network.probabilities(data.boundary, data.val))), 6)
+    """Log-loss on val, rounded; what is no number, after training has diverged, counts as certain and wrong."""
+    said = np.nan_to_num(network.probabilities(data.boundary, data.val))
+    return round(float(log_loss(data.y[data.val], said)), 6)
 
 
 def _given_up(spec: Spec, history: History) -> bool:
-    return spec.patience is not None and history.epochs - history.best >= spec.patience
+    return history.diverged or (spec.patience is not None and history.epochs - history.best >= spec.patience)
 
 
 class _State:

@@ -269,8 +269,27 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Pa
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "record.json").exists()
-    assert not tuned(command(*words, expect=0).out)["hit"]
+    with np.load(folder / "checkpoint.npz") as checkpoint:
+        done = len(json.loads(str(checkpoint["history"]))["loss"])
+    resumed = command(*words, expect=0)
+    after = tuned(resumed.out)
+    assert (after["hit"], after["epoch"] > 0, after["note"]) == (False, True, None)
+    assert f"last, seed 0: goes on after epoch {done} of 40, from its checkpoint\n" in resumed.err
     assert ((folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()) == expected
+
+
+def test_training_that_gained_nothing_says_so_and_what_to_try(copied: Path) -> None:
+    words = ("run", "finetune", "-c", copied, "--set", "finetune.last.optimizer=sgd", "--set", "finetune.last.lr=1e3",
+             "--set", "finetune.last.seeds=[0, 1]")  # fmt: skip
+    note = (
+        "training gained nothing: no epoch was better on val than the frozen head, whose weights were kept; "
+        "try a lower lr (it was 1000), or unfreeze fewer blocks"
+    )
+    out = command(*words, expect=0).out
+    assert [f"last, seed {seed}: {note}" in out.splitlines() for seed in (0, 1)] == [True, True]
+    again = tuned(command(*words, "--json", expect=0).out)
+    assert (again["hit"], again["epoch"], again["note"]) == (True, 0, note)
+    assert [seed["note"] for seed in again["seeds"]] == [note, note]
 
 
 def test_auto_takes_no_cache_where_there_are_more_views_than_epochs(pipeline: Pipeline, project: Path) -> None:
