@@ -37,17 +37,23 @@ def _bar(console: Console) -> Progress:
 class _Lines:
     """One line when some seconds have passed since the last, for logs of batch jobs."""
 
-    def __init__(self, console: Console, title: str, total: int | None, before: int) -> None:
-        self.console, self.title, self.total = console, title, total
-        self.before = self.done = before
-        self.started = self.told = time.monotonic()
+    def __init__(self, console: Console, title: str, total: int | None, done: int) -> None:
+        self.console, self.title, self.total, self.done = console, title, total, done
+        self.told = time.monotonic()
+        self.first: tuple[float, int] | None = None  # the pace counts from the first call, as start-up tells nothing
 
     def __call__(self, n: int) -> None:
         self.done += n
         now = time.monotonic()
+        since, before = self.first = self.first or (now, self.done)
         if now - self.told >= _EVERY_S:
             self.told = now
             of = f" of {self.total}" if self.total else ""
-            rate = (self.done - self.before) / (now - self.started)
-            pace = f"{rate:.0f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each"
-            self.console.print(f"{self.title}: {self.done}{of}, {pace}")
+            self.console.print(f"{self.title}: {self.done}{of}{_pace(self.done - before, now - since)}")
+
+
+def _pace(n: int, seconds: float) -> str:
+    """`, 12/s` or `, 8.0 s each`; nothing where there is none yet."""
+    if not n or not seconds:
+        return ""
+    return f", {n / seconds:.0f}/s" if n >= seconds else f", {seconds / n:.1f} s each"

@@ -22,11 +22,11 @@ def lines(monkeypatch: pytest.MonkeyPatch, total: int | None, done: int, steps: 
 
 
 def test_what_was_done_before_counts_for_the_total_and_not_for_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = [(8.0, 1), (16.0, 1)]
-    assert lines(monkeypatch, 10, 0, steps) == ["t: 1 of 10, 8.0 s each", "t: 2 of 10, 8.0 s each"]
-    assert lines(monkeypatch, 10, 7, steps) == ["t: 8 of 10, 8.0 s each", "t: 9 of 10, 8.0 s each"]
+    steps = [(18.0, 1), (26.0, 1), (32.0, 1)]
+    assert lines(monkeypatch, 10, 0, steps) == ["t: 1 of 10", "t: 2 of 10, 8.0 s each", "t: 3 of 10, 7.0 s each"]
+    assert lines(monkeypatch, 10, 7, steps) == ["t: 8 of 10", "t: 9 of 10, 8.0 s each", "t: 10 of 10, 7.0 s each"]
 
 
 def test_a_fast_pace_is_told_by_the_second_and_none_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lines(monkeypatch, None, 0, [(5.0, 100), (10.0, 0)]) == ["t: 100, 20/s", "t: 100, 10/s"]
-    assert lines(monkeypatch, None, 0, [(5.0, 0)]) == ["t: 0, 0/s"]
+    assert lines(monkeypatch, None, 0, [(4.0, 100), (9.0, 100)]) == ["t: 200, 20/s"]
+    assert lines(monkeypatch, None, 0, [(5.0, 0), (10.0, 0)]) == ["t: 0", "t: 0"]
