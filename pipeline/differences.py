@@ -1,8 +1,8 @@
-"""Owns comparing two nested records, field by field. Not what a difference means."""
+"""Owns comparing nested records, field by field. Not what a difference means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -40,6 +40,22 @@ def beside(recorded: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 def differ(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
     """What is not the same, by dotted name."""
     return {name: pair for name, pair in beside(recorded, now) if not pair.same}
+
+
+def apart(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each record what is not the same in all of them, by dotted name in its own order; None where it lacks it."""
+    flat = [dict(_leaves(record)) for record in records]
+    names = dict.fromkeys(name for record in flat for name in record)
+    differing = [name for name in names if any(record.get(name) != flat[0].get(name) for record in flat)]
+    return [{name: record.get(name) for name in differing} for record in flat]
+
+
+def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, _plain(value)
 
 
 def _plain(value: Any) -> Any:

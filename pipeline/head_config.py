@@ -49,7 +49,7 @@ class HeadConfig(BaseModel):
         found = {}
         for values in itertools.product(*grid.values()):
             changed = dict(zip(grid, values, strict=True))
-            name = " ".join(f"{field}={_shown(value)}" for field, value in changed.items())
+            name = " ".join(f"{field}={shown(value)}" for field, value in changed.items())
             found[name] = type(self).model_validate({**own, **changed})
         return found
 
@@ -129,7 +129,8 @@ def fields() -> list[str]:
     return list(dict.fromkeys(name for kind in KINDS.values() for name in kind.model_fields))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a setting, shortly."""
     if isinstance(value, float):
         return format(value, "g")
     return str(value).replace(" ", "").replace("'", "")

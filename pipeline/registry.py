@@ -7,11 +7,13 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cache import files, keys, records
 from cache.errors import Unusable
+from pipeline.differences import apart
 from pipeline.result import SHORT, Model
 
 _LAST = "models/*/*/last.json"
@@ -32,7 +34,16 @@ def listing(folder: Path) -> list[Model]:
             names = (f"{stage}/{name}", key)
             beaten = key in last.get(names[0], {}).get("beaten", ())
             found.append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names]), beaten))
+    found = [model for name in {model.name: None for model in found} for model in _told_apart(found, name)]
     return sorted(found, key=lambda m: (m.name, m.key != last.get(m.name, {}).get("key"), -m.created, m.key))
+
+
+def _told_apart(models: list[Model], name: str) -> list[Model]:
+    """The models of that name, with what tells them from each other."""
+    same = [model for model in models if model.name == name]
+    known = [model for model in same if model.record]
+    differs = {m.key: told for m, told in zip(known, apart([m.settings for m in known]), strict=True)}
+    return [replace(model, differs=differs.get(model.key, {})) for model in same]
 
 
 def note_last(folder: Path, name: str, key: str | None, points: Iterable[str] = ()) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,17 @@ from stages.manifest import Manifest
 SHORT = 12
 """Digits of a key that are shown; six are enough to name one."""
 
+_OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
+_ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
+"""Fields that don't tell a model from another of its name, of its own settings and of `extract`."""
+
 
 @dataclass(frozen=True)
 class Model:
     """One result under models/. `record` is {} where it cannot be read; fields that older ones lack are not there.
 
-    `beaten`: a point of a sweep that has another as its best on val.
+    `beaten`: a point of a sweep that has another as its best on val. `differs`: those of its settings that are not the
+    same in all results of its name.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Model:
     record: dict[str, Any]
     tags: tuple[str, ...]
     beaten: bool = False
+    differs: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name} {self.key[:SHORT]}"
@@ -45,6 +51,20 @@ class Model:
     def created(self) -> float:
         """Seconds since the epoch."""
         return float(self.record.get("created", 0))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was set for it: its own fields by their names, and what its rows come from; {} without a record."""
+        stage, _, name = self.name.partition("/")
+        config = self.record.get("config", {})
+        own = config.get("heads" if stage == "head" else stage, {}).get(name, {})
+        found = {field: value for field, value in own.items() if field not in _OWN_NO_MATTER}
+        if stage == "finetune" and found:
+            found["seed"] = self.record["seed"]
+        extract = config.get("extract", {})
+        found["base"] = {field: value for field, value in config.get("base", {}).items() if field != "trust"}
+        found["extract"] = {field: value for field, value in extract.items() if field not in _ROWS_NO_MATTER}
+        return found
 
     @cached_property
     def damaged(self) -> bool:
@@ -102,6 +122,7 @@ class Model:
             "created": self.created,
             "damaged": self.damaged,
             "beaten": self.beaten,
+            "differs": dict(self.differs),
             "metrics": self.figures,
         }
 

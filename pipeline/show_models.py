@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pipeline.differences import Pair
+from pipeline.head_config import shown
 from pipeline.reproduction import Reproduction, said
 from pipeline.result import SHORT, Model
 from pipeline.show import ERR, OUT, columns, relative, say, show_counts, when
@@ -22,6 +23,7 @@ _WIDEST = 200
 _LABEL = 13
 _FEW = 5
 _MOST_CLASSES = 20
+_MOST_SETTINGS = 4
 
 
 def show_listing(models: Sequence[Model]) -> None:
@@ -29,14 +31,24 @@ def show_listing(models: Sequence[Model]) -> None:
         say("no models yet; pipeline run makes them")
         return
     figures = ("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
-    table = columns("model", "key", "tags", "created", *(f">{figure}" for figure in figures), "")
+    apart = ["differs"] if any(model.differs for model in models) else []
+    table = columns("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
     for model in models:
         metrics = model.figures or {}
         splits = (metrics.get(split) or {} for split in ("val", "test"))
         cells = [_number(split.get(figure), 3) for split in splits for figure in ("n", "accuracy", "auroc")]
         cells += ["damaged"] if model.damaged else []
-        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), when(model.created), *cells)
+        told = [_differs(model)] if apart else []
+        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), when(model.created), *told, *cells)
     OUT.print(table, width=_WIDEST)
+
+
+def _differs(model: Model) -> str:
+    """`C=0.1 tap=early`: what tells it from others of its name."""
+    texts = [f"{name}={'null' if value is None else shown(value)}" for name, value in model.differs.items()]
+    return " ".join(texts[:_MOST_SETTINGS]) + (
+        f" +{len(texts) - _MOST_SETTINGS}" if len(texts) > _MOST_SETTINGS else ""
+    )
 
 
 def show_model(details: Mapping[str, Any]) -> None:

@@ -47,6 +47,31 @@ def test_models_are_listed_with_their_tags_the_last_run_s_first_and_then_the_lat
     assert time.strftime("%Y-%m-%d %H:%M", time.localtime(300)) in lines[3]
 
 
+def test_models_of_one_name_are_told_apart_by_the_settings_that_differ(pipeline: Pipeline, project: Path) -> None:
+    """Points of a sweep by what is swept; of a head that is alone nothing is said."""
+    project.write_text(
+        project.read_text() + "heads: {few: {sweep: {C: [0.1, 1], seed: [0, 1]}}, alone: {}, early: {kind: knn}}\n"
+    )
+    made(pipeline, project)
+    made(pipeline, project, "--set", "extract.size=32", "--set", "heads={early: {kind: knn, k: [5, 10]}}")
+
+    def told(model: dict[str, Any]) -> str:
+        return " ".join(f"{name}={value}" for name, value in model["differs"].items())
+
+    models = pipeline("models", "-c", project, "--json").json["models"]
+    of = {name: sorted(told(m) for m in models if m["name"] == f"head/{name}") for name in ("few", "alone", "early")}
+    assert of["few"] == ["C=0.1 seed=0", "C=0.1 seed=1", "C=1.0 seed=0", "C=1.0 seed=1"]
+    assert of["alone"] == [""]
+    assert of["early"] == [
+        "k=[5, 10, 20, 50, 100, 200] extract.size=16",
+        "k=[5, 10] extract.size=32",
+    ]
+    lines = pipeline("models", "-c", project).out.splitlines()
+    assert lines[0].split()[3:6] == ["created", "differs", "val"]
+    assert sum(" C=0.1 seed=1 " in line for line in lines) == 1
+    assert sum(" k=[5,10] extract.size=32 " in line for line in lines) == 1
+
+
 def test_without_any_model_it_says_what_makes_them(pipeline: Pipeline, project: Path) -> None:
     assert pipeline("models", "-c", project) == Ran(0, "no models yet; pipeline run makes them\n", "")
     ran = pipeline("show", "logistic", "-c", project)
