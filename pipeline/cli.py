@@ -121,13 +121,15 @@ def status_command(
 ) -> None:  # fmt: skip
     """Say for each stage whether it is there, and if not, why not. With -v, what differs from the nearest entry.
 
+    Fine-tunings run only when named; those that were made before are told of too, and count for -q.
+
     Files that are new or were touched count as missing (`at most`) unless --hash reads them. Where no rows tell how
     long extraction takes, 16 images are timed.
     """
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options, progress = Options(overrides, offline=True, read_files=read_files), reporter(ERR, quiet)
-    found, error = guarded(lambda: explain.status(Project(config, options, progress), estimate=not quiet), verbose)
+    found, error = guarded(lambda: explain.standing(Project(config, options, progress), estimate=not quiet), verbose)
     if found is not None and quiet:
         sys.exit(0 if found.fresh else STALE)
     if found is not None:

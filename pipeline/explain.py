@@ -49,7 +49,7 @@ class Status:
 
     `unhashed` files are in neither: which images they are is not known yet. Nor are `rejected` ones: those that lack a
     row and that the last run rejected, or, where files are read, all that cannot be decoded. `stops`: a run exits 3
-    over them before any head.
+    over them before any head. `not_made`: fine-tunings that nobody has run yet, which none but a run of them makes.
     """
 
     stages: list[StageStatus]
@@ -57,6 +57,7 @@ class Status:
     unhashed: int
     rejected: int
     stops: bool
+    not_made: list[str] = field(default_factory=list)
 
     @property
     def fresh(self) -> bool:
@@ -66,11 +67,27 @@ class Status:
         return {**vars(self), "fresh": self.fresh}
 
 
-def status(project: Project, stage: str | None = None, names: Sequence[str] = (), estimate: bool = True) -> Status:
-    """The status of all that a run of `stage` (None: of all but fine-tuning), or of `names` there, would go through.
+def standing(project: Project, estimate: bool = True) -> Status:
+    """The status of all that a run goes through, and of those fine-tunings, run only when named, that were made before.
 
     With `estimate`, some images are taken through the base where no rows tell how long it takes.
     """
+    made = [name for name in project.config.finetune if finetuning.made(project, name)]
+    not_made = [name for name in project.config.finetune if name not in made]
+    return replace(_status(project, project.config.heads, made, estimate), not_made=not_made)
+
+
+def status(project: Project, stage: str | None = None, names: Sequence[str] = ()) -> Status:
+    """The status of all that a run of `stage` (None: of all but fine-tuning), or of `names` there, would go through."""
+    if stage != "finetune":
+        return _status(project, () if stage == "extract" else names or project.config.heads, (), True)
+    tuned = names or tuple(project.config.finetune)
+    first = dict.fromkeys(project.config.finetune[name].head for name in tuned)
+    return _status(project, first, tuned, True)
+
+
+def _status(project: Project, of: Collection[str], tuned: Sequence[str], estimate: bool) -> Status:
+    """Of the rows, the heads `of`, and the fine-tunings `tuned`, whose heads are among these."""
     manifest = project.manifest.without(_rejected(project))
     rejected = len(project.found.rejected) + len(project.manifest.rows) - len(manifest.rows)
     stages = [_extract(project, name, manifest) for name in project.config.extract.taps]
@@ -78,18 +95,15 @@ def status(project: Project, stage: str | None = None, names: Sequence[str] = ()
         stages = _tried(project, stages)
     blocked = {s.name for s in stages if s.state == "BLOCKED"}
     refused = rejected if project.config.data.on_bad == "fail" else 0
-    if stage != "extract":
-        tuned = (names or tuple(project.config.finetune)) if stage == "finetune" else ()
-        first = [project.config.finetune[name].head for name in tuned]
-        for name in dict.fromkeys(first) if stage == "finetune" else names or project.config.heads:
-            head = _head(project, name, manifest, refused)
-            taps = {tap for point in project.config.heads[name].points().values() for tap in point.taps}
-            if head.state == "MISS" and taps & blocked:
-                head = replace(head, state="BLOCKED", reason="its rows cannot be computed")
-            stages.append(head)
-        of_heads = {s.name: s for s in stages if s.stage == "head"}
-        for name, head_name in zip(tuned, first, strict=True):
-            stages += _tuned(project, name, manifest, of_heads[head_name])
+    for name in of:
+        head = _head(project, name, manifest, refused)
+        taps = {tap for point in project.config.heads[name].points().values() for tap in point.taps}
+        if head.state == "MISS" and taps & blocked:
+            head = replace(head, state="BLOCKED", reason="its rows cannot be computed")
+        stages.append(head)
+    of_heads = {s.name: s for s in stages if s.stage == "head"}
+    for name in tuned:
+        stages += _tuned(project, name, manifest, of_heads[project.config.finetune[name].head])
     return Status(stages, manifest.counts(), len(project.found.unhashed), rejected, refused > 0)
 
 
@@ -183,22 +197,25 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
     samples, late = len(manifest.samples) + unhashed, unhashed > 0
     try:
         boundaries.check(project, name)
-        plan = boundaries.plan(project, spec, manifest)
     except Unusable as error:
         return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]
-    if head.state != "HIT":
+    tuning = finetuning.known(project, name, manifest) if head.state == "HIT" else None
+    if tuning is None:
         state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
-        reason = _unhashed(unhashed) if late else f"its head {spec.head} is not there yet"
+        reason = _unhashed(unhashed) if late else f"its head {spec.head}: {head.reason}"
         model = StageStatus("finetune", name, state, reason, samples, samples, at_most=late)
     else:
-        found = finetuning.found(project, name, manifest)
+        found = tuning.all_found()
         absent = [seed for seed in spec.seeds if seed not in found]
         if not absent:
             reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "the very same model is there"
             return [StageStatus("finetune", name, "HIT", reason, samples, 0)]
-        state = "PARTIAL" if len(absent) < len(spec.seeds) else "MISS"
-        reason = f"not there: seed{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}"
-        model = StageStatus("finetune", name, state, reason, samples, samples)
+        why = reasons.of_tuned(tuning, absent[0])
+        if found:
+            why = reasons.Why(f"not there: seed{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}", {})
+        state = "PARTIAL" if found else "MISS"
+        model = StageStatus("finetune", name, state, why.reason, samples, samples, differences=why.differences)
+    plan = boundaries.plan(project, spec, manifest)
     if plan.mode == "full":
         return [replace(model, reason=f"{model.reason}; mode full: {plan.why}")]
     more = unhashed * len(boundaries.recipes(project, spec))

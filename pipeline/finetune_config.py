@@ -10,6 +10,9 @@ from pipeline.head_config import Count, Fraction, Positive, Real, Whole
 from stages.augment import Augment
 from stages.extract_key import StoredDtype
 
+NOT_KEYED = frozenset({"head", "mode", "seeds", "log_dir"})
+"""Fields that are not in a model's key as they stand: head and seed are there by themselves."""
+
 Share = Annotated[Real, Field(ge=0, le=0.5)]
 
 
@@ -74,4 +77,4 @@ class FineTune(BaseModel):
     @property
     def settings(self) -> dict[str, Any]:
         """What of it enters a key; where rows come from, and how many seeds there are, does not."""
-        return self.model_dump(exclude={"head", "mode", "seeds", "log_dir"})
+        return self.model_dump(exclude=set(NOT_KEYED))

@@ -22,6 +22,7 @@ from pipeline.boundaries import Plan
 from pipeline.finetune_config import FineTune
 from pipeline.finetune_report import FineTuneReport, TunedReport
 from pipeline.head_config import HeadConfig
+from pipeline.models import HeadReport
 from pipeline.predictions import Predictions
 from pipeline.project import Project
 from pipeline.result import read_head
@@ -82,20 +83,33 @@ def run(project: Project, name: str, manifest: Manifest, plan: Plan | None, tell
 
 def found(project: Project, name: str, manifest: Manifest) -> dict[int, TunedReport]:
     """The models of that name that are there, by seed: none while their head is not. Nothing is trained."""
+    tuning = known(project, name, manifest)
+    return {} if tuning is None else tuning.all_found()
+
+
+def known(project: Project, name: str, manifest: Manifest) -> Tuning | None:
+    """The fine-tuning of that name, from a head that is there; None where it is not, or cannot be."""
+    of = project.config.finetune[name].head
     try:
         classes = heads.classes_of(manifest, project.config.data.classes)
-        if sweeps.absent(project, project.config.finetune[name].head, manifest, classes):
-            return {}
-        tuning = Tuning(project, name, manifest, start_of(project, name, manifest))
+        head = sweeps.found(project, of, manifest, classes)
+        return None if head is None else Tuning(project, name, manifest, _start(project, of, head))
     except Unusable:  # which is for the head to say
-        return {}
-    return {seed: report for seed in tuning.spec.seeds if (report := tuning.found(seed)) is not None}
+        return None
+
+
+def made(project: Project, name: str) -> bool:
+    """Whether a fine-tuning of that name ever ended here, whatever of."""
+    return any((project.folder / "models" / "finetune" / name).glob(f"*/{records.RECORD}"))
 
 
 def start_of(project: Project, name: str, manifest: Manifest) -> Start:
     """The head that the fine-tuning of that name starts from; it is trained where it is not there."""
     of = project.config.finetune[name].head
-    done = sweeps.run(project, of, manifest)
+    return _start(project, of, sweeps.run(project, of, manifest))
+
+
+def _start(project: Project, of: str, done: HeadReport | SweepReport) -> Start:
     point, report = done.ranked()[0] if isinstance(done, SweepReport) else ("", done)
     return Start(read_head(report.path), report.key, project.config.heads[of].points()[point])
 
@@ -131,6 +145,10 @@ class Tuning:
             return None
         metrics, chosen = records.read(folder / "metrics.json"), records.read(folder / "head.json")["chosen"]
         return self._report(seed, True, metrics, chosen, record["seconds"])
+
+    def all_found(self) -> dict[int, TunedReport]:
+        """The models that are there, by seed."""
+        return {seed: report for seed in self.spec.seeds if (report := self.found(seed)) is not None}
 
     def estimate(self, tell: Tell) -> None:
         """Tell what is trained, and how long an epoch takes in either mode."""

@@ -66,11 +66,10 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
 
     `classes` is what `classes_for` returned. Raises Unusable where a head of that kind cannot be trained on the rows.
     """
+    if there := found(project, name, spec, manifest, classes):
+        return there
     folder = folder_of(project, name, spec, manifest, classes)
-    key, counts = folder.name, manifest.counts()
-    lacking = {split: [label for label in classes if not counts[label][split]] for split in ("val", "test")}
-    if records.load_folder(folder) is not None:
-        return HeadReport(key, True, folder, records.read(folder / "metrics.json"), lacking)
+    key = folder.name
     started = time.perf_counter()
     log_dir = getattr(spec, "log_dir", None)
     watched = spec if log_dir is None else spec.model_copy(update={"log_dir": str(project.at(log_dir) / name / key)})
@@ -94,7 +93,23 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
         **circumstances(project, spec, [row.id for row in manifest.samples]),
     }
     records.publish_folder(folder, contents, record(project, about, stores, manifest))
-    return HeadReport(key, False, folder, fitted.metrics, lacking)
+    return HeadReport(key, False, folder, fitted.metrics, _lacking(manifest, classes))
+
+
+def found(
+    project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]
+) -> HeadReport | None:
+    """The head of that name and those settings, if it is there. Nothing is trained."""
+    folder = folder_of(project, name, spec, manifest, classes)
+    if records.load_folder(folder) is None:
+        return None
+    metrics = records.read(folder / "metrics.json")
+    return HeadReport(folder.name, True, folder, metrics, _lacking(manifest, classes))
+
+
+def _lacking(manifest: Manifest, classes: Sequence[str]) -> dict[str, list[str]]:
+    counts = manifest.counts()
+    return {split: [label for label in classes if not counts[label][split]] for split in ("val", "test")}
 
 
 def fit(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:

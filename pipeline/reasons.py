@@ -1,15 +1,19 @@
-"""Owns why rows or a head are not there, in words: what differs from the nearest that is. Not what a run would do."""
+"""Owns why rows or a model are not there, in words: what differs from the nearest that is. Not what a run would do."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache import records
+from pipeline import boundaries
 from pipeline.differences import Differences, differ
-from pipeline.head_config import HeadConfig
+from pipeline.finetune_config import NOT_KEYED
+from pipeline.finetuning import Tuning
+from pipeline.head_config import ELSEWHERE, HeadConfig
 from pipeline.project import Project
 from stages.manifest import Manifest, Row
 
@@ -40,18 +44,38 @@ def of_head(
     project: Project, name: str, spec: HeadConfig, folder: Path, manifest: Manifest, classes: Sequence[str]
 ) -> Why:
     """Why the head of those settings is not there: against the one in `folder`, of that name, that differs least."""
-    found = [(path, r) for path in folder.glob(f"*/{records.RECORD}") if (r := records.load(path)) is not None]
-    if not found:
-        return Why("there is no head of that name yet", {})
     stores = [project.store(tap) for tap in spec.taps]
     now = {
         "settings": spec.model_dump(exclude_none=True),
         "classes": list(classes),
         "rows": _rows_of([{"key": store.key, **store.components} for store in stores]),
     }
+    return _nearest(folder, partial(_behind_head, name), now, manifest, "there is no head of that name yet")
+
+
+def of_tuned(tuning: Tuning, seed: int) -> Why:
+    """Why the fine-tuned model of that seed is not there: against the one of its name that differs least."""
+    boundary = boundaries.stores(tuning.project, tuning.spec)[0]
+    now = {
+        "settings": {**_set(tuning.spec.settings), "seed": seed},
+        "head": _set(tuning.start.spec.settings),
+        "classes": list(tuning.classes),
+        "rows": _before({"key": boundary.key, **boundary.components}),
+    }
+    folder, never = tuning.folder(seed).parent, "there is no fine-tuning of that name yet"
+    return _nearest(folder, partial(_behind_tuned, tuning.name), now, tuning.manifest, never)
+
+
+def _nearest(
+    folder: Path, behind: Callable[[Mapping[str, Any]], Any], now: Mapping[str, Any], manifest: Manifest, never: str
+) -> Why:
+    """Why what `now` decides is not there: against the result in `folder` that differs least, by its record."""
+    found = [(path, r) for path in folder.glob(f"*/{records.RECORD}") if (r := records.load(path)) is not None]
+    if not found:
+        return Why(never, {})
     ranked = []
     for path, made in found:
-        differences = differ(_behind(made, name), now)
+        differences = differ(behind(made), now)
         far = len(differences) + (made["manifest"] != manifest.digest)
         ranked.append((-far, made["created"], str(path.parent), made["seconds"], differences))
     *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:3])
@@ -60,14 +84,35 @@ def of_head(
     return Why(reason, differences, seconds)
 
 
-def _behind(made: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _behind_head(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     """What decided a head that is there, but for its images."""
-    settings = made["config"]["heads"][name]
     return {
-        "settings": {field: value for field, value in settings.items() if value is not None},
+        "settings": _set(made["config"]["heads"][name]),
         "classes": list(made["classes"]),
         "rows": _rows_of(list(made["extract"].values())),
     }
+
+
+def _behind_tuned(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
+    """What decided a fine-tuned model that is there, but for its images."""
+    spec = made["config"]["finetune"][name]
+    head = made["config"]["heads"][spec["head"]]
+    return {
+        "settings": {**_set(spec, NOT_KEYED), "seed": made["seed"]},
+        "head": _set(head, ELSEWHERE),
+        "classes": list(made["classes"]),
+        "rows": _before(made["extract"]["boundary"]),
+    }
+
+
+def _before(boundary: Mapping[str, Any]) -> dict[str, Any]:
+    """What lies behind boundary rows but for which they are, which the settings tell: unfreeze_from and dtype."""
+    return {name: part for name, part in boundary.items() if name not in ("key", "tap", "dtype")}
+
+
+def _set(settings: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, Any]:
+    """The settings that have a value, as far as they decide anything."""
+    return {field: value for field, value in settings.items() if value is not None and field not in but}
 
 
 def _rows_of(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -87,7 +132,8 @@ def _changed(differences: Differences) -> Iterator[str]:
         if name.endswith("base.name"):
             yield f"base changed: {before} -> {now}"
         elif last != "key" and name not in ("settings.tap", "settings.log_dir") and not name.startswith(brought):
-            yield f"{last} changed: {_short(before)} -> {_short(now)}"
+            whose = "its head's " if name.startswith("head.") else ""
+            yield f"{whose}{last} changed: {_short(before)} -> {_short(now)}"
 
 
 def _short(value: Any) -> str:

@@ -146,6 +146,12 @@ def _show_status(status: Status, verbose: bool) -> None:
         work = f"{'at most ' if s.at_most else ''}{s.missing:,} of {s.rows:,}" if s.state != "HIT" else ""
         table.add_row(s.stage, s.name, s.state, work, ", ".join(filter(None, costs)), s.reason)
     OUT.print(table)
+    if status.not_made:
+        names = " ".join(status.not_made)
+        say(
+            f"not made: {', '.join(f'finetune {name}' for name in status.not_made)} (pipeline run finetune {names})",
+            style="dim",
+        )
     for s in status.stages if verbose else ():
         for name, (before, now) in s.differences.items():
             say(f"  {s.stage} {s.name}: {name}: {before} -> {now}")

@@ -77,6 +77,17 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     return swept
 
 
+def found(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> HeadReport | SweepReport | None:
+    """What `run` would return, if all of it is there; nothing is trained, and nothing noted as the last run's."""
+    reports = {}
+    for point, spec in project.config.heads[name].points().items():
+        report = models.found(project, name, spec, manifest, classes)
+        if report is None:
+            return None
+        reports[point] = report
+    return reports[""] if project.config.heads[name].sweep is None else SweepReport(reports)
+
+
 def absent(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> dict[str, Path]:
     """The points of the head of that name that are not there (without a sweep, ''), and where each would lie."""
     points = project.config.heads[name].points().items()

@@ -121,6 +121,16 @@ def test_an_empty_val_and_a_name_that_is_none(pipeline: Pipeline, project: Path)
     assert (ran.code, "expected finetune/NAME" in ran.err) == (2, True)
 
 
+def standing(config: Path, *overrides: str) -> dict[str, tuple[str, str]]:
+    """What `pipeline status` says of each fine-tuning: state and reason."""
+    words = [word for override in overrides for word in ("--set", override)]
+    found = command("status", "--hash", "-c", config, "--json", *words, expect=0).json["status"]
+    lines = {s["name"]: (s["state"], s["reason"]) for s in found["stages"] if s["stage"] == "finetune"}
+    fresh = all(state == "HIT" for state, _ in lines.values()) and all(s["state"] == "HIT" for s in found["stages"])
+    assert command("status", "-q", "--hash", "-c", config, *words).code == (0 if fresh else 5)
+    return {**lines, **dict.fromkeys(found["not_made"], ("not made", ""))}
+
+
 def rows_by_key(config: Path) -> dict[str, int]:
     """How many rows there are of each extract key."""
     return {
@@ -278,6 +288,46 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Pa
     assert ((folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()) == expected
 
 
+def test_status_tells_of_a_fine_tuning_that_was_made_before_and_why_it_would_be_made_again(
+    copied: Path, tmp_path: Path
+) -> None:
+    command("run", "-c", copied, "--set", "heads.logistic.C=1", expect=0)
+    command("run", "-c", copied, expect=0)
+    notes = {path: path.read_bytes() for path in copied.parent.glob("models/*/*/last.json")}
+    assert standing(copied) == {"last": ("HIT", "the very same model is there")}
+    for override, reason in {
+        "finetune.last.lr=0.1": "lr changed: 0.001 -> 0.1",
+        "finetune.last.unfreeze_from=block15": "unfreeze_from changed: block16 -> block15",
+        "finetune.last.dtype=float16": "dtype changed: float32 -> float16",
+        "finetune.last.augment.flip=vertical": "flip changed: both -> vertical",
+        "finetune.last.seeds=[1]": "seed changed: 0 -> 1",
+        "heads.logistic.C=1": "its head's C changed: 0.01 -> 1.0",
+        "heads.logistic.C=7": "its head logistic: C changed: 1.0 -> 7.0",
+    }.items():
+        assert standing(copied, override) == {"last": ("MISS", reason)}, override
+    assert standing(copied, "finetune.last.seeds=[0, 1]")["last"] == ("PARTIAL", "not there: seed 1")
+    assert standing(copied, "finetune.last.unfreeze_from=block99")["last"][0] == "BLOCKED"
+    assert {path: path.read_bytes() for path in notes} == notes, "a look moves no name"
+    watched = tmp_path / "log"
+    run("status", "-c", copied, WATCH=str(watched), FAKE="")
+    assert not {"tensorflow", "keras", "distributed"} & set(json.loads(watched.read_text().splitlines()[-1]))
+    images = copied.parent / "images"
+    (images / "bright" / "0000.png").rename(images / "dark" / "was_bright.png")
+    assert standing(copied)["last"] == ("MISS", "its head logistic: labels changed: 1 rows")
+    command("run", "-c", copied, expect=0)
+    assert standing(copied)["last"] == ("MISS", "labels changed: 1 rows")
+
+
+def test_status_says_of_a_fine_tuning_that_was_never_made_how_to_make_it_and_counts_it_not(
+    pipeline: Pipeline, project: Path
+) -> None:
+    config = settings(project.parent)
+    pipeline("run", "-c", config)
+    assert standing(config) == {"last": ("not made", "")}
+    assert "not made: finetune last (pipeline run finetune last)\n" in pipeline("status", "-c", config).out
+    assert pipeline("run", "-n", "-c", config, "--json").json["status"]["not_made"] == []
+
+
 def test_training_that_gained_nothing_says_so_and_what_to_try(copied: Path) -> None:
     words = ("run", "finetune", "-c", copied, "--set", "finetune.last.optimizer=sgd", "--set", "finetune.last.lr=1e3",
              "--set", "finetune.last.seeds=[0, 1]")  # fmt: skip
@@ -323,4 +373,4 @@ def test_status_and_dry_run_say_what_a_fine_tuning_lacks(pipeline: Pipeline, pro
     found = {(s["stage"], s["name"]): (s["state"], s["missing"], s["reason"]) for s in ran.json["status"]["stages"]}
     assert found["head", "logistic"][0] == "HIT"
     assert found["extract", "finetune/last"][:2] == ("MISS", 24 + train)
-    assert found["finetune", "last"] == ("MISS", 24, "not there: seed 0")
+    assert found["finetune", "last"] == ("MISS", 24, "there is no fine-tuning of that name yet")
