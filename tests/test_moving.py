@@ -175,6 +175,28 @@ def test_labels_corrected_in_the_export_do_not_hinder_an_import_into_a_project(
     assert pipeline("cache", "import", exported, "-c", project).code == 0
 
 
+def test_without_images_an_imported_project_takes_corrected_labels_from_a_table_that_has_ids(
+    pipeline: Pipeline, project: Path, exported: Path, tmp_path: Path
+) -> None:
+    """Of a table without ids the files are needed."""
+    here = tmp_path / "here" / "pipeline.yaml"
+    here.parent.mkdir()
+    shutil.copy(project, here)
+    named = Path(pipeline("cache", "import", exported, "-c", here, "--json").json["moved"]["manifest"])
+    rows = [json.loads(line) for line in named.read_text().splitlines()]
+    rows[0]["label"] = "dark" if rows[0]["label"] == "bright" else "bright"
+    (here.parent / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for columns in (["id", "path", "label"], ["path", "label"]):
+        lines = [columns, *([row[column] for column in columns] for row in rows)]
+        (here.parent / f"{columns[0]}.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+    before = head(pipeline, exported / "pipeline.yaml")
+    for table in ("labels.jsonl", "id.csv"):
+        ran = pipeline("run", "-c", here, "--json", "--set", f"data.table={table}")
+        assert (ran.code, ran.json["extract"]["computed"], ran.json["extract"]["reused"]) == (0, 0, 24)
+        assert ran.json["heads"]["logistic"]["key"] != before["key"]
+    assert pipeline("run", "-c", here, "--set", "data.table=path.csv").code == 3
+
+
 def test_only_the_weights_in_use_travel_and_none_makes_a_name_ambiguous(
     pipeline: Pipeline, project: Path, tmp_path: Path
 ) -> None:
