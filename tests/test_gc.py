@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import gc
+from cache import converted, gc
 from cache.gc import Entry
 from cache.statindex import StatIndex
 from cache.store import Cache, FeatureStore
@@ -73,6 +73,13 @@ def test_a_manifest_goes_with_what_is_noted_of_it(tmp_path: Path) -> None:
     (tmp_path / "quarantine" / "bad.h5.1").write_bytes(b"bad")
     assert len(list(gc.remove(gc.entries(cache_at(tmp_path)), set))) == 2
     assert list((tmp_path / "manifests").iterdir()) == list((tmp_path / "quarantine").iterdir()) == []
+
+
+def test_a_converted_model_goes_with_its_folder(tmp_path: Path) -> None:
+    converted.keep(cache_at(tmp_path), {"batch": 8}, {"model.xml": b"<net/>", "model.bin": b"weights"})
+    assert [e.kind for e in gc.remove(gc.entries(cache_at(tmp_path)), set)] == ["converted"]
+    assert list((tmp_path / "converted").iterdir()) == []
+    assert converted.read(tmp_path, {"batch": 8}) is None
 
 
 def test_entries_count_rows_and_all_bytes(tmp_path: Path) -> None:
