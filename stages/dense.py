@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cache.errors import Unusable
 from stages.features import Features, Scaler
 from stages.heads import Activation, Head, Layer, rows_of, targets
 from stages.manifest import Row
@@ -41,7 +42,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     """Hidden layers, each with its dropout, and one of outputs, trained on train until val no longer gets better.
 
     The weights kept are those of the epoch with the least val log-loss, smoothing left aside. The seed fixes them to
-    the last bit on the same machine. Raises what Keras raises.
+    the last bit on the same machine. Raises Unusable where training diverges at once; else what Keras raises.
     """
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
@@ -57,16 +58,19 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
         x, truth[train], spec.batch, spec.epochs, validation_data=(x_val, truth[val]), verbose=0,
         callbacks=_callbacks(spec), class_weight=class_weights(spec.class_weight, y[train]),
     ).history  # fmt: skip
-    losses = [round(float(loss), 6) for loss in history["val_log_loss"]]
+    losses = np.array(history["val_log_loss"], dtype=float)
+    if not np.isfinite(losses).any():
+        raise Unusable("the dense head diverged: its loss on val was never a number", f"lower lr (it is {spec.lr:g})")
     chosen = {
-        "epoch": int(np.argmin(losses)) + 1,
-        "history": {
-            "loss": [round(float(loss), 6) for loss in history["loss"]],
-            "log_loss": [round(float(loss), 6) for loss in history["log_loss"]],
-            "val_log_loss": losses,
-        },
+        "epoch": int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) + 1,
+        "history": {name: _rounded(history[name]) for name in ("loss", "log_loss", "val_log_loss")},
     }
     return Head("dense", tuple(classes), _layers(network, scaler), chosen)
+
+
+def _rounded(losses: Sequence[float]) -> list[float | None]:
+    """As JSON takes them: None is no finite number."""
+    return [round(float(loss), 6) if np.isfinite(loss) else None for loss in losses]
 
 
 def _network(spec: Spec, dim: int, outputs: int) -> Any:
@@ -105,8 +109,16 @@ class _CategoricalMetric(keras.metrics.CategoricalCrossentropy):
 def _callbacks(spec: Spec) -> list[Any]:
     """Keep the weights of the best epoch, and stop when it has been `patience` epochs ago; None: never."""
     patience = spec.epochs if spec.patience is None else spec.patience
-    best = keras.callbacks.EarlyStopping("val_log_loss", patience=patience, mode="min", restore_best_weights=True)
+    best = _Best("val_log_loss", patience=patience, mode="min", restore_best_weights=True)
     return [best, *board(spec.log_dir)]
+
+
+class _Best(keras.callbacks.EarlyStopping):
+    """A loss that is no number is worse than any: Keras's own takes it for the best where it comes first."""
+
+    def get_monitor_value(self, logs: Any) -> float:
+        value = super().get_monitor_value(logs)
+        return float(value) if np.isfinite(value) else np.inf
 
 
 def board(log_dir: str | None) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cache.errors import Unusable
 from pipeline.head_config import Dense
 from stages.heads import Head
 from tests.problems import columns, features, names, part, problem
@@ -135,3 +136,26 @@ def test_a_dense_head_is_run_and_reproduced_bitwise_in_other_processes(project: 
     assert (shown["reproduced"], shown["differences"]) == (True, {})
     run("run", "head", "-c", project, WATCH=str(tmp_path / "log"))
     assert events(tmp_path / "log")[-1] == ["imported"]  # it is there: nothing to train
+
+
+def test_training_that_diverges_at_once_is_refused() -> None:
+    x, samples = problem(2)
+    with pytest.raises(Unusable, match="the dense head diverged") as refused:
+        fit(x, samples, 2, optimizer="sgd", lr=1e30, activation="linear")
+    assert "1e+30" in refused.value.hint
+
+
+def test_a_loss_that_is_no_number_is_never_the_best() -> None:
+    from stages import dense
+
+    spec = Dense(epochs=4)
+    network = dense._network(spec, 3, 1)
+    kernel, *_ = network.weights
+    best, *_ = dense._callbacks(spec)
+    best.set_model(network)
+    best.on_train_begin()
+    for epoch, loss in enumerate([np.nan, 0.7, np.inf, 0.9]):
+        kernel.assign(np.full(kernel.shape, epoch))
+        best.on_epoch_end(epoch, {"val_log_loss": loss})
+    best.on_train_end()
+    assert (np.asarray(kernel) == 1).all()
