@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from cache.store import Cache
 from stages import bases
 from stages.cluster import ClusterSpec, connect, worker_died
 from stages.extract_key import Recipe
-from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, cannot_write, extract_shard, open_ahead, stop
+from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, cannot_write, extract_shard, stop
 from stages.images import ImageRejected
 from stages.reading import read
 
@@ -135,9 +134,6 @@ def run(
 def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object]) -> Receipt:
     total, name = Receipt(), f"frozenbase-{os.urandom(6).hex()}"
     needed = [work.job.weights, *next(iter(work.paths.values()))[:1]]
-    if cluster == ClusterSpec():  # which runs in this process, and takes as long to start as the base to open
-        first = {key: work.taps[key] for key in next(iter(work.lacking.values()))}
-        threading.Thread(target=open_ahead, args=(work.job, first)).start()
     with connect(cluster, work.job.version, Path(work.job.cache_root), needed) as client:
         import distributed
 

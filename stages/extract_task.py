@@ -232,12 +232,6 @@ def _other_rows(recipe: Recipe, tap: Tap) -> str:
     return "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
 
 
-def open_ahead(job: Job, taps: Taps) -> None:
-    """Begin with what the first task in this process would do first; what fails now fails again there, and is said."""
-    with contextlib.suppress(Exception):
-        _shared_embed(job, taps)
-
-
 def _shared_embed(job: Job, taps: Taps) -> Embed:
     """The base of this process, built once however many threads ask; only the last one asked for is kept.
 
