@@ -58,7 +58,8 @@ def publish(path: Path, data: bytes) -> None:
 def publish_all(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Publish several files, by name, in that order; where one of them cannot be written, none is published.
 
-    All are on the disk as temp files before the first bears its name. Raises Unwritable as `publish` does.
+    All are on the disk as temp files before the first bears its name; only what stops the renames then, as a kill,
+    leaves new files beside old. Raises Unwritable as `publish` does.
     """
     with contextlib.ExitStack() as whole:
         for name, data in reversed(list(contents.items())):  # contexts end in the opposite order
@@ -84,6 +85,8 @@ def _published(path: Path) -> Iterator[int]:
     temp = path.parent / f".{path.name[:80]}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
     with telling(path, "written"):
         make_folder(path.parent)
+        if path.is_dir():  # as the rename would say, but by then others may bear their names
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         try:
             descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
             try:

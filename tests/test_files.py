@@ -238,6 +238,13 @@ def test_of_several_files_none_is_published_where_one_cannot_be_written(tmp_path
         assert not any(folder.glob("*"))
 
 
+def test_a_folder_in_the_way_of_one_file_keeps_all_from_being_published(tmp_path: Path) -> None:
+    (tmp_path / "model.json").mkdir()
+    with pytest.raises(Unwritable, match=r"model\.json cannot be written: Is a directory"):
+        files.publish_all(tmp_path, {"model.onnx": b"1", "model.json": b"2"})
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+
+
 def test_a_temporary_folder_goes_and_names_its_disk_where_that_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
