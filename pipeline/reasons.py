@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,11 +57,13 @@ def of_head(
 def of_tuned(tuning: Tuning, seed: int) -> Why:
     """Why the fine-tuned model of that seed is not there: against the one of its name that differs least."""
     boundary = boundaries.stores(tuning.project, tuning.spec)[0]
+    stores = [tuning.project.store(tap) for tap in tuning.start.spec.taps]
     now = {
         "settings": {**_set(tuning.spec.settings), "seed": seed},
         "head": _set(tuning.start.spec.settings),
         "classes": list(tuning.classes),
         "rows": _before({"key": boundary.key, **boundary.components}),
+        "head_rows": _rows_of([{"key": store.key, **store.components} for store in stores]),
     }
     folder, never = tuning.folder(seed).parent, "there is no fine-tuning of that name yet"
     return _nearest(folder, partial(_behind_tuned, tuning.name), now, tuning.manifest, never)
@@ -79,8 +82,11 @@ def _nearest(
         far = len(differences) + (made["manifest"] != manifest.digest)
         ranked.append((-far, made["created"], str(path.parent), made["seconds"], differences))
     *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:3])
-    moved = _moved(Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes()).samples, manifest.samples)
-    reason = "; ".join([*_changed(differences), *moved]) or "the one that is there is damaged, or by other code"
+    moved: Iterator[str] = iter(())
+    with suppress(FileNotFoundError):  # the record alone does not make a result
+        moved = _moved(Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes()).samples, manifest.samples)
+    texts = dict.fromkeys([*_changed(differences), *moved])  # rows of head and boundary change alike
+    reason = "; ".join(texts) or "the one that is there is damaged, or by other code"
     return Why(reason, differences, seconds)
 
 
@@ -97,11 +103,13 @@ def _behind_tuned(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     """What decided a fine-tuned model that is there, but for its images."""
     spec = made["config"]["finetune"][name]
     head = made["config"]["heads"][spec["head"]]
+    taps = [head["tap"]] if isinstance(head["tap"], str) else head["tap"]
     return {
         "settings": {**_set(spec, NOT_KEYED), "seed": made["seed"]},
         "head": _set(head, ELSEWHERE),
         "classes": list(made["classes"]),
         "rows": _before(made["extract"]["boundary"]),
+        "head_rows": _rows_of([made["extract"][tap] for tap in taps]),
     }
 
 

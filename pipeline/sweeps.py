@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import records
-from cache.errors import PipelineError, Unusable
+from cache.errors import Unusable
 from pipeline import models, registry
 from pipeline.head_config import HeadConfig
 from pipeline.models import HeadReport
@@ -67,7 +67,7 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     def train(point: str) -> HeadReport:
         try:
             return models.run_head(project, name, points[point], manifest, classes)
-        except PipelineError as error:
+        except Unusable as error:
             raise Unusable(f"heads.{name} at {point}: {error.message}", error.hint) from error
 
     with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread

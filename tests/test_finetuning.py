@@ -316,6 +316,10 @@ def test_status_tells_of_a_fine_tuning_that_was_made_before_and_why_it_would_be_
     assert standing(copied)["last"] == ("MISS", "its head logistic: labels changed: 1 rows")
     command("run", "-c", copied, expect=0)
     assert standing(copied)["last"] == ("MISS", "labels changed: 1 rows")
+    (images / "dark" / "was_bright.png").rename(images / "bright" / "0000.png")
+    other = "extract.taps.pooled.pooling=max"
+    command("run", "-c", copied, "--set", other, expect=0)
+    assert standing(copied, other)["last"] == ("MISS", "pooling changed: avg -> max")
 
 
 def test_status_says_of_a_fine_tuning_that_was_never_made_how_to_make_it_and_counts_it_not(
