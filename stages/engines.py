@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cache.errors import Unusable
 from stages import bases, engines_folding, keras_base, keras_base_own, machine
@@ -88,7 +89,8 @@ def _traced(
         return [pool(m, tap) for tap, m in zip(wanted, maps, strict=True)]
 
     signature = [tf.TensorSpec((batch, height, width, 3), tf.uint8)]
-    return tf.function(forward, input_signature=signature, autograph=False).get_concrete_function()
+    graph = tf.function(forward, input_signature=signature, autograph=False).get_concrete_function()
+    return convert_variables_to_constants_v2(graph) if own else graph  # its layers may hold what is no Keras variable
 
 
 def model_of(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -> keras.Model:

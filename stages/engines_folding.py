@@ -16,12 +16,12 @@ def folded(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:
 
     y = gamma (conv(x) - mean) / sqrt(variance + epsilon) + beta is another convolution and a bias (Jacob et al. 2018,
     arXiv:1712.05877, 3.2), which TensorFlow computes at once with the activation. `kept` tensors stay what they are.
-    Values in float32, of a Functional model whose layers are called once.
+    Values in float32, of a Functional model; layers that are called more than once are left alone.
     """
     values: Values = {}
     untouched = {id(tensor) for tensor in kept}
     for norm in model.layers:
-        if isinstance(norm, keras.layers.BatchNormalization):
+        if isinstance(norm, keras.layers.BatchNormalization) and len(norm._inbound_nodes) == 1:
             before = norm.input._keras_history.operation
             if _foldable(before) and id(before.output) not in untouched:
                 values.update(_fold(before, norm))
@@ -31,7 +31,8 @@ def folded(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:
 def _foldable(layer: keras.layers.Layer) -> bool:
     """Whether it is a convolution that nothing else reads, with nothing between."""
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-    return isinstance(layer, kinds) and layer.activation is keras.activations.linear and len(layer._outbound_nodes) == 1
+    alone = len(layer._inbound_nodes) == len(layer._outbound_nodes) == 1
+    return isinstance(layer, kinds) and layer.activation is keras.activations.linear and alone
 
 
 def _fold(conv: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> Values:

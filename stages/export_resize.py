@@ -69,9 +69,7 @@ class _Axis:
         low, high, inner, self.at = ops.zeros_like(self.size), self.size, n, np.arange(n, dtype=np.float32) + 0.5
         if spec.fit == "crop":
             half = n / scale / 2
-            box = (
-                "float32" if spec.resize == "bilinear" else "float64"
-            )  # Pillow's is of C's float, and so is its length
+            box = "float32" if spec.resize == "bilinear" else "float64"  # Pillow's corners are of C's float
             low = ops.maximum(ops.cast(high / 2 - half, box), 0.0)
             high = ops.minimum(ops.cast(high / 2 + half, box), ops.cast(high, box))
         elif spec.fit == "pad":

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import keras
 
-from cache.errors import Unusable
+from cache.errors import Unusable, Unwritable
 from stages import keras_base_legacy
 from stages.bases import Preprocess
 from stages.extract_key import Recipe
@@ -46,6 +46,8 @@ def load(path: Path, recipe: Recipe) -> OwnModel:
     try:
         with keras_base_legacy.readable(path) as file:
             model = keras.saving.load_model(file, compile=False, safe_mode=False)
+    except Unwritable:
+        raise
     except Exception as error:
         raise _explained(path, error) from error
     model = _as_graph(path, model, recipe)

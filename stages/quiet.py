@@ -6,8 +6,12 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
+
+_turn = threading.RLock()
+"""Of two threads that took turns in between, the second would give the first's nowhere back, for good."""
 
 
 @contextlib.contextmanager
@@ -16,14 +20,15 @@ def without_banners() -> Iterator[None]:
     logging.getLogger("tensorflow").addFilter(_is_no_advice)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with _turn:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def import_openvino() -> Any:

@@ -13,6 +13,7 @@ from cache import files
 from cache.errors import Unusable
 from stages import bases, extract_task
 from stages.bases import Preprocess
+from stages.engine import Engine
 from stages.extract_key import Recipe, Tap
 from stages.extract_task import Embed, Job
 from stages.heads import Head, Layer
@@ -131,6 +132,25 @@ def test_a_model_of_any_size_takes_any_size(tmp_path: Path) -> None:
     assert opened(tmp_path / "m.keras", {"t": Tap("output", "none")}, size=20)(np.zeros((1, 20, 20, 3), np.uint8))[
         "t"
     ].shape == (1, 10, 10, 8)
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_arrays_that_are_no_variables_of_a_layer_stay_with_it(tmp_path: Path, engine: Engine) -> None:
+    import keras
+
+    path, rng = tmp_path / "model.keras", np.random.default_rng(1)
+    mean, variance = rng.uniform(0, 255, (SIZE, SIZE, 3)), rng.uniform(1, 99, (SIZE, SIZE, 3))
+    normalised = keras.layers.Normalization((1, 2, 3), mean, variance)
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), normalised, conv_base()])
+    model.save(path)
+    recipe = Recipe.of(
+        bases.chosen(str(path), True, None), files.sha256_of(path), PixelSpec(SIZE, SIZE), "f32", "float32"
+    )
+    embed = extract_task.open_embed(
+        Job(recipe, str(path), str(tmp_path), None, "", engine), {"maps": Tap(pooling="none")}
+    )
+    expected = model.predict(PIXELS.astype(np.float32), verbose=0)
+    assert np.abs(embed(PIXELS)["maps"] - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_lambda_layers_are_opened(tmp_path: Path) -> None:
