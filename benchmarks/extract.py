@@ -1,8 +1,9 @@
 """Extraction from nothing, end to end, beside what one would otherwise write: python -m benchmarks.extract.
 
 All contenders read the same files, in alternating order; pipelines begin with nothing cached and no file hashed, but
-"again" has the model that OpenVINO converted before. The bare limit is decoding and forward passes of the same engine,
-with nothing else. Bases whose weights no package ships have random ones. --torch names a Python that has timm.
+"again" has the engine's form of the base from an earlier run. The bare limit is decoding and forward passes of the same
+engine, with nothing else, and has it too. Bases whose weights no package ships have random ones. --torch names a Python
+that has timm.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str
     for engine, numerics in ENGINES:
         title = engine if numerics == "f32" else numerics
         yield f"pipeline run extract, {title}", lambda e=engine, n=numerics: ours(e, n, converted=False)
-        if engine == "openvino":
-            yield f"the same, {title}, again", lambda e=engine, n=numerics: ours(e, n, converted=True)
+        yield f"the same, {title}, again", lambda e=engine, n=numerics: ours(e, n, converted=True)
         own = f"cache.dir={folder / 'bare'}"  # its converted model stays: the warm-up round makes it
         sets = (f"extract.engine={engine}", f"extract.numerics={numerics}", own)
         bare = [sys.executable, "-m", "benchmarks.bare", str(config), *sets]

@@ -7,14 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cache import files, keys, records
+from cache.statindex import StatIndex
 from cache.store import USED_S, Cache
 
 log = logging.getLogger(__name__)
+
+
+def of(
+    places: Sequence[Path], components: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]
+) -> Mapping[str, bytes]:
+    """The files, by name, that one of the caches at `places` has for these components; else those that `make` gives.
+
+    What was made is kept in the first of them.
+    """
+    for place in places:
+        found = read(place, components)
+        if found is not None:
+            return found
+    made = make()
+    for place in places[:1]:
+        keep(Cache(place, StatIndex()), components, made)
+    return made
 
 
 def read(root: Path, components: Mapping[str, Any]) -> dict[str, bytes] | None:

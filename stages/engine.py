@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 from cache.errors import NotAvailable, Unusable
 from stages import bases, machine
 from stages.extract_key import Numerics, Recipe, Tap
-from stages.quiet import without_banners
 
 if TYPE_CHECKING:
     from stages.extract_task import Embed
@@ -52,10 +51,9 @@ def build(
         n = batch or openvino_engine.BATCH
         model = openvino_convert.model_of(recipe, taps, weights, n, places)
         return openvino_engine.OpenVINOEmbed(model, recipe.numerics, n)
-    with without_banners():
-        from stages.engines import TensorFlowEmbed
+    from stages.tensorflow_engine import TensorFlowEmbed
 
-    return TensorFlowEmbed(recipe, taps, weights, batch)
+    return TensorFlowEmbed(recipe, taps, weights, batch, places)
 
 
 def conflict(asked: Engine, numerics: Numerics) -> str | None:

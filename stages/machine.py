@@ -1,4 +1,4 @@
-"""Owns what computes here: the CPU, the BLAS libraries, versions, if there is a GPU. Not which one (engines.py)."""
+"""Owns what computes here: the CPU, the BLAS libraries, versions, if there is a GPU. Not which one (engine.py)."""
 
 from __future__ import annotations
 

@@ -6,13 +6,12 @@ Preprocessing and pooling are inside: uint8 in, taps out. Not running it (openvi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cache import converted, files
 from cache.errors import PipelineError
-from cache.statindex import StatIndex
-from cache.store import Cache
 from stages.extract_key import Recipe, Tap
 from stages.quiet import import_openvino, without_banners
 
@@ -24,7 +23,7 @@ GRAPH, WEIGHTS = "model.xml", "model.bin"
 
 def model_of(
     recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int, places: Sequence[Path]
-) -> dict[str, bytes]:
+) -> Mapping[str, bytes]:
     """The model as OpenVINO's two files, GRAPH and WEIGHTS; its outputs bear the names of the taps.
 
     It is looked for in the caches at `places`, and kept in the first once it was made. Raises Unusable where weights or
@@ -36,14 +35,7 @@ def model_of(
         "batch": batch,
         "taps": {name: recipe.components(tap) for name, tap in taps.items()},
     }
-    for place in places:
-        found = converted.read(place, components)
-        if found is not None:
-            return found
-    made = _convert(recipe, taps, weights, batch)
-    for place in places[:1]:
-        converted.keep(Cache(place, StatIndex()), components, made)
-    return made
+    return converted.of(places, components, partial(_convert, recipe, taps, weights, batch))
 
 
 def _save(openvino: Any, model: Any, path: Path) -> None:
@@ -60,11 +52,11 @@ def _save(openvino: Any, model: Any, path: Path) -> None:
 def _convert(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> dict[str, bytes]:
     """Through files in a temporary folder, as OpenVINO reads a frozen graph from nothing else."""
     with without_banners():
-        from stages import engines
+        from stages import tensorflow_graph
     openvino = import_openvino()
     with files.temporary_folder() as folder:
         graph = folder / "graph.pb"
-        definition, outputs = engines.graph_def(recipe, taps, weights, batch)
+        definition, outputs = tensorflow_graph.graph_def(recipe, taps, weights, batch)
         graph.write_bytes(definition)
         read = openvino.Core().read_model(graph)
         results = []  # anew, since what TensorFlow left over is a result too, and taps of one tensor share one

@@ -14,7 +14,6 @@ import numpy as np
 from stages.calibrate import heated
 from stages.extract_key import Recipe, Tap
 from stages.heads import Head
-from stages.quiet import without_banners
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class Servable:
         It is the way of extraction and heads, rounding of stored rows included. Raises Unusable where a part does not
         fit.
         """
-        with without_banners():
-            from stages.engines import TensorFlowEmbed
+        from stages.tensorflow_engine import TensorFlowEmbed
 
         names = [str(number) for number in range(len(self.taps))]
         taps = dict(zip(names, self.taps, strict=True))

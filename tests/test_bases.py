@@ -111,7 +111,7 @@ def randomise(model: Any, base: Base) -> None:
     """
     import keras
 
-    from stages.engines import preprocess
+    from stages.tensorflow_graph import preprocess
 
     rng = np.random.default_rng(1)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]

@@ -1,7 +1,9 @@
-"""stages/engines.py, openvino_engine.py: rows equal Keras's, and never depend on their neighbours."""
+"""stages/tensorflow_engine.py, openvino_engine.py: rows equal Keras's, and never depend on their neighbours."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import skimage.data
 
 from cache.errors import Unusable
-from stages import bases
+from stages import bases, tensorflow_engine
 from stages import engine as engines
 from stages.engine import Engine
 from stages.extract_key import Numerics, Recipe, Tap
@@ -166,3 +168,35 @@ def test_an_unknown_layer_is_named_with_some_that_are_there(files: Any) -> None:
     with pytest.raises(Unusable, match=r"efficientnet_lite0 has no layer 'block99'") as caught:
         embed("efficientnet_lite0", files, {"t": Tap("block99")})
     assert "head_activation" in caught.value.hint
+
+
+def test_a_kept_graph_gives_the_same_rows_in_a_process_without_keras(files: Any, tmp_path: Path) -> None:
+    taps = {"z": Tap("block3_add", "none"), "a": Tap()}
+    weights = files("efficientnet_lite0")
+    rows = engines.build("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [tmp_path])(pictures(3))
+    program = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from stages import engine
+from stages.extract_key import Tap
+from tests.test_engines import pictures, recipe
+taps = {taps!r}
+weights, place = Path({str(tmp_path / "gone")!r}), Path({str(tmp_path)!r})
+embed = engine.build("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [place])
+np.savez({str(tmp_path / "rows.npz")!r}, **embed(pictures(3)))
+assert "keras" not in sys.modules
+import keras
+keras.Sequential([keras.layers.Dense(1)]).compile("adam")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with np.load(tmp_path / "rows.npz") as again:
+        assert {name: np.array_equal(again[name], rows[name]) for name in rows} == {"z": True, "a": True}
+
+
+def test_large_arrays_are_held_once_and_outside_the_graph(files: Any, tmp_path: Path) -> None:
+    """TensorFlow would hold those inside several times over."""
+    engines.build("tensorflow", recipe("vgg16"), {"t": Tap()}, files("vgg16"), None, [tmp_path])
+    (graph,) = tmp_path.glob(f"converted/*/{tensorflow_engine.GRAPH}")
+    (arrays,) = tmp_path.glob(f"converted/*/{tensorflow_engine.ARRAYS}")
+    assert graph.stat().st_size < 1e6 < 50e6 < arrays.stat().st_size

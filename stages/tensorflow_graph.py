@@ -1,4 +1,4 @@
-"""Owns turning a base into `Embed`: a frozen function on uint8 batches. Not which rows. A TensorFlow room."""
+"""Owns a base as a graph, uint8 in and taps out, and what it is made of in Keras. Not running it. A TensorFlow room."""
 
 from __future__ import annotations
 
@@ -13,73 +13,44 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cache.errors import Unusable
-from stages import bases, engines_folding, keras_base, keras_base_own, machine
+from stages import bases, keras_base, keras_base_own, tensorflow_folding
 from stages.bases import Preprocess
 from stages.extract_key import Recipe, Tap
-
-CPU_BATCH = 8
-GPU_BATCH = 64
 
 _HELD_BYTES = 100_000
 """Larger arrays stay outside the graph, or TensorFlow would hold each several times; small ones it optimises with."""
 
 
-class TensorFlowEmbed:
-    """uint8 (n, h, w, 3) with 1 <= n <= batch -> {tap name: float32 (n, ...)}.
-
-    The graph has numbers for weights and runs at one fixed batch shape, the rest padded: a row's value never depends on
-    its neighbours, bitwise. Several threads may call it at once; two calls of small batches in flight are faster on a
-    CPU than one large one.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        taps: Mapping[str, Tap],
-        weights: Path,
-        batch: int | None = None,
-        tail: Mapping[str, np.ndarray] | None = None,
-    ) -> None:
-        """`tail`: arrays to put into the base after its own weights, as `keras_base.put` takes them."""
-        tf.config.experimental.enable_tensor_float_32_execution(False)  # f32 is a promise; TF32 moves rows by 1e-3
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        self.batch = batch or (GPU_BATCH if on_gpu else CPU_BATCH)
-        self._names = sorted(taps)
-        self._graph: Any = _traced(recipe, taps, weights, self.batch, tail or {}, fast=True)
-        self.provenance = {
-            "engine": "tensorflow",
-            "device": _device(),
-            "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
-        }
-
-    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        n = len(pixels)
-        if n < self.batch:
-            pixels = np.concatenate([pixels, np.zeros((self.batch - n, *pixels.shape[1:]), np.uint8)])
-        outputs = self._graph(tf.constant(pixels))
-        return {name: output.numpy()[:n] for name, output in zip(self._names, outputs, strict=True)}
-
-
 def graph_def(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> tuple[bytes, dict[str, str]]:
     """The same function as a GraphDef that holds all weights, serialised, and the name of each tap's tensor in it."""
-    graph = _traced(recipe, taps, weights, batch, {}, fast=False)
+    graph = traced(recipe, taps, weights, batch, held=False)
     outputs = {name: tensor.name for name, tensor in zip(sorted(taps), graph.outputs, strict=True)}
     return bytes(graph.graph.as_graph_def().SerializeToString()), outputs
 
 
-def _traced(
-    recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int, tail: Mapping[str, np.ndarray], fast: bool
+def traced(
+    recipe: Recipe,
+    taps: Mapping[str, Tap],
+    weights: Path,
+    batch: int,
+    tail: Mapping[str, np.ndarray] | None = None,
+    *,
+    held: bool,
 ) -> Any:
-    """The graph at one batch shape, traced with numbers for variables; `fast` says which, and where they are held."""
+    """The graph at one batch shape, traced with numbers for variables, `tail` put in as `keras_base.put` does.
+
+    held: made for TensorFlow itself, BatchNormalization folded, and large arrays captured. OpenVINO does the first on
+    its own, and reads nothing but what is inside.
+    """
     wanted = [taps[name] for name in sorted(taps)]
     height, width = recipe.pixels.height, recipe.pixels.width
-    model = model_of(recipe, weights, tail)
+    model = model_of(recipe, weights, tail or {})
     outputs = outputs_of(model, wanted)
     several = keras.Model(model.inputs, outputs)
     own = isinstance(model, keras_base_own.OwnModel)
-    values = engines_folding.folded(several, outputs) if fast and recipe.numerics == "f32" and not own else {}
+    values = tensorflow_folding.folded(several, outputs) if held and recipe.numerics == "f32" and not own else {}
     numbers = [(variable, values.get(id(variable), variable.numpy())) for variable in several.variables]
-    if fast:
+    if held:
         numbers = [(v, tf.constant(array) if array.nbytes > _HELD_BYTES else array) for v, array in numbers]
 
     def forward(pixels: tf.Tensor) -> list[tf.Tensor]:
@@ -157,10 +128,3 @@ def pool(maps: Any, tap: Tap) -> Any:
     if tap.pooling == "avg":
         return keras.ops.mean(maps, axis=(1, 2))
     return keras.ops.max(maps, axis=(1, 2)) if tap.pooling == "max" else maps
-
-
-def _device() -> str:
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
-    return machine.cpu()
