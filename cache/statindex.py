@@ -8,6 +8,7 @@ a file can change without its stat changing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import socket
@@ -74,13 +75,15 @@ class StatIndex:
         """SHA-256 of each absolute path, or the error met; `on_hashed(n)` is called as files are read."""
         found = self.known(paths)
         to_hash = [path for path in paths if path not in found]
-        with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as threads:
+        side_by_side = min(8, 2 * (os.cpu_count() or 1))
+        with ThreadPoolExecutor(side_by_side) as threads:
             at_once = threads.map if len(to_hash) > 1 else map  # one file is not worth a thread
             for start in range(0, len(to_hash), _AT_ONCE):
                 part = to_hash[start : start + _AT_ONCE]
-                results = dict(zip(part, at_once(_hash, part), strict=True))
+                shares = [part[first::side_by_side] for first in range(side_by_side)]
+                results = dict(itertools.chain.from_iterable(at_once(_hash_all, shares)))
                 self.remember(result for result in results.values() if not isinstance(result, OSError))
-                found |= {path: r if isinstance(r, OSError) else r[3] for path, r in results.items()}
+                found |= {path: r if isinstance(r := results[path], OSError) else r[3] for path in part}
                 on_hashed(len(part))
         return found
 
@@ -127,6 +130,11 @@ class StatIndex:
         except sqlite3.Error as error:
             log.debug("stat index not read: %s", error)
             return {}
+
+
+def _hash_all(paths: Sequence[str]) -> list[tuple[str, Seen | OSError]]:
+    """A thread's share: a task for each file would cost as much as a small file's digest."""
+    return [(path, _hash(path)) for path in paths]
 
 
 def _hash(path: str) -> Seen | OSError:
