@@ -1,4 +1,4 @@
-"""Owns the Dask cluster that extraction runs on: started here, or already running. Not what runs on it."""
+"""Owns the Dask cluster that more workers than one are: started here, or already running. Not what runs on it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _starting = threading.Lock()
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """workers: 1 runs in this process, with a thread per core; more are processes. scheduler: use that one instead."""
+    """workers: 1 is this process, which needs no cluster; more are processes. scheduler: use that one instead."""
 
     workers: int = 1
     scheduler: str | None = None
@@ -64,12 +64,11 @@ def _running(address: str) -> Iterator[Client]:
 
 @contextmanager
 def _local(workers: int) -> Iterator[Client]:
-    """One worker: a thread per core in this process. More: processes, which share the cores between them."""
+    """Processes, which share the cores between them."""
     import dask
     import distributed
     from dask.system import CPU_COUNT
 
-    here = workers == 1
     threads = max(1, CPU_COUNT // workers)
     quiet = {"distributed.worker.profile.enabled": False}  # its samples can hang CPython up to 3.11.8 (gh-106883)
     # Two that start at once, in threads of one process, trip over each other's imports.
@@ -77,12 +76,12 @@ def _local(workers: int) -> Iterator[Client]:
         cluster = distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,
-            processes=not here,
             dashboard_address="127.0.0.1:0",  # the default, and None too, listen to the world
             worker_dashboard_address="127.0.0.1:0",
             memory_limit=0,  # a task holds one shard; there is nothing to spill
             silence_logs=logging.CRITICAL,
-            **({} if here else {"host": "127.0.0.1", "env": {"TF_NUM_INTRAOP_THREADS": str(threads)}}),
+            host="127.0.0.1",
+            env={"TF_NUM_INTRAOP_THREADS": str(threads)},
         )
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client

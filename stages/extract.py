@@ -10,10 +10,12 @@ import contextlib
 import logging
 import math
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from stages.extract_key import Recipe
 from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, cannot_write, extract_shard, stop
 from stages.images import ImageRejected
 from stages.reading import read
+from stages.threads import side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ Paths = Mapping[str, Sequence[str]]
 """id -> absolute paths of files that should hold those bytes."""
 
 HERE = 8
-"""So few images, the least that a task has, are one thread's work anyway: a cluster would only take time to start."""
+"""So few images, the least that a task has, are one thread's work anyway: processes would only take time to start."""
 
 AHEAD = 4
 """So many tasks for each thread are with the cluster at a time, whatever there are in all."""
@@ -115,34 +118,47 @@ def run(
 ) -> Receipt:
     """Compute what is lacking, and return the sum of the receipts.
 
-    Shards are kept as they are written, so whatever stops the run loses at most those in flight. Up to HERE images
-    need no cluster. Raises PipelineError where a row cannot be stored or workers die again and again.
+    Shards are kept as they are written, so whatever stops the run loses at most those in flight. One worker is this
+    process, with a thread per core, and up to HERE images need no other. Raises PipelineError where a row cannot be
+    stored or workers die again and again.
     """
     try:
         for tap in work.taps.values():
             cache.features(work.job.recipe.components(tap)).prepare()
     except OSError as error:
         raise cannot_write(work.job, error, f"{len(work.lacking):,} rows are missing") from error
-    if len(work.lacking) <= HERE and cluster.scheduler is None:
-        total = Receipt()
-        for task in work.tasks(work.shard_rows or HERE, ""):
-            _add(cache, total, extract_shard(task, on_progress))
-        return total
+    if cluster.scheduler is None and (cluster.workers == 1 or len(work.lacking) <= HERE):
+        return _here(cache, work, on_progress)
     return _on_cluster(cache, work, cluster, on_progress)
 
 
+def _here(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Receipt:
+    from dask.system import CPU_COUNT  # what this process may use, not what the machine has
+
+    total, name, one_at_a_time = Receipt(), _name(), threading.Lock()
+
+    def tell(rows: int) -> None:
+        with one_at_a_time:
+            on_progress(rows)
+
+    def extract(task: Task) -> None:
+        receipt = extract_shard(task, tell)
+        with one_at_a_time:
+            _add(cache, total, receipt)
+
+    side_by_side(extract, _tasks(work, CPU_COUNT, name), on_error=partial(stop, name))
+    return total
+
+
 def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object]) -> Receipt:
-    total, name = Receipt(), f"frozenbase-{os.urandom(6).hex()}"
+    total, name = Receipt(), _name()
     needed = [work.job.weights, *next(iter(work.paths.values()))[:1]]
     with connect(cluster, work.job.version, Path(work.job.cache_root), needed) as client:
         import distributed
 
         client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
         threads = sum(client.nthreads().values())
-        size = work.shard_rows or _auto_rows(work, threads)
-        tasks = work.tasks(size, name)
-        log.info("%d images are missing: %d shards of %d rows", len(work.lacking), len(tasks), size)
-        waiting, flying = iter(tasks), distributed.as_completed(loop=client.loop)
+        waiting, flying = iter(_tasks(work, threads, name)), distributed.as_completed(loop=client.loop)
         try:
             for task in islice(waiting, AHEAD * threads):
                 flying.add(client.submit(extract_shard, task, pure=False))
@@ -159,6 +175,18 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
                     client.cancel(list(flying.futures))
             raise
     return total
+
+
+def _name() -> str:
+    """Of a run."""
+    return f"frozenbase-{os.urandom(6).hex()}"
+
+
+def _tasks(work: Work, threads: int, name: str) -> list[Task]:
+    size = work.shard_rows or _auto_rows(work, threads)
+    tasks = work.tasks(size, name)
+    log.info("%d images are missing: %d shards of %d rows", len(work.lacking), len(tasks), size)
+    return tasks
 
 
 def _auto_rows(work: Work, threads: int) -> int:

@@ -17,7 +17,7 @@ from cache.errors import PipelineError, Unusable
 from stages import extract_task
 from stages.cluster import ClusterSpec, connect
 from tests import fakes
-from tests.test_cli import run, start, wait_for_shards
+from tests.test_cli import events, run, start, wait_for_shards
 
 VERSION = importlib.metadata.version("frozenbase")
 
@@ -33,12 +33,10 @@ def listening() -> set[str]:
     return found
 
 
-def test_one_worker_is_this_process_and_listens_on_this_machine_only(tmp_path: Path) -> None:
-    with connect(ClusterSpec(1), VERSION, tmp_path, []) as client:
-        assert set(client.run(os.getpid).values()) == {os.getpid()}
-        assert sum(client.nthreads().values()) == CPU_COUNT
-        assert listening() == {"127.0.0.1"}
-        client.run(no_profile)
+def test_one_worker_is_this_process_which_needs_no_cluster(project: Path, tmp_path: Path) -> None:
+    out, _ = run("run", "extract", "-c", project, "--json", WATCH=str(tmp_path / "log"))
+    assert json.loads(out)["extract"]["computed"] == 24
+    assert events(tmp_path / "log")[-1] == ["imported"]
 
 
 def no_profile(dask_worker: Any) -> None:
@@ -49,7 +47,9 @@ def no_profile(dask_worker: Any) -> None:
 def test_two_workers_are_processes_and_listen_on_this_machine_only(tmp_path: Path) -> None:
     with connect(ClusterSpec(2), VERSION, tmp_path, []) as client:
         assert len({*client.run(os.getpid).values(), os.getpid()}) == 3
+        assert sum(client.nthreads().values()) == max(2, CPU_COUNT)
         assert listening() == {"127.0.0.1"}
+        client.run(no_profile)
 
 
 def test_no_scheduler_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
