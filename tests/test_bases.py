@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,9 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         build_theirs(made)
     yield made
     made.file.unlink()
+    made.model = made.theirs = None
+    keras.backend.clear_session()
+    gc.collect()  # networks are full of cycles, and all bases in one process would take more memory than there is
 
 
 def keras_s_function(base: Base) -> Any:
