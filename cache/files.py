@@ -52,7 +52,7 @@ def publish(path: Path, data: bytes) -> None:
         The disk is full, or the folder cannot be written. The temp file is removed; nothing is published.
     """
     with _published(path) as descriptor:
-        _write_all(descriptor, data)
+        _write_synced(descriptor, data)
 
 
 def publish_all(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -63,9 +63,7 @@ def publish_all(folder: Path, contents: Mapping[str, bytes]) -> None:
     """
     with contextlib.ExitStack() as whole:
         for name, data in reversed(list(contents.items())):  # contexts end in the opposite order
-            descriptor = whole.enter_context(_published(folder / name))
-            _write_all(descriptor, data)
-            os.fsync(descriptor)
+            _write_synced(whole.enter_context(_published(folder / name)), data)
 
 
 @contextlib.contextmanager
@@ -75,13 +73,18 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
     Whatever is raised within leaves what was there. It is for what people take out, never for a cache: its writes are
     none that a test can stand in for.
     """
-    with _published(path) as descriptor, open(descriptor, "w+b", closefd=False) as file:
-        yield file
+    with _published(path) as descriptor:
+        with open(descriptor, "w+b", closefd=False) as file:
+            yield file
+        os.fsync(descriptor)
 
 
 @contextlib.contextmanager
 def _published(path: Path) -> Iterator[int]:
-    """The descriptor of a temp file that bears the name `path` once the context ends without an error."""
+    """The descriptor of a temp file that bears the name `path` once the context ends without an error.
+
+    Whoever writes to it syncs it: of several files, each before the first is renamed.
+    """
     temp = path.parent / f".{path.name[:80]}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
     with telling(path, "written"):
         make_folder(path.parent)
@@ -91,7 +94,6 @@ def _published(path: Path) -> Iterator[int]:
             descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
             try:
                 yield descriptor
-                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             os.replace(temp, path)
@@ -231,7 +233,8 @@ def sha256_of_open(file: io.RawIOBase | BinaryIO) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_synced(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+    os.fsync(descriptor)

@@ -51,12 +51,20 @@ def test_a_failure_at_any_step_leaves_what_was_there(
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_data_is_synced_before_the_rename_and_the_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _streamed(path: Path, data: bytes) -> None:
+    with files.publishing(path) as file:
+        file.write(data)
+
+
+@pytest.mark.parametrize("publish", [files.publish, _streamed])
+def test_data_is_synced_before_the_rename_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: Callable[[Path, bytes], None]
+) -> None:
     steps: list[str] = []
     fsync, replace = os.fsync, os.replace
 
     def note_fsync(descriptor: int) -> None:
-        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "data")
+        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else os.pread(descriptor, 9, 0).decode())
         fsync(descriptor)
 
     def note_replace(source: Path, target: Path) -> None:
@@ -65,7 +73,7 @@ def test_data_is_synced_before_the_rename_and_the_folder_after(tmp_path: Path, m
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)
-    files.publish(tmp_path / "file", b"x")
+    publish(tmp_path / "file", b"data")
     assert steps == ["folder", "data", "rename", "folder"]
 
 
@@ -223,14 +231,22 @@ def test_several_files_are_published_in_their_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
 def test_of_several_files_none_is_published_where_one_cannot_be_written(tmp_path: Path, error: int) -> None:
-    """Up to the first rename, whichever operation fails; each file is synced before that."""
+    """Up to the first rename, whichever operation fails; each file is synced before that, and once."""
     contents = {"a": b"1" * 100, "b": b"2" * 100, "record": b"3"}
     operations: list[str] = []
-    with crash.standing(crash.Shim(lambda _, name, __: operations.append(name))):
+    synced: list[str] = []
+
+    def note(_: int, name: str, arguments: tuple[Any, ...]) -> None:
+        operations.append(name)
+        if name == "fsync":
+            synced.append(Path(os.readlink(f"/proc/self/fd/{arguments[0]}")).suffix)
+
+    with crash.standing(crash.Shim(note)):
         files.publish_all(tmp_path / "whole", contents)
     before = operations.index("replace")
     followed = [then for name, then in itertools.pairwise(operations[: before + 1]) if name == "write"]
     assert followed == ["fsync"] * 3
+    assert synced.count(".tmp") == 3
     for k in range(before):
         folder = tmp_path / str(k)
         with crash.standing(crash.Shim(crash.fails_at(k, error))), pytest.raises(Unwritable):
