@@ -27,20 +27,19 @@ def listing(folder: Path) -> list[Model]:
     for tag, names in tags(folder).items():
         tagged[names].append(tag)
     last = {"/".join(path.parent.parts[-2:]): records.load(path) or {} for path in folder.glob(_LAST)}
-    found = []
+    found: dict[str, list[Model]] = defaultdict(list)
     for path in folder.glob(f"models/*/*/*/{records.RECORD}"):
         stage, name, key = path.parent.parts[-3:]
         if keys.is_digest(key):
             names = (f"{stage}/{name}", key)
             beaten = key in last.get(names[0], {}).get("beaten", ())
-            found.append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names]), beaten))
-    found = [model for name in {model.name: None for model in found} for model in _told_apart(found, name)]
-    return sorted(found, key=lambda m: (m.name, m.key != last.get(m.name, {}).get("key"), -m.created, m.key))
+            found[names[0]].append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names]), beaten))
+    models = [model for same in found.values() for model in _told_apart(same)]
+    return sorted(models, key=lambda m: (m.name, m.key != last.get(m.name, {}).get("key"), -m.created, m.key))
 
 
-def _told_apart(models: list[Model], name: str) -> list[Model]:
-    """The models of that name, with what tells them from each other."""
-    same = [model for model in models if model.name == name]
+def _told_apart(same: list[Model]) -> list[Model]:
+    """The models of one name, with what tells them from each other."""
     known = [model for model in same if model.record]
     differs = {m.key: told for m, told in zip(known, apart([m.settings for m in known]), strict=True)}
     return [replace(model, differs=differs.get(model.key, {})) for model in same]
