@@ -81,14 +81,11 @@ def run(project: Project, name: str, manifest: Manifest, plan: Plan | None, tell
     return done
 
 
-def found(project: Project, name: str, manifest: Manifest) -> dict[int, TunedReport]:
-    """The models of that name that are there, by seed: none while their head is not. Nothing is trained."""
-    tuning = known(project, name, manifest)
-    return {} if tuning is None else tuning.all_found()
-
-
 def known(project: Project, name: str, manifest: Manifest) -> Tuning | None:
-    """The fine-tuning of that name, from a head that is there; None where it is not, or cannot be."""
+    """The fine-tuning of that name, from a head that is there; None where it is not, or cannot be.
+
+    Nothing is trained.
+    """
     of = project.config.finetune[name].head
     try:
         classes = heads.classes_of(manifest, project.config.data.classes)

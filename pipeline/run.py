@@ -34,7 +34,8 @@ def run(
     plans = {}
     for name in tuned:
         spec = project.config.finetune[name]
-        if set(spec.seeds) - finetuning.found(project, name, project.manifest).keys():
+        tuning = finetuning.known(project, name, project.manifest)
+        if tuning is None or set(spec.seeds) - tuning.all_found().keys():
             plans[name] = boundaries.plan(project, spec, project.manifest)
             tell(f"{name}: {plans[name]}")
     cached = [name for name, plan in plans.items() if plan.mode == "cached"]
