@@ -38,6 +38,8 @@ _ADVICE = {
 }
 _OTHERWISE = "check that disk; then run this again"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_TEMPORARY = "frozenbase-"
+_ELSEWHERE = "make room there, or name another folder with TMPDIR; then run this again"
 
 
 def publish(path: Path, data: bytes) -> None:
@@ -121,21 +123,35 @@ def telling(path: Path, what: str) -> Iterator[None]:
 def temporary_folder() -> Iterator[Path]:
     """An empty folder among the system's temporary files, which goes with all in it when the context ends.
 
-    Whoever writes to it: where its disk is full, that is Unwritable.
+    Raises Unwritable where no folder takes such files, and, whoever writes within, where a disk is full.
     """
-    place = tempfile.gettempdir()
     try:
-        with tempfile.TemporaryDirectory(prefix="frozenbase-") as folder:
+        place = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        what = f"temporary files cannot be written: {error.strerror}"
+        raise Unwritable(what, _ELSEWHERE, error.errno, error.strerror) from error
+    try:
+        with tempfile.TemporaryDirectory(prefix=_TEMPORARY) as folder:
             yield Path(folder)
     except Unwritable:
         raise
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        reason = os.strerror(error.errno)
-        what = f"{place}, where temporary files go, cannot be written: {reason}"
-        advice = "make room there, or name another folder with TMPDIR; then run this again"
-        raise Unwritable(what, advice, error.errno, reason) from error
+        raise _full(error, place) from error
+
+
+def _full(error: OSError, place: str) -> Unwritable:
+    """What to say of a full disk that was met while there was a temporary folder in `place`."""
+    named = error.filename2 or error.filename  # of a copy, the second is what could not be written
+    reason, there = os.strerror(error.errno or 0), f"{place}, where temporary files go,"  # HDF5 has words of its own
+    if named is None:  # as for any write to a file that is open
+        where, advice = f"a file that the system does not name, maybe in {there}", _ELSEWHERE
+    elif str(named).startswith(os.path.join(place, _TEMPORARY)):
+        where, advice = there, _ELSEWHERE
+    else:
+        where, advice = str(named), _ROOM
+    return Unwritable(f"{where} cannot be written: {reason}", advice, error.errno, reason)
 
 
 def keep(path: Path, data: bytes, digest: str, aside: Path) -> None:
