@@ -22,7 +22,7 @@ from typing import BinaryIO
 from cache.errors import Unwritable
 
 _ROOM = "make room there, or write to another disk; then run this again"
-_ALLOWED = "write to another folder, or get the permission to write there; then run this again"
+_ALLOWED = "choose another folder, or get the permission for that one; then run this again"
 _IN_THE_WAY = "a file stands where a folder should be, or the other way round: move it away, or choose another path"
 _ADVICE = {
     errno.ENOSPC: _ROOM,
@@ -156,11 +156,15 @@ def _full(error: OSError, place: str) -> Unwritable:
 
 def keep(path: Path, data: bytes, digest: str, aside: Path) -> None:
     """Make `path` hold `data`, whose SHA-256 is `digest`, unless it does; other bytes found there go to `aside`."""
-    with telling(path, "written"), contextlib.suppress(FileNotFoundError):
-        if sha256_of(path) == digest:
+    right = False
+    with telling(path, "read"), contextlib.suppress(FileNotFoundError):
+        right = sha256_of(path) == digest
+        if not right:
+            move_aside(path, aside)
+    with telling(path.parent, "synced"), contextlib.suppress(FileNotFoundError):
+        if right:
             sync_folder(path.parent)  # whoever wrote it may have died before doing so
             return
-        move_aside(path, aside)
     publish(path, data)
 
 

@@ -133,6 +133,29 @@ def test_keep_leaves_what_is_right_and_sets_aside_what_is_not(tmp_path: Path) ->
     assert [moved.read_bytes() for moved in aside.iterdir()] == [b"wrong"]
 
 
+@pytest.mark.parametrize("there", ["a folder", "what is right"])
+def test_keep_says_whether_it_could_not_read_or_not_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path, digest = tmp_path / "file", hashlib.sha256(b"right").hexdigest()
+    if there == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"right")
+        monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(Unwritable) as caught:
+        files.keep(path, b"right", digest, tmp_path / "aside")
+    said = {
+        "a folder": f"{path} cannot be read: Is a directory",
+        "what is right": f"{tmp_path} cannot be synced: Input",
+    }
+    assert str(caught.value).startswith(said[there])
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_remove_is_fine_with_what_is_gone(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for _ in range(2):
@@ -187,7 +210,7 @@ def test_what_cannot_be_written_is_one_sentence(
 
 @pytest.mark.parametrize(
     ("number", "advice"),
-    [(errno.ENOSPC, "make room"), (errno.EROFS, "write to another folder"), (errno.EIO, "check that disk")],
+    [(errno.ENOSPC, "make room"), (errno.EROFS, "choose another folder"), (errno.EIO, "check that disk")],
 )
 def test_what_cannot_be_written_says_what_to_do_and_goes_through_a_pickle(
     tmp_path: Path, number: int, advice: str
