@@ -59,9 +59,9 @@ def tag_command(
 ) -> None:
     """Give MODEL a NAME that stays: pipeline tag head/logistic v3."""
     log_to_stderr(not verbose, verbose)
-    folder = folder_of(config)
 
     def work() -> dict[str, str]:
+        folder = folder_of(config)
         if delete is not None:
             registry.delete_tag(folder, delete)
             needs.note_tags(config, reporter(ERR, True), None)

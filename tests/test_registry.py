@@ -177,8 +177,9 @@ def test_half_a_tag_is_wrong_usage(pipeline: Pipeline, project: Path, words: lis
     assert pipeline("tag", *words, "-c", project).code == 2
 
 
-def test_a_folder_that_is_not_there_is_not_called_empty(pipeline: Pipeline, tmp_path: Path) -> None:
-    ran = pipeline("models", "-c", tmp_path / "nowhere" / "pipeline.yaml")
+@pytest.mark.parametrize("words", [["models"], ["tag", "logistic", "v1"], ["tag", "--delete", "v1"]], ids=" ".join)
+def test_a_folder_that_is_not_there_is_not_called_empty(pipeline: Pipeline, tmp_path: Path, words: list[str]) -> None:
+    ran = pipeline(*words, "-c", tmp_path / "nowhere" / "pipeline.yaml")
     assert ran.code == 2
     assert "has neither pipeline.yaml nor models/" in ran.err
 
