@@ -17,8 +17,9 @@ def main() -> None:
         command(prog_name="pipeline")
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:  # what commands do is guarded; what they print is not
-        sys.exit(f"Error: standard output cannot be written: {error.strerror or error}")
+    except OSError as error:  # what commands do is guarded; what they print, and look up for that, is not
+        where = error.filename or "standard output cannot be written"
+        sys.exit(f"Error: {where}: {error.strerror or error}")
     finally:
         gc.freeze()  # to look through all there is once more, at the very end, took a tenth of a second
 

@@ -23,6 +23,9 @@ _TOLD = "stages.weights"
 """Its notes are told without -v: a download takes a while, and nobody has asked for it in so many words."""
 
 
+_UNNAMED = "something that the system does not name, as an open file or a connection"
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM. Not an Exception, so that nothing on its way takes it for a failure of its own."""
 
@@ -52,8 +55,13 @@ def beside(command: Callable[..., None]) -> Callable[..., None]:
     return _CONFIG(_JSON(_VERBOSE(command)))
 
 
-def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, PipelineError | None]:
-    """Do the work; whatever stops it comes back as one sentence with an exit code, never as a traceback."""
+def guarded(
+    work: Callable[[], T], verbose: bool = False, unnamed: str = _UNNAMED
+) -> tuple[T | None, PipelineError | None]:
+    """Do the work; whatever stops it comes back as one sentence with an exit code, never as a traceback.
+
+    `unnamed` is what to call that of which the system refuses something without a name.
+    """
 
     def terminate(*_: Any) -> None:
         raise Terminated
@@ -72,9 +80,10 @@ def guarded(work: Callable[[], T], verbose: bool = False) -> tuple[T | None, Pip
         if verbose:
             traceback.print_exc()
         if isinstance(error, OSError) and error.strerror:
-            where = error.filename or "standard output, or a file that the system does not name"
-            advice = "check the path, its permissions and the space; -v shows where it was met"
-            return None, PipelineError(f"{where}: {error.strerror}", advice)
+            advice = "check the path, its permissions and the space; " if error.filename else ""
+            return None, PipelineError(
+                f"{error.filename or unnamed}: {error.strerror}", f"{advice}-v shows where it was met"
+            )
         return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
 
 
@@ -92,7 +101,7 @@ def finish(
 ) -> NoReturn:  # fmt: skip
     """Show what came of a command, with `printer` or as `part` of its JSON, and what stopped it; then exit."""
     if report is not None and not as_json:
-        _, failed = guarded(lambda: printer(report), verbose)
+        _, failed = guarded(lambda: printer(report), verbose, "standard output")
         error = error or failed
     show(command, {} if report is None else {part: report}, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)

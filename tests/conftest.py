@@ -24,6 +24,7 @@ FIRST = ("test_files", "test_records", "test_store", "test_faults", "test_durabi
 LAST = (
     "test_mutations",
     "test_cli",
+    "test_command",
     "test_cluster",
     "test_keras_base",
     "test_bases",

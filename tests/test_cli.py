@@ -329,15 +329,3 @@ def test_output_of_a_failure_is_one_json_object_too(project: Path) -> None:
     assert (result["schema_version"], result["command"], result["exit_code"]) == (1, "run", 2)
     assert set(result["error"]) == {"code", "message", "hint"}
     assert err == ""
-
-
-@pytest.mark.parametrize("words", [("bases",), ("bases", "--json")], ids=" ".join)
-def test_an_output_that_takes_nothing_is_said_in_a_sentence(words: tuple[str, ...]) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "pipeline", *words], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 1
-    assert "Error: standard output" in done.stderr
-    assert "No space left on device" in done.stderr
-    assert "Traceback" not in done.stderr
