@@ -18,7 +18,7 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 MODULES = ("files", "records", "store", "rows", "gc", "transfer")
 STEPS = ("fsync", "unlink", "sync_folder", "replace", "keep", "publish", "make_folder", "move_aside")
-TESTS = ("files", "records", "store", "gc", "transfer", "faults", "durability")
+TESTS = ("files", "temporary_folder", "records", "store", "gc", "transfer", "faults", "durability")
 
 
 @dataclass(frozen=True)
