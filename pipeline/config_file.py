@@ -118,7 +118,7 @@ def _explain(source: str, error: ValidationError) -> Unusable:
             f"did you mean {near[0]}?" if near else "",
         )
     message = mistakes.sentence(same)
-    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", mistakes.hint(same[0]))
+    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", mistakes.hint(same))
 
 
 def _written(location: tuple[Any, ...]) -> list[Any]:

@@ -61,8 +61,12 @@ def sentence(problems: Sequence[Mapping[str, Any]]) -> str:
     return f"expected {' or '.join(dict.fromkeys(expected))}, got {_shown(first['input'])}"
 
 
-def hint(problem: Mapping[str, Any]) -> str:
-    """What to do where YAML reads a word otherwise than it looks; else nothing."""
+def hint(problems: Sequence[Mapping[str, Any]]) -> str:
+    """What to do where YAML reads a word otherwise than it looks; else nothing. `problems` as `sentence` takes them."""
+    return next(filter(None, map(_hint, problems)), "")
+
+
+def _hint(problem: Mapping[str, Any]) -> str:
     kind, found = problem["type"], problem["input"]
     if kind == "string_type" and isinstance(found, bool):
         return "YAML reads yes, no, on and off as true and false: put the word in quotes"

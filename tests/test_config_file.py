@@ -92,6 +92,11 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
             r"workers: expected 'auto' or at least 1, got 0$",
             "",
         ),
+        (
+            "cluster: {workers: yes}",
+            "workers: expected 'auto' or a number, got true$",
+            "YAML reads yes, no, on and off",
+        ),
         ("heads: {a: {C: yes}}", r"heads\.a\.C: expected a number, got true", "YAML reads yes, no, on and off"),
         ("heads: {a: {C: .inf}}", r"heads\.a\.C: expected a finite number, got inf", ""),
         ("heads: {a: {kind: ridge, alpha: .nan}}", r"heads\.a\.alpha: expected a finite number, got nan", ""),
