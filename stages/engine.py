@@ -14,6 +14,9 @@ from stages.extract_key import Numerics, Recipe, Tap
 if TYPE_CHECKING:
     from stages.extract_task import Embed
 
+CPU_BATCH = 8
+GPU_BATCH = 64
+
 Engine = Literal["auto", "tensorflow", "openvino"]
 
 
@@ -48,7 +51,7 @@ def build(
     if choose(asked, recipe.numerics) == "openvino":
         from stages import openvino_convert, openvino_engine
 
-        n = batch or openvino_engine.BATCH
+        n = batch or CPU_BATCH
         model = openvino_convert.model_of(recipe, taps, weights, n, places)
         return openvino_engine.OpenVINOEmbed(model, recipe.numerics, n)
     from stages.tensorflow_engine import TensorFlowEmbed

@@ -16,12 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from cache.store import Cache
-from stages import bases
+from stages import bases, machine
 from stages.cluster import ClusterSpec, connect, worker_died
+from stages.engine import CPU_BATCH, GPU_BATCH
 from stages.extract_key import Recipe
 from stages.extract_task import SHARD_BYTES, Job, Receipt, Taps, Task, cannot_write, extract_shard, stop
 from stages.images import ImageRejected
@@ -38,6 +39,9 @@ HERE = 8
 
 AHEAD = 4
 """So many tasks for each thread are with the cluster at a time, whatever there are in all."""
+
+_ROUNDS = 4
+"""So many tasks each thread has at least, where there are as many batches: the last ones end at about the same time."""
 
 _SHARD_SECONDS = 20
 _GMACS_PER_SECOND = 50  # a guess for one process, to size shards by; only their number depends on it
@@ -56,18 +60,41 @@ class Work:
     paths: Paths
     shard_rows: int | None = None
 
-    def tasks(self, size: int, run: str) -> list[Task]:
-        """Up to `size` images each. Those that lack the same keys share tasks, in the order of the manifest."""
+    def tasks(self, threads: int, run: str) -> list[Task]:
+        """Those that lack the same keys share tasks, in the order of the manifest."""
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for image, keys in self.lacking.items():
             groups[tuple(keys)].append(image)
         tasks = []
         for keys, ids in groups.items():
             wanted = {key: self.taps[key] for key in keys}
-            for start in range(0, len(ids), size):
-                rows = tuple((image, tuple(self.paths[image])) for image in ids[start : start + size])
+            for start, end in pairwise(self._cuts(len(ids), threads)):
+                rows = tuple((image, tuple(self.paths[image])) for image in ids[start:end])
                 tasks.append(Task(self.job, wanted, rows, run))
+        log.info("%d images are missing: %d shards", len(self.lacking), len(tasks))
         return tasks
+
+    def _cuts(self, n: int, threads: int) -> list[int]:
+        """Where n images are cut into tasks: 0, ..., n.
+
+        Into whole batches, as a part of one is padded and costs as much, and as many tasks for each thread.
+        """
+        if self.shard_rows is not None:
+            return [*range(0, n, self.shard_rows), n]
+        batch = self.job.batch or (GPU_BATCH if machine.has_gpu() else CPU_BATCH)
+        batches = math.ceil(n / batch)
+        most = max(1, self._most_images() // batch)
+        rounds = max(_ROUNDS, math.ceil(batches / (threads * most)))
+        tasks = min(batches, threads * rounds)
+        return [*(batch * (batches * task // tasks) for task in range(tasks)), n]
+
+    def _most_images(self) -> int:
+        """Of one task: 32 MB of rows, or about 20 s of forward passes."""
+        base, pixels = bases.of(self.job.recipe.base), self.job.recipe.pixels
+        area = pixels.height * pixels.width
+        places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in self.taps.values())
+        seconds = base.gmacs * area / base.size**2 / _GMACS_PER_SECOND
+        return min(SHARD_BYTES // (4 * base.feature_dim * places), int(_SHARD_SECONDS / seconds))
 
 
 def missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -146,7 +173,7 @@ def _here(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Rec
         with one_at_a_time:
             _add(cache, total, receipt)
 
-    side_by_side(extract, _tasks(work, CPU_COUNT, name), on_error=partial(stop, name))
+    side_by_side(extract, work.tasks(CPU_COUNT, name), on_error=partial(stop, name))
     return total
 
 
@@ -158,7 +185,7 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
 
         client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
         threads = sum(client.nthreads().values())
-        waiting, flying = iter(_tasks(work, threads, name)), distributed.as_completed(loop=client.loop)
+        waiting, flying = iter(work.tasks(threads, name)), distributed.as_completed(loop=client.loop)
         try:
             for task in islice(waiting, AHEAD * threads):
                 flying.add(client.submit(extract_shard, task, pure=False))
@@ -180,27 +207,6 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
 def _name() -> str:
     """Of a run."""
     return f"frozenbase-{os.urandom(6).hex()}"
-
-
-def _tasks(work: Work, threads: int, name: str) -> list[Task]:
-    size = work.shard_rows or _auto_rows(work, threads)
-    tasks = work.tasks(size, name)
-    log.info("%d images are missing: %d shards of %d rows", len(work.lacking), len(tasks), size)
-    return tasks
-
-
-def _auto_rows(work: Work, threads: int) -> int:
-    """The smallest of 32 MB, about 20 s of forward passes, and a quarter of a thread's share."""
-    base, pixels = bases.of(work.job.recipe.base), work.job.recipe.pixels
-    area = pixels.height * pixels.width
-    places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in work.taps.values())
-    seconds = base.gmacs * area / base.size**2 / _GMACS_PER_SECOND
-    limits = (
-        SHARD_BYTES // (4 * base.feature_dim * places),
-        int(_SHARD_SECONDS / seconds),
-        math.ceil(len(work.lacking) / (4 * threads)),
-    )
-    return max(HERE, min(limits))
 
 
 def _add(cache: Cache, total: Receipt, part: Receipt) -> None:

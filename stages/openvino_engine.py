@@ -16,8 +16,6 @@ from stages.extract_key import Numerics
 from stages.openvino_convert import GRAPH, WEIGHTS
 from stages.quiet import import_openvino
 
-BATCH = 8
-
 
 class OpenVINOEmbed:
     """uint8 (n, h, w, 3) with 1 <= n <= batch -> {tap name: float32 (n, ...)}.

@@ -17,14 +17,12 @@ import numpy as np
 
 from cache import converted, npz
 from stages import bases, machine
+from stages.engine import CPU_BATCH, GPU_BATCH
 from stages.extract_key import Recipe, Tap
 from stages.quiet import without_banners
 
 VERSION = 1
 """Of how a base is frozen. Raise it when the same recipe gives another graph."""
-
-CPU_BATCH = 8
-GPU_BATCH = 64
 
 GRAPH, ARRAYS, TENSORS = "graph.pb", "arrays.npz", "tensors.txt"
 """The files of a frozen graph. The last names what goes in and what comes out, a line each, the taps in order."""

@@ -17,7 +17,7 @@ from pyarrow import parquet
 import pipeline as frozenbase
 from cache.errors import Unusable
 from pipeline import predictions, registry
-from stages import calibrate, extract, extract_task
+from stages import calibrate, extract_task
 from tests import fakes
 from tests.conftest import Pipeline, Ran
 from tests.test_cli import events, run
@@ -132,12 +132,7 @@ def test_with_keep_new_rows_are_kept_for_the_next_time_and_for_a_run(
     assert (ran.json["extract"]["computed"], ran.json["extract"]["reused"]) == (0, 3)
 
 
-@pytest.mark.parametrize("many", [False, True])
-def test_kept_or_not_few_or_many_the_probabilities_are_the_same(
-    pipeline: Pipeline, config: Path, new: Path, monkeypatch: pytest.MonkeyPatch, many: bool
-) -> None:
-    """More images than extract.HERE go through a Dask cluster."""
-    monkeypatch.setattr(extract, "HERE", 0 if many else 8)
+def test_kept_or_not_the_probabilities_are_the_same(pipeline: Pipeline, config: Path, new: Path) -> None:
     apart = predicted(pipeline, config, new)
     assert predicted(pipeline, config, new, "--keep") == apart
 
