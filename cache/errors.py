@@ -30,6 +30,10 @@ class Unusable(PipelineError):
     exit_code = 2
 
 
+class Diverged(Unusable):
+    """Training whose loss was never a number: settings that give no head."""
+
+
 class ImagesRejected(PipelineError):
     """What was asked is done, but images were rejected: under `data.on_bad: fail`, or by `predict`."""
 

@@ -183,8 +183,15 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
     if not absent:
         reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
         return StageStatus("head", name, "HIT", reason, samples, 0)
-    if len(absent) < len(points):
-        reason = f"{len(points) - len(absent)} of {len(points)} points are there"
+    diverged = sweeps.diverged(project, name, absent)
+    if len(diverged) == len(points):
+        return StageStatus("head", name, "BLOCKED", f"all {len(points)} points diverged", samples, samples)
+    lost = f", {len(diverged)} diverged" if diverged else ""
+    if len(absent) == len(diverged):
+        reason = f"{len(points) - len(absent)} of {len(points)} points are there{lost}"
+        return StageStatus("head", name, "HIT", reason, samples, 0)
+    if len(absent) < len(points) or diverged:
+        reason = f"{len(points) - len(absent)} of {len(points)} points are there{lost}"
         return StageStatus("head", name, "PARTIAL", reason, samples, samples)
     point, folder = next(iter(absent.items()))
     why = reasons.of_head(project, name, points[point], folder.parent, manifest, classes)

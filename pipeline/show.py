@@ -119,10 +119,13 @@ def _show_leaderboard(name: str, report: SweepReport) -> None:
     for point, head in report.ranked()[:_MOST_POINTS]:
         figures = [head.metrics["val"][metric] for metric in ("log_loss", "accuracy", "auroc")]
         table.add_row(point, "reused" if head.hit else "trained", *map(figure, figures), head.key[:12])
+    for point, lost in list(report.diverged.items())[:_MOST_POINTS]:
+        table.add_row(point, "diverged", *map(figure, (None, None, None)), lost.key[:12])
     OUT.print()
     OUT.print(table)
-    if len(report.points) > _MOST_POINTS:
-        say(f"and {len(report.points) - _MOST_POINTS} more points (all of them: --json)")
+    more = sum(max(0, len(points) - _MOST_POINTS) for points in (report.points, report.diverged))
+    if more:
+        say(f"and {more} more points (all of them: --json)")
 
 
 def figure(value: float | None) -> str:

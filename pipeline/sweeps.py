@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache import records
-from cache.errors import Unusable
+from cache import files, records
+from cache.errors import Diverged, Unusable
 from pipeline import models, registry
 from pipeline.head_config import HeadConfig
 from pipeline.models import HeadReport
@@ -18,15 +19,34 @@ from pipeline.result import without_test
 from stages.manifest import Manifest
 from stages.threads import side_by_side
 
+log = logging.getLogger(__name__)
+
+DIVERGED = "diverged.json"
+"""In the folder of a point that diverged, alone there: no record, so no model. It spares training it again."""
+
 AT_ONCE_BYTES = 1 << 30
 """Of features, in the points that are trained side by side."""
 
 
 @dataclass(frozen=True)
+class DivergedPoint:
+    """A point that gave no head: its key, whether that was known already, why, and what to do."""
+
+    key: str
+    hit: bool
+    message: str
+    hint: str
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class SweepReport:
-    """The points of a sweep by name, in the order of its grid."""
+    """The points of a sweep by name, in the order of its grid: one head or more, and those that diverged."""
 
     points: Mapping[str, HeadReport]
+    diverged: Mapping[str, DivergedPoint]
 
     def ranked(self) -> list[tuple[str, HeadReport]]:
         """Points and their reports, the least val log-loss first; of equals, the earlier of the grid."""
@@ -37,20 +57,25 @@ class SweepReport:
         return self.ranked()[0][1]
 
     def to_json(self) -> dict[str, Any]:
-        """The winner, and all points by rank; validation stays clean, so test is null but for the winner."""
+        """The winner, and all points by rank; validation stays clean, so test is null but for the winner.
+
+        Points that diverged stand apart: they have no figures.
+        """
         (best, winner), *_ = ranked = self.ranked()
         points = []
         for point, report in ranked:
             metrics = report.metrics if point == best else without_test(report.metrics)
             points.append({"point": point, **report.to_json(), "metrics": metrics})
-        hit = all(report.hit for report in self.points.values())
-        return {**winner.to_json(), "hit": hit, "point": best, "points": points}
+        hit = all([report.hit for report in self.points.values()] + [lost.hit for lost in self.diverged.values()])
+        diverged = [{"point": point, **report.to_json()} for point, report in self.diverged.items()]
+        return {**winner.to_json(), "hit": hit, "point": best, "points": points, "diverged": diverged}
 
 
 def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepReport:
     """Train the head of that name, or all points of its sweep, unless they are there.
 
     Raises Unusable where labels and splits, or the features, cannot carry it; points trained by then are kept.
+    A point that diverges is left out of the ranking, and remembered; Diverged is raised where all do.
     """
     from threadpoolctl import threadpool_limits
 
@@ -64,28 +89,44 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     keys = [models.folder_of(project, name, point, manifest, classes).name for point in points.values()]
     registry.note_last(project.folder, f"head/{name}", None, keys)  # first: what a kill leaves are points all the same
 
-    def train(point: str) -> HeadReport:
+    def train(point: str) -> HeadReport | DivergedPoint:
+        folder = models.folder_of(project, name, points[point], manifest, classes)
+        if known := _known_to_diverge(folder):
+            return known
         try:
             return models.run_head(project, name, points[point], manifest, classes)
+        except Diverged as error:
+            files.publish(folder / DIVERGED, records.dump({"message": error.message, "hint": error.hint}))
+            return DivergedPoint(folder.name, False, error.message, error.hint)
         except Unusable as error:
             raise Unusable(f"heads.{name} at {point}: {error.message}", error.hint) from error
 
     with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread
         reports = side_by_side(train, points, _at_once(project, spec, manifest))
-    swept = SweepReport(dict(zip(points, reports, strict=True)))
+    swept = _told_apart(dict(zip(points, reports, strict=True)))
+    for point, lost in swept.diverged.items():
+        log.warning("heads.%s at %s is left out: %s; %s", name, point, lost.message, lost.hint)
+    if not swept.points:
+        lost = next(iter(swept.diverged.values()))
+        raise Diverged(f"heads.{name}: all {len(points)} points diverged; the first: {lost.message}", lost.hint)
     registry.note_last(project.folder, f"head/{name}", swept.winner.key, keys)
     return swept
 
 
 def found(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> HeadReport | SweepReport | None:
     """What `run` would return, if all of it is there; nothing is trained, and nothing noted as the last run's."""
-    reports = {}
-    for point, spec in project.config.heads[name].points().items():
-        report = models.found(project, name, spec, manifest, classes)
+    head = project.config.heads[name]
+    if head.sweep is None:
+        return models.found(project, name, head, manifest, classes)
+    reports: dict[str, HeadReport | DivergedPoint] = {}
+    for point, spec in head.points().items():
+        folder = models.folder_of(project, name, spec, manifest, classes)
+        report = models.found(project, name, spec, manifest, classes) or _known_to_diverge(folder)
         if report is None:
             return None
         reports[point] = report
-    return reports[""] if project.config.heads[name].sweep is None else SweepReport(reports)
+    swept = _told_apart(reports)
+    return swept if swept.points else None
 
 
 def absent(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> dict[str, Path]:
@@ -93,6 +134,26 @@ def absent(project: Project, name: str, manifest: Manifest, classes: tuple[str, 
     points = project.config.heads[name].points().items()
     folders = {point: models.folder_of(project, name, spec, manifest, classes) for point, spec in points}
     return {point: folder for point, folder in folders.items() if records.load_folder(folder) is None}
+
+
+def diverged(project: Project, name: str, absent: Mapping[str, Path]) -> set[str]:
+    """Those of the `absent` points that a sweep found to diverge; a head without a sweep is tried each time."""
+    if project.config.heads[name].sweep is None:
+        return set()
+    return {point for point, folder in absent.items() if _known_to_diverge(folder)}
+
+
+def _known_to_diverge(folder: Path) -> DivergedPoint | None:
+    """What a sweep found of the point of that folder; None where it never diverged, or gave a head all the same."""
+    note = None if (folder / records.RECORD).exists() else records.load(folder / DIVERGED)
+    return None if note is None else DivergedPoint(folder.name, True, note["message"], note["hint"])
+
+
+def _told_apart(reports: Mapping[str, HeadReport | DivergedPoint]) -> SweepReport:
+    return SweepReport(
+        {point: report for point, report in reports.items() if isinstance(report, HeadReport)},
+        {point: report for point, report in reports.items() if isinstance(report, DivergedPoint)},
+    )
 
 
 def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cache.errors import Unusable
+from cache.errors import Diverged
 from stages.features import Features, Scaler
 from stages.heads import Activation, Head, Layer, rows_of, targets
 from stages.manifest import Row
@@ -42,7 +42,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     """Hidden layers, each with its dropout, and one of outputs, trained on train until val no longer gets better.
 
     The weights kept are those of the epoch with the least val log-loss, smoothing left aside. The seed fixes them to
-    the last bit on the same machine. Raises Unusable where training diverges at once; else what Keras raises.
+    the last bit on the same machine. Raises Diverged where the loss on val is never a number; else what Keras raises.
     """
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
@@ -60,7 +60,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     ).history  # fmt: skip
     losses = np.array(history["val_log_loss"], dtype=float)
     if not np.isfinite(losses).any():
-        raise Unusable("the dense head diverged: its loss on val was never a number", f"lower lr (it is {spec.lr:g})")
+        raise Diverged("the dense head diverged: its loss on val was never a number", f"lower lr (it is {spec.lr:g})")
     chosen = {
         "epoch": int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) + 1,
         "history": {name: _rounded(history[name]) for name in ("loss", "log_loss", "val_log_loss")},

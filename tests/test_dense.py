@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache.errors import Unusable
+from cache.errors import Diverged
 from pipeline.head_config import Dense
 from stages.heads import Head
+from tests.conftest import Pipeline
 from tests.problems import columns, features, names, part, problem
 from tests.test_cli import events, run
 
@@ -140,9 +141,46 @@ def test_a_dense_head_is_run_and_reproduced_bitwise_in_other_processes(project: 
 
 def test_training_that_diverges_at_once_is_refused() -> None:
     x, samples = problem(2)
-    with pytest.raises(Unusable, match="the dense head diverged") as refused:
+    with pytest.raises(Diverged, match="the dense head diverged") as refused:
         fit(x, samples, 2, optimizer="sgd", lr=1e30, activation="linear")
     assert "1e+30" in refused.value.hint
+
+
+def test_a_point_that_diverges_is_left_out_of_its_sweep_and_never_trained_again(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = "{kind: dense, units: [4], epochs: 2, optimizer: sgd, activation: linear, sweep: {lr: [0.01, 1.0e+30]}}"
+    project.write_text(project.read_text() + f"heads: {{d: {head}}}\n")
+    ran = pipeline("run", "-c", project)
+    assert ran.code == 0, ran.err
+    assert "heads.d at lr=1e+30 is left out: the dense head diverged" in ran.err
+    assert [line.split()[1] for line in ran.out.splitlines() if line.startswith("lr=")] == ["trained", "diverged"]
+    monkeypatch.setattr("stages.dense.fit", None)  # nothing is trained from here on
+    d = pipeline("run", "-c", project, "--json").json["heads"]["d"]
+    assert (d["point"], d["hit"], [p["point"] for p in d["points"]]) == ("lr=0.01", True, ["lr=0.01"])
+    (lost,) = d["diverged"]
+    assert (lost["point"], lost["hit"], lost["hint"]) == ("lr=1e+30", True, "lower lr (it is 1e+30)")
+    status = pipeline("status", "--hash", "-c", project, "--json").json["status"]["stages"]
+    (stage,) = [s for s in status if s["name"] == "d"]
+    assert (stage["state"], stage["reason"]) == ("HIT", "1 of 2 points are there, 1 diverged")
+    assert [m["key"] for m in pipeline("models", "-c", project, "--json").json["models"]] == [d["key"]]
+    assert pipeline("show", lost["key"], "-c", project).code == 2
+
+
+def test_a_sweep_of_which_all_points_diverge_is_refused_and_so_is_a_head_that_diverges(
+    pipeline: Pipeline, project: Path
+) -> None:
+    head = (
+        "{kind: dense, units: [4], epochs: 1, optimizer: sgd, activation: linear, lr: 1.0e+30, sweep: {seed: [0, 1]}}"
+    )
+    project.write_text(project.read_text() + f"heads: {{d: {head}}}\n")
+    ran = pipeline("run", "-c", project)
+    assert (ran.code, "heads.d: all 2 points diverged" in ran.err) == (2, True)
+    status = pipeline("status", "--hash", "-c", project, "--json").json["status"]["stages"]
+    (stage,) = [s for s in status if s["name"] == "d"]
+    assert (stage["state"], stage["reason"]) == ("BLOCKED", "all 2 points diverged")
+    ran = pipeline("run", "-c", project, "--set", "heads.d.sweep=null")
+    assert (ran.code, "Error: the dense head diverged" in ran.err) == (2, True)
 
 
 def test_a_loss_that_is_no_number_is_never_the_best() -> None:
