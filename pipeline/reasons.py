@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ from pipeline.finetuning import Tuning
 from pipeline.head_config import ELSEWHERE, HeadConfig
 from pipeline.project import Project
 from stages.manifest import Manifest, Row
+
+_TAP = re.compile(r"(.*rows\.taps\.(\d+)\.)(\w+)")
 
 
 class Why(NamedTuple):
@@ -95,7 +98,7 @@ def _behind_head(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "settings": _set(made["config"]["heads"][name]),
         "classes": list(made["classes"]),
-        "rows": _rows_of(list(made["extract"].values())),
+        "rows": _rows_of(_head_taps(made, made["config"]["heads"][name])),
     }
 
 
@@ -103,19 +106,24 @@ def _behind_tuned(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     """What decided a fine-tuned model that is there, but for its images."""
     spec = made["config"]["finetune"][name]
     head = made["config"]["heads"][spec["head"]]
-    taps = [head["tap"]] if isinstance(head["tap"], str) else head["tap"]
     return {
         "settings": {**_set(spec, NOT_KEYED), "seed": made["seed"]},
         "head": _set(head, ELSEWHERE),
         "classes": list(made["classes"]),
         "rows": _before(made["extract"]["boundary"]),
-        "head_rows": _rows_of([made["extract"][tap] for tap in taps]),
+        "head_rows": _rows_of(_head_taps(made, head)),
     }
 
 
-def _before(boundary: Mapping[str, Any]) -> dict[str, Any]:
-    """What lies behind boundary rows but for which they are, which the settings tell: unfreeze_from and dtype."""
-    return {name: part for name, part in boundary.items() if name not in ("key", "tap", "dtype")}
+def _head_taps(made: Mapping[str, Any], head: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a record has of the taps of a head, in the head's order: its JSON has them by name."""
+    taps = [head["tap"]] if isinstance(head["tap"], str) else head["tap"]
+    return [made["extract"][tap] for tap in taps]
+
+
+def _before(tap: Mapping[str, Any]) -> dict[str, Any]:
+    """What lies behind the rows of a tap but for which they are; of a boundary unfreeze_from and dtype tell that."""
+    return {name: part for name, part in tap.items() if name not in ("key", "tap", "dtype")}
 
 
 def _set(settings: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, Any]:
@@ -124,8 +132,9 @@ def _set(settings: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, An
 
 
 def _rows_of(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What lies behind the rows of a head: the components of its tap, or of each of its taps by number."""
-    return taps[0] if len(taps) == 1 else {str(number): parts for number, parts in enumerate(taps, start=1)}
+    """What lies behind the rows of a head: what its taps share, and what each is, by number."""
+    each = {str(n): {"key": tap["key"], "dtype": tap.get("dtype"), **tap["tap"]} for n, tap in enumerate(taps, start=1)}
+    return {**_before(taps[0]), "taps": each}
 
 
 def _changed(differences: Differences) -> Iterator[str]:
@@ -135,12 +144,19 @@ def _changed(differences: Differences) -> Iterator[str]:
     """
     bases = {name.removesuffix("base.name") for name in differences if name.endswith("base.name")}
     brought = tuple(f"{prefix}{part}." for prefix in bases for part in ("base", "preprocess"))
+    alone = {name.removesuffix("layer") for name, pair in differences.items() if _TAP.match(name) and None in pair}
     for name, (before, now) in differences.items():
+        tap = _TAP.match(name)
+        if tap and tap[1] in alone:
+            if tap[3] == "layer":
+                yield f"tap {tap[2]} is {'new' if before is None else 'gone'}"
+            continue
         last = name.rpartition(".")[2]
         if name.endswith("base.name"):
             yield f"base changed: {before} -> {now}"
         elif last != "key" and name not in ("settings.tap", "settings.log_dir") and not name.startswith(brought):
             whose = "its head's " if name.startswith("head.") else ""
+            whose += f"tap {tap[2]}'s " if tap and tap[2] != "1" else ""
             yield f"{whose}{last} changed: {_short(before)} -> {_short(now)}"
 
 

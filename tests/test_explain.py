@@ -109,6 +109,22 @@ def test_the_nearest_head_is_the_one_compared_with(pipeline: Pipeline, project: 
     assert found["reason"] == "seed changed: 0 -> 7"
 
 
+def test_of_a_head_on_several_taps_only_what_is_so_is_said(pipeline: Pipeline, project: Path) -> None:
+    taps = "taps: {pooled: {}, top: {pooling: max}, maps: {pooling: none}}"
+    text = project.read_text().replace("size: 16", f"size: 16, {taps}")
+    project.write_text(text + "heads: {h: {kind: ridge, tap: [top, pooled]}}\n")
+    pipeline("run", "-c", project)
+    for override, reason in {
+        "heads.h.alpha=3": "alpha changed: None -> 3.0",
+        "extract.size=20": "size changed: [16, 16] -> [20, 20]",
+        "heads.h.tap=[top, maps]": "tap 2's pooling changed: avg -> none",
+        "heads.h.tap=[pooled, top]": "pooling changed: max -> avg; tap 2's pooling changed: avg -> max",
+        "heads.h.tap=[top, pooled, maps]": "tap 3 is new",
+        "heads.h.tap=top": "tap 2 is gone",
+    }.items():
+        assert status(pipeline, project, "--set", override)["head"]["reason"] == reason, override
+
+
 def test_another_base_is_named_once(pipeline: Pipeline, project: Path) -> None:
     pipeline("run", "-c", project)
     (project.parent / "w.h5").write_text("weights")
