@@ -72,7 +72,7 @@ def standing(project: Project, estimate: bool = True) -> Status:
 
     With `estimate`, some images are taken through the base where no rows tell how long it takes.
     """
-    made = [name for name in project.config.finetune if finetuning.made(project, name)]
+    made = [name for name in project.config.finetune if finetuning.begun(project, name)]
     not_made = [name for name in project.config.finetune if name not in made]
     return replace(_status(project, project.config.heads, made, estimate), not_made=not_made)
 
@@ -220,6 +220,10 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
         why = reasons.of_tuned(tuning, absent[0])
         if found:
             why = reasons.Why(f"not there: seed{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}", {})
+        unfinished = [seed for seed in absent if tuning.unfinished(seed)]
+        if unfinished:
+            whose = f" (seed {', '.join(map(str, unfinished))})" if len(spec.seeds) > 1 else ""
+            why = reasons.Why(f"its training has not ended: a run goes on from its checkpoint{whose}", {})
         state = "PARTIAL" if found else "MISS"
         model = StageStatus("finetune", name, state, why.reason, samples, samples, differences=why.differences)
     plan = boundaries.plan(project, spec, manifest)

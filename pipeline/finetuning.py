@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of the arithmetic of fine-tuning. Raise it when the same settings give another model."""
 
+CHECKPOINT = "checkpoint.npz"
+"""In the folder of a model while it is trained; the record comes when it is done."""
+
 Tell = Callable[[str], None]
 
 
@@ -95,9 +98,10 @@ def known(project: Project, name: str, manifest: Manifest) -> Tuning | None:
         return None
 
 
-def made(project: Project, name: str) -> bool:
-    """Whether a fine-tuning of that name ever ended here, whatever of."""
-    return any((project.folder / "models" / "finetune" / name).glob(f"*/{records.RECORD}"))
+def begun(project: Project, name: str) -> bool:
+    """Whether a fine-tuning of that name ever ended here, or left a checkpoint, whatever of."""
+    folder = project.folder / "models" / "finetune" / name
+    return any(any(folder.glob(f"*/{file}")) for file in (records.RECORD, CHECKPOINT))
 
 
 def start_of(project: Project, name: str, manifest: Manifest) -> Start:
@@ -143,6 +147,11 @@ class Tuning:
         metrics, chosen = records.read(folder / "metrics.json"), records.read(folder / "head.json")["chosen"]
         return self._report(seed, True, metrics, chosen, record["seconds"])
 
+    def unfinished(self, seed: int) -> bool:
+        """Whether it has a checkpoint alone: its training was stopped, or goes on elsewhere."""
+        folder = self.folder(seed)
+        return (folder / CHECKPOINT).exists() and not (folder / records.RECORD).exists()
+
     def all_found(self) -> dict[int, TunedReport]:
         """The models that are there, by seed."""
         return {seed: report for seed in self.spec.seeds if (report := self.found(seed)) is not None}
@@ -168,7 +177,7 @@ class Tuning:
     def publish(self, seed: int, tell: Tell) -> TunedReport:
         """Train and judge the model of that seed, and keep it."""
         started, folder = time.perf_counter(), self.folder(seed)
-        tuned = self.train(seed, folder / "checkpoint.npz", self._logs(folder), tell)
+        tuned = self.train(seed, folder / CHECKPOINT, self._logs(folder), tell)
         contents = {
             **tuned.head.to_files(),
             "tail.npz": npz.dump(tuned.tail),
@@ -178,7 +187,7 @@ class Tuning:
         }
         seconds = round(time.perf_counter() - started, 3)
         records.publish_folder(folder, contents, self._record(seed, folder.name, seconds))
-        files.remove(folder / "checkpoint.npz")
+        files.remove(folder / CHECKPOINT)
         return self._report(seed, False, tuned.metrics, tuned.head.chosen, seconds)
 
     def train(

@@ -266,8 +266,10 @@ def test_mode_full_trains_the_same_model_and_keeps_no_maps_nor_does_who_finds_it
 
 
 def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Path) -> None:
-    words = ("run", "finetune", "-c", copied, "--json", "--set", "finetune.last.epochs=40", "--set",
-             "finetune.last.patience=null", "--set", "finetune.last.lr=1.0e-5")  # fmt: skip
+    """`status` says so meanwhile, of one that no run ever ended too."""
+    longer = ("finetune.last.epochs=40", "finetune.last.patience=null", "finetune.last.lr=1.0e-5")
+    words = ("run", "finetune", "-c", copied, "--json", *(word for one in longer for word in ("--set", one)))
+    shutil.rmtree(copied.parent / "models" / "finetune")
     folder = Path(tuned(command(*words, expect=0).out)["path"])
     expected = (folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()
     for path in folder.iterdir():
@@ -281,6 +283,10 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Pa
     assert not (folder / "record.json").exists()
     with np.load(folder / "checkpoint.npz") as checkpoint:
         done = len(json.loads(str(checkpoint["history"]))["loss"])
+    assert standing(copied, *longer)["last"] == (
+        "MISS",
+        "its training has not ended: a run goes on from its checkpoint",
+    )
     resumed = command(*words, expect=0)
     after = tuned(resumed.out)
     assert (after["hit"], after["epoch"] > 0, after["note"]) == (False, True, None)
