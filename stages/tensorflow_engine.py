@@ -6,6 +6,7 @@ Where the cache has the graph, Keras is not even imported: that, and building th
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cache import converted, npz
+from cache.errors import PipelineError
 from stages import bases, machine
 from stages.engine import CPU_BATCH, GPU_BATCH
 from stages.extract_key import Recipe, Tap
@@ -119,12 +121,14 @@ def _session(frozen: Mapping[str, bytes]) -> Callable[[np.ndarray], Sequence[np.
         inter_op_parallelism_threads=-1,  # in the caller's
         allow_soft_placement=True,
     )
+    definition = v1.GraphDef.FromString(frozen[GRAPH])
+    _check(definition)
     arrays = npz.load(io.BytesIO(frozen[ARRAYS]))
     with tf.Graph().as_default() as graph:
         values = {name: v1.placeholder(array.dtype, array.shape) for name, array in arrays.items()}
         held = {name: v1.Variable(value, trainable=False, use_resource=True) for name, value in values.items()}
         tf.graph_util.import_graph_def(
-            v1.GraphDef.FromString(frozen[GRAPH]),
+            definition,
             name="",
             input_map={f"{name}:0": variable.value() for name, variable in held.items()},
         )
@@ -134,6 +138,23 @@ def _session(frozen: Mapping[str, bytes]) -> Callable[[np.ndarray], Sequence[np.
     pixels, *taps = frozen[TENSORS].decode().split()
     call: Callable[[np.ndarray], Sequence[np.ndarray]] = session.make_callable(taps, [pixels])
     return call
+
+
+def _check(definition: Any) -> None:
+    """Raises PipelineError for a graph that does more than compute, as write a file: others may write to a cache."""
+    from tensorflow.python.framework import op_def_registry
+
+    functions = definition.library.function
+    nodes = itertools.chain(definition.node, *(function.node_def for function in functions))
+    names = {node.op for node in nodes} - {function.signature.name for function in functions}
+    known = {name: op_def_registry.get(name) for name in names if not name.startswith("Debug")}  # these may write too
+    others = sorted(name for name in names if known.get(name) is None or known[name].is_stateful)
+    if others:
+        raise PipelineError(
+            f"a base's graph, from converted/ in the cache, has {', '.join(others)}; expected nothing but arithmetic, "
+            "as in those that are made here",
+            "delete converted/ there, and find out who wrote it; graphs are made again",
+        )
 
 
 def _device(tf: Any) -> str:

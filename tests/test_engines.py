@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cache.errors import Unusable
+from cache import converted
+from cache.errors import PipelineError, Unusable
+from cache.statindex import StatIndex
+from cache.store import Cache
 from stages import bases, tensorflow_engine
 from stages import engine as engines
 from stages.engine import Engine
@@ -201,3 +205,29 @@ def test_large_arrays_are_held_once_and_outside_the_graph(files: Any, tmp_path: 
     (graph,) = tmp_path.glob(f"converted/*/{tensorflow_engine.GRAPH}")
     (arrays,) = tmp_path.glob(f"converted/*/{tensorflow_engine.ARRAYS}")
     assert graph.stat().st_size < 1e6 < 50e6 < arrays.stat().st_size
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_kept_graph_that_would_write_a_file_is_refused(files: Any, tmp_path: Path, plain: bool) -> None:
+    """A cache may be one that others write to."""
+    import tensorflow as tf
+
+    words: Any = ("tensorflow", recipe("efficientnet_lite0"), {"t": Tap()}, files("efficientnet_lite0"), None)
+    engines.build(*words, [tmp_path / "ours"])
+    (record,) = (tmp_path / "ours").glob("converted/*/record.json")
+    components = json.loads(record.read_text())["components"]
+    contents = converted.read(tmp_path / "ours", components)
+    assert contents is not None
+
+    def write(path: str) -> None:
+        tf.io.write_file(path, "x")
+
+    graph = tf.compat.v1.GraphDef.FromString(contents[tensorflow_engine.GRAPH])
+    with tf.Graph().as_default() as more:
+        write(str(tmp_path / "written")) if plain else tf.function(write)(str(tmp_path / "written"))
+    graph.MergeFrom(more.as_graph_def())
+    theirs = {**contents, tensorflow_engine.GRAPH: graph.SerializeToString()}
+    converted.keep(Cache(tmp_path / "theirs", StatIndex()), components, theirs)
+    with pytest.raises(PipelineError, match=r"has .*WriteFile; expected nothing but arithmetic"):
+        engines.build(*words, [tmp_path / "theirs"])
+    assert not (tmp_path / "written").exists()
