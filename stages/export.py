@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from stages import export_resize, tensorflow_graph
+from stages import engines_graph, export_resize
 from stages.servable import Servable
 
 Kind = Literal["keras", "onnx"]
@@ -23,14 +23,12 @@ def network(servable: Servable) -> keras.Model:
     It resizes as the recipe says, and does all that comes after. Raises Unusable where a part does not fit.
     """
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    pixels = tensorflow_graph.preprocess(
-        export_resize.fitted(image, servable.recipe.pixels), servable.recipe.preprocess
-    )
-    base = tensorflow_graph.model_of(servable.recipe, servable.weights, servable.tail)
-    several = keras.Model(base.inputs, tensorflow_graph.outputs_of(base, servable.taps), name=base.name)
+    pixels = engines_graph.preprocess(export_resize.fitted(image, servable.recipe.pixels), servable.recipe.preprocess)
+    base = engines_graph.model_of(servable.recipe, servable.weights, servable.tail)
+    several = keras.Model(base.inputs, engines_graph.outputs_of(base, servable.taps), name=base.name)
     maps = several(pixels, training=False)
     maps = maps if isinstance(maps, list) else [maps]
-    rows = [layers.Flatten()(tensorflow_graph.pool(m, tap)) for m, tap in zip(maps, servable.taps, strict=True)]
+    rows = [layers.Flatten()(engines_graph.pool(m, tap)) for m, tap in zip(maps, servable.taps, strict=True)]
     logits = _head(ops.concatenate(rows, axis=1), servable) / servable.temperature
     if len(servable.head.classes) == 2:
         logits = ops.concatenate([-logits, logits], axis=1)

@@ -1,4 +1,4 @@
-"""Owns building a base in Keras and putting its weights in. Not running it (tensorflow_graph.py). A TensorFlow room."""
+"""Owns building a base in Keras and putting its weights in. Not running it (engines_graph.py). A TensorFlow room."""
 
 from __future__ import annotations
 

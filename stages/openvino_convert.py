@@ -52,11 +52,11 @@ def _save(openvino: Any, model: Any, path: Path) -> None:
 def _convert(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> dict[str, bytes]:
     """Through files in a temporary folder, as OpenVINO reads a frozen graph from nothing else."""
     with without_banners():
-        from stages import tensorflow_graph
+        from stages import engines_graph
     openvino = import_openvino()
     with files.temporary_folder() as folder:
         graph = folder / "graph.pb"
-        definition, outputs = tensorflow_graph.graph_def(recipe, taps, weights, batch)
+        definition, outputs = engines_graph.graph_def(recipe, taps, weights, batch)
         graph.write_bytes(definition)
         read = openvino.Core().read_model(graph)
         results = []  # anew, since what TensorFlow left over is a result too, and taps of one tensor share one

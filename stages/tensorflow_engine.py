@@ -47,7 +47,7 @@ class TensorFlowEmbed:
         places: Sequence[Path] = (),
         tail: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """`places`: caches that may have the graph; the first keeps it. `tail`: as `tensorflow_graph.traced` has it."""
+        """`places`: caches that may have the graph; the first keeps it. `tail`: as `engines_graph.traced` has it."""
         tf = _imported()
         tf.config.experimental.enable_tensor_float_32_execution(False)  # f32 is a promise; TF32 moves rows by 1e-3
         self.batch = batch or (GPU_BATCH if tf.config.list_physical_devices("GPU") else CPU_BATCH)
@@ -94,9 +94,9 @@ def _imported() -> Any:
 
 def _room() -> Any:
     with without_banners():
-        from stages import tensorflow_graph
+        from stages import engines_graph
 
-    return tensorflow_graph
+    return engines_graph
 
 
 def _frozen(*recipe: Any) -> dict[str, bytes]:

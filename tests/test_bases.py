@@ -115,7 +115,7 @@ def randomise(model: Any, base: Base) -> None:
     """
     import keras
 
-    from stages.tensorflow_graph import preprocess
+    from stages.engines_graph import preprocess
 
     rng = np.random.default_rng(1)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cache.errors import Unusable
-from stages import bases, keras_base, keras_base_own, tensorflow_folding
+from stages import bases, engines_folding, keras_base, keras_base_own
 from stages.bases import Preprocess
 from stages.extract_key import Recipe, Tap
 
@@ -48,7 +48,7 @@ def traced(
     outputs = outputs_of(model, wanted)
     several = keras.Model(model.inputs, outputs)
     own = isinstance(model, keras_base_own.OwnModel)
-    values = tensorflow_folding.folded(several, outputs) if held and recipe.numerics == "f32" and not own else {}
+    values = engines_folding.folded(several, outputs) if held and recipe.numerics == "f32" and not own else {}
     numbers = [(variable, values.get(id(variable), variable.numpy())) for variable in several.variables]
     if held:
         numbers = [(v, tf.constant(array) if array.nbytes > _HELD_BYTES else array) for v, array in numbers]
