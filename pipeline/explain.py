@@ -187,11 +187,10 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
     if len(diverged) == len(points):
         return StageStatus("head", name, "BLOCKED", f"all {len(points)} points diverged", samples, samples)
     lost = f", {len(diverged)} diverged" if diverged else ""
+    reason = f"{len(points) - len(absent)} of {len(points)} points are there{lost}"
     if len(absent) == len(diverged):
-        reason = f"{len(points) - len(absent)} of {len(points)} points are there{lost}"
         return StageStatus("head", name, "HIT", reason, samples, 0)
     if len(absent) < len(points) or diverged:
-        reason = f"{len(points) - len(absent)} of {len(points)} points are there{lost}"
         return StageStatus("head", name, "PARTIAL", reason, samples, samples)
     point, folder = next(iter(absent.items()))
     why = reasons.of_head(project, name, points[point], folder.parent, manifest, classes)
