@@ -37,6 +37,7 @@ LAST = (
     "test_blocks",
     "test_finetune",
     "test_finetuning",
+    "test_legacy",
     "test_export",
     "test_notebook",
     "test_end_to_end",
