@@ -55,6 +55,8 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         After `fit`, the key of the rows: 64 hex digits, by which `pipeline cache ls` lists them.
     """
 
+    __module__ = "pipeline"  # in pickles, so that they outlast this file; older ones name pipeline.transformer
+
     def __init__(
         self, *, base: str = "efficientnet_lite0", weights: str = "imagenet", trust: bool = False,
         preprocess: Mapping[str, Any] | None = None, size: int | None = None,
