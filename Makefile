@@ -34,7 +34,7 @@ bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.heads
 
 notebook: $(VENV)/.demo $(VENV)/.notebook
-	$(BIN)/python -m tests.notebook
+	$(BIN)/python -m tests.support.notebook
 
 clean:
 	rm -rf $(VENV) demo demo-notebook bench-out

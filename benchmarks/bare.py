@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pipeline import extraction
-from pipeline.progress import reporter
-from pipeline.project import Options, Project
-from stages import images
-from stages.extract_task import open_embed
+from pipeline.project.project import Options, Project
+from pipeline.runs import extraction
+from pipeline.show.progress import reporter
+from stages.data import images
+from stages.extract.shard_task import open_embed
 
 
 def main(config: Path, overrides: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stages import bases, weights
+from stages.bases import catalogue, weights
 
 Command = Callable[[], list[str]]
 """Prepares a run (unmeasured) and returns the command to time."""
@@ -39,14 +39,14 @@ def demo(folder: Path) -> Path:
 
 def weights_of(folder: Path, name: str) -> Path:
     """The ImageNet weights of a base where a package ships them; else random ones, made once in `folder`."""
-    base = bases.get(name)
+    base = catalogue.get(name)
     if base.package is not None:
         return weights.official(base)
     path = folder / f"{name}.weights.h5"
     program = f"""
-import keras; from stages import bases, keras_base
-keras.utils.set_random_seed(0); b = bases.get({name!r})
-keras_base.build(b, None, b.size, b.size).save_weights({str(path)!r})"""
+import keras; from stages.bases import catalogue; from stages.keras_models import build
+keras.utils.set_random_seed(0); b = catalogue.get({name!r})
+build.build(b, None, b.size, b.size).save_weights({str(path)!r})"""
     if not path.exists():
         subprocess.run([sys.executable, "-c", program], check=True, env=ENVIRONMENT, capture_output=True)
     return path

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.elpv import ask, lay_out, shown
-from stages import comparison, folds
-from stages.manifest import Row
+from stages.data.manifest import Row
+from stages.metrics import kfold, paired_tests
 
 CLASSES = ("0", "1")
 CANDIDATES = ((224, "block11"), (224, "block6"), (300, "block11"))
@@ -88,10 +88,10 @@ def out_of_fold(config: Path, size: int, block: str, table: str) -> None:
     labels: list[str] = []
     groups: list[str | None] = []
     said: dict[str, list[np.ndarray]] = {"head": [], "finetune": []}
-    fold = folds.assign(rows, FOLDS, 0)
+    fold = kfold.assign(rows, FOLDS, 0)
     for number in range(FOLDS):
         outside = np.flatnonzero(fold != number)
-        held = outside[folds.assign([rows[i] for i in outside], FOLDS, 0) == 0]
+        held = outside[kfold.assign([rows[i] for i in outside], FOLDS, 0) == 0]
         split = np.where(fold == number, "test", "train")
         split[held] = "val"
         name = f"{Path(table).stem}-{number}.csv"
@@ -116,7 +116,7 @@ def out_of_fold(config: Path, size: int, block: str, table: str) -> None:
         labels += [by_path[path].label or "" for path in paths[0]]
         groups += [by_path[path].group for path in paths[0]]
     p = [np.concatenate(said[kind]) for kind in ("head", "finetune")]
-    both = comparison.compare(labels, p[0], p[1], CLASSES, groups)
+    both = paired_tests.compare(labels, p[0], p[1], CLASSES, groups)
     for title, side in (("frozen head", "a"), ("fine-tuned", "b")):
         print(f"| {title} | {len(labels):,} | {shown(both[side], 'auroc', 'accuracy')} |")
     gaps = " | ".join(above(both["difference"][name]) for name in ("auroc", "accuracy"))

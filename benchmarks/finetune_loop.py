@@ -13,13 +13,14 @@ from pathlib import Path
 
 import keras
 
-from stages import bases, keras_base
+from stages.bases import catalogue
+from stages.keras_models import build
 
 BATCH = 32
 
 
 def main(name: str, weights: str, boundary: str, folder: Path, epochs: int, out: Path) -> None:
-    base_row = bases.get(name)
+    base_row = catalogue.get(name)
     size = base_row.size
     train, val = (
         keras.utils.image_dataset_from_directory(
@@ -27,7 +28,7 @@ def main(name: str, weights: str, boundary: str, folder: Path, epochs: int, out:
         ).prefetch(2)
         for split in ("train", "val")
     )
-    base = keras_base.build(base_row, Path(weights), size, size)
+    base = build.build(base_row, Path(weights), size, size)
     after = False
     for layer in base.layers:
         layer.trainable = after and not isinstance(layer, keras.layers.BatchNormalization)

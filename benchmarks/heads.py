@@ -15,8 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.contest import asked_rounds, measure, pipeline, race, report
-from pipeline.progress import reporter
-from pipeline.project import Options, Project
+from pipeline.project.project import Options, Project
+from pipeline.show.progress import reporter
 
 ROWS, DIM, CLASSES = 100_000, 1280, 10
 SHARD = 6_250

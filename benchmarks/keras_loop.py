@@ -11,14 +11,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from stages import bases, engines_graph, keras_base
+from stages.bases import catalogue
+from stages.keras_models import build, trace
 
 
 def main(folder: Path, name: str, weights: Path) -> None:
-    base = bases.get(name)
-    trunk = keras_base.build(base, weights, base.size, base.size)
+    base = catalogue.get(name)
+    trunk = build.build(base, weights, base.size, base.size)
     inputs = keras.Input((base.size, base.size, 3))
-    maps = trunk(engines_graph.preprocess(inputs, base.preprocess))
+    maps = trunk(trace.preprocess(inputs, base.preprocess))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
     size = (base.size, base.size)
     dataset = keras.utils.image_dataset_from_directory(

@@ -1,4 +1,4 @@
-"""Owns the errors a person can meet, each with its exit code. Not how they are shown (pipeline/cli.py)."""
+"""Owns the errors a person can meet, each with its exit code. Not how they are shown (pipeline/cli/main.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what a cache holds, entry by entry, and taking away what nobody needs. Not who needs what (roots.py)."""
+"""Owns what a cache holds, entry by entry, and taking away what nobody needs. Not who needs what (registrations.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cache import files, records
+from cache import atomic_files, records
 from cache.store import Cache, FeatureStore
 
 LEFTOVER_S = 86_400
@@ -80,7 +80,7 @@ def remove(going: Iterable[Entry], busy: Callable[[], Collection[str]]) -> Itera
 def clock(cache: Cache) -> float:
     """Now, in s since the epoch, by the clock that dates the files of the cache; ours where it cannot be written."""
     try:
-        return files.clock(cache.root)
+        return atomic_files.clock(cache.root)
     except OSError:
         return time.time()
 
@@ -106,22 +106,22 @@ def _remove(entry: Entry) -> None:
     Only what is there at the start goes: rows that come meanwhile stay.
     """
     if entry.kind == "manifest":
-        files.remove(entry.path.with_suffix(".json"), entry.path)
+        atomic_files.remove(entry.path.with_suffix(".json"), entry.path)
     elif entry.kind == "features":
         gone = list(entry.path.glob("shards/*.json"))
-        files.remove(*gone)
-        files.remove(*(record.with_suffix(".h5") for record in gone))
+        atomic_files.remove(*gone)
+        atomic_files.remove(*(record.with_suffix(".h5") for record in gone))
         if not any(entry.path.glob("shards/*.json")):
-            files.remove(entry.path / "spec.json")
+            atomic_files.remove(entry.path / "spec.json")
             with contextlib.suppress(OSError):
-                files.remove_folder(entry.path / "shards")
-                files.remove_folder(entry.path)
+                atomic_files.remove_folder(entry.path / "shards")
+                atomic_files.remove_folder(entry.path)
     elif entry.kind == "converted":
-        files.remove(entry.path / records.RECORD, *entry.path.glob("[!.]*"))
+        atomic_files.remove(entry.path / records.RECORD, *entry.path.glob("[!.]*"))
         with contextlib.suppress(OSError):
-            files.remove_folder(entry.path)
+            atomic_files.remove_folder(entry.path)
     elif not entry.path.with_suffix(".json").exists():  # a shard may have come to count
-        files.remove(entry.path)
+        atomic_files.remove(entry.path)
 
 
 def _file(kind: Literal["quarantine", "leftover"], path: Path, key: str | None = None) -> Entry:

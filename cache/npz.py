@@ -1,4 +1,4 @@
-"""Owns arrays by name as the bytes of an .npz, and back. Not where they lie (files.py); never a pickled object."""
+"""Owns arrays by name as the bytes of an .npz, and back. Not where they lie (atomic_files.py); never pickled."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache import files
+from cache import atomic_files
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
 def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
     """Publish each file of a result, then its record, which holds their digests. Raises Unwritable, leaving no file."""
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    files.publish_all(folder, {**contents, RECORD: dump({**record, "files": digests})})
+    atomic_files.publish_all(folder, {**contents, RECORD: dump({**record, "files": digests})})
 
 
 def load_folder(folder: Path) -> dict[str, Any] | None:
@@ -53,7 +53,7 @@ def load_folder(folder: Path) -> dict[str, Any] | None:
         return None
     for name, expected in record.get("files", {}).items():
         path = folder / name
-        if not path.is_file() or files.sha256_of(path) != expected:
+        if not path.is_file() or atomic_files.sha256_of(path) != expected:
             log.warning("%s is missing or was changed after it was written; the result counts as absent", path)
             return None
     return record

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cache import files, keys, records, shards
+from cache import atomic_files, keys, records, shards
 from cache.errors import NotAvailable, Unkeyable, Unusable
-from cache.rows import Rows
-from cache.statindex import StatIndex
+from cache.hash_index import StatIndex
+from cache.lazy_rows import Rows
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +72,19 @@ class Cache:
         name = hashlib.sha256(data).hexdigest()
         self.prepare()
         path = self.root / folder / f"{name}{suffix}"
-        files.keep(path, data, name, self.quarantine)
-        files.touch(path, USED_S)
+        atomic_files.keep(path, data, name, self.quarantine)
+        atomic_files.touch(path, USED_S)
         return name
 
     def check_named(self, folder: str, suffix: str) -> list[tuple[str, str]]:
         """Read what `put_named` kept; (path, reason) of what is damaged, which is set aside."""
-        found = [path for path in sorted((self.root / folder).glob(f"*{suffix}")) if files.sha256_of(path) != path.stem]
+        found = [
+            path
+            for path in sorted((self.root / folder).glob(f"*{suffix}"))
+            if atomic_files.sha256_of(path) != path.stem
+        ]
         for path in found:
-            files.move_aside(path, self.quarantine)
+            atomic_files.move_aside(path, self.quarantine)
         return [(str(path), "its bytes are not those of its name") for path in found]
 
     def prepare(self) -> None:
@@ -88,8 +92,8 @@ class Cache:
         marker = records.load(self.root / "CACHE.json")
         if marker is None or marker.get("format") != FORMAT:  # damaged: a newer one was refused
             if not (self.root / ".gitignore").exists():
-                files.publish(self.root / ".gitignore", b"*\n")
-            files.publish(self.root / "CACHE.json", records.dump({"format": FORMAT, "program": "frozenbase"}))
+                atomic_files.publish(self.root / ".gitignore", b"*\n")
+            atomic_files.publish(self.root / "CACHE.json", records.dump({"format": FORMAT, "program": "frozenbase"}))
 
 
 class FeatureStore:
@@ -110,8 +114,8 @@ class FeatureStore:
         """Make ready to take rows. Raises Unwritable where the cache cannot be written."""
         self.cache.prepare()
         if not self.spec_is_right():
-            files.publish(self.folder / "spec.json", records.dump(self.components))
-        with files.telling(self.folder, "written to"):
+            atomic_files.publish(self.folder / "spec.json", records.dump(self.components))
+        with atomic_files.telling(self.folder, "written to"):
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -124,7 +128,7 @@ class FeatureStore:
         if self.names() and not self.spec_is_right():
             with contextlib.suppress(OSError):
                 self.prepare()
-        files.touch(self.folder / "spec.json", USED_S)
+        atomic_files.touch(self.folder / "spec.json", USED_S)
 
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that have no row, once each, in the order given. Damaged shards are set aside first."""
@@ -141,15 +145,15 @@ class FeatureStore:
         data = shards.build(self.key, ids, features)
         name = hashlib.sha256(data).hexdigest()
         self.prepare()
-        files.keep(self.path(name), data, name, self.cache.quarantine)
+        atomic_files.keep(self.path(name), data, name, self.cache.quarantine)
         try:
             if self._open(name) is not None:
-                files.sync_folder(self.record_path(name).parent)  # another may have published it this moment
+                atomic_files.sync_folder(self.record_path(name).parent)  # another may have published it this moment
                 return name
         except shards.BadShard:  # a record that is damaged, or tells of something else
-            files.move_aside(self.record_path(name), self.cache.quarantine)
+            atomic_files.move_aside(self.record_path(name), self.cache.quarantine)
         facts = self._facts(name, len(data), features.shape, features.dtype)
-        files.publish(self.record_path(name), records.dump({**provenance, **facts}))
+        atomic_files.publish(self.record_path(name), records.dump({**provenance, **facts}))
         return name
 
     def read(self, ids: Sequence[str]) -> np.ndarray:
@@ -193,7 +197,7 @@ class FeatureStore:
 
         Raises BadShard where it is not what it should be, OSError where it cannot be read.
         """
-        return self._open(name, files.sha256_of) is not None
+        return self._open(name, atomic_files.sha256_of) is not None
 
     def shard_records(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The records of the shards of those names, or of all."""
@@ -258,7 +262,7 @@ class FeatureStore:
     def set_aside(self, name: str) -> bool:
         """Move a shard that doesn't count, and its record, to quarantine; whether that went well."""
         paths = [path for path in (self.record_path(name), self.path(name)) if path.exists()]
-        moved = [files.move_aside(path, self.cache.quarantine) for path in paths]
+        moved = [atomic_files.move_aside(path, self.cache.quarantine) for path in paths]
         return all(moved)
 
     def _warn(self, bad: Sequence[tuple[str, str, bool]]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from cache import files, keys, records, shards
+from cache import atomic_files, keys, records, shards
 from cache.store import Cache, FeatureStore
 
 
@@ -45,8 +45,8 @@ def take(
         except (shards.BadShard, OSError, ValueError) as error:
             taken.refused.append((str(source.path(name)), str(error)))
             continue
-        files.keep(store.path(name), data, name, target.quarantine)
-        files.publish(store.record_path(name), records.dump(record))
+        atomic_files.keep(store.path(name), data, name, target.quarantine)
+        atomic_files.publish(store.record_path(name), records.dump(record))
         taken.shards, taken.bytes = taken.shards + 1, taken.bytes + len(data)
         taken.rows += int(record["rows"])
 

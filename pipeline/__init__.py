@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.api import open as open
-    from pipeline.transformer import BottleneckFeatures as BottleneckFeatures
+    from pipeline.python.api import open as open
+    from pipeline.python.transformer import BottleneckFeatures as BottleneckFeatures
 
-_FROM = {"open": "pipeline.api", "BottleneckFeatures": "pipeline.transformer"}
+_FROM = {"open": "pipeline.python.api", "BottleneckFeatures": "pipeline.python.transformer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Owns how the command starts and ends: no traceback for Ctrl-C during the imports, nor for an output that is full.
 
-The command itself is cli.py.
+The command itself is main.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 def main() -> None:
     gc.set_threshold(100_000, 20, 100)  # many rows and no cycles: looking for them took a tenth of a run over 100,000
     try:
-        from pipeline.cli import main as command
+        from pipeline.cli.main import main as command
 
         command(prog_name="pipeline")
     except KeyboardInterrupt:

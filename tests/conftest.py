@@ -16,29 +16,35 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 
-from pipeline.project import Options, Project, silent
-from stages import extract_task
-from tests import fakes
+from pipeline.project.project import Options, Project, silent
+from stages.extract import shard_task
+from tests.support import fakes
 
-FIRST = ("test_files", "test_records", "test_store", "test_faults", "test_durability")
+FIRST = (
+    "cache.test_atomic_files",
+    "cache.test_records",
+    "cache.test_store",
+    "cache.test_faults",
+    "cache.test_durability",
+)
 LAST = (
-    "test_mutations",
-    "test_cli",
-    "test_command",
-    "test_cluster",
-    "test_keras_base",
-    "test_bases",
-    "test_engine",
-    "test_openvino_convert",
-    "test_keras_base_own",
-    "test_engines",
-    "test_heads",
-    "test_dense",
-    "test_blocks",
-    "test_finetune",
-    "test_finetuning",
+    "cache.test_mutations",
+    "pipeline.cli.test_main",
+    "pipeline.cli.test_options",
+    "stages.extract.test_cluster",
+    "stages.keras_models.test_build",
+    "stages.bases.test_catalogue",
+    "stages.engines.test_select",
+    "stages.engines.test_openvino_convert",
+    "stages.keras_models.test_user_model",
+    "stages.engines.test_engines",
+    "stages.heads.test_fitted",
+    "stages.heads.test_dense",
+    "stages.bases.test_blocks",
+    "stages.finetune.test_training",
+    "pipeline.runs.test_finetuning",
     "test_legacy",
-    "test_export",
+    "pipeline.serving.test_export_model",
     "test_notebook",
     "test_end_to_end",
 )
@@ -81,9 +87,14 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
         if name.startswith("PIPELINE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("host-cache")))
-    extract_task._embeds.clear()
+    shard_task._embeds.clear()
     yield
-    for name in ("cache", "stages", "stages.weights", "pipeline"):  # a command that ran here has set them up for itself
+    for name in (
+        "cache",
+        "stages",
+        "stages.bases.weights",
+        "pipeline",
+    ):  # a command that ran here has set them up for itself
         logging.getLogger(name).handlers = []
         logging.getLogger(name).setLevel(logging.NOTSET)
 
@@ -111,7 +122,7 @@ def fast_path() -> Iterator[Path]:
 @pytest.fixture
 def fake_embed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extraction in this process computes numpy rows, and never imports TensorFlow."""
-    monkeypatch.setattr(extract_task, "open_embed", fakes.FakeEmbed)
+    monkeypatch.setattr(shard_task, "open_embed", fakes.FakeEmbed)
 
 
 @dataclass
@@ -133,7 +144,7 @@ Pipeline = Callable[..., Ran]
 
 def command(*words: str | Path, expect: int | None = None) -> Ran:
     """Run a `pipeline` command in this process, with the real base."""
-    from pipeline.cli import main
+    from pipeline.cli.main import main
 
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert expect in (None, result.exit_code), result.output

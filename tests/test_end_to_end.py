@@ -15,12 +15,15 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cache.statindex import StatIndex
+from cache.hash_index import StatIndex
 from cache.store import Cache
-from pipeline import BottleneckFeatures, predictions, registry
-from stages import engine, heads, images
+from pipeline import BottleneckFeatures
+from pipeline.results import predictions, registry
+from stages.data import images
+from stages.engines import select
+from stages.heads import fitted
 from tests.conftest import opened
-from tests.test_cli import run
+from tests.pipeline.cli.test_main import run
 
 N = 60
 
@@ -39,13 +42,13 @@ def solar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(solar: Path) -> dict[str, np.ndarray]:
     """id -> row, by Keras `predict` on the same pixels, 32 at a time."""
-    from stages import keras_base
+    from stages.keras_models import build
 
     project = opened(solar)
     rows = project.manifest.rows
     pixels = np.stack([images.decode((project.root / r.path).read_bytes(), project.recipe.pixels) for r in rows])
     assert project.weights.path is not None
-    model = keras_base.build(project.base, project.weights.path, 224, 224)
+    model = build.build(project.base, project.weights.path, 224, 224)
     maps = model.predict((pixels.astype(np.float32) - 127) / 128, batch_size=32, verbose=0)
     return dict(zip([row.id for row in rows], maps.mean(axis=(1, 2)), strict=True))
 
@@ -143,13 +146,13 @@ def test_the_record_says_how_it_came_about(emptied: Path) -> None:
     record = json.loads((Path(head["path"]) / "record.json").read_text())
     assert record["key"] == head["key"]
     assert record["config"]["base"]["name"] == "efficientnet_lite0"
-    chosen = engine.choose("auto", "f32")
+    chosen = select.choose("auto", "f32")
     assert record["rows_made_by"][0].startswith(f"{chosen} on ")
     assert {"scikit-learn", "scipy", "numpy", "python"} <= set(record["versions"])
     assert {chosen, "pillow"} <= set(record["rows_versions"])
     assert record["machine"]
     assert record["blas"]
-    assert record["head_version"] == heads.VERSION
+    assert record["head_version"] == fitted.VERSION
     tables = {"predictions.csv", "predictions.npz"}
     assert set(record["files"]) == {"head.json", "head.npz", "manifest.jsonl", "metrics.json", *tables}
     with np.load(Path(head["path"]) / "predictions.npz", allow_pickle=False) as predictions:

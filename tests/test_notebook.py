@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from tests.notebook import NOTEBOOK, execute
+from tests.support.notebook import NOTEBOOK, execute
 
 ABSOLUTE = ("/tmp/", "/home/", "/root/", "/Users/", "/usr/", "site-packages")
 

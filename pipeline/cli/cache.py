@@ -1,0 +1,153 @@
+"""Owns the `pipeline cache` commands: options and exit codes. What they do is upkeep.py's and export_import.py's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import rich_click as click
+
+from cache.errors import Damaged, PipelineError
+from pipeline.cli.options import finish, guarded, log_to_stderr, looking
+from pipeline.maintenance import export_import, upkeep
+from pipeline.project.project import Options, Project
+from pipeline.show import cache_tables
+from pipeline.show.console import ERR
+from pipeline.show.progress import reporter
+
+T = TypeVar("T")
+
+_SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
+_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class _Amount(click.ParamType):
+    """A number and a unit, such as 30d or 10GB."""
+
+    def __init__(self, name: str, units: dict[str, int], example: str) -> None:
+        self.name, self.units, self.example = name, units, example
+
+    def convert(self, value: Any, param: Any, context: Any) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value))
+        units = {unit.lower(): size for unit, size in self.units.items()}
+        if match is None or match[2].lower() not in units:
+            self.fail(f"{value!r}: expected a number and one of {', '.join(filter(None, self.units))}: {self.example}")
+        return float(match[1]) * units[match[2].lower()]
+
+
+class _Share(click.ParamType):
+    name = "percent"
+
+    def convert(self, value: Any, param: Any, context: Any) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", str(value))
+        if match is None or not 0 < float(match[1]) <= 100:
+            self.fail(f"{value!r}: expected a percentage, such as 10%")
+        return float(match[1]) / 100
+
+
+@click.group("cache")
+def group() -> None:
+    """Look after the cache: what is in it, whether it is whole, making room, and moving rows elsewhere."""
+
+
+@group.command("ls")
+@looking
+def ls_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+    """List what lies in the cache: rows, bytes, last use, the models made of it, and who needs it."""
+    _do("cache ls", "contents", upkeep.contents, cache_tables.show_contents, config, overrides, as_json, verbose)
+
+
+@group.command("verify")
+@looking
+@click.option("--subset", type=_Share(), default="100%", show_default=True, help="How much to read, drawn at random.")
+def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool, subset: float) -> None:
+    """Read shards and manifests again, and compare with their digests. What is damaged goes to quarantine; exit 1."""
+
+    def work(project: Project) -> upkeep.Verified:
+        return upkeep.verify(project, subset)
+
+    def judge(report: upkeep.Verified) -> PipelineError | None:
+        return _damaged(report.damaged, "are damaged", "pipeline run extract mends it: it computes their rows again")
+
+    _do("cache verify", "verified", work, cache_tables.show_verified, config, overrides, as_json, verbose, judge)
+
+
+@group.command("gc")
+@looking
+@click.option("--older-than", type=_Amount("age", _SECONDS, "30d"), metavar="AGE",
+              help="Remove what nobody needs and was not used for so long, e.g. 30d or 12h.")  # fmt: skip
+@click.option("--max-size", type=_Amount("size", _BYTES, "10GB"), metavar="SIZE",
+              help="Remove what nobody needs, least recently used first, down to this size, e.g. 10GB.")  # fmt: skip
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+def gc_command(
+    config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool,
+    older_than: float | None, max_size: float | None, dry_run: bool,
+) -> None:  # fmt: skip
+    """Make room. Leftovers of killed runs, a day old, always go; the rest by age or size, if asked.
+
+    Never what a pipeline.yaml that used this cache needs, nor a tagged model, nor a running job.
+    """
+    size = None if max_size is None else int(max_size)
+
+    def work(project: Project) -> upkeep.Tidied:
+        return upkeep.tidy(project, older_than, size, dry_run)
+
+    _do("cache gc", "gc", work, cache_tables.show_tidied, config, overrides, as_json, verbose)
+
+
+@group.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@looking
+def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+    """Write FOLDER: pipeline.yaml, the manifest and the shards it needs. Heads are trained there, without images."""
+
+    def work(project: Project) -> export_import.Moved:
+        return export_import.export(project, folder)
+
+    def judge(moved: export_import.Moved) -> PipelineError | None:
+        return _damaged(
+            moved.taken.refused, "were damaged, and are left out", "pipeline run extract, then export again"
+        )
+
+    _do("cache export", "moved", work, cache_tables.show_export, config, overrides, as_json, verbose, judge)
+
+
+@group.command("import")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@looking
+def import_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+    """Take the rows in FOLDER (an export, or a cache) into this project's cache, checking every digest.
+
+    Where there is no pipeline.yaml yet, that of the export is written.
+    """
+    log_to_stderr(False, verbose)
+    moved, error = guarded(lambda: export_import.bring(folder, config, reporter(ERR, False), overrides), verbose)
+    if moved is not None:
+        error = _damaged(moved.taken.refused, "were damaged, and are left out", "export them again, or compute them")
+    finish("cache import", "moved", moved, error, cache_tables.show_import, config, as_json, verbose)
+
+
+def _do(
+    command: str, part: str, work: Callable[[Project], T], printer: Callable[[T], None], config: Path,
+    overrides: tuple[str, ...], as_json: bool, verbose: bool,
+    judge: Callable[[T], PipelineError | None] = lambda report: None,
+) -> NoReturn:  # fmt: skip
+    """Open the project, do the work, show it, and exit; none of these commands computes a row."""
+    log_to_stderr(False, verbose)
+    options, progress = Options(overrides, require_cached=True), reporter(ERR, False)
+
+    def checked() -> T:
+        project = Project(config, options, progress)
+        upkeep.check_there(project)
+        return work(project)
+
+    report, error = guarded(checked, verbose)
+    if report is not None:
+        error = judge(report)
+    finish(command, part, report, error, printer, config, as_json, verbose)
+
+
+def _damaged(found: list[tuple[str, str]], what: str, hint: str) -> PipelineError | None:
+    return Damaged(f"{len(found)} files {what}; the first: {found[0][0]}: {found[0][1]}", hint) if found else None

@@ -1,0 +1,115 @@
+"""Owns the `pipeline export` commands: options, and what is printed.
+
+What they write is export_features.py's, and a model export_model.py's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import rich_click as click
+from rich.filesize import decimal
+
+from pipeline.cli.options import finish, guarded, log_to_stderr, shared
+from pipeline.project.project import Options, Project
+from pipeline.results.model import SHORT
+from pipeline.serving import export_features, export_model
+from pipeline.serving.export_features import FORMATS, Written
+from pipeline.serving.export_model import Exported, Kind
+from pipeline.show.console import ERR, say, several
+from pipeline.show.progress import reporter
+from stages.data.manifest import SPLITS
+
+
+class _Export(click.RichGroup):
+    """`pipeline export MODEL ...`: what is no command's name belongs to the command called MODEL."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["MODEL", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("export", cls=_Export, subcommand_metavar="MODEL|features ...")
+def export() -> None:
+    """Write a model, or features, as a file for other programs.
+
+    pipeline export head/logistic --format onnx --output model.onnx
+
+    pipeline export features --format parquet --output features.parquet
+    """
+
+
+@export.command("MODEL")
+@click.argument("model", metavar="", required=False)  # the command's own name says MODEL already
+@shared
+@click.option("--format", "kind", type=click.Choice(get_args(Kind)), required=True, help="The kind of file.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace PATH if it is there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
+def model_command(
+    model: str | None, config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool,
+    kind: Kind, output: Path, force: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
+
+    MODEL is head/NAME or finetune/NAME (what its last run gave; of a sweep, the best), a tag, or the first digits of a
+    key. PATH.json tells classes, threshold, input and licences. The file counts as written once a fresh process without
+    this package has said of 32 original images what the model says of them, to 0.005.
+    """
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    log_to_stderr(quiet, verbose)
+    options, progress = Options(overrides, offline=offline), reporter(ERR, quiet)
+
+    def work() -> Exported:
+        return export_model.export(config, options, progress, model, kind, output, force)
+
+    written, error = guarded(work, verbose)
+    finish("export", "written", written, error, _say_model, config, as_json, verbose)
+
+
+@export.command("features")
+@shared
+@click.option("--format", "kind", type=click.Choice(list(FORMATS)), required=True, help="The kind of file.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write.")
+@click.option("--tap", default="pooled", show_default=True, metavar="NAME", help="The tap to take.")
+@click.option("--split", type=click.Choice(SPLITS), help="Images of one split only.  [default: all]")
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
+def features_command(
+    config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool, kind: str, output: Path,
+    tap: str, split: str | None, force: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Write ids, labels, splits, groups, paths and features to one file, a row for each image.
+
+    Rows that are missing are computed first. The file is published whole or not at all.
+    """
+    log_to_stderr(quiet, verbose)
+
+    def work() -> Written:
+        project = Project(config, Options(overrides, offline=offline), reporter(ERR, quiet))
+        return export_features.export(project, kind, output, tap, split, force)
+
+    written, error = guarded(work, verbose)
+    finish("export features", "written", written, error, _say, config, as_json, verbose)
+
+
+def _say(written: Written) -> None:
+    shape = " x ".join(f"{n:,}" for n in written.shape)
+    say(f"wrote {written.file}: {shape} {written.dtype}, {decimal(written.bytes)}")
+    say(f"  tap {written.tap}, extract key {written.key[:SHORT]}")
+
+
+def _say_model(written: Exported) -> None:
+    about, check = written.about, written.about["check"]
+    say(f"wrote {written.file}: {decimal(about['bytes'])}, and {export_model.beside(written.file).name}")
+    say(f"  model {about['model']['name']} {about['model']['key'][:SHORT]}")
+    images = several(check["images"], "image")
+    say(
+        f"  {images} in a fresh process ({check['runtime']}): "
+        f"probabilities differ by at most {check['max_difference']:.1e}"
+    )
+    if check["decode_scaled_adds"] is not None:
+        say(f"  decode: scaled, which the file cannot do, moves them by at most {check['decode_scaled_adds']:.1e}")

@@ -1,0 +1,90 @@
+"""Owns `pipeline predict`: options, and what is printed. What a model says is predict.py's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from rich.cells import cell_len, set_cell_size
+
+from pipeline.cli.options import finish, guarded, log_to_stderr, shared
+from pipeline.project.project import Options, Project
+from pipeline.results import csv_parquet
+from pipeline.serving import restored_project
+from pipeline.serving.predict import Predicted, predict
+from pipeline.show.console import ERR, say, several
+from pipeline.show.progress import reporter
+
+
+@click.command("predict")
+@click.argument("model")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="A .csv or .parquet file, with the probability of each class, instead of a table.")  # fmt: skip
+@click.option("--keep", is_flag=True, help="Keep the rows of images that are new in the cache.")
+@shared
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no notes, only errors on stderr.")
+def predict_command(
+    model: str, paths: tuple[str, ...], output: Path | None, keep: bool, config: Path, overrides: tuple[str, ...],
+    offline: bool, as_json: bool, quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Say what MODEL takes images for: PATHs are files, or folders, which are searched however deep.
+
+    MODEL goes by its own settings, base and weights; --set may only say where things lie. Rows that the cache has are
+    used, others computed and not kept. Images that cannot be used are listed on stderr, and the exit code is 3.
+
+    predicted: the class by the threshold that was fitted on val, where there is one (two classes); else the likeliest.
+
+    confidence: its calibrated probability, at the temperature that was fitted on val.
+
+    p_CLASS (--json, --output): the model's own probabilities as in `pipeline predictions`, without a temperature. The
+    threshold is one of these.
+    """
+    log_to_stderr(quiet, verbose)
+    options = Options(overrides, offline=offline)
+
+    def work() -> Predicted:
+        if output is not None:
+            csv_parquet.check(output)
+        restored_project.check_places(overrides)
+        found = predict(Project(config, options, reporter(ERR, quiet)), model, paths, keep)
+        if output is not None:
+            csv_parquet.write(found.columns(), output)
+        return found
+
+    found, error = guarded(work, verbose)
+    if found is not None:
+        _, error = guarded(found.check, verbose)
+    report: Any = found
+    if as_json and found is not None and output is not None:
+        report = {**found.to_json(), "path": str(output)}
+        del report["predictions"]
+    finish("predict", "predict", report, error, lambda shown: _show(shown, output, quiet), config, as_json, verbose)
+
+
+def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
+    """The table to stdout, or where it was written; bad images and notes to stderr."""
+    if output is not None:
+        say(f"{several(len(found.paths), 'image')}: {output}")
+    elif found.paths:
+        _show_table(found)
+    for reject in found.rejected[1:]:  # the error tells of the first
+        say(f"  rejected {reject.path}: {reject.reason}", ERR)
+    if quiet:
+        return
+    others = f"; {several(found.ignored, 'other file')} ignored" if found.ignored else ""
+    say(f"{found.model}: {found.computed:,} computed, {found.reused:,} reused{others}", ERR)
+    if found.threshold is not None:
+        by = "; * marks where the other is likelier" if found.predicted != found.likeliest else ""
+        say(f"predicted {found.classes[1]} from p_{found.classes[1]} {found.threshold:.3f} on, fitted on val{by}", ERR)
+
+
+def _show_table(found: Predicted) -> None:
+    """One line for each image, the path last: however long it is, it is not broken."""
+    both = zip(found.predicted, found.likeliest, strict=True)
+    classes = ["predicted", *(name if name == likeliest else f"{name} *" for name, likeliest in both)]
+    width = max(map(cell_len, classes))
+    numbers = ["confidence", *(f"{confidence:.3f}" for confidence in found.confidence)]
+    rows = zip(classes, numbers, ["path", *found.paths], strict=True)
+    say("\n".join(f"{set_cell_size(name, width)}  {number:>10}  {path}" for name, number, path in rows))

@@ -1,0 +1,174 @@
+"""Owns `pipeline init`: a look at a folder of images, and a commented pipeline.yaml for it. Also the demo dataset."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from cache import atomic_files
+from cache.errors import Unusable
+from stages.data import scan
+from stages.data.scan import Found
+
+DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
+
+_TEMPLATE = """\
+# {about}
+# Every field is optional; what is commented out shows the default. Run: pipeline run
+
+data:
+  root: {root}        # where the images are, relative to this file; class folders, unless there is a table
+  # table: null               # labels.csv, .jsonl, .parquet or a saved manifest; its paths are relative to root
+  # columns: {{path: path, label: label, split: split, group: group}}   # names in the table
+  # group_from: null          # a regular expression on the path, e.g. '(panel\\d+)_': a group stays in one split
+  {classes}
+  split: {{method: hash, val: 0.15, test: 0.15, seed: 0}}   # a hash of each image's bytes: new images move no old one
+  # on_bad: fail              # fail: finish extraction, list rejects, exit 3, no heads | skip: go on without them
+  # on_leak: fail             # the same bytes in two splits of yours: fail | warn
+
+base: {{name: efficientnet_lite0, weights: imagenet}}   # or mobilenet_v2, resnet50, vgg16; weights: imagenet or a file
+
+extract:
+  size: 224
+  fit: squash                 # squash | crop (shorter side, centre) | pad
+  # resize: bilinear          # bilinear: Pillow, antialiased | keras: as the Keras loaders do
+  # decode: scaled            # scaled: JPEGs decoded at no less than twice the size, faster | full
+  taps:
+    pooled: {{layer: output, pooling: avg}}   # any layer of the base; avg | max | none
+  # numerics: f32             # f32 | openvino-bf16, tensorflow-bf16: bfloat16 inside, keyed apart
+  # engine: auto              # tensorflow | openvino: auto is openvino where it is installed and there is no GPU
+  # dtype: float32            # as stored: float32 | float16
+  # shard_rows: auto
+
+heads:
+  logistic: {{kind: logistic, tap: pooled, seed: 0}}    # tap: [pooled, early] joins two; C: null: chosen on val
+  # ridge: {{kind: ridge, alpha: null, folds: 5, seed: 0}}                   # alpha: null: chosen on val
+  # knn: {{kind: knn, k: [5, 10, 20, 50, 100, 200], temperature: 0.07}}      # of several k, val chooses
+  # dense:                    # a small network, trained by Keras
+  #   {{kind: dense, units: [256], activation: relu, dropout: 0.5, standardise: true, optimizer: adam, lr: 0.001,
+  #    weight_decay: 0, label_smoothing: 0, class_weight: none, batch: 32, epochs: 100, patience: 5, log_dir: null}}
+  # several: {{sweep: {{C: [0.001, 0.01, 0.1], tap: [pooled]}}}}     # a head for each point of the grid, ranked by val
+
+# finetune:                     # runs only when it is named: pipeline run finetune; pipeline bases lists blocks
+#   last: {{head: logistic, unfreeze_from: BLOCK, mode: auto, optimizer: adam, lr: 1.0e-5, schedule: constant,
+#          weight_decay: 0, class_weight: none, batch: 32, epochs: 10, patience: 3, dtype: float32, augment: null,
+#          views: 1, seeds: [0], log_dir: null}}
+#     # augment: {{flip: horizontal, turns: false, rotate: 0, shift: 0, scale: 0, brightness: 0, contrast: 0, seed: 0}}
+
+# cluster: {{workers: auto}}    # auto: one process; N processes; or scheduler: tcp://127.0.0.1:8786
+# cache: {{dir: .features}}     # may be deleted: costs time only
+"""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What init found and wrote."""
+
+    config: Path
+    images: Path
+    found: Found
+
+    def lines(self) -> list[str]:
+        """What a person wants to know of the images before anything runs."""
+        rows = self.found.rows
+        labels = Counter(row.label for row in rows if row.label is not None)
+        made = Counter(row.split for row in rows if row.split is not None)
+        many = f", and {len(labels) - 8} more" if len(labels) > 8 else ""
+        lines = [f"{len(rows)} images in {self.images}"]
+        if labels:
+            lines.append("classes: " + ", ".join(f"{k} {n}" for k, n in sorted(labels.items())[:8]) + many)
+            if loose := [row.path for row in rows if row.label is None]:
+                lines.append(f"in no class folder, so without a label: {len(loose)}, such as {loose[0]}")
+        else:
+            lines.append("no class folders: features can be extracted (pipeline run extract); a head needs labels")
+        if made:
+            lines.append("splits, from the folders: " + ", ".join(f"{k} {n}" for k, n in made.items()))
+        if self.found.ignored:
+            kinds = ", ".join(f"{kind} {n}" for kind, n in self.found.ignored.most_common(5))
+            lines.append(f"{self.found.ignored.total()} other files are ignored: {kinds}")
+        lines += [f"cannot be used: {reject.path}: {reject.reason}" for reject in self.found.rejected[:5]]
+        return lines
+
+
+def init(folder: Path, images: Path | None) -> Started:
+    """Write `folder`/pipeline.yaml for the images in `images` (default: `folder`/images).
+
+    Raises Unusable where a pipeline.yaml is there already, or the images cannot be used.
+    """
+    target = _free(folder)
+    images = images if images is not None else folder / "images"
+    if not images.is_dir():
+        what = "is a file; expected a folder of images" if images.exists() else "is not there"
+        meant = folder if folder.is_dir() and folder != Path() else "PATH"
+        advice = f"name the folder of the images: pipeline init --images {meant}"
+        raise Unusable(f"{images} {what}", advice)
+    try:
+        found = scan.folders(images)
+    except Unusable as error:
+        raise Unusable(error.message, "name another folder with --images") from error
+    root = os.path.relpath(images, folder)
+    root = str(images.absolute()) if root.startswith("..") else root
+    classes = {row.label for row in found.rows if row.label is not None}
+    _write(target, f"Written by pipeline init for {len(found.rows)} images.", root, None, len(classes) > 1)
+    return Started(target, images, found)
+
+
+def init_demo(folder: Path) -> Started:
+    """Lay out the ELPV solar cells as `folder`/images/functional and defective, and write pipeline.yaml for them."""
+    target = _free(folder)
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unusable("the demo images are not installed", "where frozenbase lies: pip install '.[demo]'")
+    source = Path(spec.submodule_search_locations[0]) / "data"
+    with open(source / "labels.csv", newline="") as file:
+        for path, probability, _kind in csv.reader((" ".join(line.split()) for line in file), delimiter=" "):
+            label = "defective" if float(probability) >= 0.5 else "functional"
+            _copy(source / path, folder / "images" / label / Path(path).name)
+    _write(target, DEMO_LICENCE, "images", ["functional", "defective"])
+    return Started(target, folder / "images", scan.folders(folder / "images"))
+
+
+def _free(folder: Path) -> Path:
+    target = folder / "pipeline.yaml"
+    if target.exists():
+        raise Unusable(f"{target} is there already", f"edit it, or remove it first; then: pipeline run -c {target}")
+    return target
+
+
+def _write(target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True) -> None:
+    """Where there are no two classes to tell apart, the heads are commented out."""
+    listed = (
+        f"classes: [{', '.join(classes)}]   # their order; with two, the second is the positive one"
+        if classes
+        else "# classes: null             # their order, sorted by default; with two, the second is the positive one"
+    )
+    quoted = yaml.safe_dump(root, default_style=None, width=10_000).splitlines()[0]
+    text = _TEMPLATE.format(about=about, root=quoted, classes=listed)
+    if not trainable:
+        none = "heads: {}                     # none yet: there are no two classes. With labels (or data.table):"
+        text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")
+    try:
+        atomic_files.publish(target, text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise Unusable(f"{root!r} is no name that a text file can hold", "rename the folder") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy, whole or not at all: a link would let an edit here change the installed package."""
+    if not target.exists():
+        part = target.with_name(f".{target.name}.part")
+        with atomic_files.telling(target, "written"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(source, part)
+                os.replace(part, target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise

@@ -1,0 +1,4 @@
+"""Models judged after they were made: comparison, cross-validation, plots, reproduction.
+
+Writes nothing under models/.
+"""

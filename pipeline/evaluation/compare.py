@@ -1,0 +1,163 @@
+"""Owns which rows two models can be compared on fairly, and their predictions there. Not the arithmetic."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cache.errors import Unusable
+from cache.store import FeatureStore
+from pipeline.project.project import Options, Progress, Project
+from pipeline.results import registry
+from pipeline.results.model import Model
+from pipeline.serving import restored_project
+from pipeline.serving.inference import Inference
+from stages.data.manifest import Manifest, Row
+from stages.metrics import paired_tests
+
+_UNLABELLED = "without a label"
+_SEEN = "in train or val of A or B"
+_GROUP = "of a group in train or val of A or B"
+_OTHER = "of a class they don't know"
+_ROWLESS = {"A": "without a row for A", "B": "without a row for B"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same rows. `dropped` counts today's other images by why; `hints` tell how to have more rows."""
+
+    a: Model
+    b: Model
+    images: int
+    groups: int
+    dropped: Mapping[str, int]
+    hints: Mapping[str, str]
+    result: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """`a` and `b` are names, keys and figures; difference and mcnemar as stages.metrics.paired_tests has them."""
+        models = {
+            side: {"name": model.name, "key": model.key, "metrics": self.result[side]}
+            for side, model in (("a", self.a), ("b", self.b))
+        }
+        return {
+            **{name: getattr(self, name) for name in ("images", "groups", "dropped", "hints")},
+            **models,
+            "difference": self.result["difference"],
+            "mcnemar": self.result["mcnemar"],
+        }
+
+
+def compare(path: Path, options: Options, progress: Progress, a: str, b: str) -> Comparison:
+    """The models that `a` and `b` name, on today's labelled images that are in neither's train or val set.
+
+    Nor may an image be of a group that is there. Predictions are computed from rows in the cache, each model's of its
+    own base and settings; nothing is extracted and nothing written. Raises Unusable where their classes differ, or
+    where no image is left.
+    """
+    today = Project(path, options, progress)
+    models = {"A": registry.find(today.folder, a), "B": registry.find(today.folder, b)}
+    classes, others = (tuple(model.record["classes"]) for model in models.values())
+    if sorted(classes) != sorted(others):
+        raise Unusable(
+            f"{models['A']} tells {_few(classes)} apart, but {models['B']} {_few(others)}",
+            "only models of the same classes can be compared",
+        )
+    today.manifest.check_labels()
+    inferences = {side: Inference(restored_project.project(today, model), model) for side, model in models.items()}
+    stores = {side: inference.stores(today.cache) for side, inference in inferences.items()}
+    rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], classes, stores)
+    hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
+    if not rows:
+        reasons = "; ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+        raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", _advice(hints))
+    ids = [row.id for row in rows]
+    predicted = {side: inference.probabilities(today.cache, ids) for side, inference in inferences.items()}
+    order = [others.index(name) for name in classes]
+    groups = [row.group for row in rows]
+    result = paired_tests.compare(
+        [row.label or "" for row in rows], predicted["A"], predicted["B"][:, order], classes, groups
+    )
+    named = len({group for group in groups if group is not None})
+    return Comparison(models["A"], models["B"], len(rows), named, dropped, hints, result)
+
+
+def _fair(
+    today: Manifest, then: list[Manifest], classes: tuple[str, ...], stores: Mapping[str, Sequence[FeatureStore]]
+) -> tuple[list[Row], dict[str, int]]:
+    """One row for each image that is new to both models and known to both caches; the others counted by why."""
+    ids, groups = _seen(today, then)
+    groups_of: dict[str, set[str | None]] = defaultdict(set)
+    samples: dict[str, Row] = {}
+    for each in today.rows:
+        groups_of[each.id].add(each.group)
+    for each in today.samples:
+        samples.setdefault(each.id, each)
+    absent = {side: {i for store in taps for i in store.missing(today.ids)} for side, taps in stores.items()}
+    rows, dropped = [], Counter[str]()
+    for image in sorted(today.ids):  # as in samples, so that a test set has the interval it had when it was judged
+        row = samples.get(image)
+        rowless = [_ROWLESS[side] for side in absent if image in absent[side]]
+        if row is None:
+            dropped[_UNLABELLED] += 1
+        elif image in ids:
+            dropped[_SEEN] += 1
+        elif groups_of[image] & groups:
+            dropped[_GROUP] += 1
+        elif row.label not in classes:
+            dropped[_OTHER] += 1
+        elif rowless:
+            dropped.update(rowless[:1])
+        else:
+            rows.append(row)
+    return rows, dict(dropped)
+
+
+def _seen(today: Manifest, then: list[Manifest]) -> tuple[set[str], set[str]]:
+    """Ids that a model was fitted or chosen on; and their groups, as named then and as named today."""
+    fitted = [row for manifest in then for row in manifest.samples if row.split in ("train", "val")]
+    ids = {row.id for row in fitted}
+    named = [row.group for manifest in (today, *then) for row in manifest.rows if row.id in ids]
+    return ids, {group for group in named if group is not None}
+
+
+def _extraction(today: Project, model: Model) -> str:
+    """The command that computes what rows a model lacks of today's images."""
+    then, now = model.record["config"], today.config.model_dump()
+    fields = ("size", "fit", "resize", "decode", "numerics", "dtype")
+    changed = {f"base.{n}": value for n, value in then["base"].items() if value != now["base"].get(n)}
+    changed |= {
+        f"extract.{n}": then["extract"][n]
+        for n in fields
+        if then["extract"].get(n, now["extract"][n]) != now["extract"][n]
+    }
+    taps = {**now["extract"]["taps"], **then["extract"]["taps"]}
+    if taps != now["extract"]["taps"]:
+        changed["extract.taps"] = taps
+    words = [
+        f"{name}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}" for name, value in changed.items()
+    ]
+    sets = [word.removesuffix("\n").removesuffix("\n...") for word in words]
+    purpose: list[str] = []
+    if restored_project.is_tuned(model):
+        purpose = ["--for", model.name]
+        if (tuned := {model.record["name"]: then["finetune"][model.record["name"]]}) != now["finetune"]:
+            sets.append(f"finetune={json.dumps(tuned)}")
+    return shlex.join(["pipeline", "run", "extract", *purpose, *(part for word in sets for part in ("--set", word))])
+
+
+def _advice(hints: Mapping[str, str]) -> str:
+    if hints:
+        return "compute the missing rows: " + "; ".join(dict.fromkeys(hints.values()))
+    return "label images that neither has seen, or train both with a test split (data.split.test)"
+
+
+def _few(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")

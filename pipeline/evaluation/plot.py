@@ -1,0 +1,30 @@
+"""Owns pictures of a model as files: of what, and where. Not what they look like (stages/metrics/plots.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cache import atomic_files
+from pipeline.results import predictions
+from pipeline.results.model import SHORT, Model
+from stages.metrics import classification, plots
+
+
+def plot(model: Model, output: Path | None, form: plots.Format) -> list[Path]:
+    """Draw what a model said of val and test into the folder `output`; the paths of the files.
+
+    By default that is plots/NAME-KEY beside models/, since nothing under models/ is changed. Files of the same name
+    are replaced. Raises NotAvailable where matplotlib is not installed, before anything is written.
+    """
+    folder = output or model.folder.parents[3] / "plots" / f"{model.name.partition('/')[2]}-{model.key[:SHORT]}"
+    found = predictions.read(model)
+    splits = {}
+    for split in ("val", "test"):
+        here = np.array([row.split == split for row in found.rows])
+        labels = [row.label or "" for row in found.rows if row.split == split]
+        splits[split] = classification.numbers(labels, found.classes), found.probabilities[here]
+    drawn = {f"{name}.{form}": data for name, data in plots.draw(splits, found.classes, form)}
+    atomic_files.publish_all(folder.absolute(), drawn)
+    return [folder / name for name in drawn]

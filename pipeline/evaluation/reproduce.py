@@ -1,0 +1,138 @@
+"""Owns making a recorded model again, beside itself. Not judging it (reproduction_report.py).
+
+What counts is in the record: settings, labels, splits, ids. Only where things lie is today's: the images are found by
+the SHA-256 of their bytes wherever pipeline.yaml has its images now, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import registrations
+from cache.errors import NotAvailable, Unusable
+from pipeline.config.head_schema import HeadConfig
+from pipeline.evaluation.reproduction_report import Absent, Reproduction
+from pipeline.project.project import Options, Progress, Project
+from pipeline.results import registry
+from pipeline.results.model import Model
+from pipeline.results.record_diff import Pair, beside, differ
+from pipeline.runs import boundary_rows, extraction, train_heads
+from pipeline.runs.finetuning import Start, Tuning
+from pipeline.serving import restored_project
+from stages.data.manifest import Manifest, Row
+from stages.extract import schedule
+from stages.heads import fitted
+
+log = logging.getLogger(__name__)
+
+
+def reproduce(path: Path, options: Options, progress: Progress, text: str, recompute: bool = False) -> Reproduction:
+    """Make the model that `text` names again, on its own settings, labels and splits, and compare.
+
+    Rows come from the cache, and are computed into it where they are missing; with `recompute`, all are computed into
+    a temporary one. Raises Unusable where today's code cannot make it, NotAvailable where too little of it is left.
+    """
+    restored_project.check_places(options.overrides)
+    today = Project(path, options, progress)
+    model = registry.find(today.folder, text)
+    then = restored_project.project(today, model)
+    name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
+    tuned = then.config.finetune[name] if restored_project.is_tuned(model) else None
+    name = name if tuned is None else tuned.head
+    spec = _unwatched(then.config.heads[name])
+    labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
+    keys = [part["key"] for part in model.record["extract"].values()]
+    with restored_project.temporary_cache(then) if recompute else registrations.job(then.cache.root, keys):
+        computed, absent = _rows(then, today, labelled, spec.taps)
+        left = labelled.without(row.id for row in absent)
+        done = Reproduction(model, len(labelled.ids), computed, absent)
+        if absent:
+            _check_enough(left, classes, done)
+        fitted = train_heads.fit(then, spec, left, classes)
+        now, metrics, arrays = train_heads.circumstances(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
+        key = train_heads.folder_of(then, name, spec, full, classes).name
+        if tuned is not None:
+            start = Start(fitted.head, key, spec)
+            key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
+    _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
+    done.metrics = {part: _figures(then, metrics[part]) for part, then in model.metrics.items()}
+    known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
+    done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
+    if key != model.key:
+        done.differences["head key" if tuned is None else "model key"] = Pair(model.key, key)
+    return done
+
+
+def _tuned_again(
+    then: Project, today: Project, model: Model, full: Manifest, left: Manifest, start: Start
+) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+    """A fine-tuned model made again from its head made again: key, what is behind it, metrics.json, and arrays."""
+    name, seed = model.record["name"], model.record["seed"]
+    spec = then.config.finetune[name]
+    plan = boundary_rows.plan(then, spec, left)
+    if plan.missing:
+        places = {row.id: row.path for row in _files(today, set(left.ids))}
+        left = Manifest(tuple(row._replace(path=places.get(row.id, row.path)) for row in left.rows))
+    tuning = Tuning(then, name, left, start)
+    tuning.prepare(plan)
+    again = tuning.train(seed)
+    key = Tuning(then, name, full, start).folder(seed).name
+    return key, tuning.circumstances(), again.metrics, {**again.head.arrays(), **again.tail}
+
+
+def _unwatched(spec: HeadConfig) -> HeadConfig:
+    """The same head, whose training is logged nowhere."""
+    return spec.model_copy(update={"log_dir": None}) if "log_dir" in type(spec).model_fields else spec
+
+
+def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str]) -> tuple[int, list[Absent]]:
+    """Compute the rows that are missing, from today's files. How many were, and the images that have none."""
+    taps = {then.store(name).key: then.tap(name) for name in names}
+    lacking = schedule.missing(then.cache, then.recipe, taps, manifest.ids)
+    if not lacking:
+        return 0, []
+    files = _files(today, lacking)
+    there = {row.id for row in files}
+    receipt = extraction.compute(
+        then, Manifest(tuple(files)), taps, {i: lacking[i] for i in lacking if i in there}, then.recipe
+    )
+    reasons = {**dict.fromkeys(lacking.keys() - there, "no image of today has its bytes"), **dict(receipt.rejected)}
+    paths = {row.id: row.path for row in manifest.rows}
+    return receipt.rows, [Absent(image, paths[image], reasons[image]) for image in lacking if image in reasons]
+
+
+def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
+    """Today's images that are among `ids`; none, with a warning, where there is no looking for them."""
+    try:
+        return today.at_hand(ids)
+    except Unusable as error:
+        log.warning("%d images have no row, and there is no looking for their files: %s", len(ids), error.message)
+        return []
+
+
+def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) -> None:
+    try:
+        fitted.classes_of(left, classes)
+    except Unusable as error:
+        raise NotAvailable(
+            f"{len(done.absent)} of the {done.images} images of {done.model} cannot be found "
+            f"(the first: {done.absent[0].path}), and without them: {error.message}",
+            "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
+        ) from error
+
+
+def _compare_arrays(done: Reproduction, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:
+    if {name: array.shape for name, array in before.items()} == {name: array.shape for name, array in after.items()}:
+        pairs = [(array, after[name]) for name, array in before.items()]
+        done.weights_difference = max(float(np.abs(a - b).max()) for a, b in pairs)
+        done.arrays_same = all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def _figures(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
+    """Those that were recorded: a figure that was not reckoned then tells nothing."""
+    return dict(beside(then, {name: now.get(name) for name in then}))

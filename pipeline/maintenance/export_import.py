@@ -1,0 +1,135 @@
+"""Owns `cache export` and `cache import`: a project's rows in one folder, with all that its heads need elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cache import atomic_files, records, registrations, transfer
+from cache.errors import Unusable
+from cache.hash_index import StatIndex
+from cache.store import Cache
+from cache.transfer import Taken
+from pipeline.config import yaml_file
+from pipeline.config.schema import RunConfig
+from pipeline.project.project import Options, Progress, Project
+from pipeline.runs import extraction, rejects, retention
+from stages.bases import weights
+
+MARKER = "EXPORT.json"
+MANIFEST = "manifest.jsonl"
+_CACHE = ".features"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What was moved to where; `config` is the pipeline.yaml to go on with, `manifest` the file of its images."""
+
+    taken: Taken
+    folder: Path
+    config: Path
+    manifest: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        refused = [{"path": path, "reason": reason} for path, reason in self.taken.refused]
+        moved = {**vars(self.taken), "refused": refused}
+        manifest = None if self.manifest is None else str(self.manifest)
+        return {**moved, "folder": str(self.folder), "config": str(self.config), "manifest": manifest}
+
+
+def export(project: Project, folder: Path) -> Moved:
+    """Write `folder` so that `pipeline run head` works in it: pipeline.yaml, manifest, and the shards it needs.
+
+    An export that is there already is brought up to date. Raises Unusable where the folder holds something else,
+    NotAvailable where rows are missing (the project's options must say so), ImagesRejected as a run would.
+    """
+    if folder.exists() and not (folder.is_dir() and ((folder / MARKER).exists() or _is_empty(folder))):
+        raise Unusable(f"{folder} is there, and is no export", "name a folder that is new or empty")
+    target, taken = Cache(folder / _CACHE, StatIndex()), Taken()
+    with registrations.job(project.cache.root, project.keys.values()):
+        report, manifest = extraction.run(project, {})
+        rejects.check(project, report)
+        atomic_files.publish(
+            folder / MARKER, records.dump({"of": str(project.path)})
+        )  # first: one that is killed can go on
+        for store in {store.key: store for store in map(project.store, report.keys)}.values():
+            names = store.serving(manifest.ids)
+            with project.progress(f"copying {len(names)} shards", len(names)) as advance:
+                transfer.take(store, target, names, taken, advance)
+    weights.remember(project.base, project.weights, target)
+    target.put_named("manifests", manifest.to_bytes(), ".jsonl")
+    atomic_files.publish(folder / MANIFEST, manifest.to_bytes())
+    atomic_files.publish(folder / "pipeline.yaml", _settings(project))
+    atomic_files.publish(folder / MARKER, records.dump({"of": str(project.path), "manifest": manifest.digest}))
+    return Moved(taken, folder, folder / "pipeline.yaml", folder / MANIFEST)
+
+
+def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, ...] = ()) -> Moved:
+    """Take the rows of an export, or of any cache folder, into the cache of `config`; digests are checked on the way.
+
+    Where there is no pipeline.yaml yet, that of the export is written, with its manifest, once the rows are there.
+    """
+    root = folder if (folder / "CACHE.json").is_file() else folder / _CACHE
+    if not (root / "CACHE.json").is_file():
+        raise Unusable(
+            f"{folder} is neither an export nor a cache: no CACHE.json in it or in its {_CACHE}",
+            "name the folder that pipeline cache export wrote",
+        )
+    config = yaml_file.path_of(config).absolute()
+    manifest = (records.load(folder / MARKER) or {}).get("manifest")
+    new = _new_project(folder, config.parent, manifest) if manifest is not None and not config.exists() else {}
+    settings = yaml_file.load(folder / "pipeline.yaml", overrides) if new else None
+    project = Project(config, Options(overrides, offline=True), progress, settings)
+    taken = _take_all(Cache(root, StatIndex()), project)
+    for path, data in new.items():
+        atomic_files.publish(path, data)
+    here = project.cache.root / "manifests" / f"{manifest}.jsonl"
+    return Moved(taken, project.cache.root, config, here if here.is_file() else None)
+
+
+def _take_all(source: Cache, project: Project) -> Taken:
+    """Shards, manifests, and what is known of weights, unless the project knows others by that name."""
+    target, taken = project.cache, Taken()
+    stores = source.stores()
+    bad = [str(store.folder / "spec.json") for store in stores if not store.components]
+    taken.refused += [(path, "its components give another key") for path in bad]
+    good = [store for store in stores if store.components]
+    keys, total = [store.key for store in good], sum(len(store.names()) for store in good)
+    with registrations.job(target.root, keys), project.progress(f"reading {total} shards", total) as advance:
+        for store in good:
+            transfer.take(store, target, store.names(), taken, advance)
+        manifests = transfer.take_named(source, target, "manifests", ".jsonl", taken)
+        weights.take(source, target)
+        retention.register(project, [*keys, *manifests], also_before=True)
+    return taken
+
+
+def _new_project(folder: Path, target: Path, manifest: str) -> dict[Path, bytes]:
+    """The files of an export that make `target` a project. Half a table would be half the images, so it is compared."""
+    path = folder / MANIFEST
+    if not path.is_file() or atomic_files.sha256_of(path) != manifest:
+        raise Unusable(
+            f"{path} is not as it was exported", "export again; labels are corrected in the manifest after the import"
+        )
+    if (target / MANIFEST).exists() and atomic_files.sha256_of(target / MANIFEST) != manifest:
+        raise Unusable(f"{target / MANIFEST} is there already", "import into another folder, or move it away first")
+    return {target / MANIFEST: path.read_bytes(), target / "pipeline.yaml": (folder / "pipeline.yaml").read_bytes()}
+
+
+def _settings(project: Project) -> bytes:
+    """pipeline.yaml for a host without images: what was set, with the manifest as its table."""
+    settings = project.config.model_dump(include={"base", "extract", "heads"})
+    del settings["base"]["trust"]  # whoever opens a model there, has to say so there
+    data = project.config.data.model_dump(exclude_defaults=True, include={"root", "classes", "on_bad", "on_leak"})
+    tree = {"data": {**data, "table": MANIFEST}, **settings}
+    RunConfig.model_validate(tree)
+    about = "# Exported by pipeline cache export. The table holds images, labels and splits; no image is needed.\n"
+    return (about + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)).encode()
+
+
+def _is_empty(folder: Path) -> bool:
+    """But for what an export leaves that is killed at its first step."""
+    return all(path.name.startswith(f".{MARKER}.") for path in folder.iterdir())

@@ -1,0 +1,133 @@
+"""Owns looking after a cache: what lies there, whether it is whole, and making room. Not who needs it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache import atomic_files, compiled_models, gc, registrations
+from cache.errors import Unusable
+from cache.gc import Entry
+from cache.shards import BadShard
+from pipeline.project.project import Project
+from pipeline.results import registry
+from pipeline.runs import retention
+from pipeline.runs.retention import Needs
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the cache in `root` holds, who needs it, and which models were made of it, by name of the entry."""
+
+    root: Path
+    entries: list[Entry]
+    needs: Needs
+    models: Mapping[str, list[str]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "root": str(self.root),
+            "bytes": sum(entry.bytes for entry in self.entries),
+            "entries": [
+                {
+                    **_entry_json(entry),
+                    "needed_by": self.needs.get(entry.name, []),
+                    "models": self.models.get(entry.name, []),
+                }
+                for entry in self.entries
+            ],
+        }
+
+
+@dataclass
+class Verified:
+    """What `verify` read, of how many shards, and (path, reason) of what is not as it was written."""
+
+    shards: int = 0
+    of: int = 0
+    bytes: int = 0
+    damaged: list[tuple[str, str]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "damaged": [{"path": path, "reason": reason} for path, reason in self.damaged]}
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """What gc took away, or would take away, and what is left, of it needed by somebody."""
+
+    removed: list[Entry]
+    left: int
+    needed: int
+    dry: bool
+
+    def to_json(self) -> dict[str, Any]:
+        freed = sum(entry.bytes for entry in self.removed)
+        return {**vars(self), "freed": freed, "removed": [_entry_json(entry) for entry in self.removed]}
+
+
+def check_there(project: Project) -> None:
+    """Raises Unusable where the project has no cache, or names a folder that is something else."""
+    root = project.cache.root
+    if not (root / "CACHE.json").is_file():
+        what = "is no cache: it has no CACHE.json" if root.exists() else "is not there yet"
+        raise Unusable(f"{root} {what}", "pipeline run extract makes one; cache.dir, or PIPELINE_CACHE_DIR, names it")
+
+
+def contents(project: Project) -> Contents:
+    """All that lies in the project's cache."""
+    models: dict[str, list[str]] = defaultdict(list)
+    here = {root.path.parent for root in registrations.registered(project.cache.root) if root.here}
+    for model in (model for folder in sorted(here) for model in registry.listing(folder)):
+        for name in retention.made_of(model.record):
+            models[name].append(f"{model} ({', '.join(model.tags)})" if model.tags else str(model))
+    return Contents(project.cache.root, gc.entries(project.cache), retention.needs(project), models)
+
+
+def tidy(project: Project, older_than: float | None, max_bytes: int | None, dry: bool) -> Tidied:
+    """Take away leftovers, what nobody needs and was not used for `older_than` s, and the rest down to `max_bytes`."""
+    cache = project.cache
+    found, needed = gc.entries(cache), retention.needs(project).keys()
+    going = gc.surplus(found, needed, older_than, max_bytes, gc.clock(cache))
+    if not dry:
+        going = list(gc.remove(going, lambda: retention.busy(cache)))
+        atomic_files.remove(*retention.over(cache))
+    left = sum(entry.bytes for entry in found) - sum(entry.bytes for entry in going)
+    return Tidied(going, left, sum(entry.bytes for entry in found if entry.name in needed), dry)
+
+
+def verify(project: Project, share: float) -> Verified:
+    """Read `share` (0 to 1) of the shards, drawn at random, and all small files; set aside what is damaged.
+
+    What cannot be read is told of too, and stays where it is: that may be the disk's fault.
+    """
+    stores = project.cache.stores()
+    every = [(store, name) for store in stores for name in store.names()]
+    drawn = random.sample(every, math.ceil(share * len(every)))
+    report = Verified(len(drawn), len(every))
+    with project.progress("reading shards", len(drawn)) as advance:
+        for store, name in sorted(drawn, key=lambda pair: (pair[0].key, pair[1])):
+            try:
+                if store.check(name):
+                    report.bytes += store.path(name).stat().st_size
+            except BadShard as error:
+                report.damaged.append((str(store.path(name)), str(error)))
+                store.set_aside(name)
+            except OSError as error:
+                report.damaged.append((str(store.path(name)), f"cannot be read: {error.strerror}"))
+            advance(1)
+    for folder, suffix in (("manifests", ".jsonl"), ("weights", ".json")):
+        report.damaged += project.cache.check_named(folder, suffix)
+    report.damaged += compiled_models.check(project.cache)
+    damaged = [str(store.folder / "spec.json") for store in stores if not store.components]
+    report.damaged += [(path, "its components give another key; the next run mends it") for path in damaged]
+    return report
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {**vars(entry), "path": str(entry.path)}

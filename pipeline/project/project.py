@@ -1,0 +1,197 @@
+"""Owns what a pipeline.yaml means here: paths, cache, images, taps and keys. Not its fields, nor what is done."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from cache import atomic_files, records
+from cache.errors import Unusable
+from cache.hash_index import StatIndex, default_path
+from cache.store import Cache, FeatureStore
+from pipeline.config import yaml_file
+from pipeline.config.schema import RunConfig
+from pipeline.project.job_shares import Part
+from stages.bases import catalogue, weights
+from stages.bases.recipe import Recipe, Tap
+from stages.data import scan, splits
+from stages.data.images import PixelSpec
+from stages.data.manifest import Manifest, Row
+from stages.data.scan import Found
+from stages.extract.cluster import ClusterSpec
+
+
+class Progress(Protocol):
+    """progress(title, total or None) -> context that gives advance(n); `done` of the total were there before."""
+
+    def __call__(
+        self, title: str, total: int | None, done: int = 0
+    ) -> AbstractContextManager[Callable[[int], None]]: ...
+
+
+@contextmanager
+def silent(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A Progress that nobody sees."""
+    yield lambda n: None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says on top of pipeline.yaml."""
+
+    overrides: tuple[str, ...] = ()
+    workers: int | None = None
+    scheduler: str | None = None
+    require_cached: bool = False
+    offline: bool = False
+    read_files: bool = True
+    """False: files that the stat index does not know are not hashed, but counted as such."""
+    part: Part | None = None
+    """Extract the images of that part only."""
+
+
+class Project:
+    """One pipeline.yaml: its settings resolved against its folder, its cache, and its images, looked at once."""
+
+    def __init__(self, path: Path, options: Options, progress: Progress, settings: RunConfig | None = None) -> None:
+        """`settings` stand for what is written at `path`: those of a recorded model, made again."""
+        self.path = yaml_file.path_of(path).absolute()
+        self.folder = self.path.parent
+        self.options = options
+        self.progress = progress
+        self.config: RunConfig = settings or yaml_file.load(path, options.overrides)
+        self.version = version("frozenbase")
+        self.cache = Cache(self._cache_dir(), StatIndex(default_path()))
+        self.lent = self.cache.root  # a temporary cache may take its place, and need not convert models again
+
+    @property
+    def root(self) -> Path:
+        return self.at(self.config.data.root)
+
+    def at(self, setting: str) -> Path:
+        """The path that a setting means: relative to pipeline.yaml, `~` is home."""
+        try:
+            return self.folder / Path(setting).expanduser()
+        except RuntimeError as error:
+            raise Unusable(f"{setting!r} means no path: {error}") from error
+
+    @cached_property
+    def base(self) -> catalogue.Base:
+        return self.config.base.base
+
+    @cached_property
+    def weights(self) -> weights.Weights:
+        choice = self.config.base
+        return weights.resolve(self.base, choice.setting, self.at(choice.file), self.cache, self._offline)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        settings = self.config.extract
+        pixels = PixelSpec(settings.size, settings.size, settings.fit, settings.resize, settings.decode)
+        return Recipe.of(self.base, self.weights.sha256, pixels, settings.numerics, settings.dtype)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Name of each tap -> its extract key."""
+        return {name: self.recipe.key(tap) for name, tap in self.taps.items()}
+
+    @property
+    def taps(self) -> dict[str, Tap]:
+        return {name: self.tap(name) for name in self.config.extract.taps}
+
+    def tap(self, name: str) -> Tap:
+        settings = self.config.extract.taps[name]
+        return Tap(settings.layer, settings.pooling)
+
+    def store(self, tap: str) -> FeatureStore:
+        """The feature rows at the tap of that name."""
+        return self.cache.features(self.recipe.components(self.tap(tap)))
+
+    @cached_property
+    def found(self) -> Found:
+        """The images as the folder or the table has them."""
+        data = self.config.data
+        if data.table is not None:
+            found = scan.table(self.at(data.table), data.columns.model_dump(), self.root)
+        elif self.root.exists():
+            found = scan.folders(self.root)
+        else:
+            raise Unusable(f"data.root: {self.root} is not there", self._instead_of_images())
+        with self.progress("hashing", None) as advance:
+            return scan.identify(found, self.root, self.cache.index, advance, self.options.read_files)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All images that can be read, each with its split."""
+        data, rows = self.config.data, self.found.rows
+        if data.group_from is not None:
+            rows = splits.group_by(rows, data.group_from)
+        return Manifest(splits.assign(rows, data.split.val, data.split.test, data.split.seed))
+
+    def at_hand(self, ids: Collection[str]) -> list[Row]:
+        """Today's images that are among `ids` and whose files are there, wherever they lie."""
+        return [row for row in self.found.rows if row.id in ids and (self.root / row.path).exists()]
+
+    def check_heads(self, names: Collection[str]) -> None:
+        """Raises Unusable where pipeline.yaml has no head of one of these names."""
+        for name in names:
+            if name not in self.config.heads:
+                raise Unusable(f"no head {name!r} in {self.path.name}; it has {', '.join(self.config.heads)}")
+
+    def check_finetune(self, names: Collection[str]) -> None:
+        """Raises Unusable where pipeline.yaml has no fine-tuning of one of these names."""
+        known = self.config.finetune
+        for name in names:
+            if name not in known:
+                has = f"it has {', '.join(known)}" if known else "its finetune: is empty"
+                raise Unusable(
+                    f"no fine-tuning {name!r} in {self.path.name}; {has}",
+                    "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}",
+                )
+
+    @property
+    def cluster(self) -> ClusterSpec:
+        settings = self.config.cluster
+        workers = self.options.workers or (1 if settings.workers == "auto" else settings.workers)
+        return ClusterSpec(workers, self.options.scheduler or settings.scheduler)
+
+    @property
+    def _offline(self) -> bool:
+        return self.options.offline or self.options.require_cached
+
+    def _cache_dir(self) -> Path:
+        """Flag, then environment, then file, then beside pipeline.yaml."""
+        setting, environment = self.config.cache.dir, os.environ.get("PIPELINE_CACHE_DIR")
+        if environment and not any(text.startswith("cache") for text in self.options.overrides):
+            return Path(environment).absolute()
+        return self.at(setting or ".features")
+
+    def save_manifest(self, manifest: Manifest) -> str | None:
+        """Keep the manifest in the cache, with the settings that made it; its digest, or None in a read-only cache."""
+        try:
+            digest = self.cache.put_named("manifests", manifest.to_bytes(), ".jsonl")
+            path = self.cache.root / "manifests" / f"{digest}.json"
+            if records.load(path) is None:
+                atomic_files.publish(path, records.dump({"created": time.time(), "settings": self._made_by()}))
+        except OSError:
+            return None
+        return digest
+
+    def _made_by(self) -> dict[str, Any]:
+        data = self.config.data
+        return {"group_from": data.group_from, "split": data.split.model_dump()}
+
+    def _instead_of_images(self) -> str:
+        saved = [(path, records.load(path) or {}) for path in self.cache.root.glob("manifests/*.json")]
+        like = [(r.get("created", 0), path) for path, r in saved if r.get("settings") == self._made_by()]
+        if not like:
+            return "name the folder of the images with data.root"
+        latest = os.path.relpath(max(like)[1].with_suffix(".jsonl"), self.folder)
+        return f"correct data.root, or work from saved rows without images: --set data.table={latest}"

@@ -1,0 +1,188 @@
+"""Owns BottleneckFeatures, the pipeline as a scikit-learn transformer. Not the rows, which extraction.py fills in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from cache import registrations
+from cache.errors import NotAvailable, Unusable
+from pipeline.config import yaml_file
+from pipeline.project.project import Options, Project, silent
+from pipeline.runs import extraction
+from stages.bases import catalogue
+from stages.data.manifest import Manifest, Row
+
+_TAP = "features"
+_FEW = 5
+
+
+class BottleneckFeatures(TransformerMixin, BaseEstimator):
+    """Paths of images -> what a frozen base says of them. Rows come from the cache; those that it lacks are computed.
+
+    They are the very rows of a pipeline.yaml with these settings, kept under the same key. There is nothing to learn,
+    so `transform` needs no `fit`.
+
+    Parameters
+    ----------
+    base, weights : str
+        As base.name and base.weights in pipeline.yaml. The path of a file is relative to the current folder.
+    trust, preprocess : bool, dict or None
+        Of a model file as base: as base.trust and base.preprocess in pipeline.yaml.
+    size : int or None
+        Images are scaled to size x size; None for the size that the base was made for.
+    image_fit : str
+        extract.fit in pipeline.yaml. (`fit` is a method here.)
+    resize, decode, numerics, dtype : str
+        As in pipeline.yaml under extract. dtype is how rows are kept; what comes out is float32.
+    layer, pooling : str
+        The tap: `output` or any layer's name; avg, max, or none for whole maps, which come out flat.
+    cache_dir : str, path or None
+        The cache; None for $PIPELINE_CACHE_DIR, or else `.features` in the current folder.
+    root : str, path or None
+        The folder that relative paths start from; None for the current one.
+    workers : int
+        1 extracts in this process with a thread per core; more are processes, for which a script needs the usual
+        `if __name__ == "__main__":`.
+
+    Attributes
+    ----------
+    extract_key_ : str
+        After `fit`, the key of the rows: 64 hex digits, by which `pipeline cache ls` lists them.
+    """
+
+    __module__ = "pipeline"  # in pickles, so that they outlast this file; older ones name pipeline.transformer
+
+    def __init__(
+        self, *, base: str = "efficientnet_lite0", weights: str = "imagenet", trust: bool = False,
+        preprocess: Mapping[str, Any] | None = None, size: int | None = None,
+        image_fit: str = "squash", resize: str = "bilinear", decode: str = "scaled", layer: str = "output",
+        pooling: str = "avg", numerics: str = "f32", dtype: str = "float32",
+        cache_dir: str | os.PathLike[str] | None = None, root: str | os.PathLike[str] | None = None, workers: int = 1,
+    ) -> None:  # fmt: skip
+        self.base = base
+        self.weights = weights
+        self.trust = trust
+        self.preprocess = preprocess
+        self.size = size
+        self.image_fit = image_fit
+        self.resize = resize
+        self.decode = decode
+        self.layer = layer
+        self.pooling = pooling
+        self.numerics = numerics
+        self.dtype = dtype
+        self.cache_dir = cache_dir
+        self.root = root
+        self.workers = workers
+
+    def fit(self, X: Any, y: Any = None) -> BottleneckFeatures:
+        """Check the parameters; no image is looked at.
+
+        Raises Unusable for a value that is none, NotAvailable where the weights are neither here nor known.
+        """
+        self.extract_key_ = self._project().store(_TAP).key
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The rows of the images at the paths X, in that order: a fresh ndarray (n, dim), float32.
+
+        X: n > 0 paths (str or os.PathLike) in a list, tuple, array or Series, or in a table of one column. An image
+        may stand in it more than once.
+        Raises Unusable, naming the first few, where files cannot be read or decoded; NotAvailable where rows are
+        missing and so are the weights.
+        """
+        project = self._project()
+        paths = [os.path.join(project.root, path) for path in _paths(X)]
+        digests = project.cache.index.digests(list(dict.fromkeys(paths)))
+        found = {path: digest for path, digest in digests.items() if isinstance(digest, str)}
+        unread = {p: f"cannot be read: {e.strerror or e}" for p, e in digests.items() if isinstance(e, OSError)}
+        if unread:
+            raise _unusable(unread, len(digests))
+        store, images = project.store(_TAP), Manifest(tuple(Row(image, path) for path, image in found.items()))
+        with registrations.job(project.cache.root, [store.key]):
+            reasons = dict(extraction.fill(project, images, [project.tap(_TAP)]).rejected)
+            if reasons:
+                raise _unusable({row.path: reasons[row.id] for row in images.rows if row.id in reasons}, len(digests))
+            rows = store.read([found[path] for path in paths])
+        return rows.reshape(len(rows), -1).astype(np.float32, copy=False)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """`base_layer_pooling_0` and on, one for each column: ndarray (dim,) of str objects.
+
+        How many there are is read from the cache: NotAvailable is raised before it has a row.
+        """
+        store = self._project().store(_TAP)
+        records = store.shard_records(store.names()[:1])
+        if not records:
+            raise NotAvailable(
+                f"the cache {store.cache.root} has no row yet that tells how many features there are",
+                "transform an image first",
+            )
+        dim = int(np.prod(records[0]["shape"]))
+        return np.array([f"{self.base}_{self.layer}_{self.pooling}_{i}" for i in range(dim)], dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        """What comes in is one path for each sample, looked at by nobody but us."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = tags.input_tags.string = True
+        tags.input_tags.two_d_array = tags.requires_fit = False
+        tags.no_validation = True
+        return tags
+
+    def _project(self) -> Project:
+        """A project without a pipeline.yaml, in the current folder. Raises Unusable for parameters that have no use."""
+        cache = None if self.cache_dir is None else os.fspath(self.cache_dir)
+        settings = yaml_file.validate(
+            {
+                "data": {"root": os.fspath(self.root or ".")},
+                "base": {
+                    "name": self.base,
+                    "weights": self.weights,
+                    "trust": self.trust,
+                    "preprocess": self.preprocess,
+                },
+                "extract": {
+                    "size": catalogue.chosen(str(self.base)).size if self.size is None else self.size,
+                    "fit": self.image_fit,
+                    "resize": self.resize,
+                    "decode": self.decode,
+                    "taps": {_TAP: {"layer": self.layer, "pooling": self.pooling}},
+                    "numerics": self.numerics,
+                    "dtype": self.dtype,
+                },
+                "heads": {},
+                "cluster": {"workers": self.workers},
+                "cache": {"dir": cache},
+            },
+            type(self).__name__,
+        )
+        overrides = () if cache is None else (f"cache.dir={cache}",)  # it goes before the environment
+        return Project(Path.cwd(), Options(overrides), silent, settings)
+
+
+def _paths(X: Any) -> Sequence[str]:
+    """The paths in X, in order. Raises Unusable where it holds none, or something else."""
+    array = np.asarray(X, dtype=object)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or len(array) == 0:
+        raise Unusable(
+            f"got {type(X).__name__} of shape {array.shape}; expected one path for each image, at least one",
+            "give a list, array or Series of paths, or a table of one column",
+        )
+    for number, path in enumerate(array):
+        if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+            raise Unusable(f"sample {number} is {path!r}; expected the path of an image", "give paths of files")
+    return [os.fspath(path) for path in array]
+
+
+def _unusable(reasons: Mapping[str, str], of: int) -> Unusable:
+    first = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_FEW])
+    more = f"; and {len(reasons) - _FEW} more" if len(reasons) > _FEW else ""
+    return Unusable(f"{len(reasons)} of {of} images cannot be used: {first}{more}", "mend them, or leave them out")

@@ -1,0 +1,1 @@
+"""What lies under models/: records, names, tags, predictions, and how records differ. Makes no model."""

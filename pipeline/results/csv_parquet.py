@@ -1,0 +1,71 @@
+"""Owns a table of named columns as the bytes of a CSV or Parquet file. Not what stands in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cache import atomic_files
+from cache.errors import NotAvailable, Unusable
+
+Columns = Mapping[str, Sequence[str | None] | np.ndarray]
+"""Name -> n values: text or nothing, or an array of numbers (n,)."""
+
+FORMATS = (".csv", ".parquet")
+_LINES = 1000
+
+
+def check(path: Path) -> None:
+    """Raises Unusable where `path` ends in neither .csv nor .parquet, NotAvailable for Parquet without pyarrow."""
+    if path.suffix.lower() not in FORMATS:
+        raise Unusable(f"--output {path}: expected a name that ends in .csv or .parquet", "for example: out.csv")
+    if path.suffix.lower() == ".parquet":
+        _import_pyarrow()
+
+
+def write(columns: Columns, path: Path) -> None:
+    """As .csv or .parquet, by its name, whole or not at all. Raises as `check` does, before anything is written."""
+    check(path)
+    atomic_files.publish(path.absolute(), as_csv(columns) if path.suffix.lower() == ".csv" else as_parquet(columns))
+
+
+def as_csv(columns: Columns) -> bytes:
+    """UTF-8 with a header; numbers to the last bit, None as nothing, a byte that is not UTF-8 escaped."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    n = max(map(len, columns.values()), default=0)
+    for start in range(0, n, _LINES):
+        parts = (values[start : start + _LINES] for values in columns.values())
+        writer.writerows(zip(*(v.tolist() if isinstance(v, np.ndarray) else v for v in parts), strict=True))
+    return out.getvalue().encode("utf-8", "backslashreplace")
+
+
+def as_parquet(columns: Columns) -> bytes:
+    """Raises NotAvailable where pyarrow is not installed."""
+    _import_pyarrow()
+    import pyarrow
+    from pyarrow import parquet
+
+    out = pyarrow.BufferOutputStream()
+    arrays = {
+        name: pyarrow.array(values) if isinstance(values, np.ndarray) else pyarrow.array(_clean(values), "string")
+        for name, values in columns.items()
+    }
+    parquet.write_table(pyarrow.table(arrays), out)
+    return bytes(out.getvalue())
+
+
+def _import_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise NotAvailable("Parquet needs pyarrow", "pip install 'frozenbase[parquet]', or name a .csv") from error
+
+
+def _clean(values: Sequence[str | None]) -> list[str | None]:
+    return [None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]

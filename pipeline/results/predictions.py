@@ -1,0 +1,90 @@
+"""Owns a model's predictions as columns, with the paths, labels, splits and groups it was made of. Nothing is computed.
+
+They are kept twice in a model's folder: predictions.npz has the ids and the probabilities as they are, predictions.csv
+the whole table. Read from models/ alone: neither images nor a cache is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from cache import npz
+from cache.errors import Unusable
+from pipeline.results import csv_parquet
+from pipeline.results.csv_parquet import Columns
+from pipeline.results.model import Model
+from stages.data.manifest import Manifest, Row
+
+MOST = 10_000_000
+"""Probabilities up to which a model keeps those of train, and the table as CSV (200 MB)."""
+
+MOST_JUDGED = 250_000_000
+"""Probabilities of val and test with which a head can still be judged: 2 GB."""
+
+
+def told(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
+    """The numbers of the rows whose probabilities a model keeps: of all, or above MOST of val and test alone.
+
+    Raises Unusable where those are more than MOST_JUDGED.
+    """
+    if len(rows) * len(classes) <= MOST:
+        return np.arange(len(rows))
+    judged = np.array([i for i, row in enumerate(rows) if row.split != "train"], dtype=np.intp)
+    if len(judged) * len(classes) > MOST_JUDGED:
+        raise Unusable(
+            f"{len(judged):,} images in val and test times {len(classes):,} classes are {len(judged) * len(classes):,} "
+            f"probabilities; a head is judged on up to {MOST_JUDGED:,}",
+            "put fewer images in val and test (data.split)",
+        )
+    return judged
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row for each labelled image (copies count once, as in the figures); probabilities (n, classes) float64.
+
+    Of very many there are those of val and test alone: see `told`.
+    """
+
+    rows: Sequence[Row]
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], manifest: Manifest) -> Self:
+        """`rows` are some of the manifest's samples, which have no paths; here they get them."""
+        paths = {(row.id, row.label, row.split): row.path for row in reversed(manifest.rows)}
+        found = [row._replace(path=paths[row.id, row.label, row.split]) for row in rows]
+        return cls(found, probabilities, tuple(classes))
+
+    def to_files(self) -> dict[str, bytes]:
+        """As a model's folder has them."""
+        arrays = {"ids": np.array([row.id for row in self.rows]), "probabilities": self.probabilities}
+        table = {"predictions.csv": csv_parquet.as_csv(self.columns())} if self.probabilities.size <= MOST else {}
+        return {"predictions.npz": npz.dump(arrays), **table}
+
+    def columns(self) -> Columns:
+        """id, path, label, split, group, predicted, and `p_CLASS` for each class in the order of the head's."""
+        rows = {field: [getattr(row, field) for row in self.rows] for field in Row._fields}
+        predicted = [self.classes[i] for i in self.probabilities.argmax(axis=1)]
+        columns = {f"p_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)}
+        return {**rows, "predicted": predicted, **columns}
+
+
+def read(model: Model) -> Predictions:
+    """The predictions that lie in a model's folder. Raises Unusable where they are not of the rows it was made of."""
+    arrays = npz.load(model.folder / "predictions.npz")
+    ids, probabilities = arrays["ids"].tolist(), arrays["probabilities"]
+    manifest = model.manifest()
+    every = len(ids) == len(manifest.samples)
+    rows = [row for row in manifest.samples if every or row.split != "train"]
+    if ids != [row.id for row in rows]:
+        raise Unusable(
+            f"{model}: predictions.npz and manifest.jsonl in {model.folder} tell of different images",
+            f"make it again: pipeline reproduce {model.name}/{model.key[:12]}",
+        )
+    return Predictions.of(rows, probabilities, model.record["classes"], manifest)

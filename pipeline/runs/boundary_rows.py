@@ -1,0 +1,181 @@
+"""Owns whether a fine-tuning can be, which boundary rows it needs, and having them computed. Not training on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cache.errors import ImagesRejected, NotAvailable, Unusable
+from cache.store import FeatureStore
+from pipeline.config.finetune_schema import FineTune
+from pipeline.project.project import Project
+from pipeline.runs import extraction
+from stages.bases import blocks
+from stages.bases.blocks import Block
+from stages.bases.recipe import Recipe, Tap
+from stages.data.augment import View
+from stages.data.manifest import Manifest, Row
+from stages.finetune.boundary_maps import Cached, Computed
+
+KINDS = ("logistic", "dense")
+"""Heads that become layers which train further."""
+
+_SPARE = 0.5
+"""Of the disk's free bytes: boundary rows that would take more are not kept unless `mode: cached` asks for it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where boundary maps come from, and why; a row takes `each` bytes; `missing` of `rows` are to be made."""
+
+    mode: Literal["cached", "full"]
+    why: str
+    each: int
+    rows: int
+    missing: int
+
+    def __str__(self) -> str:
+        size = f"{self.each * self.rows / 1e6:,.0f} MB"
+        return f"mode {self.mode}: {self.why}; boundary maps {size}, {self.missing:,} of {self.rows:,} not in the cache"
+
+
+def block_of(project: Project, spec: FineTune) -> Block:
+    """The first block that is trained. Raises Unusable where the base has none of that name."""
+    return blocks.get(project.base, spec.unfreeze_from)
+
+
+def tap_of(project: Project, spec: FineTune) -> Tap:
+    """The boundary as a tap."""
+    return Tap(block_of(project, spec).boundary, "none", spec.dtype)
+
+
+def taps(project: Project, names: Sequence[str]) -> dict[str, Tap]:
+    """The boundaries of those fine-tunings, by `finetune/NAME`. Raises Unusable where there is none of such a name."""
+    project.check_finetune(names)
+    return {f"finetune/{name}": tap_of(project, project.config.finetune[name]) for name in names}
+
+
+def keys(project: Project, names: Iterable[str]) -> list[str]:
+    """The extract keys of all views of those fine-tunings."""
+    return [store.key for name in names for store in stores(project, project.config.finetune[name])]
+
+
+def check(project: Project, name: str) -> None:
+    """Raises Unusable where the base has no such block, or the head of a fine-tuning cannot be trained further."""
+    spec = project.config.finetune[name]
+    block_of(project, spec)
+    head = project.config.heads[spec.head]
+    where = f"finetune.{name}.head: {spec.head!r}"
+    if head.kind not in KINDS:
+        raise Unusable(
+            f"{where} is of kind {head.kind}; expected one that becomes layers: {' or '.join(KINDS)}",
+            "name another head",
+        )
+    for point in head.points().values():
+        taps = [project.tap(tap) for tap in point.taps]
+        if len(taps) > 1 or taps[0].layer not in ("output", project.base.output):
+            raise Unusable(
+                f"{where} sits on {' and '.join(tap.layer for tap in taps)}; expected one tap, the base's output",
+                "name a head whose tap has layer: output, such as {kind: logistic, tap: pooled}",
+            )
+    if project.config.extract.numerics != "f32":
+        raise Unusable(
+            f"finetune.{name}: extract.numerics is {project.config.extract.numerics}; training is done in f32",
+            "set extract.numerics: f32",
+        )
+
+
+@contextmanager
+def advising(names: Iterable[str]) -> Iterator[None]:
+    """Within it, who is told to extract rows first is told to extract the boundaries of those fine-tunings too."""
+    try:
+        yield
+    except NotAvailable as error:
+        if error.hint != extraction.COMPUTE_FIRST:
+            raise
+        also = "".join(f" --for finetune/{name}" for name in dict.fromkeys(names))
+        raise NotAvailable(error.message, error.hint + also) from error
+
+
+def views(spec: FineTune) -> list[View]:
+    """The views beside the plain one."""
+    if spec.augment is None:
+        return []
+    return [View(spec.augment.augment, spec.augment.seed, number) for number in range(1, spec.views)]
+
+
+def recipes(project: Project, spec: FineTune) -> list[Recipe]:
+    """How the rows of each view are made, the plain one first."""
+    return [project.recipe, *(replace(project.recipe, view=view) for view in views(spec))]
+
+
+def stores(project: Project, spec: FineTune) -> list[FeatureStore]:
+    """The rows of each view, the plain one first."""
+    tap = tap_of(project, spec)
+    return [project.cache.features(recipe.components(tap)) for recipe in recipes(project, spec)]
+
+
+def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
+    """Where the maps come from: as `mode` says, or else the cache, unless that takes too much disk or saves nothing."""
+    shape = block_of(project, spec).shape(project.config.extract.size)
+    each = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
+    parts = list(zip(stores(project, spec), _images(spec, manifest), strict=True))
+    rows = sum(len(images.ids) for _, images in parts)
+    missing = sum(len(store.missing(images.ids)) for store, images in parts)
+    disk = os.statvfs(_existing(project.cache.root))
+    free = disk.f_bavail * disk.f_frsize
+    if spec.mode != "auto":
+        return Plan(spec.mode, "as it is set", each, rows, missing)
+    if not missing:
+        return Plan("cached", "the maps are there", each, rows, 0)
+    if each * missing > _SPARE * free:
+        why = f"the maps would take {each * missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        return Plan("full", why, each, rows, missing)
+    if spec.views > spec.epochs:
+        return Plan("full", f"{spec.views} views are more than {spec.epochs} epochs can see", each, rows, missing)
+    why = "each image goes through the frozen part once, not once an epoch"
+    return Plan("cached", why, each, rows, missing)
+
+
+def fill(project: Project, spec: FineTune, manifest: Manifest) -> None:
+    """Compute the rows that are missing, view by view. Raises ImagesRejected where an image has gone bad meanwhile."""
+    tap = tap_of(project, spec)
+    for recipe, images in zip(recipes(project, spec), _images(spec, manifest), strict=True):
+        receipt = extraction.fill(project, images, [tap], recipe)
+        if receipt.rejected:
+            image, reason = receipt.rejected[0]
+            raise ImagesRejected(f"{len(receipt.rejected)} images were rejected; the first: {image[:12]}: {reason}")
+
+
+def cached(project: Project, spec: FineTune, samples: Sequence[Row], train: np.ndarray) -> Cached:
+    """The maps of the samples, from rows that are there; further views are of those that `train` names."""
+    ids = [row.id for row in samples]
+    plain, *others = stores(project, spec)
+    return Cached(plain.rows(ids), [store.rows([ids[i] for i in train]) for store in others], train)
+
+
+def computed(project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest) -> Computed:
+    """The same maps from the images, each time anew. Raises NotAvailable where files or weights are not there."""
+    ids = [row.id for row in samples]
+    places = extraction.paths(project, manifest, dict.fromkeys(ids, ()))
+    tap = tap_of(project, spec)
+    work = extraction.job(project, project.recipe, project.options.offline)
+    return Computed(work, {project.recipe.key(tap): tap}, [(i, places[i]) for i in ids], recipes(project, spec))
+
+
+def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:
+    """Whose rows are needed: of the plain view all labelled images, of the others those of train."""
+    labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
+    train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
+    return [labelled, *[train] * len(views(spec))]
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder that is there."""
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,176 @@
+"""Owns which rows a project lacks, and having them computed. Not the work on them, nor what is made of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cache.errors import NotAvailable
+from pipeline.project.job_shares import Part
+from pipeline.project.project import Project
+from stages.bases import weights
+from stages.bases.recipe import Recipe, Tap
+from stages.data.manifest import Manifest
+from stages.data.scan import Reject
+from stages.engines import parity
+from stages.extract import schedule, throughput
+from stages.extract.shard_task import Job, Receipt
+from stages.extract.throughput import Trial
+
+COMPUTE_FIRST = "compute them first: pipeline run extract"
+
+
+@dataclass
+class ExtractReport:
+    """What `run extract` did. `images` counts files, `unique` their different contents; of its part, if it had one."""
+
+    keys: dict[str, str]
+    images: int = 0
+    unique: int = 0
+    computed: int = 0
+    reused: int = 0
+    ignored: int = 0
+    rejected: list[Reject] = field(default_factory=list)
+    seconds: float = 0.0
+    images_per_second: float | None = None
+    engine: str | None = None
+    manifest: str | None = None
+    part: Part | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        part = None if self.part is None else vars(self.part)
+        return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected], "part": part}
+
+
+def run(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:
+    """Compute what is missing at the taps of pipeline.yaml, and at `more` in the same pass; of its part, if it has one.
+
+    Returns what was done, and the manifest of the images that have all their rows. The one that is saved is of all
+    parts: it is the last one's to save.
+
+    Raises NotAvailable where rows are missing and must not, or cannot, be computed.
+    """
+    part, manifest, unreadable = project.options.part, project.manifest, project.found.rejected
+    if part is not None:
+        manifest = part.share(manifest)
+        unreadable = unreadable if part.number == 1 else []  # they have no id to go by
+    taps = {**project.taps, **more}
+    report = ExtractReport(keys={name: project.recipe.key(tap) for name, tap in taps.items()}, part=part)
+    started = time.perf_counter()
+    receipt = fill(project, manifest, taps.values())
+    if receipt.rows:
+        report.seconds = round(time.perf_counter() - started, 3)
+        report.images_per_second = round(receipt.rows / report.seconds, 1)
+    reasons = dict(receipt.rejected)
+    report.rejected = unreadable + [Reject(r.path, reasons[r.id]) for r in manifest.rows if r.id in reasons]
+    report.images = len(manifest.rows) + len(unreadable)
+    report.unique, report.ignored = len(manifest.ids), project.found.ignored.total()
+    report.computed, report.engine = receipt.rows, receipt.engine
+    report.reused = report.unique - report.computed - len(reasons)
+    good = manifest.without(reasons)
+    complete = good if part is None else _of_all_parts(project, taps.values(), reasons)
+    if complete.rows and (not report.rejected or project.config.data.on_bad == "skip"):
+        report.manifest = project.save_manifest(complete)
+    return report, good
+
+
+def _of_all_parts(project: Project, taps: Iterable[Tap], rejected: Collection[str]) -> Manifest:
+    """The images that have all their rows, of all parts; empty while another still has some to compute."""
+    whole, recipe = project.manifest, project.recipe
+    others = whole.without(rejected)
+    lacking = schedule.missing(project.cache, recipe, {recipe.key(tap): tap for tap in taps}, others.ids)
+    if project.config.data.on_bad == "fail" and (lacking or project.found.rejected):
+        return Manifest(())
+    with suppress(NotAvailable):  # their files may be where that part runs
+        if schedule.all_rejected(recipe, paths(project, others, lacking)) is not None:
+            return others.without(lacking)
+    return Manifest(())
+
+
+def rejects(project: Project) -> dict[str, str]:
+    """id -> reason of images that a run would reject: all that lack a row are decoded, if their files are here."""
+    taps = {project.recipe.key(tap): tap for tap in project.taps.values()}
+    lacking = schedule.missing(project.cache, project.recipe, taps, project.manifest.ids)
+    try:
+        found = paths(project, project.manifest, lacking)
+    except NotAvailable:
+        return {}
+    with project.progress("decoding", len(found)) as advance:
+        return schedule.rejects(project.recipe, found, advance)
+
+
+def fill(project: Project, manifest: Manifest, taps: Iterable[Tap], recipe: Recipe | None = None) -> Receipt:
+    """Compute the rows that the images of `manifest` lack at the taps; none is no work at all."""
+    recipe = recipe or project.recipe
+    wanted = {recipe.key(tap): tap for tap in taps}
+    lacking = schedule.missing(project.cache, recipe, wanted, manifest.ids)
+    for tap in wanted.values():
+        project.cache.features(recipe.components(tap)).note_use()
+    return compute(project, manifest, wanted, lacking, recipe) if lacking else Receipt()
+
+
+def try_some(project: Project, names: Sequence[str]) -> Trial | None:
+    """Take some images through the base at the taps `names`, and keep nothing; None where no image can be decoded."""
+    found, root = project.found, str(project.root.absolute())
+    rows = [*found.rows, *found.unhashed]
+    some = [os.path.join(root, row.path) for row in rows[:: max(1, len(rows) // throughput.IMAGES)]]
+    digests = project.cache.index.digests(some[: throughput.IMAGES])
+    images = [(digest, [path]) for path, digest in digests.items() if isinstance(digest, str)]
+    taps = {project.recipe.key(tap): tap for tap in map(project.tap, names)}
+    with project.progress(f"timing {len(images)} images", None):
+        return throughput.run(job(project, project.recipe, offline=True), taps, images)
+
+
+def job(project: Project, recipe: Recipe, offline: bool) -> Job:
+    """What all tasks share that make rows of that recipe. Raises NotAvailable where the weights are not to be had."""
+    file = weights.at_hand(project.base, project.weights, offline)
+    settings, root = project.config.extract, str(project.cache.root.absolute())
+    batch = None if settings.batch == "auto" else settings.batch
+    return Job(recipe, str(file), root, batch, project.version, settings.engine, str(project.lent.absolute()))
+
+
+def compute(
+    project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]], recipe: Recipe
+) -> Receipt:
+    """Rows of what `extract.missing` found lacking, from the files that `manifest` names."""
+    found = paths(project, manifest, lacking)
+    rejected = schedule.all_rejected(recipe, found)
+    if rejected is not None:
+        return Receipt(rejected=rejected)
+    if project.options.require_cached:
+        raise NotAvailable(
+            f"{len(lacking)} of {len(manifest.ids)} images have no feature row, and none is to be computed now",
+            COMPUTE_FIRST,
+        )
+    there = parity.witnesses(manifest.rows, project.root.absolute(), taps, lacking)
+    shared = replace(job(project, recipe, project.options.offline), witnesses=there)
+    rows = project.config.extract.shard_rows
+    work = schedule.Work(shared, taps, lacking, found, None if rows == "auto" else rows)
+    try:
+        with project.progress("extracting", len(lacking)) as advance:
+            return schedule.run(project.cache, work, project.cluster, advance)
+    except KeyboardInterrupt as stop:
+        left = schedule.missing(project.cache, recipe, taps, list(lacking))
+        stop.args = (f"{len(lacking) - len(left):,} of {len(lacking):,} new rows are kept",)
+        raise
+
+
+def paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Absolute paths for every id that lacks a row. Raises NotAvailable where a table's files are not there."""
+    found: dict[str, list[str]] = {image: [] for image in lacking}
+    root = str(project.root.absolute())
+    for row in manifest.rows:
+        if row.id in found:
+            found[row.id].append(os.path.join(root, row.path))
+    if project.config.data.table is not None:  # its ids may be believed, without a look at any file
+        gone = [places[0] for places in found.values() if not any(map(os.path.exists, places))]
+        if gone:
+            raise NotAvailable(
+                f"{len(gone)} of {len(manifest.ids)} images have neither a row nor a file; the first: {gone[0]}",
+                "correct data.root, or bring their rows: pipeline cache import (other settings make other rows)",
+            )
+    return found

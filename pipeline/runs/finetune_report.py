@@ -1,0 +1,73 @@
+"""Owns what is told of fine-tuned models: figures, seeds, what went wrong. Not making them (finetuning.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.runs.boundary_rows import Plan
+
+
+@dataclass(frozen=True)
+class TunedReport:
+    """One seed's model: whether it was there, where it lies, its figures; baseline are those of the frozen head.
+
+    `difference` is model minus head, by split, as paired_tests has it. metrics["start"]["difference"] is by how
+    much a probability of val differed from the head's before training: rounding, and what maps as float16 cost.
+    `chosen` has the epoch whose weights it has, 0 those before training, and the curves; `lr` is what it was set to.
+    """
+
+    key: str
+    seed: int
+    hit: bool
+    path: Path
+    metrics: Mapping[str, Any]
+    seconds: float
+    chosen: Mapping[str, Any]
+    lr: float
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose weights it has; 0 is the frozen head."""
+        return int(self.chosen["epoch"])
+
+    @property
+    def note(self) -> str | None:
+        """What a person should know of its training, and do; None where it went as it should."""
+        losses = self.chosen["history"]["loss"]
+        lower = f"try a lower lr (it was {self.lr:g})"
+        if None in losses:
+            kept = f"epoch {self.epoch} were" if self.epoch else "the frozen head were"
+            return (
+                f"training diverged, the loss of epoch {len(losses)} was no number; the weights of {kept} kept; {lower}"
+            )
+        if self.epoch == 0:
+            best = "no epoch was better on val than the frozen head, whose weights were kept"
+            return f"training gained nothing: {best}; {lower}, or unfreeze fewer blocks"
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        own = {name: part for name, part in self.metrics.items() if name not in ("baseline", "difference")}
+        beside = {name: self.metrics[name] for name in ("baseline", "difference")}
+        about = {name: value for name, value in vars(self).items() if name not in ("chosen", "lr")}
+        return {**about, "path": str(self.path), "epoch": self.epoch, "note": self.note, "metrics": own, **beside}
+
+
+@dataclass(frozen=True)
+class FineTuneReport:
+    """The models of all seeds; `plan` is None where all were there."""
+
+    seeds: Mapping[int, TunedReport]
+    plan: Plan | None
+
+    @property
+    def winner(self) -> TunedReport:
+        """The one with the least val log-loss."""
+        return min(self.seeds.values(), key=lambda report: report.metrics["val"]["log_loss"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The best on val, and all seeds."""
+        own = {**self.winner.to_json(), "hit": all(report.hit for report in self.seeds.values())}
+        return {**own, "plan": self.plan and vars(self.plan), "seeds": [r.to_json() for r in self.seeds.values()]}

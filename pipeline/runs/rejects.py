@@ -1,0 +1,74 @@
+"""Owns the lists of rejected images beside pipeline.yaml, and whether a run fails over them. Not why they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from cache import atomic_files
+from cache.errors import ImagesRejected, Unwritable
+from pipeline.project.job_shares import Part
+from pipeline.project.project import Project
+from pipeline.runs.extraction import ExtractReport
+from stages.data.scan import Reject
+
+log = logging.getLogger(__name__)
+
+_OF_PARTS = "rejects-[0-9]*-of-[0-9]*.csv"
+
+
+def name(part: Part | None) -> str:
+    """Name of the list, beside pipeline.yaml; each part has its own, since they run side by side."""
+    return "rejects.csv" if part is None else f"rejects-{part.number}-of-{part.of}.csv"
+
+
+def write(project: Project, report: ExtractReport) -> None:
+    """List rejects, with the ids of those that could be read; where there are none, an old list goes.
+
+    A run of all images speaks for those of parts too.
+    """
+    path = project.folder / name(report.part)
+    try:
+        if report.rejected:
+            ids = {row.path: row.id for row in project.manifest.rows}
+            rows = [(*reject, ids.get(reject.path, "")) for reject in report.rejected]
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([(*Reject._fields, "id"), *rows])
+            atomic_files.publish(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        else:
+            atomic_files.remove(path)
+        atomic_files.remove(*(() if report.part else project.folder.glob(_OF_PARTS)))
+    except Unwritable as error:
+        log.warning("the list of rejects is not up to date: %s", error)
+
+
+def listed(project: Project) -> set[str]:
+    """Ids that the last run rejected, by its list or those of parts; empty where there is none that can be read."""
+    ids = set()
+    for path in (project.folder / name(None), *project.folder.glob(_OF_PARTS)):
+        with suppress(OSError, csv.Error), open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            ids |= {row.get("id") or "" for row in csv.DictReader(file)}
+    return ids - {""}
+
+
+def check(project: Project, report: ExtractReport) -> None:
+    """Raises ImagesRejected where there is a reject under `data.on_bad: fail`, or nothing but rejects."""
+    none_left = len(report.rejected) == report.images and report.part is None
+    if report.rejected and (none_left or project.config.data.on_bad == "fail"):
+        hint = f"mend or remove them (the list is in {name(report.part)})"
+        if none_left and project.config.data.table is not None:
+            hint = f"correct data.root: the table's paths are relative to {project.root}"
+        elif not none_left:
+            hint += ", or go on without them: --set data.on_bad=skip"
+        raise ImagesRejected(sentence(report.rejected, report.images), hint)
+
+
+def sentence(rejected: Sequence[Reject], of: int) -> str:
+    """`3 of 65 images were rejected; the first: a.png: not an image of a known format`; of one, it says just that."""
+    first = f"{rejected[0].path}: {rejected[0].reason}"
+    if len(rejected) == 1:
+        return f"1 of {of} images was rejected: {first}"
+    return f"{len(rejected)} of {of} images were rejected; the first: {first}"

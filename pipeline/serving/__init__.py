@@ -1,0 +1,1 @@
+"""Recorded models in use: predictions for new images, exported models and features. Trains nothing."""

@@ -1,0 +1,109 @@
+"""Owns which rows a person gets, in which order: X, y and ids, read at once, later, or block by block.
+
+Not computing them (extraction.py), nor the files they may be written to (export_features.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cache.errors import Unusable
+from cache.lazy_rows import Rows
+from pipeline.project.project import Project
+from pipeline.runs import train_heads
+from stages.data.manifest import SPLITS, Manifest, Row
+
+CHUNK_BYTES = 32_000_000
+"""About how much of X is in memory at a time, where it is not wanted whole."""
+
+
+class Features(NamedTuple):
+    """X float32 (n, dim), or (n, h, w, channels) for maps; y (n,) str objects or None; ids (n,) str, of 64 hex digits.
+
+    X is an ndarray of its own, or a dask array.
+    """
+
+    X: Any
+    y: np.ndarray
+    ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images, once each, and their rows at a tap, found but not read."""
+
+    tap: str
+    key: str
+    images: tuple[Row, ...]
+    rows: Rows
+
+    @property
+    def y(self) -> np.ndarray:
+        return np.array([image.label for image in self.images], dtype=object)
+
+    @property
+    def ids(self) -> np.ndarray:
+        return np.array([image.id for image in self.images])
+
+    @property
+    def chunk(self) -> int:
+        """How many rows are read at a time."""
+        return max(1, CHUNK_BYTES // (int(np.prod(self.rows.shape[1:])) * self.rows.dtype.itemsize))
+
+    def whole(self) -> Features:
+        return Features(self.rows[:].astype(np.float32, copy=False), self.y, self.ids)
+
+    def lazy(self) -> Features:
+        import dask.array
+
+        chunks = (self.chunk, *self.rows.shape[1:])
+        X = dask.array.from_array(self.rows, chunks, name=False, meta=np.empty((0,) * self.rows.ndim, self.rows.dtype))
+        return Features(X.astype(np.float32), self.y, self.ids)
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """All rows as stored, some at a time, and which they are."""
+        for start in range(0, len(self.rows), self.chunk):
+            part = slice(start, min(start + self.chunk, len(self.rows)))
+            yield part, self.rows[part]
+
+
+def check(project: Project, tap: str, split: str | None) -> None:
+    """Raises Unusable where the project has no such tap, or there is no such split."""
+    taps = project.config.extract.taps
+    if tap not in taps:
+        raise Unusable(f"no tap {tap!r} in {project.path.name}; it has {', '.join(taps)}", "name one of those")
+    if split not in (None, *SPLITS):
+        raise Unusable(f"there is no split {split!r}", f"name one of {', '.join(SPLITS)}, or none for all images")
+
+
+def select(project: Project, manifest: Manifest, tap: str, split: str | None) -> Dataset:
+    """The images of `manifest` that are in `split` (None: all) with their rows at the tap of that name.
+
+    Copies count once, or once in each of their splits. First those with a label, as a head sees them
+    (`Manifest.samples`), then those without one; each sorted by id. `path` is the first of the image's paths.
+    Raises Unusable for a split without images, one image under two labels, and images or groups in two splits, unless
+    data.on_leak is warn; NotAvailable where a row is absent.
+    """
+    manifest.check_labels()
+    train_heads.check_leaks(project, manifest)
+    everything = _images(manifest)
+    images = tuple(image for image in everything if split in (None, image.split))
+    if not images:
+        sizes = ", ".join(f"{name} {sum(image.split == name for image in everything)}" for name in SPLITS)
+        raise Unusable(
+            f"no image is in {split or 'the project'} ({sizes})", "see data.split in pipeline.yaml, or add images"
+        )
+    store = project.store(tap)
+    return Dataset(tap, store.key, images, store.rows([image.id for image in images]))
+
+
+def _images(manifest: Manifest) -> Sequence[Row]:
+    labelled = manifest.samples
+    known = {image.id for image in labelled}
+    others = {row.id: row for row in reversed(manifest.rows) if row.id not in known}
+    paths = {row.id: row.path for row in reversed(manifest.rows)}
+    return [image._replace(path=paths[image.id]) for image in (*labelled, *(others[i] for i in sorted(others)))]

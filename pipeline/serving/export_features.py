@@ -1,0 +1,131 @@
+"""Owns features as one file for other programs: npz, Parquet or HDF5. Not which rows (dataset.py), nor the cache's own.
+
+Each holds, image by image in one order: ids, labels, splits, groups, paths and features, as they are stored; and once
+the tap and the extract key. Nothing in it needs this package, nor pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+from cache import atomic_files
+from cache.errors import Unusable
+from pipeline.project.project import Project
+from pipeline.runs.run import run
+from pipeline.serving import dataset
+from pipeline.serving.dataset import Dataset
+
+Advance = Callable[[int], None]
+_COLUMNS = {"ids": "id", "labels": "label", "splits": "split", "groups": "group", "paths": "path"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written where; `shape` is that of the features."""
+
+    file: Path
+    format: str
+    tap: str
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "file": str(self.file)}
+
+
+def export(project: Project, kind: str, path: Path, tap: str, split: str | None, force: bool) -> Written:
+    """Write the features of `split` (None: all images) at a tap to `path`, whole or not at all; missing ones first.
+
+    kind: one of FORMATS. Raises Unusable where something is there already (unless `force`), or pyarrow is needed and
+    missing; Unwritable where it cannot be written; and as `OpenPipeline.features` does.
+    """
+    dataset.check(project, tap, split)
+    if path.is_dir():
+        raise Unusable(
+            f"{path} is a folder; expected the name of a file", f"name one in it: {path / f'features.{kind}'}"
+        )
+    if path.exists() and not force:
+        raise Unusable(f"{path} is there already", "name another file, or replace it: --force")
+    if kind == "parquet":
+        _pyarrow()
+    chosen = dataset.select(project, run(project, (), {}), tap, split)
+    with project.progress("writing", len(chosen.images)) as advance, atomic_files.publishing(path.absolute()) as buffer:
+        FORMATS[kind](buffer, chosen, advance)
+    rows = chosen.rows
+    return Written(path, kind, tap, chosen.key, rows.shape, rows.dtype.name, path.stat().st_size)
+
+
+def _npz(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
+    """Arrays by name; text of fixed width, "" for none. Features are in memory at once, as they are for a reader."""
+    text = {name: [value or "" for value in values] for name, values in _columns(chosen).items()}
+    arrays: dict[str, Any] = {"features": chosen.rows[:], **text, **_about(chosen)}
+    np.savez(buffer, **arrays)
+    advance(len(chosen.images))
+
+
+def _hdf5(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
+    """Datasets by name; text is UTF-8, "" for none."""
+    with h5py.File(buffer, "w") as file:
+        file.attrs.update(_about(chosen))
+        for name, values in _columns(chosen).items():
+            file.create_dataset(name, data=[value or "" for value in values], dtype=h5py.string_dtype())
+        features = file.create_dataset("features", chosen.rows.shape, chosen.rows.dtype)
+        for part, rows in chosen.blocks():
+            features[part] = rows
+            advance(len(rows))
+
+
+def _parquet(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
+    """A column each; features are lists of fixed length, maps flat, their shape in the metadata; null for none."""
+    pa, parquet = _pyarrow()
+    shape = chosen.rows.shape[1:]
+    width = int(np.prod(shape))
+    about = {**_about(chosen), "shape": ",".join(map(str, shape))}
+    columns = _columns(chosen)
+    features = pa.field("features", pa.list_(pa.from_numpy_dtype(chosen.rows.dtype), width))
+    schema = pa.schema([*(pa.field(name, pa.string()) for name in columns), features], metadata=about)
+    with parquet.ParquetWriter(buffer, schema) as writer:
+        for part, rows in chosen.blocks():
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), width)
+            text = [pa.array(values[part], pa.string()) for values in columns.values()]
+            writer.write_table(pa.Table.from_arrays([*text, lists], schema=schema))
+            advance(len(rows))
+
+
+FORMATS: Mapping[str, Callable[[BinaryIO, Dataset, Advance], None]] = {
+    "npz": _npz,
+    "parquet": _parquet,
+    "hdf5": _hdf5,
+}
+
+
+def _columns(chosen: Dataset) -> dict[str, list[str | None]]:
+    """Text by name; a file name that is not UTF-8 comes out escaped."""
+
+    def utf8(text: str | None) -> str | None:
+        return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    return {name: [utf8(getattr(image, field)) for image in chosen.images] for name, field in _COLUMNS.items()}
+
+
+def _about(chosen: Dataset) -> dict[str, str]:
+    return {"tap": chosen.tap, "extract_key": chosen.key}
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise Unusable(
+            "writing Parquet needs pyarrow", "pip install 'frozenbase[parquet]', or use --format npz"
+        ) from error
+    return pyarrow, pyarrow.parquet

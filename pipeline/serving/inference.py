@@ -1,0 +1,62 @@
+"""Owns which rows a model takes in, and what it makes of them: probabilities. Not making rows, nor models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cache.store import Cache, FeatureStore
+from pipeline.project.project import Project
+from pipeline.results.model import Model
+from pipeline.runs import boundary_rows, train_heads
+from pipeline.serving import restored_project
+from stages.bases.recipe import Tap
+from stages.finetune.boundary_maps import Cached
+from stages.heads.matrix import Features
+from stages.runtime.silent_imports import without_banners
+
+if TYPE_CHECKING:
+    from stages.finetune.network import Network
+
+
+class Inference:
+    """A model on rows. A head is numpy; what was trained of a base imports TensorFlow once it is asked."""
+
+    def __init__(self, then: Project, model: Model) -> None:
+        """`then` is what `recorded.project` gives for the model."""
+        self._then, self._model = then, model
+        self.head = model.head
+
+    @property
+    def taps(self) -> list[Tap]:
+        """Where in the base its rows are taken, in the order they are joined."""
+        return restored_project.taps(self._then, self._model)
+
+    def stores(self, cache: Cache) -> list[FeatureStore]:
+        """Its rows in a cache, tap by tap."""
+        return [cache.features(self._then.recipe.components(tap)) for tap in self.taps]
+
+    def probabilities(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
+        """What it says of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent."""
+        if not ids:
+            return np.empty((0, len(self.head.classes)))
+        rows = [store.rows(ids) for store in self.stores(cache)]
+        if not restored_project.is_tuned(self._model):
+            return train_heads.ask(self.head.probabilities, Features(rows), np.arange(len(ids)), len(self.head.classes))
+        boundary = Cached(rows[0], [], np.empty(0, int))
+        return self.head.probabilities(self._network.features(boundary, np.arange(len(ids))))
+
+    @cached_property
+    def _network(self) -> Network:
+        """The base's last blocks, as they were trained."""
+        with without_banners():
+            from stages.finetune.network import Network
+        then = self._then
+        block = boundary_rows.block_of(then, then.config.finetune[self._model.record["name"]])
+        (tap,) = map(then.tap, restored_project.head_of(then, self._model).taps)
+        network = Network(then.recipe, None, block, tap, self.head)
+        network.put_tail(self._model.tail)
+        return network

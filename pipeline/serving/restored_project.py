@@ -1,0 +1,125 @@
+"""Owns a project as it was when a model was made, on today's places: images, engine, cache, cluster. Not what is done.
+
+What counts is in the record. Only where things lie is today's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cache import atomic_files
+from cache.errors import PipelineError, Unusable
+from cache.store import Cache
+from pipeline.config import yaml_file
+from pipeline.config.head_schema import HeadConfig
+from pipeline.config.schema import BaseChoice
+from pipeline.project.project import Project
+from pipeline.results.model import Model
+from pipeline.results.record_diff import differ, said
+from pipeline.runs import boundary_rows
+from stages.bases import catalogue, weights
+from stages.bases.catalogue import Base
+from stages.bases.recipe import Tap
+from stages.bases.weights import Weights
+
+_PLACES = (
+    "data.root", "data.table", "data.columns", "base.weights", "base.trust", "extract.engine", "cluster", "cache",
+)  # fmt: skip
+
+
+def check_places(overrides: Sequence[str]) -> None:
+    """Raises Unusable where an override is of more than a place."""
+    for override in overrides:
+        field, _, value = override.partition("=")
+        a_file = field == "base.name" and catalogue.is_file(value)  # where that of a person's own model lies
+        if not (a_file or override.startswith(_PLACES)):
+            raise Unusable(
+                f"--set {override}: a model goes by its own settings",
+                f"only where things lie can be set here: {', '.join(_PLACES)}",
+            )
+
+
+def is_tuned(model: Model) -> bool:
+    """Whether a part of the base was trained with it."""
+    return bool(model.record.get("stage") == "finetune")
+
+
+def rows(model: Model) -> list[dict[str, Any]]:
+    """The rows that a model takes in, in the order they are joined: of each, the key's components and the `key`."""
+    if is_tuned(model):
+        return [model.record["extract"]["boundary"]]
+    taps = model.record["config"]["heads"][model.record["name"]]["tap"]
+    return [model.record["extract"][tap] for tap in ([taps] if isinstance(taps, str) else taps)]
+
+
+def taps(then: Project, model: Model) -> list[Tap]:
+    """Where in the base those rows are taken; `then` is the model's project."""
+    if is_tuned(model):
+        return [boundary_rows.tap_of(then, then.config.finetune[model.record["name"]])]
+    return [then.tap(tap) for tap in head_of(then, model).taps]
+
+
+def head_of(then: Project, model: Model) -> HeadConfig:
+    """The settings of a model's head; of a fine-tuned one, of that which it started from."""
+    name = model.record["name"]
+    return then.config.heads[then.config.finetune[name].head if is_tuned(model) else name]
+
+
+def project(today: Project, model: Model) -> Project:
+    """The project as it was for this model, on today's images, cache and cluster.
+
+    Raises Unusable where today's code no longer takes the settings, or would make other rows of them.
+    """
+    record = model.record
+    by = f"{model} was made by frozenbase {record['versions']['frozenbase']}"
+    advice = f"with that version it can be used: pip install frozenbase=={record['versions']['frozenbase']}"
+    try:
+        config = yaml_file.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
+        base = config.base.base
+    except Unusable as error:
+        raise Unusable(f"{error.message}; {by}", advice) from error
+    extracted = rows(model)
+    settings = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"root": today.config.data.root, "table": None}),
+            "base": config.base.model_copy(update={"trust": today.config.base.trust}),
+            "extract": config.extract.model_copy(update={"engine": today.config.extract.engine}),
+            "cluster": today.config.cluster,
+            "cache": today.config.cache,
+        }
+    )
+    then = Project(today.path, today.options, today.progress, settings)
+    then.weights = _weights(today, base, config.base, extracted[0]["base"]["weights"])
+    for tap, wanted in zip(taps(then, model), extracted, strict=True):
+        if then.recipe.key(tap) != wanted["key"]:
+            components = then.recipe.components(tap)
+            changed = differ({name: part for name, part in wanted.items() if name != "key"}, components)
+            parts = "; ".join(f"{name} {said(a)} -> {said(b)}" for name, (a, b) in changed.items())
+            raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
+    return then
+
+
+@contextlib.contextmanager
+def temporary_cache(project: Project) -> Iterator[None]:
+    """Give the project an empty cache for a while: no row of another day is taken, and none is left."""
+    with atomic_files.temporary_folder() as folder:
+        project.cache = Cache(folder, project.cache.index)
+        yield
+
+
+def _weights(today: Project, base: Base, recorded: BaseChoice, sha256: str) -> Weights:
+    """The weights of that digest: where the recorded setting, or today's, has them; else known by their digest alone.
+
+    Nothing is fetched here: no weights are needed as long as no row is missing.
+    """
+    now = today.config.base
+    choices = [recorded, *([now] if catalogue.is_file(now.name) == base.own else [])]
+    by_digest = recorded.model_copy(update={"weights": f"sha256:{sha256}"})
+    for choice in (*choices, by_digest):
+        with contextlib.suppress(PipelineError):
+            found = weights.resolve(base, choice.setting, today.at(choice.file), today.cache, offline=True)
+            if found.sha256 == sha256 and found.path is not None:
+                return found
+    return Weights(recorded.setting, sha256, None)

@@ -1,0 +1,103 @@
+"""Owns how a cache looks to a person: what is in it, what was found damaged, what went, what was moved."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.filesize import decimal
+
+from pipeline.maintenance.export_import import MANIFEST, Moved
+from pipeline.maintenance.upkeep import Contents, Tidied, Verified
+from pipeline.results.model import SHORT
+from pipeline.show.console import ERR, OUT, columns, config_option, relative, say, several, when
+
+_MOST = 5
+_KINDS = {
+    "features": "key", "manifest": "manifest", "converted": "converted model", "quarantine": "damaged file",
+    "leftover": "leftover",
+}  # fmt: skip
+_USUAL = {"numerics": "f32", "dtype": "float32"}
+
+
+def show_contents(found: Contents) -> None:
+    """Rows by key first, with who needs them; then all else, in sum."""
+    rows = [entry for entry in found.entries if entry.kind == "features"]
+    if rows:
+        table = columns("key", ">rows", ">size", "last used", "what")
+        for entry in sorted(rows, key=lambda entry: -entry.used):
+            facts = (f"{entry.rows:,}", decimal(entry.bytes), when(entry.used), _what(entry.components))
+            table.add_row(entry.name[:SHORT], *facts)
+            for who in found.models.get(entry.name, []):
+                table.add_row("", "", "", "", f"  made: {who}")
+            for who in found.needs.get(entry.name, []):
+                table.add_row("", "", "", "", f"  needed by: {who}")
+        OUT.print(table)
+    for kind in ("manifest", "converted", "quarantine", "leftover"):
+        some = [entry for entry in found.entries if entry.kind == kind]
+        if some:
+            what = several(len(some), "model" if kind == "converted" else "file")
+            say(f"{kind}: {what}, {decimal(sum(entry.bytes for entry in some))}")
+    say(f"{decimal(sum(entry.bytes for entry in found.entries))} in all, in {relative(found.root)}")
+
+
+def show_verified(report: Verified) -> None:
+    of = f"{report.shards:,} of {several(report.of, 'shard')}, {decimal(report.bytes)}"
+    say(f"read {of}: {len(report.damaged)} damaged")
+    for path, reason in report.damaged[:_MOST]:
+        say(f"  {relative(path)}: {reason}", ERR)
+
+
+def show_tidied(report: Tidied) -> None:
+    kinds = Counter(entry.kind for entry in report.removed)
+    freed = decimal(sum(entry.bytes for entry in report.removed))
+    for entry in report.removed:
+        if entry.kind == "features":
+            rows = several(entry.rows, "row")
+            say(f"  {entry.name[:SHORT]}  {rows}  {decimal(entry.bytes)}  {_what(entry.components)}")
+    went = ", ".join(several(n, _KINDS[kind]) for kind, n in kinds.items()) or "nothing"
+    say(f"{'would remove' if report.dry else 'removed'} {went}, {freed}; {decimal(report.left)} left")
+    if report.needed:
+        say(f"{decimal(report.needed)} are needed (pipeline cache ls says by whom) and stay")
+
+
+def show_export(moved: Moved) -> None:
+    _show_taken(moved)
+    if moved.taken.refused:
+        return
+    say(f"next: copy {moved.folder} to where the heads are trained, and there: pipeline run head")
+
+
+def show_import(moved: Moved) -> None:
+    _show_taken(moved)
+    if moved.taken.refused:
+        return
+    option = config_option(moved.config)
+    say(f"next: pipeline run head{option}")
+    if moved.manifest is not None and not (moved.config.parent / MANIFEST).exists():
+        say(f"  where the images are not: --set data.table={os.path.relpath(moved.manifest, moved.config.parent)}")
+
+
+def _show_taken(moved: Moved) -> None:
+    taken = moved.taken
+    there = f"; {taken.there:,} were there already" if taken.there else ""
+    came = f"{several(taken.shards, 'shard')}, {several(taken.rows, 'row')}, {decimal(taken.bytes)}"
+    say(f"{came} to {relative(moved.folder)}{there}")
+    for path, reason in taken.refused[:_MOST]:
+        say(f"  refused {relative(path)}: {reason}", ERR)
+
+
+def _what(spec: Mapping[str, Any]) -> str:
+    """`efficientnet_lite0 224x224 squash, output avg`, with what is not the usual."""
+    if not spec:
+        return "its spec.json is damaged; the next run mends it"
+    if not {"base", "pixels", "tap"} <= set(spec):
+        return "made by another program, or an older version of this one"
+    pixels, tap = spec["pixels"], spec["tap"]
+    height, width = pixels["size"]
+    text = f"{spec['base']['name']} {width}x{height} {pixels['fit']}, {tap['layer']} {tap['pooling']}"
+    unusual = [str(spec.get(name)) for name, usual in _USUAL.items() if spec.get(name) != usual]
+    view = [f"view {spec['view']['number']}"] if "view" in spec else []
+    return ", ".join([text, *unusual, *view])

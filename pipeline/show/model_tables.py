@@ -1,0 +1,163 @@
+"""Owns how results look to a person: all of them, what made one, one made again. Not what is in them (model.py)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pipeline.config.head_schema import shown
+from pipeline.evaluation.reproduction_report import Reproduction
+from pipeline.results.model import SHORT, Model
+from pipeline.results.record_diff import Pair, said
+from pipeline.show.console import ERR, OUT, columns, relative, say, show_counts, when
+from pipeline.show.evaluation_tables import show_metrics
+from pipeline.show.finetune_tables import show_gain
+from stages.metrics.classification import NAMES
+
+_WIDTH = 100
+_WIDEST = 200
+"""Of a table of names and keys: on a narrow terminal its lines are broken rather than a key shortened."""
+_LABEL = 13
+_FEW = 5
+_MOST_CLASSES = 20
+_MOST_SETTINGS = 4
+
+
+def show_listing(models: Sequence[Model]) -> None:
+    if not models:
+        say("no models yet; pipeline run makes them")
+        return
+    figures = ("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
+    apart = ["differs"] if any(model.differs for model in models) else []
+    table = columns("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
+    for model in models:
+        metrics = model.figures or {}
+        splits = (metrics.get(split) or {} for split in ("val", "test"))
+        cells = [_number(split.get(figure), 3) for split in splits for figure in ("n", "accuracy", "auroc")]
+        cells += ["damaged"] if model.damaged else []
+        told = [_differs(model)] if apart else []
+        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), when(model.created), *told, *cells)
+    OUT.print(table, width=_WIDEST)
+
+
+def _differs(model: Model) -> str:
+    """`C=0.1 tap=early`: what tells it from others of its name."""
+    texts = [f"{name}={'null' if value is None else shown(value)}" for name, value in model.differs.items()]
+    return " ".join(texts[:_MOST_SETTINGS]) + (
+        f" +{len(texts) - _MOST_SETTINGS}" if len(texts) > _MOST_SETTINGS else ""
+    )
+
+
+def show_model(details: Mapping[str, Any]) -> None:
+    """What made it; the settings last, as YAML that pipeline.yaml would take."""
+    record = details["record"]
+    say("  ".join([details["name"], details["key"][:SHORT], *details["tags"]]))
+    say(relative(details["folder"]))
+    say("")
+    for label, text in _facts(record, details["head"]):
+        fill = textwrap.TextWrapper(_WIDTH, label.ljust(_LABEL), " " * _LABEL, break_on_hyphens=False)
+        fill.break_long_words = False
+        say(fill.fill(text))
+    show_counts(details["counts"])
+    say("")
+    show_metrics(details["metrics"])
+    if "baseline" in details["metrics"]:
+        show_gain(details["name"], details["metrics"])
+    say("\nsettings, every field:\n")
+    say(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
+
+
+def show_reproduction(done: Reproduction) -> None:
+    """What went in, then each figure as it was and as it is, then what else is not as it was."""
+    record = done.model.record
+    say(f"{done.model}, made {when(record['created'])} by frozenbase {record['versions']['frozenbase']}\n")
+    say(f"{'images':{_LABEL}}{done.images:,}")
+    say(f"{'computed':{_LABEL}}{done.computed:,}")
+    if done.absent:
+        say(f"{'absent':{_LABEL}}{len(done.absent):,}")
+    for absent in done.absent[:_FEW]:
+        say(f"  absent {absent.path}: {absent.reason}", ERR)
+    if len(done.absent) > _FEW:
+        say(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
+    say(f"{'head':{_LABEL}}{_arrays(done)}\n")
+    table = columns("", *(f">{name}" for name in ("val", "again", "difference", "test", "again", "difference")))
+    for name in (name for name in ("n", *NAMES) if name in done.metrics["val"]):
+        pairs = [done.metrics[split][name] for split in ("val", "test")]
+        cells = [cell for pair in pairs for cell in (*map(_number, pair), _difference(pair))]
+        table.add_row("images" if name == "n" else name, *cells)
+    OUT.print(table)
+    if done.differences:
+        table = columns("differs", "recorded", "now")
+        for name, pair in done.differences.items():
+            table.add_row(name, *map(said, pair))
+        say("")
+        OUT.print(table)
+    if done.reproduced:
+        say("\nreproduced: head and figures are bitwise the same")
+
+
+def _arrays(done: Reproduction) -> str:
+    if done.arrays_same:
+        return "bitwise the same"
+    if done.weights_difference is None:
+        return "of other shapes"
+    return f"its weights differ by up to {done.weights_difference:.2g}"
+
+
+def _difference(pair: Pair) -> str:
+    if pair.same:
+        return "same"
+    return "" if pair.difference is None else f"{pair.difference:+.2g}"
+
+
+def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, text) of what the record has; an older one has less."""
+    facts = [("created", f"{when(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
+    facts.append(("git", _git(record.get("git"))))
+    facts.append(("versions", _listed(record["versions"])))
+    if "machine" in record:
+        facts.append(("fitted on", f"{record['machine']}; {', '.join(record['blas'])}"))
+    rows = "; ".join(record["rows_made_by"])
+    behind = {package: " and ".join(found) for package, found in record.get("rows_versions", {}).items()}
+    facts.append(("rows by", rows + (f"; {_listed(behind)}" if behind else "")))
+    for tap, parts in record["extract"].items():
+        base = parts["base"]
+        facts.append(("extract key", parts["key"]))
+        facts.append(("base", f"{base['name']}, version {base['version']}"))
+        facts.append(("weights", f"sha256 {base['weights']}"))
+        facts.append(("tap", f"{tap}: {_listed(parts['tap'])}"))
+        facts += [(name, _listed(parts[name])) for name in ("pixels", "preprocess")]
+        facts.append(
+            ("arithmetic", _listed({k: v for k, v in parts.items() if k != "key" and isinstance(v, int | str)}))
+        )
+    facts.append(("images", f"{record['images']:,}, manifest {record['manifest']}"))
+    classes, more = record["classes"], len(record["classes"]) - _MOST_CLASSES
+    facts.append(("classes", ", ".join(classes[:_MOST_CLASSES]) + (f", and {more} more" if more > 0 else "")))
+    chosen = {name: value for name, value in head["chosen"].items() if not isinstance(value, Mapping)}
+    facts.append(("chosen", _listed(chosen)))
+    return facts
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _seed(record: Mapping[str, Any]) -> str:
+    return "" if record["seed"] is None else f", from seed {record['seed']}"
+
+
+def _git(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "in no repository"
+    return f"{found['commit']}{', with changes that were not committed' if found['dirty'] else ''}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """`name value, ...`; the parts of a value that is a list without brackets."""
+    texts = {name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in values.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())

@@ -1,0 +1,59 @@
+"""Owns progress on stderr: a bar on a terminal, a line every few seconds elsewhere. Not what is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.project import project
+
+_EVERY_S = 5.0
+
+
+def reporter(console: Console, quiet: bool) -> project.Progress:
+    """A `project.Progress` that writes to `console`; one that stays silent if `quiet`."""
+
+    @contextmanager
+    def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+        if console.is_terminal:
+            with _bar(console) as bar:
+                task = bar.add_task(title, total=total, completed=done, visible=total is not None)
+                yield lambda n: bar.update(task, advance=n, visible=True)
+        else:
+            yield _Lines(console, title, total, done)
+
+    return project.silent if quiet else progress
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+class _Lines:
+    """One line when some seconds have passed since the last, for logs of batch jobs."""
+
+    def __init__(self, console: Console, title: str, total: int | None, done: int) -> None:
+        self.console, self.title, self.total, self.done = console, title, total, done
+        self.told = time.monotonic()
+        self.first: tuple[float, int] | None = None  # the pace counts from the first call, as start-up tells nothing
+
+    def __call__(self, n: int) -> None:
+        self.done += n
+        now = time.monotonic()
+        since, before = self.first = self.first or (now, self.done)
+        if now - self.told >= _EVERY_S:
+            self.told = now
+            of = f" of {self.total}" if self.total else ""
+            self.console.print(f"{self.title}: {self.done}{of}{_pace(self.done - before, now - since)}")
+
+
+def _pace(n: int, seconds: float) -> str:
+    """`, 12/s` or `, 8.0 s each`; nothing where there is none yet."""
+    if not n or not seconds:
+        return ""
+    return f", {n / seconds:.0f}/s" if n >= seconds else f", {seconds / n:.1f} s each"

@@ -1,0 +1,55 @@
+"""Owns a model as one function of pixels: base, taps, head, temperature. Not where its parts lie, nor its file form.
+
+Nothing here imports TensorFlow until the function is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from stages.bases.recipe import Recipe, Tap
+from stages.heads.fitted import Head
+from stages.metrics.calibration import heated
+
+
+@dataclass(frozen=True)
+class Servable:
+    """All that decides what a model says of an image.
+
+    taps: where the head looks, joined in this order, maps flattened. weights: the file of the base's weights. tail:
+    arrays by layer and number among its weights (`head_conv/0`), put in after those; {} for a frozen base.
+    temperature: what logits are divided by.
+    """
+
+    recipe: Recipe
+    taps: tuple[Tap, ...]
+    weights: Path
+    head: Head
+    temperature: float = 1.0
+    tail: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def open(self) -> Callable[[np.ndarray], np.ndarray]:
+        """A function of fitted pixels uint8 (n, height, width, 3): probabilities (n, classes) float64, rows sum to 1.
+
+        It is the way of extraction and heads, rounding of stored rows included. Raises Unusable where a part does not
+        fit.
+        """
+        from stages.engines.tensorflow_engine import TensorFlowEmbed
+
+        names = [str(number) for number in range(len(self.taps))]
+        taps = dict(zip(names, self.taps, strict=True))
+        embed = TensorFlowEmbed(self.recipe, taps, self.weights, tail=self.tail)
+
+        def predict(pixels: np.ndarray) -> np.ndarray:
+            parts = []
+            for start in range(0, len(pixels), embed.batch):
+                rows = embed(pixels[start : start + embed.batch])
+                flat = [rows[name].reshape(len(rows[name]), -1) for name in names]
+                parts.append(np.concatenate(flat, axis=1).astype(self.recipe.dtype).astype(np.float32))
+            return heated(self.head.probabilities(np.concatenate(parts)), self.temperature)
+
+        return predict

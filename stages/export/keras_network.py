@@ -1,0 +1,57 @@
+"""Owns a model as one Keras network, and its file: .keras or ONNX. A TensorFlow room. Not whether it can be trusted."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from stages.export import resize
+from stages.export.deployable import Servable
+from stages.keras_models import trace
+
+Kind = Literal["keras", "onnx"]
+
+
+def network(servable: Servable) -> keras.Model:
+    """uint8 RGB (n, any height, any width, 3) -> probabilities (n, classes) float32, rows sum to 1.
+
+    It resizes as the recipe says, and does all that comes after. Raises Unusable where a part does not fit.
+    """
+    image = keras.Input((None, None, 3), dtype="uint8", name="image")
+    pixels = trace.preprocess(resize.fitted(image, servable.recipe.pixels), servable.recipe.preprocess)
+    base = trace.model_of(servable.recipe, servable.weights, servable.tail)
+    several = keras.Model(base.inputs, trace.outputs_of(base, servable.taps), name=base.name)
+    maps = several(pixels, training=False)
+    maps = maps if isinstance(maps, list) else [maps]
+    rows = [layers.Flatten()(trace.pool(m, tap)) for m, tap in zip(maps, servable.taps, strict=True)]
+    logits = _head(ops.concatenate(rows, axis=1), servable) / servable.temperature
+    if len(servable.head.classes) == 2:
+        logits = ops.concatenate([-logits, logits], axis=1)
+    activation = "sigmoid" if len(servable.head.classes) == 2 else "softmax"
+    return keras.Model(image, layers.Activation(activation, name="probabilities")(logits), name="frozenbase")
+
+
+def _head(x: Any, servable: Servable) -> Any:
+    """Logits (n, 1) of two classes, else (n, classes)."""
+    for number, layer in enumerate(servable.head.layers):
+        dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
+        x = dense(x)
+        dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
+    return x
+
+
+def save(model: keras.Model, kind: Kind, path: Path) -> None:
+    """Write the network to `path`, which ends in .keras or .onnx. The latter needs tf2onnx."""
+    if kind == "keras":
+        model.save(path)
+        return
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name) for image in model.inputs]
+    with warnings.catch_warnings(action="ignore"):  # Keras's own, about numpy
+        model.export(path, format="onnx", verbose=False, input_signature=signature)

@@ -1,0 +1,115 @@
+"""Owns resizing within an exported network: what images.py does, for any height and width. A TensorFlow room.
+
+Resizing an axis is a product with a matrix of weights, which the graph reckons from the size of the picture. It takes
+Keras's own operations alone, so that a file of it loads without this package; and onnxruntime has all of them, while it
+refuses what becomes of Keras's antialiased resize.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import PIL
+from keras import ops
+
+from stages.data.images import PixelSpec
+
+_ROWS_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
+"""Whether Pillow takes the rows of a picture first, where it becomes much lower."""
+
+_AT_ONCE = 32
+"""Of the pixels of a line that come out of one product: what they don't take of is left out, which is most of it."""
+
+
+def fitted(pixels: Any, spec: PixelSpec) -> Any:
+    """uint8 (n, any height, any width, 3) -> float32 (n, spec.height, spec.width, 3), whole numbers from 0 to 255.
+
+    They are those of `images.decode`, to the bit, by the Pillow that is installed when the graph is made; but
+    onnxruntime rounds a rare pixel of resize: keras otherwise. `spec.decode` is left aside: these pixels are decoded.
+    """
+    lines = _centres(pixels[0, :, 0, 0]), _centres(pixels[0, 0, :, 0])
+    scales = spec.height / _size(lines[0]), spec.width / _size(lines[1])
+    scale = ops.maximum(*scales) if spec.fit == "crop" else ops.minimum(*scales)
+    rows, columns = (
+        _Axis(line, n, spec, scale, axis)
+        for line, n, axis in zip(lines, (spec.height, spec.width), (2, 3), strict=True)
+    )
+    planes = ops.transpose(pixels, (0, 3, 1, 2))
+    if spec.resize == "keras":
+        planes = ops.round(rows.between(columns.between(planes)))
+    elif not _ROWS_FIRST:
+        planes = rows.widened(columns.widened(planes))
+    else:  # each picture goes one way of two; a condition would be code, which a .keras file must not have
+        lower = rows.shorter > ops.maximum(2 * columns.shorter, 0)
+        tall = ops.logical_and(ops.ones_like(pixels[:, 0, 0, 0], "bool"), lower)
+        those, others = (ops.take(planes, ops.nonzero(they)[0], axis=0) for they in (tall, ops.logical_not(tall)))
+        planes = ops.concatenate([columns.widened(rows.widened(those)), rows.widened(columns.widened(others))])
+    return ops.cast(ops.transpose(planes, (0, 2, 3, 1)), "float32")
+
+
+def _centres(line: Any) -> Any:
+    """Where the pixels of a line have their centres: 0.5, 1.5 and so on, float64, as Python's own numbers are."""
+    return ops.cumsum(ops.cast(ops.ones_like(line), "float64")) - 0.5
+
+
+def _size(centres: Any) -> Any:
+    return ops.max(centres) + 0.5
+
+
+class _Axis:
+    """Rows or columns: where the n pixels that come out lie on the line that goes in, and what each takes of it.
+
+    at: their centres (n,), counted from the first that isn't black. low, step: where the line is read from, and by how
+    much, in its pixels. shorter: by how much it becomes so.
+    """
+
+    def __init__(self, centres: Any, n: int, spec: PixelSpec, scale: Any, axis: int) -> None:
+        self.centres, self.size, self.axis = centres, _size(centres), axis
+        low, high, inner, self.at = ops.zeros_like(self.size), self.size, n, np.arange(n, dtype=np.float32) + 0.5
+        if spec.fit == "crop":
+            half = n / scale / 2
+            box = "float32" if spec.resize == "bilinear" else "float64"  # Pillow's corners are of C's float
+            low = ops.maximum(ops.cast(high / 2 - half, box), 0.0)
+            high = ops.minimum(ops.cast(high / 2 + half, box), ops.cast(high, box))
+        elif spec.fit == "pad":
+            inner = ops.minimum(ops.maximum(ops.round(high * scale), 1.0), n)
+            self.at = ops.subtract(self.at, ops.cast(ops.floor((n - inner) / 2), "float32"))
+        self.low, self.step = low, ops.cast(high - low, "float64") / inner
+        self.shorter = self.size - inner
+        self.black = ops.logical_or(self.at < 0, self.at > inner) if spec.fit == "pad" else None
+
+    def widened(self, planes: Any) -> Any:
+        """Pillow's Resample.c: a triangle, wider where the line shrinks; 22 bits of weights; rounded to a level.
+
+        uint8 or float64 (n, 3, height, width) -> float64, which holds all sums exactly.
+        """
+        reach = ops.maximum(self.step, 1.0)
+        where = ops.minimum(ops.maximum(self.low + ops.multiply(self.at, self.step), 0.0), self.size)
+        weights = ops.maximum(1 - ops.absolute(self.centres - where[:, None]) * (1 / reach), 0.0)
+        weights = weights / ops.sum(weights, axis=1, keepdims=True)
+        if self.black is not None:  # not 0: a product of nothing is more than onnxruntime can do
+            weights = ops.where(self.black[:, None], weights * 2**-30, weights)
+        parts = []
+        for some in np.split(np.arange(self.at.shape[0]), range(_AT_ONCE, self.at.shape[0], _AT_ONCE)):
+            part = ops.take(weights, some, axis=0)
+            used = ops.nonzero(ops.any(part > 0, axis=0))[0]
+            part = ops.floor(ops.take(part, used, axis=1) * 2**22 + 0.5)
+            line = ops.cast(ops.take(planes, used, axis=self.axis), "float64")
+            parts.append(ops.matmul(part, line) if self.axis == 2 else ops.matmul(line, ops.transpose(part)))
+        return ops.floor((ops.concatenate(parts, axis=self.axis) + 2**21) / 2**22)
+
+    def between(self, planes: Any) -> Any:
+        """`images._half_pixel`, in float32 as that: of each pixel the two nearest ones of the line. Not yet rounded."""
+        where = ops.cast(self.low, "float32") + ops.multiply(self.at, ops.cast(self.step, "float32")) - 0.5
+        first = ops.floor(where)
+        share = where - first
+        near, far = (
+            ops.cast(ops.take(planes, ops.cast(i, "int32"), axis=self.axis), "float32")
+            for i in (ops.minimum(ops.maximum(i, 0), self.size - 1) for i in (first, first + 1))
+        )
+        shape = (-1, 1) if self.axis == 2 else (-1,)
+        mixed = near * ops.reshape(1 - share, shape) + far * ops.reshape(share, shape)
+        if self.black is None:
+            return mixed
+        return ops.where(ops.reshape(self.black, shape), 0.0, mixed)

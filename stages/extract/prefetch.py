@@ -1,0 +1,90 @@
+"""Owns image files to pixels, read ahead of who computes on them. Not decoding itself (images.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from cache.hash_index import Seen, stat_of
+from stages.bases.recipe import Recipe
+from stages.data import augment, images
+from stages.data.images import ImageRejected
+
+MAX_FILE_BYTES = 1_000_000_000
+
+READERS = 4
+"""So many files are read at once ahead of one task."""
+
+AHEAD = 16
+"""So many images of one task are read or decoded ahead at most: two batches of a CPU."""
+
+
+def read(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> np.ndarray:
+    """The pixels of the first of `paths` that holds the bytes of that id, in the recipe's view: uint8 (h, w, 3).
+
+    The buffer that is hashed is the one that is decoded. What is learnt of files is added to `seen`.
+    Raises ImageRejected where none holds them, or they cannot be decoded.
+    """
+    return _pixels(_bytes(image, paths, seen), image, recipe)
+
+
+def ahead(
+    rows: Iterable[tuple[str, Sequence[str]]], recipe: Recipe, seen: list[Seen]
+) -> Generator[tuple[str, Future[np.ndarray]], None, None]:
+    """(id, what `read` gives, as a future) of each row, in order; close it to stop early.
+
+    Storage that is slow to answer is asked for READERS files at once while the caller computes. That holds the bytes of
+    so many files, AHEAD arrays of pixels, and, since they are decoded one by one, one picture of full size.
+    """
+    one = threading.Lock()
+
+    def pixels(image: str, paths: Sequence[str]) -> np.ndarray:
+        data = _bytes(image, paths, seen)
+        with one:
+            return _pixels(data, image, recipe)
+
+    waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
+    readers = ThreadPoolExecutor(READERS)
+    try:
+        for image, paths in rows:
+            waiting.append((image, readers.submit(pixels, image, paths)))
+            if len(waiting) == AHEAD:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        readers.shutdown(cancel_futures=True)
+
+
+def _pixels(data: bytes, image: str, recipe: Recipe) -> np.ndarray:
+    pixels = images.decode(data, recipe.pixels)
+    return pixels if recipe.view is None else augment.apply(pixels, recipe.view, image)
+
+
+def _bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:
+    reason = ""
+    for path in paths:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                stat, when = stat_of(os.fstat(file.fileno())), time.time()
+                if stat[2] > MAX_FILE_BYTES:
+                    raise ImageRejected(f"{stat[2]} bytes, more than {MAX_FILE_BYTES}")
+                data = file.read()
+                unchanged = stat_of(os.fstat(file.fileno())) == stat
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}"
+            continue
+        found = hashlib.sha256(data).hexdigest()
+        if unchanged:
+            seen.append((path, stat, when, found))
+        if found == image:
+            return data
+        reason = "its bytes are not those of its id: changed during the run, or since the table was made"
+    raise ImageRejected(reason)

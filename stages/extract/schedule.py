@@ -1,0 +1,218 @@
+"""Owns which rows are missing, and sending them through Dask, one task per shard. Not the task (shard_task.py).
+
+Tasks take paths and specs and return receipts, never arrays or models. Shards count as they are written, so whatever
+stops a run loses at most those in flight, and the next run needs no flag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+
+from cache.store import Cache
+from stages.bases import catalogue
+from stages.bases.recipe import Recipe
+from stages.data.images import ImageRejected
+from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
+from stages.extract.cluster import ClusterSpec, connect, worker_died
+from stages.extract.prefetch import read
+from stages.extract.shard_task import SHARD_BYTES, Job, Receipt, Task, cannot_write, extract_shard, stop
+from stages.runtime import hardware
+from stages.runtime.parallel import side_by_side
+
+log = logging.getLogger(__name__)
+
+Paths = Mapping[str, Sequence[str]]
+"""id -> absolute paths of files that should hold those bytes."""
+
+HERE = 8
+"""So few images, the least that a task has, are one thread's work anyway: processes would only take time to start."""
+
+AHEAD = 4
+"""So many tasks for each thread are with the cluster at a time, whatever there are in all."""
+
+_ROUNDS = 4
+"""So many tasks each thread has at least, where there are as many batches: the last ones end at about the same time."""
+
+_SHARD_SECONDS = 20
+_GMACS_PER_SECOND = 50  # a guess for one process, to size shards by; only their number depends on it
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows to be made: `lacking` is what `missing` returned, `paths` gives absolute paths for each of its ids.
+
+    shard_rows: images of a task; None leaves it to their size and to the cluster.
+    """
+
+    job: Job
+    taps: Taps
+    lacking: Mapping[str, Sequence[str]]
+    paths: Paths
+    shard_rows: int | None = None
+
+    def tasks(self, threads: int, run: str) -> list[Task]:
+        """Those that lack the same keys share tasks, in the order of the manifest."""
+        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for image, keys in self.lacking.items():
+            groups[tuple(keys)].append(image)
+        tasks = []
+        for keys, ids in groups.items():
+            wanted = {key: self.taps[key] for key in keys}
+            for start, end in pairwise(self._cuts(len(ids), threads)):
+                rows = tuple((image, tuple(self.paths[image])) for image in ids[start:end])
+                tasks.append(Task(self.job, wanted, rows, run))
+        log.info("%d images are missing: %d shards", len(self.lacking), len(tasks))
+        return tasks
+
+    def _cuts(self, n: int, threads: int) -> list[int]:
+        """Where n images are cut into tasks: 0, ..., n.
+
+        Into whole batches, as a part of one is padded and costs as much, and as many tasks for each thread.
+        """
+        if self.shard_rows is not None:
+            return [*range(0, n, self.shard_rows), n]
+        batch = self.job.batch or (GPU_BATCH if hardware.has_gpu() else CPU_BATCH)
+        batches = math.ceil(n / batch)
+        most = max(1, self._most_images() // batch)
+        rounds = max(_ROUNDS, math.ceil(batches / (threads * most)))
+        tasks = min(batches, threads * rounds)
+        return [*(batch * (batches * task // tasks) for task in range(tasks)), n]
+
+    def _most_images(self) -> int:
+        """Of one task: 32 MB of rows, or about 20 s of forward passes."""
+        base, pixels = catalogue.of(self.job.recipe.base), self.job.recipe.pixels
+        area = pixels.height * pixels.width
+        places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in self.taps.values())
+        seconds = base.gmacs * area / base.size**2 / _GMACS_PER_SECOND
+        return min(SHARD_BYTES // (4 * base.feature_dim * places), int(_SHARD_SECONDS / seconds))
+
+
+def missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dict[str, list[str]]:
+    """For each id that lacks a row: the keys it lacks."""
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for key, tap in sorted(taps.items()):
+        for image in cache.features(recipe.components(tap)).missing(ids):
+            lacking[image].append(key)
+    return dict(lacking)
+
+
+def all_rejected(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
+    """(id, reason) of every image, where none can be decoded; None as soon as one can.
+
+    Rejects are not remembered, so this is what spares a run over nothing but old rejects the base and the cluster.
+    """
+    rejected = []
+    for image, candidates in paths.items():
+        reason = _reject(recipe, image, candidates)
+        if reason is None:
+            return None
+        rejected.append((image, reason))
+    return rejected
+
+
+def rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -> dict[str, str]:
+    """id -> reason of every image that a run would reject; all of them are decoded for it."""
+    found = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        reasons = threads.map(lambda item: _reject(recipe, *item), paths.items())
+        for image, reason in zip(paths, reasons, strict=True):
+            on_decoded(1)
+            if reason is not None:
+                found[image] = reason
+    return found
+
+
+def _reject(recipe: Recipe, image: str, candidates: Sequence[str]) -> str | None:
+    try:
+        read(image, candidates, recipe, [])
+    except ImageRejected as error:
+        return str(error)
+    return None
+
+
+def run(
+    cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None
+) -> Receipt:
+    """Compute what is lacking, and return the sum of the receipts.
+
+    Shards are kept as they are written, so whatever stops the run loses at most those in flight. One worker is this
+    process, with a thread per core, and up to HERE images need no other. Raises PipelineError where a row cannot be
+    stored or workers die again and again.
+    """
+    try:
+        for tap in work.taps.values():
+            cache.features(work.job.recipe.components(tap)).prepare()
+    except OSError as error:
+        raise cannot_write(work.job, error, f"{len(work.lacking):,} rows are missing") from error
+    if cluster.scheduler is None and (cluster.workers == 1 or len(work.lacking) <= HERE):
+        return _here(cache, work, on_progress)
+    return _on_cluster(cache, work, cluster, on_progress)
+
+
+def _here(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Receipt:
+    from dask.system import CPU_COUNT  # what this process may use, not what the machine has
+
+    total, name, one_at_a_time = Receipt(), _name(), threading.Lock()
+
+    def tell(rows: int) -> None:
+        with one_at_a_time:
+            on_progress(rows)
+
+    def extract(task: Task) -> None:
+        receipt = extract_shard(task, tell)
+        with one_at_a_time:
+            _add(cache, total, receipt)
+
+    side_by_side(extract, work.tasks(CPU_COUNT, name), on_error=partial(stop, name))
+    return total
+
+
+def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object]) -> Receipt:
+    total, name = Receipt(), _name()
+    needed = [work.job.weights, *next(iter(work.paths.values()))[:1]]
+    with connect(cluster, work.job.version, Path(work.job.cache_root), needed) as client:
+        import distributed
+
+        client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
+        threads = sum(client.nthreads().values())
+        waiting, flying = iter(work.tasks(threads, name)), distributed.as_completed(loop=client.loop)
+        try:
+            for task in islice(waiting, AHEAD * threads):
+                flying.add(client.submit(extract_shard, task, pure=False))
+            for future in flying:
+                _add(cache, total, future.result())
+                for task in islice(waiting, 1):
+                    flying.add(client.submit(extract_shard, task, pure=False))
+        except distributed.KilledWorker as error:
+            raise worker_died(error) from error
+        except BaseException:
+            with contextlib.suppress(Exception):  # a scheduler that is gone must not hide why we stop
+                client.run(stop, name)
+                with flying.lock:
+                    client.cancel(list(flying.futures))
+            raise
+    return total
+
+
+def _name() -> str:
+    """Of a run."""
+    return f"frozenbase-{os.urandom(6).hex()}"
+
+
+def _add(cache: Cache, total: Receipt, part: Receipt) -> None:
+    """What was seen of files is remembered at once: a run that is stopped need not read those again."""
+    total.rows += part.rows
+    total.rejected += part.rejected
+    cache.index.remember(part.seen)
+    total.engine = total.engine or part.engine

@@ -1,0 +1,259 @@
+"""Owns one extraction task, as a Dask worker runs it: read, embed, store. Not how (prefetch.py, select.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+
+from cache import atomic_files
+from cache.errors import PipelineError, Unusable
+from cache.hash_index import Seen, StatIndex
+from cache.store import Cache
+from stages.bases import catalogue
+from stages.bases.recipe import Recipe, Tap
+from stages.data.images import ImageRejected
+from stages.engines import batch_independence, parity, select
+from stages.engines.embed import Embed, Taps
+from stages.engines.parity import Witnesses
+from stages.engines.select import Engine
+from stages.extract import prefetch
+
+SHARD_BYTES = 32_000_000
+_PROGRESS_S = 0.25
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of a run share. `batch` None lets the engine choose.
+
+    lent: another cache, whose converted models may be read. witnesses: images that have rows already, by which another
+    engine is checked.
+    """
+
+    recipe: Recipe
+    weights: str
+    cache_root: str
+    batch: int | None
+    version: str
+    engine: Engine = "auto"
+    lent: str | None = None
+    witnesses: Witnesses = ()
+
+
+class Task(NamedTuple):
+    """One shard to be: its taps, and (id, absolute paths) of each image; `run` names the run it belongs to."""
+
+    job: Job
+    taps: Taps
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    run: str
+
+
+@dataclass
+class Receipt:
+    """What a task did: rows written, images rejected as (id, reason), and what it saw of the files it read."""
+
+    rows: int = 0
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    engine: str | None = None
+
+
+def open_embed(job: Job, taps: Taps) -> Embed:
+    """The base in the engine that runs it here, from the very weights that the key names.
+
+    TensorFlow is imported here, and nowhere earlier; where OpenVINO has a converted model in the cache, it is not.
+    """
+    found = atomic_files.sha256_of(Path(job.weights))
+    if found != job.recipe.weights_sha256:
+        raise Unusable(
+            f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
+            "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
+        )
+    places = [Path(root) for root in (job.cache_root, job.lent) if root is not None]
+    embed = select.build(job.engine, job.recipe, taps, Path(job.weights), job.batch, places)
+    if catalogue.of(job.recipe.base).own:
+        batch_independence.check(embed, job.recipe.pixels.height, job.recipe.pixels.width)
+    return embed
+
+
+def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
+    """Read, check, decode, embed, store. Without `on_progress`, it runs on a worker, and tells the coordinator."""
+    receipt, started = Receipt(), time.perf_counter()
+    shard = _Shard(task, started, on_progress or partial(_tell, task.run))
+    with closing(prefetch.ahead(task.rows, task.job.recipe, receipt.seen)) as ahead:
+        for image, promised in ahead:
+            if task.run in _stopped:
+                shard.close()  # what there is of it is kept
+                raise PipelineError("stopped before the shard was done")
+            try:
+                pixels = promised.result()
+            except ImageRejected as error:
+                receipt.rejected.append((image, str(error)))
+                shard.tick()
+                continue
+            shard.add(image, pixels)
+    shard.close()
+    receipt.rows, receipt.engine = shard.written, shard.engine
+    return receipt
+
+
+class _Shard:
+    """Collects pixels to batches and rows to shards; a shard is written at the task's end, or when it grows too big."""
+
+    def __init__(self, task: Task, started: float, on_progress: Callable[[int], object]) -> None:
+        self.task = task
+        self.on_progress = on_progress
+        plain = replace(task.job.recipe, view=None)  # the base sees pixels only: one serves all views
+        self._taps = {plain.key(tap): tap for tap in task.taps.values()}
+        self.written = 0
+        self.engine: str | None = None
+        self._embed: Embed | None = None
+        self._started = self._told = started
+        self._untold = 0
+        self._waiting: list[tuple[str, np.ndarray]] = []
+        self._ids: list[str] = []
+        self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
+        self._bytes = 0
+
+    def add(self, image: str, pixels: np.ndarray) -> None:
+        self._embed = self._embed or _shared_embed(self.task.job, self.task.taps)
+        self._waiting.append((image, pixels))
+        if len(self._waiting) == self._embed.batch:
+            self._forward()
+        self.tick()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._forward()
+        if self._ids:
+            self._write()
+        self.tick(last=True)
+
+    def tick(self, last: bool = False) -> None:
+        """Count one image done, and tell of it now and then."""
+        self._untold += not last
+        now = time.perf_counter()
+        if self._untold and (last or now - self._told > _PROGRESS_S):
+            self.on_progress(self._untold)
+            self._told, self._untold = now, 0
+
+    def _forward(self) -> None:
+        assert self._embed is not None
+        outputs = self._embed(np.stack([pixels for _, pixels in self._waiting]))
+        self._ids += [image for image, _ in self._waiting]
+        self._waiting = []
+        with np.errstate(over="ignore"):  # too large for float16: found, and said, when the shard is built
+            stored = {key: outputs[key].astype(self.task.job.recipe.stored(tap)) for key, tap in self._taps.items()}
+        for key, rows in stored.items():
+            self._rows[key].append(rows)
+        self._bytes += max(rows.nbytes for rows in stored.values())
+        if self._bytes >= SHARD_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        assert self._embed is not None
+        job, now = self.task.job, time.perf_counter()
+        provenance = {
+            **self._embed.provenance,
+            "versions": {
+                **self._embed.provenance["versions"],
+                "frozenbase": job.version, "numpy": np.__version__, "pillow": PIL.__version__,
+            },
+            "seconds": round(now - self._started, 3),
+            "written": int(time.time()),
+        }  # fmt: skip
+        cache = Cache(Path(job.cache_root), StatIndex())
+        for key, tap in self._taps.items():
+            rows = np.concatenate(self._rows.pop(key))
+            try:
+                cache.features(job.recipe.components(tap)).put(self._ids, rows, provenance)
+            except ValueError as error:
+                raise PipelineError(
+                    f"the rows of {job.recipe.base} cannot be kept: {error}", _other_rows(job.recipe, tap)
+                ) from error
+            except OSError as error:
+                what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, was to be written"
+                raise cannot_write(job, error, what) from error
+        self.written += len(self._ids)
+        self.engine = self._embed.provenance["engine"]
+        self._ids, self._rows, self._bytes, self._started = [], defaultdict(list), 0, now
+
+
+_embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], Embed] = {}
+_agreed: set[tuple[str, str]] = set()
+_embeds_lock = threading.Lock()
+_stopped: set[str] = set()
+
+
+def stop(run: str) -> None:
+    """Let the tasks of that run in this process end at their next image."""
+    _stopped.add(run)
+
+
+def cannot_write(job: Job, error: OSError, what: str) -> PipelineError:
+    """`what` cannot be kept. A cache that is read-only serves what it has all the same."""
+    closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return PipelineError(
+        f"cannot write to the cache {job.cache_root} ({error.strerror}): {what}",
+        "rows that are there are served; for those that are missing, "
+        "name a place that can be written: --set cache.dir=DIR, or PIPELINE_CACHE_DIR"
+        if closed
+        else "finished shards are kept: make room, or name another place with --set cache.dir=DIR "
+        "(for a temporary cache, with TMPDIR); then run again",
+    )
+
+
+def _other_rows(recipe: Recipe, tap: Tap) -> str:
+    """What to do about rows that cannot be stored."""
+    if recipe.stored(tap) == "float32":
+        return "check the weights"
+    return "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
+
+
+def _shared_embed(job: Job, taps: Taps) -> Embed:
+    """The base of this process, built once however many threads ask; only the last one asked for is kept.
+
+    Before it makes rows of a key, it is compared with what the key holds. Raises PipelineError where they differ.
+    """
+    plain = replace(job.recipe, view=None)  # the base sees pixels only: one serves all views
+    bare, plain_taps = replace(job, recipe=plain, witnesses=()), {plain.key(tap): tap for tap in taps.values()}
+    wanted = (bare, tuple(sorted(plain_taps.items())))
+    with _embeds_lock:
+        if wanted not in _embeds:
+            _embeds.clear()
+            _agreed.clear()
+            _embeds[wanted] = open_embed(bare, plain_taps)
+        new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _agreed}
+        if new:
+            parity.check(job.recipe, new, Path(job.cache_root), _embeds[wanted], partial(_at_hand, job))
+            _agreed.update((job.cache_root, key) for key in new)
+        return _embeds[wanted]
+
+
+def _at_hand(job: Job) -> dict[str, np.ndarray]:
+    """id -> pixels of the witnesses whose files are as they were."""
+    found = {}
+    for image, paths in job.witnesses:
+        with contextlib.suppress(ImageRejected):
+            found[image] = prefetch.read(image, paths, job.recipe, [])
+    return found
+
+
+def _tell(run: str, rows: int) -> None:
+    """Tell the coordinator of that run."""
+    from distributed import get_worker
+
+    get_worker().log_event(run, rows)

@@ -1,0 +1,100 @@
+"""Owns the network that fine-tuning trains: a base's last blocks, then a head. A TensorFlow room. Not the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from cache.errors import Unusable
+from stages.bases import catalogue
+from stages.bases.blocks import Block
+from stages.bases.recipe import Recipe, Tap
+from stages.finetune.boundary_maps import Boundary
+from stages.heads.dense import as_layers
+from stages.heads.fitted import Head, softmax
+from stages.keras_models import build
+
+_AT_ONCE = 64
+
+
+class Network:
+    """The blocks from `block` on and a head's layers, as one Keras model: boundary maps -> logits.
+
+    BatchNormalization stays in inference mode, and none of its numbers are trained (keras.io, Transfer learning).
+    """
+
+    def __init__(self, recipe: Recipe, weights: Path | None, block: Block, tap: Tap, head: Head) -> None:
+        """`weights` None: `put_tail` brings them. `tap`: where the head sits, the base's output pooled in its way."""
+        pixels = recipe.pixels
+        base = build.build(catalogue.get(recipe.base), weights, pixels.height, pixels.width)
+        self.tail = keras.Model(base.get_layer(block.boundary).output, base.output, name="tail")
+        for layer in self.tail.layers:
+            layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+        maps = keras.Input(self.tail.input.shape[1:])
+        pooled = _pooling(tap)(self.tail(maps, training=False))
+        self.dense = [keras.layers.Dense(layer.bias.size, layer.activation) for layer in head.layers]
+        logits = pooled
+        for dense in self.dense:
+            logits = dense(logits)
+        self.model = keras.Model(maps, logits)
+        self._pooled = keras.Model(maps, pooled)
+        self.kind, self.classes = head.kind, head.classes
+        for dense, layer in zip(self.dense, head.layers, strict=True):
+            dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
+        self._start = [variable.numpy() for variable in self.model.trainable_variables]
+
+    def reset(self) -> None:
+        """Put back what was there before training."""
+        for variable, value in zip(self.model.trainable_variables, self._start, strict=True):
+            variable.assign(value)
+
+    def tail_arrays(self) -> dict[str, np.ndarray]:
+        """All weights of the blocks: arrays by layer and number among its weights, as `head_conv/0`."""
+        return {
+            f"{layer.name}/{number}": variable.numpy()
+            for layer in self.tail.layers
+            for number, variable in enumerate(layer.weights)
+        }
+
+    def put_tail(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Put in what `tail_arrays` gave, so that no weight of the base's own is left. Raises Unusable for less."""
+        if lacking := sorted(self.tail_arrays().keys() - arrays.keys()):
+            raise Unusable(
+                f"tail.npz has no {lacking[0]}: it is of a version that kept a part of the weights only",
+                "remove the model's folder, and train it again: pipeline run finetune",
+            )
+        build.put(self.tail, arrays)
+
+    def head(self, chosen: Mapping[str, Any]) -> Head:
+        """The head's layers as they are now, float64, on what `features` gives."""
+        return Head(self.kind, self.classes, tuple(as_layers(self.dense)), chosen)
+
+    def features(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
+        """What the head sees of the samples `where` in the plain view: float32 (n, dim), maps flattened."""
+        pooled = np.concatenate(list(_forward(self._pooled, boundary, where)))
+        return pooled.reshape(len(pooled), -1)
+
+    def probabilities(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
+        """(n, classes) of the samples `where` in the plain view, rows sum to 1."""
+        return softmax(np.concatenate(list(_forward(self.model, boundary, where))).astype(np.float64))
+
+
+def _pooling(tap: Tap) -> Any:
+    """The layer that pools as the tap does; without pooling, maps are flattened as numpy does."""
+    layers = keras.layers
+    return {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}[
+        tap.pooling
+    ]()
+
+
+def _forward(model: keras.Model, boundary: Boundary, where: np.ndarray) -> Iterator[np.ndarray]:
+    """Of one batch shape, the last one padded: a row's value never depends on how many there are."""
+    for start in range(0, len(where), _AT_ONCE):
+        part = where[start : start + _AT_ONCE]
+        maps = boundary.take(part, np.zeros(len(part), int))
+        padded = np.concatenate([maps, np.zeros((_AT_ONCE - len(part), *maps.shape[1:]), np.float32)])
+        yield np.asarray(model.predict_on_batch(padded))[: len(part)]

@@ -1,0 +1,222 @@
+"""Owns fitting a ridge head from sums over the rows: X'X, X'y and the like. Not where rows lie, nor the head's form.
+
+One pass over the train rows gives the sums of each fold; they serve every penalty, and every fold left out, by
+subtraction. Never are all rows in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from cache.errors import Unusable
+from stages.data.manifest import Row
+from stages.heads.fitted import Head, Layer, rows_of, softmax, targets
+from stages.heads.matrix import Features, Scaler, inverse_deviation
+from stages.runtime.parallel import side_by_side
+
+PENALTIES = tuple(float(a) for a in np.round(np.logspace(-2, 7.5, 20), 6))
+"""alpha, two to a decade, of the scikit-learn kind: |y - Xw|^2 + alpha |w|^2 on standardised features."""
+
+SCALES = np.logspace(-0.5, 3, 29)
+"""Factors from a score to a logit, among which a parabola finds the best."""
+
+MOST_BYTES = 2 << 30
+"""Of the sums of all folds."""
+
+_SOLVED_BYTES = 256 << 20
+"""Of the weights that are judged on val at a time."""
+
+_CELLS = 5_000_000
+"""Scores of val that a penalty and a scale are chosen by; of more, those of evenly spaced rows."""
+
+
+Solved = tuple[np.ndarray, np.ndarray]
+"""Weights (dim, outputs) and bias (outputs,)."""
+
+
+class Spec(Protocol):
+    """Settings: alpha, or None to have it chosen on val; the number of folds, and the seed they are drawn with."""
+
+    @property
+    def alpha(self) -> float | None: ...
+
+    @property
+    def folds(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Over n rows, float64, of features about `shift`: x (dim,), xx (dim, dim), y (outputs,), xy, yy (a number)."""
+
+    n: Any
+    x: np.ndarray
+    xx: np.ndarray
+    y: np.ndarray
+    xy: np.ndarray
+    yy: Any
+
+    @classmethod
+    def zero(cls, dim: int, outputs: int) -> Sums:
+        return cls(0, np.zeros(dim), np.zeros((dim, dim)), np.zeros(outputs), np.zeros((dim, outputs)), 0.0)
+
+    @classmethod
+    def over(cls, x: np.ndarray, y: np.ndarray) -> Sums:
+        return cls(len(x), x.sum(axis=0), x.T @ x, y.sum(axis=0), x.T @ y, float((y * y).sum()))
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: Sums) -> Sums:
+        return Sums(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+    def squared_error(self, weights: np.ndarray, bias: np.ndarray) -> float:
+        """|y - x weights - bias|^2 over the rows, from the sums alone."""
+        own = np.einsum("ij,ij->", weights, self.xx @ weights) + self.n * bias @ bias + 2 * (self.x @ weights) @ bias
+        return float(self.yy - 2 * (np.einsum("ij,ij->", weights, self.xy) + self.y @ bias) + own)
+
+
+def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+    """Least squares on targets of -1 and 1 with an L2 penalty, exact; the intercept is not penalised.
+
+    Features are standardised on train, from the sums. val chooses alpha by log-loss, and with it the factor that turns
+    scores into logits: sigmoid, or softmax, of score * scale. Where rows of val times classes are more than 5 million,
+    evenly spaced rows of it choose. Train rows are parted into folds by a hash of (seed,
+    group or id); `chosen` has the mean squared error of each alpha on folds left out.
+    Raises Unusable where the features are too many for their products to be kept.
+    """
+    dim, outputs = features.dim, 1 if len(classes) == 2 else len(classes)
+    needed = 8 * dim * (dim + outputs) * (spec.folds + 3)
+    if needed > MOST_BYTES:
+        raise Unusable(
+            f"a ridge head on {dim:,} features and {len(classes):,} classes takes {needed / 1e9:.1f} GB for its sums; "
+            f"it may take {MOST_BYTES / 1e9:.1f}",
+            "use kind: logistic, knn or dense, or a tap with pooling: avg or max",
+        )
+    y, penalties = targets(rows, classes), PENALTIES if spec.alpha is None else (spec.alpha,)
+    shift = features.take(rows_of(rows, "train")[:1])[0].astype(np.float64)
+    with threadpool_limits(1, "blas"):  # threads take folds; and the same to the last bit on any number of cores
+        parts = sums(features, _folds(rows, spec.folds, spec.seed), y, outputs, shift)
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole + part
+        errors = _left_out(whole, parts, penalties)
+        val = rows_of(rows, "val")
+        val = val[:: max(1, -(-len(val) * outputs // _CELLS))]
+        losses, scales, kept = _judged(features, val, y, solve(whole, penalties), shift)
+    best = int(losses.argmin())
+    weights, bias = (part * scales[best] for part in kept)
+    names = [format(penalty, ".3g") for penalty in penalties]
+    chosen = {
+        "alpha": penalties[best],
+        "scale": round(float(scales[best]), 4),
+        "val_log_loss": dict(zip(names, losses.round(6).tolist(), strict=True)),
+        "fold_squared_error": dict(zip(names, errors.round(6).tolist(), strict=True)),
+    }
+    return Head("ridge", tuple(classes), (Layer(weights, bias - shift @ weights),), chosen)
+
+
+def sums(features: Features, folds: Sequence[np.ndarray], y: np.ndarray, outputs: int, shift: np.ndarray) -> list[Sums]:
+    """The sums of each fold, one Dask task for each, which goes through its rows block by block."""
+
+    def of(fold: np.ndarray) -> Sums:
+        total = Sums.zero(features.dim, outputs)
+        for block in features.blocks(fold, outputs):
+            total = total + Sums.over(features.take(block) - shift, _signs(y[block], outputs))
+        return total
+
+    return side_by_side(of, folds)
+
+
+def solve(total: Sums, penalties: Sequence[float]) -> Iterator[Solved]:
+    """(weights (dim, outputs), bias (outputs,)) for each penalty, on features about `shift`, standardised inside.
+
+    One eigendecomposition serves all penalties.
+    """
+    mean, mean_y = total.x / total.n, total.y / total.n
+    squares = np.diag(total.xx) / total.n
+    scaler = Scaler(mean, inverse_deviation(squares - mean**2, squares))
+    z = (total.xx - total.n * np.outer(mean, mean)) * scaler.inverse * scaler.inverse[:, None]
+    values, vectors = np.linalg.eigh(z)
+    rotated = vectors.T @ ((total.xy - total.n * np.outer(mean, mean_y)) * scaler.inverse[:, None])
+    for penalty in penalties:
+        yield scaler.fold(vectors @ (rotated / (values.clip(0) + penalty)[:, None]), mean_y)
+
+
+def _folds(rows: Sequence[Row], number: int, seed: int) -> list[np.ndarray]:
+    """Numbers of the train rows of each fold that has any; a group stays in one."""
+    folds: list[list[int]] = [[] for _ in range(number)]
+    for i in rows_of(rows, "train"):
+        name = f"{seed} {rows[i].group or rows[i].id}".encode()
+        folds[int.from_bytes(hashlib.sha256(name).digest()[:8]) % number].append(int(i))
+    return [np.array(fold) for fold in folds if fold]
+
+
+def _left_out(whole: Sums, parts: Sequence[Sums], penalties: Sequence[float]) -> np.ndarray:
+    """Mean squared error, of a row and an output, on each fold by what the others teach: (penalties,)."""
+    errors = np.zeros(len(penalties))
+    for part in parts if len(parts) > 1 else ():
+        for i, (weights, bias) in enumerate(solve(whole - part, penalties)):
+            errors[i] += part.squared_error(weights, bias)
+    return np.asarray(errors / (whole.n * len(whole.y)))
+
+
+def _judged(
+    features: Features, val: np.ndarray, y: np.ndarray, solved: Iterator[Solved], shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Solved]:
+    """Log-loss on val of each penalty, and its best factor, (penalties,) each; and the weights of the best penalty."""
+    first = next(solved)
+    at_once = max(1, _SOLVED_BYTES // first[0].nbytes)
+    losses, scales, kept = np.empty(0), np.empty(0), first
+    some = [first, *islice(solved, at_once - 1)]
+    while some:
+        factors, found = _lowest(_val_losses(features, val, y, some, shift))
+        if found.min() < losses.min(initial=np.inf):
+            kept = some[int(found.argmin())]
+        losses, scales = np.append(losses, found), np.append(scales, factors)
+        some = list(islice(solved, at_once))
+    return losses, scales, kept
+
+
+def _val_losses(
+    features: Features, val: np.ndarray, y: np.ndarray, solved: Sequence[Solved], shift: np.ndarray
+) -> np.ndarray:
+    """Mean log-loss on val of each penalty with each factor of SCALES."""
+
+    def of(block: np.ndarray) -> np.ndarray:
+        x = features.take(block) - shift
+        here, losses = np.arange(len(block)), np.empty((len(solved), len(SCALES)))
+        for i, (weights, bias) in enumerate(solved):
+            scores = x @ weights + bias
+            for j, scale in enumerate(SCALES):
+                right = softmax(scores * scale)[here, y[block]]
+                losses[i, j] = -np.log(np.clip(right, 1e-15, None)).sum()
+        return losses
+
+    parts = side_by_side(of, features.blocks(val, len(solved[0][1])))
+    return np.asarray(np.sum(parts, axis=0) / len(val))
+
+
+def _lowest(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each penalty the factor, and the loss, at the vertex of the parabola through the lowest of SCALES."""
+    rows, logs = np.arange(len(losses)), np.log(SCALES)
+    lowest = losses.argmin(axis=1).clip(1, len(SCALES) - 2)
+    left, middle, right = (losses[rows, lowest + step] for step in (-1, 0, 1))
+    curve = left - 2 * middle + right
+    step = np.where(curve > 0, (left - right) / (2 * np.where(curve > 0, curve, 1)), 0).clip(-1, 1)
+    scales = np.exp(logs[lowest] + step * (logs[1] - logs[0]))
+    return scales, middle + step * (right - left) / 2 + step**2 * curve / 2
+
+
+def _signs(y: np.ndarray, outputs: int) -> np.ndarray:
+    """Targets (n, outputs): 1 for the true class and -1 else; of two classes, for the second."""
+    return np.asarray(np.where(y[:, None] == (np.arange(outputs) if outputs > 1 else 1), 1.0, -1.0))

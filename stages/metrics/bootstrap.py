@@ -1,0 +1,212 @@
+"""Owns how far a figure can be trusted: bootstrap intervals. Not the figures themselves (classification.py).
+
+A resample is a whole number for each row: how often it was drawn. So every figure is reckoned here from weighted
+sums, of many resamples at once; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.metrics import classification
+
+RESAMPLES = 2000
+"""Of small data. Of larger, as many as fit the limits below, but FEWEST at the least."""
+
+FEWEST = 200
+"""Resamples below which an interval is not given: AUROC and average precision of many rows and classes have none."""
+
+_DRAWN = 4e7
+"""Rows times resamples: some 2 s."""
+
+_RANKED = 2e8
+"""Rows times resamples times classes, of the figures that sort: some 2 s."""
+
+_CHUNK = 500_000
+"""Rows times resamples at once: a few MB that stay in the processor's cache."""
+
+Intervals = dict[str, list[float] | None]
+"""Figure -> [low, high], 95%; None where there is none."""
+
+
+def judge(
+    labels: Sequence[str],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    groups: Sequence[str | None],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The figures of evaluate.metrics for n rows, and under `ci` the interval of each.
+
+    labels, probabilities (n, classes) and classes as there; `groups` has each row's group or None. Percentile bootstrap
+    (Efron and Tibshirani 1993, ch. 13) over rows or, where there are groups, over groups: rows of one are no
+    independent evidence (a row without one stands for itself), and of fewer than some 20 groups an interval comes out
+    too narrow. None where the figure is, or with one unit to draw. A resample without some class counts for AUROC by
+    the classes it has. The ECE is biased upwards, and in a resample more so: its interval may lie above it (Roelofs et
+    al. 2022).
+    """
+    figures: dict[str, Any] = dict(classification.metrics(labels, probabilities, classes))
+    (drawn,) = _resampled(classification.numbers(labels, classes), [probabilities], groups, seed)
+    return {**figures, "ci": {name: None if figures[name] is None else _interval(drawn[name]) for name in drawn}}
+
+
+def differences(
+    labels: Sequence[str], one: np.ndarray, other: np.ndarray, classes: Sequence[str], groups: Sequence[str | None]
+) -> Intervals:
+    """Intervals of (figure of `other` minus figure of `one`), both (n, classes) on the same rows: paired bootstrap.
+
+    Both are judged on the same resamples, so what makes rows hard for both cancels (Efron and Tibshirani 1993, ch. 8).
+    """
+    before, after = _resampled(classification.numbers(labels, classes), [one, other], groups, seed=0)
+    return {name: _interval(after[name] - before[name]) for name in before}
+
+
+def units(groups: Sequence[str | None]) -> np.ndarray:
+    """What is drawn, as a number for each row (n,): its group, or itself where it has none."""
+    names = [f"row {i}" if group is None else f"group {group}" for i, group in enumerate(groups)]
+    return np.unique(np.array(names, dtype=object), return_inverse=True)[1] if names else np.empty(0, dtype=np.intp)
+
+
+def _resampled(
+    truth: np.ndarray, models: Sequence[np.ndarray], groups: Sequence[str | None], seed: int
+) -> list[dict[str, np.ndarray]]:
+    """For each model (n, classes) the figures of each resample, the same resamples for all; NaN where undefined."""
+    from threadpoolctl import threadpool_limits
+
+    drawn, n = units(groups), len(truth)
+    if n == 0 or drawn.max() == 0:
+        return [dict.fromkeys(classification.NAMES, np.empty(0)) for _ in models]
+    total = int(np.clip(_DRAWN / n, FEWEST, RESAMPLES))
+    prepared = [Weighted(truth, np.asarray(p, dtype=np.float64)) for p in models]
+    ranked = min(total, int(_RANKED / (n * max(1, len(prepared[0].rankings)))))
+    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in models]
+    with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
+        for start, weights in draw(drawn, total, seed):
+            for model, found in zip(prepared, parts, strict=True):
+                found.append(model.figures(weights, ranking=ranked >= FEWEST and start < ranked))
+    return [{name: np.concatenate([part[name] for part in found]) for name in classification.NAMES} for found in parts]
+
+
+def draw(drawn: np.ndarray, resamples: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first, how often each row is in each resample: (n, some) float64), chunk by chunk.
+
+    `drawn` (n,) numbers the unit of each row from 0; as many units are drawn, with replacement, as there are.
+    """
+    random, count = np.random.default_rng(seed), int(drawn.max()) + 1
+    step = max(1, _CHUNK // len(drawn))
+    for start in range(0, resamples, step):
+        some = min(step, resamples - start)
+        chosen = random.integers(0, count, (some, count), dtype=np.int64)
+        cells = chosen * some + np.arange(some)[:, None]
+        counts = np.bincount(cells.ravel(), minlength=count * some).reshape(count, some)
+        yield start, counts.astype(np.float64)[drawn]
+
+
+class Weighted:
+    """A model's predictions, prepared so that the figures of weighted rows are a few products.
+
+    truth: (n,) int; p: (n, classes) float64.
+    """
+
+    def __init__(self, truth: np.ndarray, p: np.ndarray) -> None:
+        guess, confidence = p.argmax(axis=1), p.max(axis=1)
+        right = guess == truth
+        gaps = np.zeros((classification.BINS, len(truth)))
+        gaps[classification.bins(confidence), np.arange(len(truth))] = right - confidence
+        self.sums = np.concatenate([[right, classification.losses(truth, p), classification.brier(truth, p)], gaps])
+        classes = np.unique(truth)
+        self.support = _one_hot(truth, classes)
+        self.hits = _one_hot(np.where(right, truth, -1), classes)
+        self.guesses = _one_hot(guess, classes)
+        k = p.shape[1]
+        columns = [] if len(classes) < 2 or k > classification.MOST_RANKED else [1] if k == 2 else classes
+        self.rankings = [Ranking(truth == c, p[:, c]) for c in columns]
+
+    def figures(self, weights: np.ndarray, ranking: bool = True) -> dict[str, np.ndarray]:
+        """weights (n, r) -> each figure of evaluate.metrics, (r,), NaN where undefined or not asked for."""
+        right, loss, brier, *gaps = (self.sums @ weights) / weights.sum(axis=0)
+        support, hits, guesses = self.support @ weights, self.hits @ weights, self.guesses @ weights
+        present = support > 0
+        recalls = np.divide(hits, support, out=np.zeros_like(hits), where=present)
+        f1 = np.divide(2 * hits, support + guesses, out=np.zeros_like(hits), where=present)
+        undefined = np.full((1, weights.shape[1]), np.nan)
+        pairs = [ranked.figures(weights) for ranked in self.rankings] if ranking else []
+        return {
+            "accuracy": right,
+            "balanced_accuracy": recalls.sum(axis=0) / present.sum(axis=0),
+            "macro_f1": f1.sum(axis=0) / present.sum(axis=0),
+            "auroc": _mean_of_defined(np.array([auroc for auroc, _ in pairs] or undefined)),
+            "average_precision": _mean_of_defined(np.array([precision for _, precision in pairs] or undefined)),
+            "log_loss": loss,
+            "brier": brier,
+            "ece": np.abs(gaps).sum(axis=0),
+        }
+
+
+class Ranking:
+    """Rows in falling order of a score, for AUROC and average precision under weights.
+
+    positive: (n,) bool; scores: (n,) float64. Equal scores are one threshold.
+    """
+
+    def __init__(self, positive: np.ndarray, scores: np.ndarray) -> None:
+        self.order = np.argsort(-scores, kind="stable")
+        falling, positive = scores[self.order], positive[self.order]
+        self.positives = np.flatnonzero(positive)
+        edges = np.concatenate([[0], np.flatnonzero(np.diff(falling)) + 1, [len(scores)]])
+        tie = np.searchsorted(edges, self.positives, side="right")
+        hits = np.concatenate([[0], np.cumsum(positive)])
+        self.first, self.last = edges[tie - 1], edges[tie]
+        self.hits_first, self.hits_last = hits[self.first], hits[self.last]
+
+    def figures(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """weights (n, r) -> AUROC and average precision, (r,) each; NaN without a positive, or without a negative."""
+        ordered = weights[self.order]
+        new = ordered[self.positives]
+        rows, hits = _cumulated(ordered), _cumulated(new)
+        hits_last, rows_last = hits[self.hits_last], rows[self.last]
+        misses = rows[self.first] - hits[self.hits_first] + rows_last - hits_last
+        positive, negative = hits[-1], rows[-1] - hits[-1]
+        undefined = (positive == 0) | (negative == 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            auroc = (new * (negative - misses / 2)).sum(axis=0) / (positive * negative)
+            precision = np.where(new > 0, new * hits_last / rows_last, 0).sum(axis=0) / positive
+        return np.where(undefined, np.nan, auroc), np.where(undefined, np.nan, precision)
+
+
+def _cumulated(values: np.ndarray) -> np.ndarray:
+    """(n, r) -> (n + 1, r): the sums of the first 0, 1, ... n rows."""
+    out = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=out[1:])
+    return out
+
+
+def _one_hot(numbers: np.ndarray, classes: np.ndarray) -> Any:
+    """Sparse (classes, n): 1 where a row's number is that class; sorted `classes` need not have them all."""
+    from scipy.sparse import csr_array
+
+    place = np.minimum(np.searchsorted(classes, numbers), len(classes) - 1)
+    here = np.flatnonzero(classes[place] == numbers)
+    return csr_array((np.ones(len(here)), (place[here], here)), shape=(len(classes), len(numbers)))
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """(m, r) -> (r,): the mean of what is no NaN, NaN where all are."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=0)
+    total = np.where(defined, values, 0).sum(axis=0)
+    out = np.full(len(total), np.nan)
+    np.divide(total, count, out=out, where=count > 0)
+    return out
+
+
+def _interval(values: np.ndarray) -> list[float] | None:
+    """The middle 95% of the defined values; None where they are too few."""
+    defined = values[~np.isnan(values)]
+    if len(defined) < FEWEST:
+        return None
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return [float(low), float(high)]

@@ -1,0 +1,131 @@
+"""Owns what is fitted on val after a head is: a temperature, and with two classes a threshold. Not the head itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.metrics import classification
+
+_COLDEST, _HOTTEST = 0.1, 10.0
+"""Bounds of the temperature: on a val set without a mistake, colder is always better."""
+
+_CELLS = 5_000_000
+"""Probabilities that are worked on at a time."""
+
+Rows = tuple[Sequence[str], np.ndarray]
+"""Labels and probabilities (n, classes) of a split."""
+
+
+def calibration(splits: Mapping[str, Rows], classes: Sequence[str]) -> dict[str, Any]:
+    """A temperature and a threshold fitted on `splits["val"]` alone, and what they do to every split, as JSON.
+
+    temperature: what the logits are to be divided by; None without a row in val. threshold: with two classes, the
+    probability (as predicted, before any temperature) from which the second is the better guess; None where val has one
+    class only. For each split, `n`, log_loss, brier and ece at that temperature, and under `at_threshold` accuracy,
+    balanced_accuracy, and f1 of the second class.
+    """
+    labels, p = splits["val"]
+    truth = classification.numbers(labels, classes)
+    heat = temperature(truth, p) if len(labels) else None
+    limit = threshold(truth == 1, p[:, 1]) if len(classes) == 2 else None
+    out: dict[str, Any] = {"temperature": heat, "threshold": limit, "threshold_maximises": "balanced_accuracy"}
+    for split, (labels, p) in splits.items():
+        truth = classification.numbers(labels, classes)
+        out[split] = _after(truth, p, 1.0 if heat is None else heat)
+        out[split]["at_threshold"] = None if limit is None else _at(limit, truth == 1, p[:, 1])
+    return out
+
+
+def temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """The T that minimises the mean log-loss of softmax(logits / T): `truth` (n,) int, `probabilities` (n, classes).
+
+    Temperature scaling (Guo et al. 2017, On Calibration of Modern Neural Networks). The loss is convex in 1 / T, which
+    is searched between 0.1 and 10, on evenly spaced rows where there are more than 5 million probabilities; T = 1 stays
+    where nothing is better on all of them, so the loss never rises.
+    """
+    from scipy.optimize import minimize_scalar
+
+    some = np.arange(0, len(truth), max(1, -(-probabilities.size // _CELLS)))
+    logits = _logits(probabilities[some])
+    chosen = logits[np.arange(len(some)), truth[some]]
+
+    def loss(inverse: float) -> float:
+        return float((np.log(np.exp(logits * inverse).sum(axis=1)) - chosen * inverse).mean())
+
+    bounds = (1 / _HOTTEST, 1 / _COLDEST)
+    found = 1 / float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+    better = _after(truth, probabilities, found)["log_loss"] < classification.log_loss(truth, probabilities)
+    return found if better else 1.0
+
+
+def heated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (n, classes) as they would be of logits divided by `temperature`; no guess changes."""
+    powers = np.exp(_logits(probabilities) / temperature)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def guesses(probabilities: np.ndarray, limit: float | None) -> np.ndarray:
+    """The column (n,) that each row (n, classes) is taken for: the likeliest; with a `limit`, the second from it on."""
+    return np.asarray(probabilities.argmax(axis=1) if limit is None else (probabilities[:, 1] >= limit).astype(int))
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    """Logits (n, classes) of which the greatest of each row is 0."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    return np.asarray(logits - logits.max(axis=1, keepdims=True))
+
+
+def _after(truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> dict[str, Any]:
+    """Figures at that temperature, of a few rows at a time; None where there is no row."""
+    n, step = len(truth), max(1, _CELLS // probabilities.shape[1])
+    if n == 0:
+        return {"n": 0, "log_loss": None, "brier": None, "ece": None}
+    parts = []
+    for start in range(0, n, step):
+        t, p = truth[start : start + step], heated(probabilities[start : start + step], temperature)
+        parts.append([classification.losses(t, p), classification.brier(t, p), p.argmax(axis=1) == t, p.max(axis=1)])
+    loss, brier, right, confidence = np.concatenate(parts, axis=1)
+    return {
+        "n": n,
+        "log_loss": float(loss.mean()),
+        "brier": float(brier.mean()),
+        "ece": classification.ece(right, confidence),
+    }
+
+
+def threshold(positive: np.ndarray, scores: np.ndarray) -> float | None:
+    """The cut of `scores` with the best balanced accuracy: positive (n,) bool, scores (n,) float in 0 to 1.
+
+    Balanced accuracy (its maximum is Youden's 1950 index) rather than F1, since it does not move with the share of
+    positives, which in use is seldom that of val. Halfway between two scores; of equally good cuts the nearest to 0.5.
+    None where one class is absent.
+    """
+    if positive.all() or not positive.any():
+        return None
+    order = np.argsort(scores, kind="stable")
+    ascending, hits = scores[order], positive[order]
+    cut = np.flatnonzero(np.diff(ascending)) + 1
+    halfway = (ascending[cut - 1] + ascending[cut]) / 2  # which between neighbouring floats is the lower one
+    limits = np.concatenate([[0.0], np.where(halfway > ascending[cut - 1], halfway, ascending[cut])])
+    below = np.concatenate([[0], cut])
+    missed = np.concatenate([[0], np.cumsum(hits)])[below]
+    balanced = (1 - missed / hits.sum() + (below - missed) / (~hits).sum()) / 2
+    best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
+    return float(limits[best[np.argmin(np.abs(limits[best] - 0.5))]])
+
+
+def _at(limit: float, positive: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
+    """Guesses are the second class from `limit` on."""
+    guess = scores >= limit
+    if not len(guess):
+        return dict.fromkeys(("accuracy", "balanced_accuracy", "f1"))
+    recalls = [float((guess == side)[positive == side].mean()) for side in (False, True) if (positive == side).any()]
+    guessed_or_true = int(guess.sum() + positive.sum())
+    return {
+        "accuracy": float((guess == positive).mean()),
+        "balanced_accuracy": sum(recalls) / len(recalls),
+        "f1": 2 * int((guess & positive).sum()) / guessed_or_true if guessed_or_true else None,
+    }

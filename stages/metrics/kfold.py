@@ -1,0 +1,97 @@
+"""Owns k-fold: which row is in which fold, and predictions of rows by heads that never saw them. Not the figures."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from cache.errors import Unusable
+from stages.data.manifest import Row
+from stages.metrics import bootstrap
+
+_INNER = 5
+"""A fifth of the rows outside of a fold is held out of the fit, to choose on."""
+
+
+class Predictor(Protocol):
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """features (n, ...) -> (n, classes)."""
+        ...
+
+
+Fit = Callable[[np.ndarray, Sequence[Row]], Predictor]
+"""fit(features, rows): fitted on the rows whose split is train, chosen on those in val; there are no others."""
+
+
+def assign(rows: Sequence[Row], k: int, seed: int) -> np.ndarray:
+    """The fold of each labelled row, (n,) int below k: stratified by label, and no group in two folds.
+
+    A row without a group stands for itself. The same rows in the same order and the same seed give the same folds.
+    Raises Unusable where they are too few for k folds, or where all of a class would be in one.
+    """
+    drawn, labels = bootstrap.units([row.group for row in rows]), np.array([row.label for row in rows])
+    what = "groups" if any(row.group is not None for row in rows) else "images"
+    units = len(set(drawn.tolist()))
+    largest = max(Counter(labels.tolist()).values(), default=0)
+    if min(units, largest) < k:
+        raise Unusable(
+            f"{units} {what}, {largest} images of the largest class, are too few for {k} folds",
+            f"--folds {min(units, largest)}" if min(units, largest) > 1 else "add images",
+        )
+    folds = _split(drawn, labels, k, seed)
+    for label in np.unique(labels):
+        if len(set(folds[labels == label])) == 1:
+            raise Unusable(
+                f"all {(labels == label).sum()} images of class {str(label)!r} are in one fold; none is left to fit on",
+                f"add images of it{' in other groups' if what == 'groups' else ''}, or leave that class out",
+            )
+    return folds
+
+
+def out_of_fold(
+    fit: Fit, features: np.ndarray, rows: Sequence[Row], classes: Sequence[str], k: int, seed: int
+) -> np.ndarray:
+    """Probabilities (n, classes) of each row, by a head that was neither fitted nor chosen on its fold.
+
+    `features` (n, ...) and labelled `rows` agree line by line; their splits don't count. For each of the k folds of
+    `assign`, `fit` gets the rows outside of it, a fifth of them (stratified, grouped, seeded) as val. Raises Unusable
+    where the rows are too few.
+    """
+    folds, out = assign(rows, k, seed), np.empty((len(rows), len(classes)))
+    for number in range(k):
+        inside = folds == number
+        outside = [row for row, here in zip(rows, inside, strict=True) if not here]
+        head = fit(features[~inside], _with_val(outside, seed))
+        out[inside] = head.probabilities(features[inside])
+    return out
+
+
+def _with_val(rows: Sequence[Row], seed: int) -> list[Row]:
+    """The rows with a fifth of them in val; but those of a class that train would lack are in train."""
+    drawn, labels = bootstrap.units([row.group for row in rows]), np.array([row.label for row in rows])
+    k = min(_INNER, max(Counter(labels.tolist()).values()), len(set(drawn.tolist())))
+    val = _split(drawn, labels, k, seed) == 0 if k > 1 else np.zeros(len(rows), dtype=bool)
+    for label in np.unique(labels):
+        if val[labels == label].all():
+            val[np.isin(drawn, drawn[labels == label])] = False
+    if not val.any():
+        raise Unusable(f"{len(rows)} images outside of a fold are too few to hold some out of the fit", "add images")
+    return [row._replace(split="val" if held else "train") for row, held in zip(rows, val, strict=True)]
+
+
+def _split(drawn: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """The fold of each row by scikit-learn: (n,) units and labels -> (n,) int."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    alone = len(set(drawn.tolist())) == len(drawn)
+    kind, groups = (StratifiedKFold, None) if alone else (StratifiedGroupKFold, drawn)
+    folds = np.empty(len(drawn), dtype=np.intp)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # such a class is spread as far as it goes
+        for number, (_, inside) in enumerate(kind(k, shuffle=True, random_state=seed).split(labels, labels, groups)):
+            folds[inside] = number
+    return folds

@@ -1,0 +1,222 @@
+"""Owns pictures of a classifier's predictions: curves, reliability, confusion. Not where they are written.
+
+Matplotlib is an extra, imported when something is drawn; nothing here touches a screen or its global state.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from cache.errors import NotAvailable
+from stages.metrics import classification
+
+Format = Literal["png", "svg"]
+Rows = tuple[np.ndarray, np.ndarray]
+"""True columns (n,) int and probabilities (n, classes) of a split."""
+
+_NAMED = 10
+"""Classes that get a colour and a line in the legend; of more, the worst few do, and the rest are grey."""
+
+_WORST = 5
+_COUNTED = 25
+"""Classes up to which the cells of a confusion matrix have numbers."""
+
+_LONGEST = 22
+"""Characters of a class's name that are shown."""
+
+_SIDE = 5.2
+"""Of a panel, in inches."""
+
+
+def draw(splits: Mapping[str, Rows], classes: Sequence[str], form: Format) -> Iterator[tuple[str, bytes]]:
+    """(name, file) of each picture: roc, precision_recall, reliability, confusion_SPLIT.
+
+    A split without a row, and a curve of a class that a split has none or nothing but of, are left out; so are curves
+    above evaluate.MOST_RANKED classes, and confusion matrices above evaluate.MOST_CONFUSED. Raises NotAvailable where
+    matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise NotAvailable("plots need matplotlib", "pip install 'frozenbase[plots]'") from error
+    there = {split: rows for split, rows in splits.items() if len(rows[0])}
+    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "frozenbase"}):
+        if there and len(classes) <= classification.MOST_RANKED:
+            yield "roc", _file(_curves(there, classes, _Roc()), form)
+            yield "precision_recall", _file(_curves(there, classes, _PrecisionRecall()), form)
+        if there:
+            yield "reliability", _file(_reliability(there, len(classes)), form)
+        if len(classes) <= classification.MOST_CONFUSED:
+            for split, (truth, p) in there.items():
+                yield f"confusion_{split}", _file(_confusion(truth, p, classes, split), form)
+
+
+class _Roc:
+    """Receiver operating characteristic: hits beside false alarms, as the threshold falls."""
+
+    area, x, y, corner = "AUROC", "false positive rate", "true positive rate", "lower right"
+
+    def points(self, positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        from sklearn.metrics import roc_curve
+
+        false, true, _ = roc_curve(positive, scores)
+        return false, true, classification.ranking(positive, scores)[0]
+
+    def chance(self, axes: Any, positives: float) -> None:
+        axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+
+
+class _PrecisionRecall:
+    """Precision beside recall, as the threshold falls; the area below the steps is the average precision."""
+
+    area, x, y, corner = "AP", "recall", "precision", "lower left"
+
+    def points(self, positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        from sklearn.metrics import precision_recall_curve
+
+        precision, recall, _ = (values[::-1] for values in precision_recall_curve(positive, scores))
+        rises = np.flatnonzero(np.diff(recall)) + 1  # elsewhere precision falls without a hit, which has no area
+        x, y = np.append(0, recall[rises]), np.append(precision[rises[0]], precision[rises])
+        return x, y, classification.ranking(positive, scores)[1]
+
+    def chance(self, axes: Any, positives: float) -> None:
+        axes.axhline(positives, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+
+
+def _curves(splits: Mapping[str, Rows], classes: Sequence[str], kind: _Roc | _PrecisionRecall) -> Any:
+    """Two classes: a line for each split. More: a panel for each split, with a line for each class against the rest."""
+    from matplotlib.figure import Figure
+
+    if len(classes) == 2:
+        figure = Figure((_SIDE, _SIDE), layout="constrained")
+        axes = figure.subplots()
+        for split, (truth, p) in splits.items():
+            if 0 < truth.sum() < len(truth):
+                x, y, area = kind.points(truth == 1, p[:, 1])
+                _line(axes, kind, x, y, label=f"{split} (n = {len(truth):,}), {kind.area} {area:.3f}")
+        kind.chance(axes, float(np.mean(np.concatenate([truth for truth, _ in splits.values()]))))
+        axes.set_title(_short(classes[1]) + " against " + _short(classes[0]), fontsize=11)
+        _square(axes, kind)
+        return figure
+    figure = Figure((_SIDE * len(splits), _SIDE + 1.6), layout="constrained")
+    for axes, (split, (truth, p)) in zip(
+        figure.subplots(1, len(splits), squeeze=False)[0], splits.items(), strict=True
+    ):
+        _class_curves(axes, truth, p, classes, kind)
+        axes.set_title(f"{split} (n = {len(truth):,}), each class against the rest", fontsize=11)
+        _square(axes, kind, below=True)
+    return figure
+
+
+def _class_curves(axes: Any, truth: np.ndarray, p: np.ndarray, classes: Sequence[str], kind: Any) -> None:
+    present = np.unique(truth)
+    lines = ((*kind.points(truth == c, p[:, c]), c) for c in present if len(present) > 1)
+    found = sorted(lines, key=lambda line: line[2])
+    few = len(classes) <= _NAMED
+    named = len(found) if few else _WORST
+    for rank, (x, y, area, c) in enumerate(found[:named]):
+        _line(axes, kind, x, y, label=f"{_short(classes[c])} {area:.3f}", color=f"C{c if few else rank}")
+    for rank, (x, y, _, _) in enumerate(found[named:]):
+        label = f"the other {len(found) - named} classes" if rank == 0 else None
+        _line(axes, kind, x, y, label=label, color="0.75", linewidth=0.6, zorder=1)
+    if few:
+        kind.chance(axes, 1 / len(classes))
+
+
+def _line(axes: Any, kind: Any, x: np.ndarray, y: np.ndarray, **how: Any) -> None:
+    """Steps: between two thresholds there is no classifier."""
+    where = "post" if isinstance(kind, _Roc) else "pre"
+    axes.step(x, y, where=where, **{"linewidth": 1.5, **how})
+
+
+def _square(axes: Any, kind: _Roc | _PrecisionRecall, below: bool = False) -> None:
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=kind.x, ylabel=kind.y, aspect="equal")
+    if not axes.get_legend_handles_labels()[0]:
+        axes.text(0.5, 0.5, "no curve: one class only", ha="center", color="0.4")
+    elif below:
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8, title=kind.area
+        )
+    else:
+        axes.legend(loc=kind.corner, frameon=False, fontsize=9)
+
+
+def _reliability(splits: Mapping[str, Rows], k: int) -> Any:
+    """How often guesses of a probability are right, with 95% Wilson intervals; below, how many there are of each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((_SIDE, _SIDE + 1.2), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    start = math.floor(classification.BINS / k) / classification.BINS
+    above.plot([start, 1], [start, 1], color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    width = 1 / classification.BINS / (len(splits) + 1)
+    for number, (split, (truth, p)) in enumerate(splits.items()):
+        confidence, right = p.max(axis=1), p.argmax(axis=1) == truth
+        which = classification.bins(confidence)
+        n = np.bincount(which, minlength=classification.BINS)
+        here = np.flatnonzero(n)
+        mean, share = (
+            np.bincount(which, values, classification.BINS)[here] / n[here] for values in (confidence, right)
+        )
+        low, high = _wilson(share, n[here])
+        label = f"{split} (n = {len(truth):,}), ECE {classification.ece(right, confidence):.3f}"
+        bars = [share - low, high - share]
+        above.errorbar(mean, share, bars, fmt="o-", markersize=4, linewidth=1, elinewidth=0.8, label=label)
+        centre = (here + 0.5) / classification.BINS + (number - (len(splits) - 1) / 2) * width
+        below.bar(centre, n[here], width)
+    above.set(xlim=(start, 1.005), ylim=(0, 1.02), ylabel="share of guesses that are right")
+    above.legend(loc="lower right", frameon=False, fontsize=9)
+    below.set(xlabel="probability of the guess", ylabel="images")
+    return figure
+
+
+def _wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95% interval of a share of n (Wilson 1927), (m,) each."""
+    z = 1.959964
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.minimum(middle - half, share), np.maximum(middle + half, share)
+
+
+def _confusion(truth: np.ndarray, p: np.ndarray, classes: Sequence[str], split: str) -> Any:
+    """Colour is the share of the true class; numbers are images."""
+    from matplotlib.figure import Figure
+
+    k = len(classes)
+    counts = np.bincount(truth * k + p.argmax(axis=1), minlength=k * k).reshape(k, k)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [_short(name) for name in classes]
+    side = max(3.2, min(14.0, 0.42 * k + 1)) + 0.085 * max(map(len, names))
+    figure = Figure((side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = 9 if k <= 12 else 7 if k <= 40 else 5
+    axes.set_xticks(range(k), names, rotation=90 if k > 4 or max(map(len, names)) > 10 else 0, fontsize=size)
+    axes.set_yticks(range(k), names, fontsize=size)
+    for i, j in np.argwhere(counts) if k <= _COUNTED else ():
+        colour = "white" if shares[i, j] > 0.5 else "black"
+        axes.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", fontsize=size, color=colour)
+    axes.set(xlabel="guessed", ylabel="true")
+    axes.set_title(f"{split} (n = {len(truth):,})", fontsize=11)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def _short(name: str) -> str:
+    """A name as matplotlib takes it: not too long, no formula, and no leading _, which would hide it."""
+    cut = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}…{name[-8:]}"
+    return cut.encode("utf-8", "backslashreplace").decode().replace("$", r"\$").replace("_", " _", cut.startswith("_"))
+
+
+def _file(figure: Any, form: Format) -> bytes:
+    """The same bytes for the same figure."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if form == "svg" else {"Software": None}
+    figure.savefig(buffer, format=form, dpi=150, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
+    return buffer.getvalue()

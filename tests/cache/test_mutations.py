@@ -1,0 +1,101 @@
+"""Every fsync, rename and check of the cache is needed: without it, the durability tests fail."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY
+
+MODULES = ("atomic_files", "records", "store", "lazy_rows", "gc", "transfer")
+STEPS = ("fsync", "unlink", "sync_folder", "replace", "keep", "publish", "make_folder", "move_aside")
+TESTS = ("atomic_files", "temporary_folder", "records", "store", "gc", "transfer", "faults", "durability")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`module` with the node at a line and column replaced: a statement removed, a comparison decided."""
+
+    module: str
+    line: int
+    column: int
+    instead: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.py:{self.line}:{self.column} {self.instead}"
+
+    def source(self) -> str:
+        """What the module reads like."""
+        tree = ast.parse((REPOSITORY / "cache" / f"{self.module}.py").read_text())
+        return ast.unparse(ast.fix_missing_locations(_Replace(self).visit(tree)))
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, mutant: Mutant) -> None:
+        self.mutant = mutant
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        place = (getattr(node, "lineno", 0), getattr(node, "col_offset", 0))
+        if place == (self.mutant.line, self.mutant.column):
+            if self.mutant.instead == "pass" and isinstance(node, ast.Expr):
+                return ast.Pass()
+            if self.mutant.instead != "pass" and isinstance(node, ast.Compare):
+                return ast.parse(self.mutant.instead, mode="eval").body
+        return self.generic_visit(node)
+
+
+def mutants() -> Iterator[Mutant]:
+    """Each statement that syncs, renames or publishes is removed; each comparison is made true, and false."""
+    for module in MODULES:
+        for node in ast.walk(ast.parse((REPOSITORY / "cache" / f"{module}.py").read_text())):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                if ast.unparse(node.value.func).rpartition(".")[2] in STEPS:
+                    yield Mutant(module, node.lineno, node.col_offset, "pass")
+            elif isinstance(node, ast.Compare):
+                yield Mutant(module, node.lineno, node.col_offset, "True")
+                yield Mutant(module, node.lineno, node.col_offset, "False")
+
+
+def survives(folder: Path, mutant: Mutant | None) -> tuple[bool, str]:
+    """Whether the durability tests pass on a copy of the package with that change, and what pytest said."""
+    shutil.copytree(REPOSITORY / "cache", folder / "cache", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "setup.cfg", folder)
+    if mutant is not None:
+        (folder / "cache" / f"{mutant.module}.py").write_text(mutant.source())
+    words = ["-x", "--tb=line", "--timeout=60", "--scale=0.02", f"--basetemp={folder}/tmp", "-pno:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *words, *(f"tests/cache/test_{name}.py" for name in TESTS)]
+    path = os.pathsep.join([str(folder), str(REPOSITORY)])
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    shutil.rmtree(folder)
+    failed_by_itself = done.returncode == 1 and "\nFAILED " in done.stdout
+    assert done.returncode == 0 or failed_by_itself, f"{mutant}: no test ran: {done.stdout}{done.stderr}"
+    return done.returncode == 0, done.stdout
+
+
+@pytest.mark.timeout(1500)
+def test_no_step_of_the_protocol_can_be_left_out(fast_path: Path, scale: float, tally: Counter[str]) -> None:
+    everyone = list(mutants())
+    chosen = everyone[:: max(1, round(2 / scale) - 1)]  # each takes seconds: all at scale 1, every 19th at a tenth
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        folders = [fast_path / str(number) for number in range(len(chosen))]
+        results = list(threads.map(survives, folders, chosen))
+    survivors = [str(mutant) for mutant, (passed, _) in zip(chosen, results, strict=True) if passed]
+    tally["mutants"] += len(chosen)
+    assert survivors == []
+    assert len(everyone) > 50
+
+
+def test_the_cache_as_it_is_survives(fast_path: Path) -> None:
+    passed, output = survives(fast_path / "copy", None)
+    assert passed, output

@@ -1,0 +1,33 @@
+"""npz.py: arrays come back as they were, in the same bytes each time, and no pickled object ever does."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache import npz
+
+ARRAYS = {"block/0": np.arange(6, dtype=np.float32).reshape(2, 3), "ids": np.array(["a", "bc"]), "none": np.empty(0)}
+
+
+def test_arrays_come_back_from_a_file_and_from_memory(tmp_path: Path) -> None:
+    data = npz.dump(ARRAYS)
+    (tmp_path / "x.npz").write_bytes(data)
+    for found in (npz.load(tmp_path / "x.npz"), npz.load(io.BytesIO(data))):
+        assert list(found) == list(ARRAYS)
+        for name, array in ARRAYS.items():
+            assert found[name].dtype == array.dtype
+            assert np.array_equal(found[name], array)
+    assert npz.dump(ARRAYS) == data
+
+
+def test_a_pickled_object_is_neither_written_nor_read(tmp_path: Path) -> None:
+    pickled = np.array([{}], dtype=object)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        npz.dump({"x": pickled})
+    np.savez(tmp_path / "x.npz", x=pickled)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        npz.load(tmp_path / "x.npz")

@@ -1,0 +1,142 @@
+"""keyed.py: every field of pipeline.yaml moves the keys it should, and no other; with a numpy base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import head_schema, schema
+from pipeline.config.keyed import KEYED
+from tests.conftest import Pipeline, counts
+from tests.support import fakes
+
+OTHER_VALUE = {
+    "data.root": "other",
+    "data.table": "table.jsonl",
+    "data.columns.path": "path2",
+    "data.columns.label": "label2",
+    "data.columns.split": "split2",
+    "data.columns.group": "group2",
+    "data.group_from": r"'(\d\d)\.png'",
+    "data.classes": "[dark, bright]",
+    "data.split.val": "0.4",
+    "data.split.test": "0.35",
+    "data.split.seed": "5",
+    "data.on_bad": "skip",
+    "data.on_leak": "warn",
+    "base.name": "mobilenet_v2",
+    "base.weights": "other.weights.h5",
+    "base.trust": "true",
+    "base.preprocess": "{scale: 2, order: bgr}",
+    "extract.size": "32",
+    "extract.fit": "crop",
+    "extract.resize": "keras",
+    "extract.decode": "full",
+    "extract.taps.*.layer": "block3_add",
+    "extract.taps.*.pooling": "max",
+    "extract.numerics": "tensorflow-bf16",
+    "extract.engine": "tensorflow",
+    "extract.batch": "3",
+    "extract.shard_rows": "5",
+    "extract.dtype": "float16",
+    "heads.*.kind": "ridge",
+    "heads.*.C": "0.5",
+    "heads.*.seed": "1",
+    "heads.*.alpha": "2",
+    "heads.*.folds": "3",
+    "heads.*.k": "[1, 3]",
+    "heads.*.temperature": "0.1",
+    "heads.*.units": "[]",
+    "heads.*.activation": "linear",
+    "heads.*.dropout": "0.1",
+    "heads.*.standardise": "false",
+    "heads.*.optimizer": "rmsprop",
+    "heads.*.lr": "0.01",
+    "heads.*.weight_decay": "0.1",
+    "heads.*.label_smoothing": "0.1",
+    "heads.*.class_weight": "balanced",
+    "heads.*.batch": "4",
+    "heads.*.epochs": "2",
+    "heads.*.patience": "null",
+    "heads.*.log_dir": "logs",
+    "cluster.workers": "2",
+    "cluster.scheduler": "tcp://127.0.0.1:9",
+    "cache.dir": "other-cache",
+}
+ONE_VALUE_SO_FAR = {"data.split.method"}
+BY_ANOTHER_TEST = {
+    "heads.*.tap",  # test_a_head_s_key_sees_what_its_tap_is_not_how_it_is_called
+    "heads.*.sweep",  # test_sweeps.py
+}
+
+
+def kind_with(field: str) -> str:
+    """The first kind of head that has the field."""
+    name = field.rpartition(".")[2] if field.startswith("heads.") else "kind"
+    return next(kind for kind, spec in head_schema.KINDS.items() if name in spec.model_fields)
+
+
+def test_every_field_is_classified() -> None:
+    assert set(schema.fields()) == set(KEYED)
+
+
+def test_the_walk_covers_every_field() -> None:
+    tuned = {field for field in KEYED if field.startswith("finetune.")}  # test_finetuning.py
+    assert set(OTHER_VALUE) | ONE_VALUE_SO_FAR | BY_ANOTHER_TEST | tuned == set(KEYED)
+
+
+@pytest.mark.parametrize("field", OTHER_VALUE)
+def test_every_field_moves_the_keys_it_should_and_no_other(
+    pipeline: Pipeline, project: Path, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "stages.heads.dense", fakes.Dense)  # type: ignore[arg-type]
+    folder = project.parent
+    (folder / "w.weights.h5").write_bytes(b"weights")
+    (folder / "own.h5").write_bytes(b"a model of one's own")
+    (folder / "other.weights.h5").write_bytes(b"other weights")
+    shutil.copytree(folder / "images", folder / "other")
+    paths = sorted(path.relative_to(folder / "images") for path in (folder / "images").rglob("*.png"))
+    columns = {"split2": None, "group2": None}
+    rows = [
+        {"path": str(p), "path2": str(p), "label": p.parent.name, "label2": p.parent.name, **columns} for p in paths
+    ]
+    (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kind = "" if field == "heads.*.kind" else f", kind: {kind_with(field)}"
+    base = "name: own.h5, trust: true" if field == "base.preprocess" else "weights: w.weights.h5"
+    table = "  table: table.jsonl\n" if field.startswith("data.columns") else ""
+    project.write_text(
+        f"data:\n{table}  split: {{val: 0.3, test: 0.2}}\n"
+        f"base: {{{base}}}\nextract: {{size: 16, taps: {{p: {{}}}}}}\n"
+        f"heads: {{h: {{tap: p{kind}}}}}\n"
+    )
+    first = pipeline("run", "-c", project, "--json")
+    assert counts(first) == (24, 0)
+    dotted = field.replace("taps.*", "taps.p").replace("heads.*", "heads.h")
+    changed = pipeline("run", "-c", project, "--json", "--set", f"{dotted}={OTHER_VALUE[field]}")
+    kind = KEYED[field]
+    fresh = kind == "extract" or field == "cache.dir"
+    assert counts(changed) == ((24, 0) if fresh else (0, 24))
+    assert (changed.json["extract"]["keys"] != first.json["extract"]["keys"]) == (kind == "extract")
+    assert changed.json["heads"]["h"]["hit"] == (kind == "none")
+    back = pipeline("run", "-c", project, "--json")
+    assert counts(back) == (0, 24)
+    assert back.json["heads"]["h"]["hit"]
+
+
+def test_a_head_s_key_sees_what_its_tap_is_not_how_it_is_called(pipeline: Pipeline, project: Path) -> None:
+    first = pipeline("run", "-c", project, "--json")
+    text = (
+        "data: {split: {val: 0.3, test: 0.2}}\nheads: {logistic: {tap: renamed}}\nextract: {size: 16, taps: {renamed: "
+    )
+    project.write_text(text + "{layer: head_activation}}}")
+    again = pipeline("run", "-c", project, "--json")
+    assert counts(again) == (0, 24)
+    assert again.json["heads"]["logistic"]["hit"]
+    assert again.json["extract"]["keys"]["renamed"] == first.json["extract"]["keys"]["pooled"]
+    project.write_text(text + "{pooling: max}}}")
+    other = pipeline("run", "-c", project, "--json")
+    assert other.json["heads"]["logistic"]["key"] != first.json["heads"]["logistic"]["key"]

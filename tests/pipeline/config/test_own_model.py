@@ -1,0 +1,109 @@
+"""A model of a person's own as base: what names it, what opens it, and what it cannot do; without opening one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cache.errors import Unusable
+from pipeline.config import yaml_file
+from pipeline.python.transformer import BottleneckFeatures
+from tests.conftest import Pipeline, Ran
+
+_TRUSTED = "data: {split: {val: 0.3, test: 0.2}}\nbase: {name: my.keras, trust: true}\nextract: {size: 16}\n"
+
+
+@pytest.fixture
+def own(project: Path) -> Path:
+    """A project on my.keras, which nobody opens here; returns the path of its pipeline.yaml."""
+    (project.parent / "my.keras").write_bytes(b"a model")
+    project.write_text(_TRUSTED)
+    return project
+
+
+def counts(ran: Ran) -> tuple[int, int]:
+    assert ran.code == 0, ran.out + ran.err
+    return ran.json["extract"]["computed"], ran.json["extract"]["reused"]
+
+
+def test_without_trust_it_is_not_opened(pipeline: Pipeline, own: Path) -> None:
+    untrusted = ("-c", own, "--json", "--set", "base.trust=false")
+    ran = pipeline("run", *untrusted)
+    assert (ran.code, ran.json["error"]["code"]) == (2, "unusable")
+    assert ran.json["error"]["message"].startswith("base.trust: my.keras is a model file, and to open one is to run")
+    assert "--set base.trust=true" in ran.json["error"]["hint"]
+    (stage, *_) = pipeline("status", *untrusted).json["status"]["stages"]
+    assert (stage["state"], stage["reason"][:10]) == ("BLOCKED", "base.trust")
+    assert counts(pipeline("run", "-c", own, "--json")) == (24, 0)
+    assert counts(pipeline("run", *untrusted)) == (0, 24)  # rows that are there need no model
+
+
+def test_its_bytes_name_it_not_its_path(pipeline: Pipeline, own: Path) -> None:
+    folder = own.parent
+    assert counts(pipeline("run", "-c", own, "--json")) == (24, 0)
+    (folder / "elsewhere").mkdir()
+    shutil.move(folder / "my.keras", folder / "elsewhere" / "other.keras")
+    moved = ("-c", own, "--json", "--set", "base.name=elsewhere/other.keras")
+    assert counts(pipeline("run", *moved)) == (0, 24)
+    (folder / "elsewhere" / "other.keras").write_bytes(b"another model")
+    assert counts(pipeline("run", *moved)) == (24, 0)
+
+
+def test_a_host_without_it_goes_by_memory_or_by_a_digest(pipeline: Pipeline, own: Path) -> None:
+    ran = pipeline("run", "-c", own, "--json")
+    key = ran.json["extract"]["keys"]["pooled"]
+    spec = yaml.safe_load((own.parent / ".features" / "features" / key / "spec.json").read_text())
+    (own.parent / "my.keras").unlink()
+    assert counts(pipeline("run", "-c", own, "--json")) == (0, 24)
+    digest = f"base.weights=sha256:{spec['base']['weights']}"
+    assert counts(pipeline("run", "-c", own, "--json", "--set", "base.name=new.keras", "--set", digest)) == (0, 24)
+    ran = pipeline("run", "-c", own, "--json", "--set", "extract.size=32")
+    assert ran.code == 4
+    assert ran.json["error"]["hint"] == "give the file's path as base.name"
+    ran = pipeline("run", "-c", own, "--json", "--set", "base.name=new.keras")
+    assert (ran.code, ran.json["error"]["message"][:9]) == (4, "base.name")
+
+
+def test_a_saved_model_finds_it_where_it_lies_now_and_asks_for_trust_today(pipeline: Pipeline, own: Path) -> None:
+    assert pipeline("run", "-c", own).code == 0
+    folder = own.parent
+    shutil.copytree(folder / "images" / "dark", folder / "new")
+    (folder / "new" / "0000.png").write_bytes((folder / "images" / "bright" / "0000.png").read_bytes() + b"\0")
+    (folder / "my.keras").rename(folder / "moved.keras")
+    own.write_text("data: {split: {val: 0.3, test: 0.2}}\nextract: {size: 16}\n")
+    predict = ("predict", "logistic", folder / "new", "-c", own, "--json", "--set", "base.name=moved.keras")
+    ran = pipeline(*predict)
+    assert (ran.code, ran.json["error"]["message"][:10]) == (2, "base.trust")
+    ran = pipeline(*predict, "--set", "base.trust=true")
+    assert ran.code == 0, ran.out
+    ran = pipeline("predict", "logistic", folder / "new", "-c", own, "--set", "base.name=vgg16")
+    assert ran.code == 2
+    assert "a model goes by its own settings" in ran.err
+
+
+def test_an_export_takes_neither_the_model_nor_the_trust(pipeline: Pipeline, own: Path) -> None:
+    assert pipeline("run", "-c", own).code == 0
+    ran = pipeline("cache", "export", own.parent / "out", "-c", own)
+    assert ran.code == 0, ran.err
+    exported = own.parent / "out" / "pipeline.yaml"
+    assert not yaml_file.load(exported).base.trust
+    assert counts(pipeline("run", "-c", exported, "--json")) == (0, 24)
+
+
+def test_it_cannot_be_fine_tuned_from_a_block(pipeline: Pipeline, own: Path) -> None:
+    own.write_text(_TRUSTED + "finetune: {last: {head: logistic, unfreeze_from: block5}}\n")
+    ran = pipeline("run", "finetune", "-c", own, "--json")
+    assert ran.code == 2
+    assert "a model of one's own has no named blocks" in ran.json["error"]["message"]
+
+
+def test_the_transformer_takes_one(fake_embed: None, own: Path) -> None:
+    images = sorted((own.parent / "images").rglob("*.png"))[:9]
+    own_model = {"base": str(own.parent / "my.keras"), "cache_dir": own.parent / ".features", "size": 16}
+    rows = BottleneckFeatures(**own_model, trust=True, preprocess={"scale": 2}).fit_transform(images)
+    assert len(rows) == 9
+    with pytest.raises(Unusable, match=r"base\.trust"):
+        BottleneckFeatures(**own_model).transform(images)

@@ -1,0 +1,217 @@
+"""sweeps.py: each point a head of its own, ranked on val; test is told of the winner only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.errors import Unusable
+from pipeline.runs import sweeps, train_heads
+from tests.conftest import Pipeline, counts
+from tests.support import fakes
+
+GRID = {"C=0.001 seed=0", "C=0.001 seed=1", "C=1 seed=0", "C=1 seed=1"}
+
+
+@pytest.fixture
+def swept(project: Path) -> Path:
+    project.write_text(
+        project.read_text() + "heads: {few: {sweep: {C: [0.001, 1], seed: [0, 1]}}, plain: {C: 1, seed: 1}}\n"
+    )
+    return project
+
+
+def heads(pipeline: Pipeline, project: Path, *more: str) -> dict[str, Any]:
+    ran = pipeline("run", "head", "-c", project, "--json", *more)
+    assert ran.code == 0, ran.out
+    return dict(ran.json["heads"])
+
+
+def test_points_are_ranked_on_val_and_test_is_told_of_the_winner_only(pipeline: Pipeline, swept: Path) -> None:
+    few = heads(pipeline, swept)["few"]
+    points = few["points"]
+    assert {point["point"] for point in points} == GRID
+    losses = [point["metrics"]["val"]["log_loss"] for point in points]
+    assert losses == sorted(losses)
+    assert few["point"] == points[0]["point"] == "C=1 seed=0"
+    assert few["metrics"] == points[0]["metrics"]
+    assert points[0]["metrics"]["test"]["n"] > 0
+    assert [point["metrics"]["test"] for point in points[1:]] == [None, None, None]
+    assert [point["metrics"]["calibration"]["test"] for point in points[1:]] == [None, None, None]
+
+
+def listed(pipeline: Pipeline, project: Path) -> dict[str, bool]:
+    """Key -> whether `pipeline models` tells figures of test, of the points of `few`; table and JSON agree."""
+    lines = [line.split() for line in pipeline("models", "-c", project).out.splitlines()]
+    told = {line[1]: line[-3:] != ["-", "-", "-"] for line in lines if line[0] == "head/few"}
+    models = pipeline("models", "-c", project, "--json").json["models"]
+    few = {model["key"]: model["metrics"] for model in models if model["name"] == "head/few"}
+    assert told == {key[:12]: metrics["test"] is not None for key, metrics in few.items()}
+    assert all((metrics["test"] is None) == (metrics["calibration"]["test"] is None) for metrics in few.values())
+    return {key: metrics["test"] is not None for key, metrics in few.items()}
+
+
+def test_a_list_of_models_tells_test_of_a_sweep_s_best_point_only(pipeline: Pipeline, swept: Path) -> None:
+    few = heads(pipeline, swept)["few"]
+    assert listed(pipeline, swept) == {point["key"]: point["key"] == few["key"] for point in few["points"]}
+    loser = few["points"][-1]["key"]
+    assert pipeline("show", loser, "-c", swept, "--json").json["show"]["metrics"]["test"]["n"] > 0
+    wider = heads(pipeline, swept, "--set", "heads.few.sweep.C=[0.001, 1, 10]")["few"]
+    assert wider["key"] != few["key"]
+    assert [key for key, told in listed(pipeline, swept).items() if told] == [wider["key"]]
+    heads(pipeline, swept)  # the first sweep again: its best point is the best of a sweep again
+    assert listed(pipeline, swept)[few["key"]]
+
+
+def test_a_point_that_was_a_head_of_its_own_before_is_one_of_the_sweep_too(pipeline: Pipeline, swept: Path) -> None:
+    alone = heads(pipeline, swept, "--set", "heads.few={C: 0.001}")["few"]["key"]
+    assert listed(pipeline, swept) == {alone: True}
+    few = heads(pipeline, swept)["few"]
+    assert few["key"] != alone
+    assert listed(pipeline, swept) == {point["key"]: point["key"] == few["key"] for point in few["points"]}
+    heads(pipeline, swept, "--set", "heads.few={C: 0.001}")
+    assert listed(pipeline, swept)[alone]
+
+
+def test_points_of_a_sweep_that_broke_off_are_points_all_the_same(
+    pipeline: Pipeline, swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[None] = []
+    run_head = train_heads.run_head
+
+    def broken(*arguments: Any) -> Any:
+        if made:
+            raise Unusable("enough", "")
+        made.append(None)
+        return run_head(*arguments)
+
+    monkeypatch.setattr(train_heads, "run_head", broken)
+    monkeypatch.setattr(sweeps, "_at_once", lambda *arguments: 1)
+    assert pipeline("run", "head", "few", "-c", swept).code == 2
+    assert list(listed(pipeline, swept).values()) == [False]
+
+
+def test_of_points_that_an_older_version_made_nothing_is_hidden(pipeline: Pipeline, swept: Path) -> None:
+    few = heads(pipeline, swept)["few"]
+    last = swept.parent / "models" / "head" / "few" / "last.json"
+    last.write_text(json.dumps({"key": few["key"]}))
+    assert set(listed(pipeline, swept).values()) == {True}
+    assert heads(pipeline, swept)["few"]["hit"]
+    assert [key for key, told in listed(pipeline, swept).items() if told] == [few["key"]]
+
+
+def test_each_point_is_cached_on_its_own(pipeline: Pipeline, swept: Path) -> None:
+    first = heads(pipeline, swept)["few"]
+    assert {point["hit"] for point in first["points"]} == {False}
+    folders = {Path(point["path"]) for point in first["points"]}
+    assert folders == {path.parent for path in (swept.parent / "models" / "head" / "few").glob("*/record.json")}
+    wider = heads(pipeline, swept, "--set", "heads.few.sweep.C=[0.001, 1, 10]")["few"]
+    assert not wider["hit"]
+    assert {point["point"] for point in wider["points"] if not point["hit"]} == {"C=10 seed=0", "C=10 seed=1"}
+    assert heads(pipeline, swept)["few"]["hit"]
+
+
+def test_the_name_means_the_best_point_and_what_the_last_run_gave(pipeline: Pipeline, swept: Path) -> None:
+    def meant(name: str) -> str:
+        return str(pipeline("show", name, "-c", swept, "--json").json["show"]["key"])
+
+    found = heads(pipeline, swept)
+    assert meant("few") == found["few"]["points"][0]["key"] == found["few"]["key"]
+    other = heads(pipeline, swept, "--set", "heads.plain.seed=2")
+    assert meant("plain") == other["plain"]["key"] != found["plain"]["key"]
+    heads(pipeline, swept)
+    assert meant("head/plain") == found["plain"]["key"]
+
+
+def test_a_point_is_the_head_that_its_settings_alone_would_be(pipeline: Pipeline, swept: Path) -> None:
+    found = heads(pipeline, swept)
+    (same,) = [point for point in found["few"]["points"] if point["point"] == "C=1 seed=1"]
+    assert same["key"] == found["plain"]["key"]
+    one, other = (np.load(Path(head["path"]) / "head.npz") for head in (same, found["plain"]))
+    assert np.array_equal(one["layer0_weights"], other["layer0_weights"])
+    record = json.loads((Path(same["path"]) / "record.json").read_text())
+    assert record["config"]["heads"]["few"]["C"] == 1
+    assert record["config"]["heads"]["few"]["sweep"] is None
+
+
+def test_status_counts_the_points_that_are_there(pipeline: Pipeline, swept: Path) -> None:
+    def status(*more: str) -> tuple[str, str]:
+        stages = pipeline("status", "--hash", "-c", swept, "--json", *more).json["status"]["stages"]
+        (few,) = [stage for stage in stages if stage["name"] == "few"]
+        return few["state"], few["reason"]
+
+    assert status() == ("MISS", "there is no head of that name yet")
+    heads(pipeline, swept)
+    assert status() == ("HIT", "all 4 points are there")
+    assert status("--set", "heads.few.sweep.seed=[0, 1, 2]") == ("PARTIAL", "4 of 6 points are there")
+
+
+def test_the_leaderboard_for_a_person(pipeline: Pipeline, swept: Path) -> None:
+    ran = pipeline("run", "head", "few", "-c", swept)
+    lines = [line.split() for line in ran.out.splitlines()]
+    at = lines.index(["few", "val", "log-loss", "accuracy", "AUROC", "key"])
+    board = lines[at + 1 : at + 5]
+    assert board[0][:3] == ["C=1", "seed=0", "trained"]
+    assert {f"{line[0]} {line[1]}" for line in board} == GRID
+    assert [float(line[3]) for line in board] == sorted(float(line[3]) for line in board)
+
+
+def test_a_point_that_cannot_be_is_named(pipeline: Pipeline, swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.heads import logistic
+
+    monkeypatch.setattr(logistic, "MOST_WEIGHTS", 3)
+    ran = pipeline("run", "head", "few", "-c", swept, "--json")
+    assert ran.code == 2
+    assert "heads.few at C=" in ran.json["error"]["message"]
+
+
+def test_taps_are_swept_and_joined_too(pipeline: Pipeline, project: Path) -> None:
+    taps = "taps: {pooled: {}, top: {pooling: max}, maps: {pooling: none}}"
+    text = project.read_text().replace("size: 16", f"size: 16, {taps}")
+    project.write_text(text + "heads: {h: {kind: ridge, sweep: {tap: [pooled, [pooled, top], [top, pooled], maps]}}}\n")
+    points = heads(pipeline, project)["h"]["points"]
+    found = {point["point"]: point for point in points}
+    assert set(found) == {"tap=pooled", "tap=[pooled,top]", "tap=[top,pooled]", "tap=maps"}
+    assert len({point["key"] for point in points}) == 4
+    record = json.loads((Path(found["tap=[pooled,top]"]["path"]) / "record.json").read_text())
+    assert set(record["extract"]) == {"pooled", "top"}
+    with np.load(Path(found["tap=[pooled,top]"]["path"]) / "head.npz") as arrays:
+        assert arrays["layer0_weights"].shape == (9, 1)
+    key = found["tap=[pooled,top]"]["key"]
+    again = pipeline("reproduce", key, "-c", project, "--json")
+    assert again.json["reproduce"]["reproduced"]
+    assert pipeline("show", key, "-c", project).code == 0
+
+
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "knn"])
+def test_heads_of_every_kind_are_reproduced_bitwise(pipeline: Pipeline, project: Path, kind: str) -> None:
+    project.write_text(project.read_text() + f"heads: {{h: {{kind: {kind}}}}}\n")
+    assert counts(pipeline("run", "-c", project, "--json")) == (24, 0)
+    ran = pipeline("reproduce", "h", "-c", project, "--json")
+    assert (ran.code, ran.json["reproduce"]["reproduced"], ran.json["reproduce"]["differences"]) == (0, True, {})
+
+
+def test_dense_points_go_one_after_the_other(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[str] = []
+    most: list[int] = []
+
+    class Watched(fakes.Dense):
+        @staticmethod
+        def fit(*arguments: Any) -> Any:
+            running.append("")
+            most.append(len(running))
+            head = fakes.Dense.fit(*arguments)
+            running.pop()
+            return head
+
+    monkeypatch.setitem(sys.modules, "stages.heads.dense", Watched)  # type: ignore[arg-type]
+    project.write_text(project.read_text() + "heads: {d: {kind: dense, sweep: {lr: [0.1, 0.01, 0.001]}}}\n")
+    assert len(heads(pipeline, project)["d"]["points"]) == 3
+    assert most == [1, 1, 1]

@@ -1,0 +1,93 @@
+"""train_heads.py and evaluation_tables.py: what metrics.json says of a head, and how a person reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.runs import train_heads
+from stages.data.manifest import Row
+from stages.metrics import classification
+from tests.conftest import Pipeline, Ran
+
+
+def trained(pipeline: Pipeline, config: Path, *more: str) -> tuple[Ran, dict[str, Any]]:
+    ran = pipeline("run", "-c", config, *more)
+    assert ran.code == 0, ran.err
+    (path,) = config.parent.glob("models/head/logistic/*/metrics.json")
+    return ran, dict(json.loads(path.read_bytes()))
+
+
+def test_metrics_have_intervals_details_and_a_calibration(pipeline: Pipeline, project: Path) -> None:
+    _, metrics = trained(pipeline, project)
+    assert set(metrics) == {"val", "test", "calibration"}
+    for split in ("val", "test"):
+        figures = metrics[split]
+        assert set(figures) == {"n", *classification.NAMES, "ci", "confusion", "per_class"}
+        assert set(figures["ci"]) == set(classification.NAMES)
+        assert sum(map(sum, figures["confusion"])) == figures["n"]
+        assert sum(of["support"] for of in figures["per_class"].values()) == figures["n"]
+    assert metrics["calibration"]["val"]["log_loss"] <= metrics["val"]["log_loss"]
+
+
+def test_rows_with_groups_are_judged_over_groups(pipeline: Pipeline, project: Path) -> None:
+    project.write_text("data: {group_from: '(\\d)\\.png', split: {val: 0.3, test: 0.3}}\nextract: {size: 16}\n")
+    _, metrics = trained(pipeline, project)
+    groups = metrics["test"]["per_group"]
+    assert sum(of["n"] for of in groups.values()) == metrics["test"]["n"]
+    assert set(groups) <= set("0123456789")
+    assert (
+        f"and {len(groups)} in test; fewer than 20 make them too narrow"
+        in pipeline("show", "logistic", "-c", project).out
+    )
+
+
+def test_a_table_for_a_person_has_the_interval_beside_the_figure(pipeline: Pipeline, project: Path) -> None:
+    ran, metrics = trained(pipeline, project)
+    low, high = metrics["val"]["ci"]["log_loss"]
+    assert low < metrics["val"]["log_loss"] < high
+    low, high = metrics["val"]["ci"]["accuracy"]
+    expected = f"logistic trained val {metrics['val']['n']} {metrics['val']['accuracy']:.3f} ({low:.3f}-{high:.3f})"
+    assert any(" ".join(line.split()).startswith(expected) for line in ran.out.splitlines())
+    assert max(map(len, ran.out.splitlines()[3:7])) <= 100
+
+
+def test_show_has_calibration_and_classes(pipeline: Pipeline, project: Path) -> None:
+    _, metrics = trained(pipeline, project)
+    out = pipeline("show", "logistic", "-c", project).out
+    assert f"calibrated on val: logits / {metrics['calibration']['temperature']:.3f}" in out
+    assert "threshold with the best balanced accuracy on val" in out
+    assert any(line.split()[:2] == ["bright", str(metrics["test"]["per_class"]["bright"]["support"])]
+               for line in out.partition("class (test)")[2].splitlines())  # fmt: skip
+
+
+def test_an_older_model_without_intervals_is_shown_all_the_same(pipeline: Pipeline, project: Path) -> None:
+    import hashlib
+
+    _, metrics = trained(pipeline, project)
+    (path,) = project.parent.glob("models/head/logistic/*/metrics.json")
+    old = {split: {name: metrics[split][name] for name in ("n", *classification.NAMES)} for split in ("val", "test")}
+    path.write_text(json.dumps(old))
+    record = json.loads((path.parent / "record.json").read_text())
+    record["files"]["metrics.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (path.parent / "record.json").write_text(json.dumps(record))
+    for words in (["run", "head"], ["show", "logistic"], ["models"], ["reproduce", "logistic"]):
+        ran = pipeline(*words, "-c", project)
+        assert ran.code == 0, ran.err
+        assert f"{old['val']['accuracy']:.3f}" in ran.out
+
+
+def test_more_than_a_screen_of_classes_and_groups_is_cut_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.show.evaluation_tables import show_metrics
+
+    rng = np.random.default_rng(0)
+    classes = tuple(f"class {i}" for i in range(30))
+    rows = [Row("", "", classes[i % 30], ("val", "test")[i % 2], f"g{i % 40}") for i in range(600)]
+    show_metrics(train_heads.judge(rows, rng.dirichlet(np.ones(30), 600), classes, 0))
+    out = capsys.readouterr().out
+    assert "and 10 more classes" in out
+    assert "and 10 more groups" in out

@@ -1,0 +1,234 @@
+"""A model as one file: it resizes as extraction does, says what the model says, and is there only once it was tried."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from cache import records
+from cache.errors import PipelineError, Unusable
+from pipeline.project.project import silent
+from pipeline.results import registry
+from pipeline.results.model import Model
+from pipeline.serving import deployables, export_check, export_model
+from pipeline.serving.export_check import Sample
+from stages.bases import catalogue
+from stages.bases.recipe import Tap
+from stages.data import images
+from stages.data.images import Fit, PixelSpec, Resize
+from stages.export.deployable import Servable
+from stages.heads.fitted import Head, Layer
+from stages.metrics.calibration import heated
+from tests.conftest import command, opened
+
+SIZE = 64
+N = 12
+
+
+def photographs(folder: Path) -> None:
+    """Crops of two photographs, of all sizes; those of the second brighter; every other one a JPEG."""
+    rng = np.random.default_rng(0)
+    for label, source in (("cat", skimage.data.chelsea()), ("cup", skimage.data.coffee())):
+        (folder / label).mkdir(parents=True)
+        for i in range(N):
+            height, width = rng.integers(270 if i == 1 else 40, 300, 2)  # a large JPEG is decoded scaled
+            y, x = (int(rng.integers(side - n)) for side, n in zip(source.shape, (height, width), strict=False))
+            picture = Image.fromarray(source[y : y + height, x : x + width])
+            picture.save(folder / label / f"{i}.{'jpg' if i % 2 else 'png'}")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of photographs, EfficientNet-Lite0 at 64 pixels with its own weights, and two heads."""
+    folder = tmp_path_factory.mktemp("photographs")
+    photographs(folder / "images")
+    config = folder / "pipeline.yaml"
+    config.write_text(f"""
+data: {{split: {{val: 0.3, test: 0.2}}}}
+extract: {{size: {SIZE}, taps: {{pooled: {{}}, early: {{layer: block3_add, pooling: max}}}}}}
+heads: {{both: {{kind: logistic, tap: [pooled, early]}}, knn: {{kind: knn, k: 3}}}}
+""")
+    command("run", "-c", config, expect=0)
+    return config
+
+
+@pytest.fixture(scope="module")
+def made(project: Path) -> tuple[Model, Servable, list[Sample]]:
+    """The logistic head as it lies there, ready to be written."""
+    today = opened(project)
+    model = registry.find(today.folder, "both")
+    servable = deployables.servable(today, model)
+    return model, servable, export_check.samples(today, model, servable)
+
+
+def resizing(spec: PixelSpec) -> Callable[[np.ndarray], np.ndarray]:
+    import keras
+
+    from stages.export import resize
+
+    image = keras.Input((None, None, 3), dtype="uint8")
+    network = keras.Model(image, resize.fitted(image, spec))
+    return lambda pixels: np.asarray(network(pixels[None])[0])
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "keras"])
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_resizing_is_that_of_extraction(fit: Fit, resize: Resize) -> None:
+    """To the bit: up, down, odd, halved, wide, and tall on both sides of where Pillow takes rows first; of noise."""
+    spec, rng = PixelSpec(64, 96, fit, resize, "full"), np.random.default_rng(1)
+    resized = resizing(spec)
+    sizes = [(64, 96), (128, 64), (301, 451), (37, 200), (700, 33), (20, 20), (1, 1), (3, 400), (65, 130)]
+    sizes += [(128, 192), (256, 384), (448, 448), (320, 224), (321, 224), (1000, 150), (150, 1000)]
+    for height, width in sizes:
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        found = resized(pixels)
+        expected = np.asarray(images._fit(Image.fromarray(pixels), spec), np.float32)
+        assert found.shape == expected.shape
+        assert np.array_equal(found, expected), (height, width)
+
+
+def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Servable, Any]) -> None:
+    """A fine-tuned base, maps and vectors joined, BGR, hidden layers, three classes, a temperature."""
+    from stages.export import keras_network
+
+    rng = np.random.default_rng(2)
+    taps = (Tap("output", "none"), Tap("block15_add"))
+    recipe = replace(
+        made[1].recipe,
+        pixels=PixelSpec(SIZE, 96, "crop"),
+        preprocess=catalogue.get("vgg16").preprocess,
+        dtype="float32",
+    )
+    wide = 2 * 3 * 1280 + 192
+    hidden = Layer(rng.normal(size=(wide, 8)) / 60, rng.normal(size=8), "tanh")
+    head = Head("dense", ("a", "b", "c"), (hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))), {})
+    tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
+    servable = Servable(recipe, taps, made[1].weights, head, 1.5, tail)
+    pixels = images.whole((made[2][0].file).read_bytes())
+    fitted = np.asarray(images._fit(Image.fromarray(pixels), recipe.pixels))[None]
+    found = np.asarray(
+        keras_network.network(servable)(np.concatenate([fitted, fitted]))
+    )  # of their size: no rounding differs
+    assert found.shape == (2, 3)
+    assert np.abs(found - servable.open()(fitted)).max() < 1e-3
+    assert np.abs(found - replace(servable, tail={}).open()(fitted)).max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["keras", "onnx"])
+def test_what_is_written_says_what_the_model_says(project: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"model.{kind}"
+    ran = command("export", "head/both", "-c", project, "--format", kind, "--output", path, "--json", expect=0)
+    about = json.loads((tmp_path / f"model.{kind}.json").read_bytes())
+    assert {**about, "file": str(path)} == ran.json["written"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.json"]
+    assert about["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert about["check"]["images"] == 2 * N
+    assert about["check"]["max_difference"] <= 1e-5  # which a pixel that is a level off would show
+    assert about["check"]["decode_scaled_adds"] > 1e-4
+    assert about["check"]["runtime"].startswith({"keras": "keras ", "onnx": "onnxruntime "}[kind])
+    assert (about["classes"], about["positive_class"]) == (["cat", "cup"], "cup")
+    assert about["input"]["shape"] == ["n", "height", "width", 3]
+    assert about["licences"] == {"weights": "Apache-2.0", "data": "not known"}
+    model = registry.find(project.parent, "both")
+    assert about["model"] == {"name": "head/both", "key": model.key, "kind": "logistic"}
+    calibration = model.read("metrics.json")["calibration"]
+    assert about["temperature"] == calibration["temperature"]
+    with np.load(model.folder / "predictions.npz") as stored:
+        before = stored["probabilities"]
+    after = heated(before, about["temperature"])
+    assert np.array_equal(after[:, 1] >= about["threshold"], before[:, 1] >= calibration["threshold"])
+    again = command("export", "both", "-c", project, "--format", kind, "--output", path)
+    assert (again.code, "is there already" in again.err) == (2, True)
+
+
+def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Path) -> None:
+    """One of its two taps is left out."""
+    model, servable, tried_on = made
+    (layer,) = servable.head.layers
+    head = replace(servable.head, layers=(replace(layer, weights=layer.weights[1280:]),))
+    wrong = replace(servable, taps=servable.taps[1:], head=head)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"mine")
+    with pytest.raises(PipelineError, match="the file is not the model: of 2 images, a probability differs by up to"):
+        export_model.write(model, wrong, tried_on[:2], "onnx", path, silent)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(path.name, b"mine")]
+
+
+def test_a_file_that_no_program_can_use_is_never_there(made: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with open(tmp_path / "log", "w+b") as log, pytest.raises(PipelineError, match="no other program can use the file"):
+        export_check.check(tmp_path / "model.onnx", made[1], made[2], log, lambda n: None)
+
+
+def test_the_process_that_tries_it_cannot_import_this_package() -> None:
+    program = f"import runpy; runpy.run_path({str(export_check._ALONE)!r})['bar'](); import stages"
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "import of stages halted" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("knn", "--format", "keras", "--output", "m.keras"), "is a knn head: it compares with rows of train"),
+        (("both", "--format", "keras", "--output", "m.onnx"), "expected the name of a file that ends in .keras"),
+        (("nobody", "--format", "keras", "--output", "m.keras"), "no model 'nobody'"),
+        (("both", "--format", "keras", "--output", "m.keras", "--set", "extract.size=32"), "goes by its own settings"),
+        (("both", "--format", "pickle", "--output", "m.pickle"), "'pickle' is not one of"),
+        (("--format", "keras", "--output", "m.keras"), "Missing argument 'MODEL'"),
+    ],
+)
+def test_what_cannot_be_written_is_exit_2(project: Path, words: tuple[str, ...], message: str) -> None:
+    ran = command("export", *words, *(() if words[0] == "--format" else ("-c", project)))
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_rows_that_others_would_round_otherwise_are_exit_2(made: Any) -> None:
+    model, servable, _ = made
+    with pytest.raises(Unusable, match="stands on tensorflow-bf16 rows, which other programs would round otherwise"):
+        export_model._check_model(model, replace(servable, recipe=replace(servable.recipe, numerics="tensorflow-bf16")))
+
+
+def test_without_any_original_image_it_is_exit_4(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    shutil.copy(project.parent / "images" / "cat" / "0.png", tmp_path / "images")
+    Image.open(tmp_path / "images" / "0.png").rotate(90).save(tmp_path / "images" / "0.png")
+    for folder, reason in (("images", "none of the 24 images of head/both"), ("nowhere", "is not there")):
+        ran = command("export", "both", "-c", project, "--format", "keras", "--output", tmp_path / "m.keras",
+                      "--set", f"data.root={tmp_path / folder}")  # fmt: skip
+        assert ran.code == 4, ran.err
+        assert reason in ran.err
+    assert not (tmp_path / "m.keras").exists()
+
+
+def test_a_model_with_pickled_arrays_is_not_trusted(project: Path, tmp_path: Path) -> None:
+    """Nor is a pickle loaded: np.load would run what is in it."""
+    shutil.copytree(project.parent / "models", tmp_path / "models")
+    shutil.copy(project, tmp_path)
+    model = registry.find(tmp_path, "both")
+    np.savez(model.folder / "head.npz", layer0_weights=np.array([{}], dtype=object), layer0_bias=np.zeros(1))
+    files = {**model.record["files"], "head.npz": hashlib.sha256((model.folder / "head.npz").read_bytes()).hexdigest()}
+    (model.folder / "record.json").write_bytes(records.dump({**model.record, "files": files}))
+    output = ("--format", "keras", "--output", tmp_path / "m.keras")
+    for words in (("export", "both", *output), ("predict", "both", project.parent / "images")):
+        assert "are not trusted" in command(*words, "-c", tmp_path, expect=2).err
+
+
+def test_help_tells_of_both_spellings() -> None:
+    told = command("export", "-h").out
+    assert "pipeline export head/logistic --format onnx" in told
+    assert "pipeline export features --format parquet" in told
+    assert command("export", "head/any", "--help").out == command("export", "MODEL", "-h").out

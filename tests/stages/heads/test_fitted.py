@@ -1,0 +1,201 @@
+"""fitted.py: what numpy predicts, file forms of today and before, classes, keys; and what holds for all kinds."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cache.errors import Unusable
+from pipeline.config.head_schema import Dense, Knn, Logistic, Ridge
+from stages.data.manifest import Manifest, Row
+from stages.heads import fitted, knn, logistic, ridge
+from stages.heads.fitted import Head, Layer, Neighbours
+from tests.support.problems import columns, features, names, part, problem, rows
+
+Fit = Callable[..., Head]
+
+
+def fit_dense(*arguments: Any) -> Head:
+    from stages.heads import dense  # here: a TensorFlow room
+
+    return dense.fit(Dense(units=[16], epochs=20, lr=0.01), *arguments)
+
+
+KINDS: dict[str, Fit] = {
+    "logistic": lambda *arguments: logistic.fit(Logistic(), *arguments),
+    "ridge": lambda *arguments: ridge.fit(Ridge(), *arguments),
+    "knn": lambda *arguments: knn.fit(Knn(), *arguments),
+    "dense": fit_dense,
+}
+each_kind = pytest.mark.parametrize("fit", KINDS.values(), ids=KINDS)
+
+
+@each_kind
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_separable_classes_are_told_apart(fit: Fit, n_classes: int) -> None:
+    x, samples = problem(n_classes, signal=30)
+    head = fit(features(x), samples, names(n_classes))
+    test = part(samples, "test")
+    guess = head.probabilities(x[test]).argmax(axis=1)
+    assert (guess == columns(samples)[test]).mean() > 0.97
+
+
+@each_kind
+def test_shuffled_labels_teach_nothing(fit: Fit) -> None:
+    scores = []
+    for seed in range(3):
+        x, samples = problem(2, n=1500)
+        labels = np.random.default_rng(seed).permutation([row.label for row in samples])
+        samples = [row._replace(label=str(label)) for row, label in zip(samples, labels, strict=True)]
+        head = fit(features(x), samples, ("c0", "c1"))
+        test = part(samples, "test")
+        scores.append(roc_auc_score((labels == "c1")[test], head.logits(x[test])[:, 0]))
+    assert np.mean(scores) == pytest.approx(0.5, abs=0.05)
+
+
+@each_kind
+def test_same_rows_same_head_and_test_rows_do_not_enter_it(fit: Fit) -> None:
+    x, samples = problem(3)
+    spoiled = x.copy()
+    spoiled[part(samples, "test")] = 1e6
+    one, two = (fit(features(rows), samples, names(3)) for rows in (x, spoiled))
+    assert one.to_files() == two.to_files()
+
+
+@each_kind
+def test_file_form_round_trip_without_pickle(fit: Fit) -> None:
+    x, samples = problem(3)
+    head = fit(features(x), samples, names(3))
+    again = Head.from_files(head.to_files())
+    assert np.array_equal(again.probabilities(x), head.probabilities(x))
+    assert (again.classes, again.kind, again.chosen) == (head.classes, head.kind, head.chosen)
+
+
+@each_kind
+def test_a_class_with_one_image_and_a_constant_feature_are_no_trouble(fit: Fit) -> None:
+    x, samples = problem(2, n=200)
+    first = int(np.flatnonzero(part(samples, "train"))[0])
+    samples[first] = samples[first]._replace(label="c2")
+    head = fit(features(x), samples, names(3))
+    assert np.isfinite(head.probabilities(x)).all()
+    elsewhere = x.copy()
+    elsewhere[:, 5] = 1e9  # constant in train
+    if head.kind != "knn":
+        assert np.array_equal(head.probabilities(elsewhere), head.probabilities(x))
+
+
+@each_kind
+def test_several_taps_are_joined_and_maps_flattened(fit: Fit) -> None:
+    x, samples = problem(2)
+    joined = fit(features(x[:, :4], x[:, 4:].reshape(-1, 2, 2, 2)), samples, names(2))
+    assert joined.to_files() == fit(features(x), samples, names(2)).to_files()
+
+
+@each_kind
+def test_predictions_don_t_depend_on_how_rows_are_batched(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, samples = problem(3)
+    head = fit(features(x), samples, names(3))
+    whole = head.probabilities(x)
+    monkeypatch.setattr(fitted, "_BATCH_BYTES", 8 * 400 * 7)
+    assert np.allclose(
+        head.probabilities(x), whole, rtol=1e-5 if head.kind == "knn" else 1e-9, atol=0
+    )  # float32, float64
+    assert whole.sum(axis=1) == pytest.approx(1)
+
+
+def test_ten_thousand_classes_are_told_in_batches_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitted, "_BATCH_BYTES", 1 << 20)
+    layer = Layer(np.random.default_rng(0).normal(size=(2, 10_000)), np.zeros(10_000))
+    head, x = Head("ridge", names(10_000), (layer,), {}), np.ones((200, 2), np.float32)
+    tracemalloc.start()
+    found = head.probabilities(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.sum(axis=1) == pytest.approx(1)
+    assert peak < found.nbytes + (8 << 20)
+
+
+def test_a_head_of_an_older_program_is_read() -> None:
+    """As schema 1 wrote it: no schema, no activations."""
+    buffer = io.BytesIO()
+    np.savez(buffer, layer0_weights=np.ones((3, 1)), layer0_bias=np.zeros(1))
+    text = {"kind": "logistic", "classes": ["a", "b"], "layers": 1, "chosen": {"C": 1.0}}
+    head = Head.from_files({"head.npz": buffer.getvalue(), "head.json": json.dumps(text).encode()})
+    assert head.logits(np.array([[1, 2, 3]]))[0, 0] == 6
+    assert head.layers[0].activation == "linear"
+    with pytest.raises(Unusable, match="schema 99; this version reads up to 2"):
+        Head.from_files({"head.npz": buffer.getvalue(), "head.json": json.dumps({**text, "schema": 99}).encode()})
+
+
+def test_a_neighbour_s_vote_is_the_one_of_dinov2() -> None:
+    """exp(cosine / temperature), summed by class; and one more vote that is shared evenly."""
+    stored = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)
+    head = Head("knn", ("a", "b"), (), {}, Neighbours(stored, np.array([0, 1, 1]), 2, 0.1))
+    weights = np.exp(np.array([1, 0.8]) / 0.1)
+    extra = weights.max() / 2
+    expected = (weights + extra) / (weights.sum() + 2 * extra)
+    assert head.probabilities(np.array([[5.0, 0]]))[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("activation", fitted.ACTIVATIONS)
+def test_layers_are_keras_dense(activation: fitted.Activation) -> None:
+    import keras
+
+    rng = np.random.default_rng(0)
+    layers = (
+        Layer(rng.normal(size=(5, 7)), rng.normal(size=7), activation),
+        Layer(rng.normal(size=(7, 3)), np.ones(3)),
+    )
+    x = rng.normal(size=(10, 5)).astype(np.float32)
+    network = keras.Sequential([keras.layers.Dense(len(a.bias), a.activation) for a in layers])
+    network.build((None, 5))
+    for dense, layer in zip(network.layers, layers, strict=True):
+        dense.set_weights([layer.weights, layer.bias])
+    assert np.allclose(network.predict(x, verbose=0), Head("dense", names(3), layers, {}).logits(x), atol=1e-5)
+
+
+def manifest(*parts: tuple[str, str]) -> Manifest:
+    return Manifest(tuple(rows([label for label, _ in parts], [split for _, split in parts])))
+
+
+GOOD = (("a", "train"), ("b", "train"), ("a", "val"), ("b", "test"))
+
+
+def test_classes_are_sorted_or_as_told() -> None:
+    assert fitted.classes_of(manifest(*GOOD), None) == ("a", "b")
+    assert fitted.classes_of(manifest(*GOOD), ["b", "a"]) == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("table", "order", "message"),
+    [
+        (Manifest((Row("a" * 64, "1.png"),)), None, "no image has a label"),
+        (manifest(("a", "train"), ("a", "val")), None, "there is one class only, 'a'"),
+        (manifest(("a", "train"), ("b", "train")), None, r"in val \(train 2, val 0, test 0\)"),
+        (manifest(("a", "val"), ("b", "test")), None, r"in train \(train 0, val 1, test 1\)"),
+        (manifest(*GOOD, ("c", "test")), None, r"class 'c' has no image in train \(0 in val, 1 in test\)"),
+        (manifest(*GOOD), ["a", "c"], r"data\.classes is \['a', 'c'\], but the images have \['a', 'b'\]"),
+    ],
+)
+def test_what_cannot_carry_a_head_is_said(table: Manifest, order: list[str] | None, message: str) -> None:
+    with pytest.raises(Unusable, match=message):
+        fitted.classes_of(table, order)
+
+
+def test_key_sees_all_it_should() -> None:
+    table = manifest(*GOOD)
+    base = fitted.key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], table)
+    others = [
+        fitted.key({"kind": "logistic", "seed": 1}, ("a", "b"), ["k"], table),
+        fitted.key({"kind": "logistic", "seed": 0}, ("b", "a"), ["k"], table),
+        fitted.key({"kind": "logistic", "seed": 0}, ("a", "b"), ["l"], table),
+        fitted.key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], manifest(*GOOD[:3], ("b", "train"))),
+    ]
+    assert len({base, *others}) == 5

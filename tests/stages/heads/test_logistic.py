@@ -1,0 +1,106 @@
+"""logistic.py: scikit-learn's own minimum, folded, along a path over C that val ends and refines."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from cache.errors import Unusable
+from pipeline.config.head_schema import Logistic
+from stages.heads import logistic
+from stages.heads.matrix import Scaler
+from tests.support.problems import columns, features, names, part, problem, rows
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("c", [1e-3, 1.0])
+def test_folded_logits_are_scikit_learn_s_decision_function(n_classes: int, c: float) -> None:
+    """Both followed to where the gradient vanishes, in float64, on 5,000 rows, so that lanes are many."""
+    x, samples = problem(n_classes, n=5000)
+    y = columns(samples)
+    z = StandardScaler().fit_transform(x.astype(np.float64))
+    reference = LogisticRegression(C=c, tol=1e-10, max_iter=10_000).fit(z, y)
+    with ThreadPoolExecutor(2) as pool:
+        problem_ = logistic.Problem(z, y, 1 if n_classes == 2 else n_classes, pool)
+        found = problem_.solve(c, None, tolerance=1e-9)
+    assert len(problem_.lanes) > 1
+    assert found is not None
+    weights, bias = Scaler.of(x).fold(found.weights, found.bias)
+    expected = reference.decision_function(z).reshape(len(z), -1)
+    assert np.abs(x.astype(np.float64) @ weights + bias - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+
+
+def test_float32_comes_to_the_same_loss() -> None:
+    x, samples = problem(4, n=5000)
+    y, z = columns(samples), StandardScaler().fit_transform(x.astype(np.float64))
+    reference = LogisticRegression(C=0.1).fit(z, y)
+    head = logistic.fit(
+        Logistic(C=0.1),
+        features(x),
+        [row._replace(split="train") for row in samples[:-1]] + [samples[-1]._replace(split="val")],
+        names(4),
+    )
+    assert np.abs(head.probabilities(x) - reference.predict_proba(z)).max() < 1e-3
+
+
+def test_one_c_is_not_followed_by_others() -> None:
+    x, samples = problem(2)
+    head = logistic.fit(Logistic(C=0.25), features(x), samples, names(2))
+    assert (head.chosen["C"], list(head.chosen["val_log_loss"])) == (0.25, ["0.25"])
+
+
+def test_c_is_the_best_on_val_and_the_path_goes_closer_to_it() -> None:
+    x, samples = problem(3, signal=0.4)
+    head = logistic.fit(Logistic(), features(x), samples, names(3))
+    path = {float(c): loss for c, loss in head.chosen["val_log_loss"].items()}
+    best = min(path, key=lambda c: path[c])
+    assert best == pytest.approx(head.chosen["C"], rel=1e-2)
+    coarse = [c for c in path if any(np.isclose(c, grid, rtol=1e-2) for grid in logistic.PATH)]
+    assert 3 < len(coarse) < len(logistic.PATH)
+    assert len(path) == len(coarse) + 2 * len(logistic.FINER)
+    assert min(abs(np.log10(c / best)) for c in path if c != best) == pytest.approx(0.125, abs=0.01)
+
+
+def test_the_path_ends_when_val_was_worse_twice_running() -> None:
+    x, samples = problem(3, signal=0.4)
+    head = logistic.fit(Logistic(), features(x), samples, names(3))
+    path = {float(c): loss for c, loss in head.chosen["val_log_loss"].items()}
+    coarse = [loss for c, loss in path.items() if any(np.isclose(c, grid, rtol=1e-2) for grid in logistic.PATH)]
+    assert np.argmin(coarse) == len(coarse) - 3
+
+
+def test_val_chooses_c_and_nothing_else() -> None:
+    """With val rows shuffled another C is best, and the head is what train alone gives at that C."""
+    x, samples = problem(2)
+    val = part(samples, "val")
+    shuffled = x.copy()
+    shuffled[val] = np.random.default_rng(0).permutation(x[val])
+    head, other = (logistic.fit(Logistic(), features(rows), samples, names(2)) for rows in (x, shuffled))
+    assert other.chosen["C"] < head.chosen["C"]
+    alone = logistic.fit(Logistic(C=other.chosen["C"]), features(x), samples, names(2))
+    assert np.allclose(other.probabilities(x), alone.probabilities(x), atol=2e-3)
+
+
+def test_the_sums_are_the_same_on_any_number_of_threads() -> None:
+    x, samples = problem(3, n=5000)
+    scaler = Scaler.of(x)
+    z, found = scaler.apply(x), []
+    for threads in (1, 4):
+        with ThreadPoolExecutor(threads) as pool:
+            model = logistic.Problem(z, columns(samples), 3, pool).solve(0.1, None)
+            assert model is not None
+            found.append(model.weights.tobytes())
+    assert found[0] == found[1]
+
+
+def test_too_many_weights_are_refused_before_anything_is_fitted() -> None:
+    labels = [f"c{i}" for i in range(10_000)]
+    samples = rows([*labels, "c0"], [*["train"] * 10_000, "val"])
+    x = np.zeros((10_001, 1280), np.float16)
+    with pytest.raises(Unusable, match=r"1,280 features and 10,000 classes has 12,800,000 weights") as caught:
+        logistic.fit(Logistic(), features(x), samples, labels)
+    assert "kind: knn, ridge" in caught.value.hint

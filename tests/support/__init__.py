@@ -1,0 +1,8 @@
+"""What tests share: stand-ins, processes that are watched, a disk that fails. Not fixtures (conftest.py), nor tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent.parent
+GOLDEN = REPOSITORY / "tests" / "golden"

@@ -1,0 +1,61 @@
+"""Feature rows with labels and splits, for heads to be fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stages.data.manifest import Row
+from stages.heads.matrix import Features
+
+
+@dataclass
+class InMemory:
+    """A source of rows that notes how many were read at once."""
+
+    x: np.ndarray
+    taken: list[int] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.x.shape
+
+    def __getitem__(self, where: np.ndarray) -> np.ndarray:
+        self.taken.append(len(where))
+        return np.array(self.x[where])
+
+
+def features(*arrays: np.ndarray) -> Features:
+    return Features([InMemory(x) for x in arrays])
+
+
+def rows(labels: Sequence[str], splits: Sequence[str]) -> list[Row]:
+    names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(len(labels))]
+    return [Row(name, "", label, split) for name, label, split in zip(names, labels, splits, strict=True)]
+
+
+def problem(n_classes: int, n: int = 400, signal: float = 1.0, seed: int = 0) -> tuple[np.ndarray, list[Row]]:
+    """Gaussian classes in 12 dimensions of very different scales, one of them constant."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, n_classes, n)
+    x = rng.normal(size=(n, 12)) + signal * rng.normal(size=(n_classes, 12))[truth]
+    x = x * np.logspace(-3, 3, 12) + np.logspace(3, -3, 12)
+    x[:, 5] = 7.0
+    parts = [("train", "val", "test")[i] for i in rng.choice(3, n, p=(0.6, 0.2, 0.2))]
+    return x.astype(np.float32), rows([f"c{i}" for i in truth], parts)
+
+
+def names(n_classes: int) -> tuple[str, ...]:
+    return tuple(f"c{i}" for i in range(n_classes))
+
+
+def part(samples: Sequence[Row], split: str) -> np.ndarray:
+    """Which rows are of that split: (n,) bool."""
+    return np.array([row.split == split for row in samples])
+
+
+def columns(samples: Sequence[Row]) -> np.ndarray:
+    return np.array([int((row.label or "c0")[1:]) for row in samples])
