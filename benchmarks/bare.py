@@ -16,16 +16,16 @@ from rich.console import Console
 
 from pipeline.project.project import Options, Project
 from pipeline.runs import extraction
-from pipeline.show.progress import reporter
+from pipeline.show.progress import make_progress
 from stages.data import images
 from stages.extract.shard_task import open_embed
 
 
 def main(config: Path, overrides: tuple[str, ...]) -> None:
-    project = Project(config, Options(overrides=overrides), reporter(Console(), quiet=True))
+    project = Project(config, Options(overrides=overrides), make_progress(Console(), quiet=True))
     recipe = project.recipe
     embed = open_embed(
-        extraction.job(project, recipe, offline=True), {recipe.key(tap): tap for tap in project.taps.values()}
+        extraction.make_job(project, recipe, offline=True), {recipe.key(tap): tap for tap in project.taps.values()}
     )
     paths = sorted(path for path in project.root.rglob("*") if path.is_file())
 

@@ -39,14 +39,14 @@ def demo(folder: Path) -> Path:
 
 def weights_of(folder: Path, name: str) -> Path:
     """The ImageNet weights of a base where a package ships them; else random ones, made once in `folder`."""
-    base = catalogue.get(name)
+    base = catalogue.get_base(name)
     if base.package is not None:
-        return weights.official(base)
+        return weights.published_path(base)
     path = folder / f"{name}.weights.h5"
     program = f"""
 import keras; from stages.bases import catalogue; from stages.keras_models import build
-keras.utils.set_random_seed(0); b = catalogue.get({name!r})
-build.build(b, None, b.size, b.size).save_weights({str(path)!r})"""
+keras.utils.set_random_seed(0); b = catalogue.get_base({name!r})
+build.build_base(b, None, b.size, b.size).save_weights({str(path)!r})"""
     if not path.exists():
         subprocess.run([sys.executable, "-c", program], check=True, env=ENVIRONMENT, capture_output=True)
     return path

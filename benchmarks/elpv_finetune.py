@@ -88,10 +88,10 @@ def out_of_fold(config: Path, size: int, block: str, table: str) -> None:
     labels: list[str] = []
     groups: list[str | None] = []
     said: dict[str, list[np.ndarray]] = {"head": [], "finetune": []}
-    fold = kfold.assign(rows, FOLDS, 0)
+    fold = kfold.assign_folds(rows, FOLDS, 0)
     for number in range(FOLDS):
         outside = np.flatnonzero(fold != number)
-        held = outside[kfold.assign([rows[i] for i in outside], FOLDS, 0) == 0]
+        held = outside[kfold.assign_folds([rows[i] for i in outside], FOLDS, 0) == 0]
         split = np.where(fold == number, "test", "train")
         split[held] = "val"
         name = f"{Path(table).stem}-{number}.csv"

@@ -30,7 +30,7 @@ ENGINES = (("tensorflow", "f32"), ("openvino", "f32"), ("openvino", "openvino-bf
 
 
 def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str, Command]]:
-    base, weights, config = catalogue.get(name), weights_of(folder, name), folder / "pipeline.yaml"
+    base, weights, config = catalogue.get_base(name), weights_of(folder, name), folder / "pipeline.yaml"
     setting = "imagenet" if base.package else weights
     config.write_text(f"base: {{name: {name}, weights: {setting}}}\nextract: {{size: {base.size}}}\n")
 
@@ -68,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         count = pictures.lay_out(Path(name), asked.images, asked.count)
         runs = race(dict(contenders(Path(name), asked.base, asked.torch)), asked.rounds)
-        size = catalogue.get(asked.base).size
+        size = catalogue.get_base(asked.base).size
         report(f"{asked.base} at {size}, {count:,} images ({asked.images})", runs, count)
 
 

@@ -37,7 +37,7 @@ def lay_out(folder: Path, name: str, block: str, train: int, val: int) -> Path:
     config = folder / "pipeline.yaml"
     config.write_text(
         f"data: {{root: images, on_leak: warn}}\nbase: {{name: {name}, weights: {weights}}}\n"
-        f"extract: {{size: {catalogue.get(name).size}}}\nheads: {{logistic: {{C: 0.001}}}}\n"
+        f"extract: {{size: {catalogue.get_base(name).size}}}\nheads: {{logistic: {{C: 0.001}}}}\n"
         f"finetune: {{last: {{unfreeze_from: {block}, mode: cached, batch: {BATCH}, epochs: {EPOCHS}, "
         "patience: null}}\n"
     )
@@ -66,7 +66,7 @@ def compare(folder: Path, name: str, block: str, train: int, val: int, rounds: i
         words = (
             name,
             weights,
-            blocks.get(catalogue.get(name), block).boundary,
+            blocks.get_block(catalogue.get_base(name), block).boundary,
             str(folder / "images"),
             str(EPOCHS),
             str(out),

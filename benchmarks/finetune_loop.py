@@ -20,7 +20,7 @@ BATCH = 32
 
 
 def main(name: str, weights: str, boundary: str, folder: Path, epochs: int, out: Path) -> None:
-    base_row = catalogue.get(name)
+    base_row = catalogue.get_base(name)
     size = base_row.size
     train, val = (
         keras.utils.image_dataset_from_directory(
@@ -28,7 +28,7 @@ def main(name: str, weights: str, boundary: str, folder: Path, epochs: int, out:
         ).prefetch(2)
         for split in ("train", "val")
     )
-    base = build.build(base_row, Path(weights), size, size)
+    base = build.build_base(base_row, Path(weights), size, size)
     after = False
     for layer in base.layers:
         layer.trainable = after and not isinstance(layer, keras.layers.BatchNormalization)

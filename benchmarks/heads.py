@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.contest import asked_rounds, measure, pipeline, race, report
 from pipeline.project.project import Options, Project
-from pipeline.show.progress import reporter
+from pipeline.show.progress import make_progress
 
 ROWS, DIM, CLASSES = 100_000, 1280, 10
 SHARD = 6_250
@@ -38,7 +38,7 @@ def lay_out(folder: Path) -> Path:
     config.write_text(
         f"data: {{table: table.jsonl}}\nheads: {{{', '.join(f'{kind}: {{kind: {kind}}}' for kind in KINDS)}}}\n"
     )
-    store = Project(config, Options(), reporter(Console(), quiet=True)).store("pooled")
+    store = Project(config, Options(), make_progress(Console(), quiet=True)).store("pooled")
     for start in range(0, ROWS, SHARD):
         store.put(ids[start : start + SHARD], x[start : start + SHARD], {"engine": "none", "device": "none"})
     for name, array in {"features": x, "labels": labels, "part": part}.items():

@@ -16,8 +16,8 @@ from stages.keras_models import build, trace
 
 
 def main(folder: Path, name: str, weights: Path) -> None:
-    base = catalogue.get(name)
-    trunk = build.build(base, weights, base.size, base.size)
+    base = catalogue.get_base(name)
+    trunk = build.build_base(base, weights, base.size, base.size)
     inputs = keras.Input((base.size, base.size, 3))
     maps = trunk(trace.preprocess(inputs, base.preprocess))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))

@@ -18,7 +18,7 @@ from pipeline.config.yaml_file import load
 from pipeline.runs import train_heads
 from stages.data.manifest import Row
 from stages.heads.fitted import Head
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 from stages.metrics import bootstrap, kfold
 
 NUMERICS = ("f32", "openvino-bf16", "tensorflow-bf16")
@@ -32,7 +32,7 @@ def out_of_fold(config: Path, rows: np.ndarray, labels: Sequence[str], ids: Sequ
     seen = [Row(id=i, label=label, split="train", group=None, path="") for i, label in zip(ids, labels, strict=True)]
 
     def fit(features: np.ndarray, some: Sequence[Row]) -> Head:
-        return train_heads.fit_kind(spec, Features([features]), some, classes)
+        return train_heads.fit_kind(spec, FeatureMatrix([features]), some, classes)
 
     return np.concatenate([kfold.out_of_fold(fit, rows, seen, classes, FOLDS, seed) for seed in range(TIMES)])
 
@@ -47,11 +47,13 @@ def main() -> None:
             found = pipeline.open(config, {"extract.numerics": numerics}).features()
             said = out_of_fold(config, found.X, found.y, found.ids)
             labels, images, classes = list(found.y) * TIMES, list(found.ids) * TIMES, sorted(set(found.y))
-            figures = bootstrap.judge(labels, said, classes, images)  # an image's five are drawn together
+            figures = bootstrap.metrics_with_intervals(
+                labels, said, classes, images
+            )  # an image's five are drawn together
             if numerics == "f32":
                 exact, before, first = found.X, said, figures
             apart = np.abs(found.X - exact).max() / np.abs(exact).max()
-            gaps = bootstrap.differences(labels, before, said, classes, images)
+            gaps = bootstrap.paired_intervals(labels, before, said, classes, images)
             cells = [numerics, f"{apart:.1e}", f"{figures['accuracy']:.4f}", f"{figures['auroc']:.4f}"]
             for figure in ("accuracy", "auroc") if numerics != "f32" else ():
                 low, high = gaps[figure] or (np.nan, np.nan)

@@ -69,7 +69,7 @@ def publish_all(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 @contextlib.contextmanager
-def publishing(path: Path) -> Iterator[BinaryIO]:
+def publish_stream(path: Path) -> Iterator[BinaryIO]:
     """The same for what is too large to be built in memory: a file to write to, published when the context ends.
 
     Whatever is raised within leaves what was there. It is for what people take out, never for a cache: its writes are
@@ -88,7 +88,7 @@ def _published(path: Path) -> Iterator[int]:
     Whoever writes to it syncs it: of several files, each before the first is renamed.
     """
     temp = path.parent / f".{path.name[:80]}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
-    with telling(path, "written"):
+    with naming_path(path, "written"):
         make_folder(path.parent)
         if path.is_dir():  # as the rename would say, but by then others may bear their names
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -107,7 +107,7 @@ def _published(path: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def telling(path: Path, what: str) -> Iterator[None]:
+def naming_path(path: Path, what: str) -> Iterator[None]:
     """Raises Unwritable, naming `path`, for an OSError within."""
     try:
         yield
@@ -154,14 +154,14 @@ def _full(error: OSError, place: str) -> Unwritable:
     return Unwritable(f"{where} cannot be written: {reason}", advice, error.errno, reason)
 
 
-def keep(path: Path, data: bytes, digest: str, aside: Path) -> None:
+def store_content(path: Path, data: bytes, digest: str, aside: Path) -> None:
     """Make `path` hold `data`, whose SHA-256 is `digest`, unless it does; other bytes found there go to `aside`."""
     right = False
-    with telling(path, "read"), contextlib.suppress(FileNotFoundError):
+    with naming_path(path, "read"), contextlib.suppress(FileNotFoundError):
         right = sha256_of(path) == digest
         if not right:
-            move_aside(path, aside)
-    with telling(path.parent, "synced"), contextlib.suppress(FileNotFoundError):
+            quarantine(path, aside)
+    with naming_path(path.parent, "synced"), contextlib.suppress(FileNotFoundError):
         if right:
             sync_folder(path.parent)  # whoever wrote it may have died before doing so
             return
@@ -183,10 +183,10 @@ def make_folder(folder: Path) -> None:
 def remove(*paths: Path) -> None:
     """Remove files, durably. Those that are gone already are fine. Raises Unwritable where one cannot be removed."""
     for path in paths:
-        with telling(path, "removed"), contextlib.suppress(FileNotFoundError):
+        with naming_path(path, "removed"), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     for folder in dict.fromkeys(path.parent for path in paths):
-        with telling(folder, "synced"), contextlib.suppress(FileNotFoundError):
+        with naming_path(folder, "synced"), contextlib.suppress(FileNotFoundError):
             sync_folder(folder)
 
 
@@ -195,14 +195,14 @@ def remove_folder(folder: Path) -> None:
     os.rmdir(folder)
 
 
-def touch(path: Path, older_than: float = 0) -> None:
+def note_use(path: Path, older_than: float = 0) -> None:
     """Note in its mtime that a file was used, if that is `older_than` s; where that cannot be, it goes unnoted."""
     with contextlib.suppress(OSError):
         if time.time() - path.stat().st_mtime >= older_than:
             os.utime(path)
 
 
-def clock(folder: Path) -> float:
+def disk_clock(folder: Path) -> float:
     """Now, in s since the epoch, by the clock that dates files in `folder`. Raises OSError where it takes none."""
     temp = folder / f".clock-{uuid.uuid4().hex[:12]}.tmp"
     descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
@@ -229,7 +229,7 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
-def move_aside(path: Path, folder: Path) -> bool:
+def quarantine(path: Path, folder: Path) -> bool:
     """Move a bad file into `folder`; False where that cannot be written, or where the file is gone already.
 
     Nothing is synced: after a power cut the file may stand where it was, and is found bad again.

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cache import atomic_files, keys, records
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import USED_S, Cache
 
 log = logging.getLogger(__name__)
 
 
-def of(
+def load_or_make(
     places: Sequence[Path], components: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]
 ) -> Mapping[str, bytes]:
     """The files, by name, that one of the caches at `places` has for these components; else those that `make` gives.
@@ -31,7 +31,7 @@ def of(
             return found
     made = make()
     for place in places[:1]:
-        keep(Cache(place, StatIndex()), components, made)
+        store(Cache(place, HashIndex()), components, made)
     return made
 
 
@@ -50,11 +50,11 @@ def read(root: Path, components: Mapping[str, Any]) -> dict[str, bytes] | None:
     except (OSError, ValueError) as error:
         log.warning("the converted model in %s is damaged (%s); it is made again", folder, error)
         return None
-    atomic_files.touch(folder / records.RECORD, USED_S)
+    atomic_files.note_use(folder / records.RECORD, USED_S)
     return contents
 
 
-def keep(cache: Cache, components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
+def store(cache: Cache, components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
     """Keep the files under the key of their components. Where the cache cannot be written, that is said."""
     key = keys.digest("converted", components)
     try:
@@ -64,7 +64,7 @@ def keep(cache: Cache, components: Mapping[str, Any], contents: Mapping[str, byt
         log.info("the converted model is not kept in %s: %s", cache.root, error)
 
 
-def check(cache: Cache) -> list[tuple[str, str]]:
+def verify(cache: Cache) -> list[tuple[str, str]]:
     """Read all of them; (path, reason) of what is damaged, which is set aside."""
     damaged = []
     for path in sorted(cache.root.glob(f"converted/*/{records.RECORD}")):
@@ -72,7 +72,7 @@ def check(cache: Cache) -> list[tuple[str, str]]:
             _contents(path.parent, records.read(path), path.parent.name)
         except (OSError, ValueError) as error:
             damaged.append((str(path.parent), str(error)))
-            atomic_files.move_aside(path, cache.quarantine)
+            atomic_files.quarantine(path, cache.quarantine)
     return damaged
 
 

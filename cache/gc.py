@@ -34,7 +34,7 @@ class Entry:
     components: Mapping[str, Any] = field(default_factory=dict)
 
 
-def entries(cache: Cache) -> list[Entry]:
+def list_entries(cache: Cache) -> list[Entry]:
     """All that the cache holds but its few bytes of bookkeeping."""
     found = [entry for store in cache.stores() for entry in _of_store(store)]
     for path in sorted(cache.root.glob("manifests/*.jsonl")):
@@ -48,7 +48,7 @@ def entries(cache: Cache) -> list[Entry]:
     return found + [_file("leftover", path) for path in temps]
 
 
-def surplus(
+def choose_surplus(
     found: Sequence[Entry], needed: Collection[str], older_than: float | None, max_bytes: int | None, now: float
 ) -> list[Entry]:
     """Those of `found` to take away.
@@ -69,7 +69,7 @@ def surplus(
     return [entry for entry in leftovers if now - entry.used > LEFTOVER_S] + going
 
 
-def remove(going: Iterable[Entry], busy: Callable[[], Collection[str]]) -> Iterator[Entry]:
+def remove_entries(going: Iterable[Entry], busy: Callable[[], Collection[str]]) -> Iterator[Entry]:
     """Take entries away, and yield each. What is `busy` now, asked again before each, stays, leftovers of it too."""
     for entry in going:
         if not {entry.name, entry.key} & set(busy()):
@@ -77,10 +77,10 @@ def remove(going: Iterable[Entry], busy: Callable[[], Collection[str]]) -> Itera
             yield entry
 
 
-def clock(cache: Cache) -> float:
+def cache_clock(cache: Cache) -> float:
     """Now, in s since the epoch, by the clock that dates the files of the cache; ours where it cannot be written."""
     try:
-        return atomic_files.clock(cache.root)
+        return atomic_files.disk_clock(cache.root)
     except OSError:
         return time.time()
 

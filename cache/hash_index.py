@@ -41,16 +41,16 @@ Seen = tuple[str, Stat, float, str]
 """(path, stat, time of hashing in s since the epoch, SHA-256): what a reader of a file can tell the index."""
 
 
-def stat_of(result: os.stat_result) -> Stat:
+def stat_file(result: os.stat_result) -> Stat:
     return (result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
 
-def default_path() -> Path:
+def default_index_path() -> Path:
     """One file per host, since device and inode numbers mean nothing on another."""
     return Path(platformdirs.user_cache_dir("frozenbase")) / f"stat-{socket.gethostname()}.sqlite"
 
 
-class StatIndex:
+class HashIndex:
     """Digests of files, from memory where their stat is unchanged, else by reading them.
 
     `path` is the SQLite file, None for an index that lives only as long as the process. A file that cannot be
@@ -100,7 +100,7 @@ class StatIndex:
             entry = entries.get(path)
             if not stat.S_ISREG(status.st_mode):
                 found[path] = OSError("it is not a regular file")
-            elif entry is not None and entry[0] == stat_of(status):
+            elif entry is not None and entry[0] == stat_file(status):
                 found[path] = entry[1]
         return found
 
@@ -142,9 +142,9 @@ def _hash(path: str) -> Seen | OSError:
     try:
         for _ in range(3):
             with open(path, "rb", buffering=0) as file:
-                before, when = stat_of(os.fstat(file.fileno())), time.time()
+                before, when = stat_file(os.fstat(file.fileno())), time.time()
                 sha256 = atomic_files.sha256_of_open(file)
-                if stat_of(os.fstat(file.fileno())) == before:
+                if stat_file(os.fstat(file.fileno())) == before:
                     return (path, before, when, sha256)
         return OSError(f"it changes while it is read: {path}")
     except OSError as error:

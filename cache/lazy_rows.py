@@ -13,7 +13,7 @@ from cache.errors import NotAvailable
 from cache.shards import ShardLayout
 
 
-class Rows:
+class LazyRows:
     """The rows of some ids, in order, as one array of shape (n, ...) that is read only where it is sliced.
 
     It holds no file open and no id, so that it is small where it is pickled.
@@ -43,7 +43,7 @@ class Rows:
             here = np.flatnonzero(which == number)
             layout = self._layouts[number]
             try:
-                out[here] = shards.rows(layout, positions[here])
+                out[here] = shards.read_rows(layout, positions[here])
             except FileNotFoundError as error:
                 raise NotAvailable(
                     f"the shard {layout.path} has gone since its rows were looked for", "run it again"

@@ -32,7 +32,7 @@ _BEAT_S = 60
 
 
 @dataclass(frozen=True)
-class Root:
+class Registration:
     """A project that uses a cache: its pipeline.yaml, the names it needed last, and those that its tags need.
 
     Names are extract keys and manifest digests. `seen` is its last run, in s since the epoch.
@@ -74,29 +74,29 @@ def register(cache: Path, path: Path, needs: Iterable[str], tags: Mapping[str, I
     try:
         if records.load(target) != text:
             atomic_files.publish(target, records.dump(text))
-        atomic_files.touch(target, SILENT_S)
+        atomic_files.note_use(target, SILENT_S)
     except (OSError, UnicodeEncodeError) as error:
         log.info("%s does not know that %s uses it, so its gc may take these rows: %s", cache, path, error)
 
 
-def noted(cache: Path, path: Path) -> Root | None:
+def load_registration(cache: Path, path: Path) -> Registration | None:
     """What was registered last of the project with that pipeline.yaml on this host."""
     return _read(_record(cache, path))
 
 
-def registered(cache: Path) -> list[Root]:
+def list_registrations(cache: Path) -> list[Registration]:
     """All projects that use the cache."""
     return [root for path in sorted(cache.glob("roots/*.json")) if (root := _read(path)) is not None]
 
 
 @contextmanager
-def job(cache: Path, needs: Iterable[str]) -> Iterator[None]:
+def running_job(cache: Path, needs: Iterable[str]) -> Iterator[None]:
     """While this lasts, gc leaves alone the names in `needs`. Where the cache cannot be written, nothing is noted."""
     path, over = cache / "jobs" / f"{uuid.uuid4().hex}.json", threading.Event()
 
     def beat() -> None:
         while not over.wait(_BEAT_S):
-            atomic_files.touch(path)
+            atomic_files.note_use(path)
 
     text = {"host": socket.gethostname(), "pid": os.getpid(), "needs": sorted(needs)}
     try:
@@ -113,7 +113,7 @@ def job(cache: Path, needs: Iterable[str]) -> Iterator[None]:
             atomic_files.remove(path)
 
 
-def jobs(cache: Path, now: float) -> Iterator[tuple[Path, frozenset[str], bool]]:
+def list_jobs(cache: Path, now: float) -> Iterator[tuple[Path, frozenset[str], bool]]:
     """(file, names it needs, whether it runs) of each job; `now` by the clock of the cache's file system."""
     for path in sorted(cache.glob("jobs/*.json")):
         text = records.load(path)
@@ -127,14 +127,14 @@ def _record(cache: Path, path: Path) -> Path:
     return cache / "roots" / f"{name}.json"
 
 
-def _read(path: Path) -> Root | None:
+def _read(path: Path) -> Registration | None:
     text = records.load(path)
     if text is None or not isinstance(text.get("tags"), dict):
         return None
     tags = {tag: tuple(_names(names)) for tag, names in text["tags"].items()}
     place = (str(text.get("host")), Path(str(text.get("path"))))
     with contextlib.suppress(FileNotFoundError):
-        return Root(path, *place, _names(text.get("needs")), tags, path.stat().st_mtime)
+        return Registration(path, *place, _names(text.get("needs")), tags, path.stat().st_mtime)
     return None
 
 

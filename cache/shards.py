@@ -37,7 +37,7 @@ class ShardLayout:
     offset: int | None
 
 
-def build(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
+def build_shard(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
     """The bytes of a shard.
 
     Parameters
@@ -80,7 +80,7 @@ def build(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def inspect(path: Path, key: str) -> ShardLayout:
+def inspect_shard(path: Path, key: str) -> ShardLayout:
     """Open a shard whose digest has been checked, and say what it holds.
 
     Raises
@@ -99,7 +99,7 @@ def inspect(path: Path, key: str) -> ShardLayout:
         raise BadShard(f"{path.name}: {error}") from error
 
 
-def rows(layout: ShardLayout, positions: np.ndarray) -> np.ndarray:
+def read_rows(layout: ShardLayout, positions: np.ndarray) -> np.ndarray:
     """The rows at `positions` (int array of any order), as stored: ndarray of shape (len(positions), ...).
 
     Nothing else of the shard is kept in memory.

@@ -15,8 +15,8 @@ import numpy as np
 
 from cache import atomic_files, keys, records, shards
 from cache.errors import NotAvailable, Unkeyable, Unusable
-from cache.hash_index import StatIndex
-from cache.lazy_rows import Rows
+from cache.hash_index import HashIndex
+from cache.lazy_rows import LazyRows
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def key_of(components: Mapping[str, Any]) -> str:
 class Cache:
     """The folder `.features`: feature stores by key, and manifests by digest. Deleting it costs time only."""
 
-    def __init__(self, root: Path, index: StatIndex) -> None:
+    def __init__(self, root: Path, index: HashIndex) -> None:
         """Raises `Unusable` where a newer program wrote the cache. Creates nothing."""
         self.root = root
         self.index = index
@@ -72,8 +72,8 @@ class Cache:
         name = hashlib.sha256(data).hexdigest()
         self.prepare()
         path = self.root / folder / f"{name}{suffix}"
-        atomic_files.keep(path, data, name, self.quarantine)
-        atomic_files.touch(path, USED_S)
+        atomic_files.store_content(path, data, name, self.quarantine)
+        atomic_files.note_use(path, USED_S)
         return name
 
     def check_named(self, folder: str, suffix: str) -> list[tuple[str, str]]:
@@ -84,7 +84,7 @@ class Cache:
             if atomic_files.sha256_of(path) != path.stem
         ]
         for path in found:
-            atomic_files.move_aside(path, self.quarantine)
+            atomic_files.quarantine(path, self.quarantine)
         return [(str(path), "its bytes are not those of its name") for path in found]
 
     def prepare(self) -> None:
@@ -115,7 +115,7 @@ class FeatureStore:
         self.cache.prepare()
         if not self.spec_is_right():
             atomic_files.publish(self.folder / "spec.json", records.dump(self.components))
-        with atomic_files.telling(self.folder, "written to"):
+        with atomic_files.naming_path(self.folder, "written to"):
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -128,7 +128,7 @@ class FeatureStore:
         if self.names() and not self.spec_is_right():
             with contextlib.suppress(OSError):
                 self.prepare()
-        atomic_files.touch(self.folder / "spec.json", USED_S)
+        atomic_files.note_use(self.folder / "spec.json", USED_S)
 
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that have no row, once each, in the order given. Damaged shards are set aside first."""
@@ -142,16 +142,16 @@ class FeatureStore:
         (engine, versions, seconds) is kept in the record and is not part of any key.
         Raises ValueError for rows that cannot be a shard, Unwritable where the disk is full or read-only.
         """
-        data = shards.build(self.key, ids, features)
+        data = shards.build_shard(self.key, ids, features)
         name = hashlib.sha256(data).hexdigest()
         self.prepare()
-        atomic_files.keep(self.path(name), data, name, self.cache.quarantine)
+        atomic_files.store_content(self.path(name), data, name, self.cache.quarantine)
         try:
             if self._open(name) is not None:
                 atomic_files.sync_folder(self.record_path(name).parent)  # another may have published it this moment
                 return name
         except shards.BadShard:  # a record that is damaged, or tells of something else
-            atomic_files.move_aside(self.record_path(name), self.cache.quarantine)
+            atomic_files.quarantine(self.record_path(name), self.cache.quarantine)
         facts = self._facts(name, len(data), features.shape, features.dtype)
         atomic_files.publish(self.record_path(name), records.dump({**provenance, **facts}))
         return name
@@ -163,7 +163,7 @@ class FeatureStore:
         """
         return self.rows(ids)[:]
 
-    def rows(self, ids: Sequence[str]) -> Rows:
+    def rows(self, ids: Sequence[str]) -> LazyRows:
         """The same, found but not read yet."""
         present = self._locate()
         absent = [i for i in ids if i not in present]
@@ -177,7 +177,7 @@ class FeatureStore:
         number = {name: n for n, name in enumerate(names)}
         which = np.array([number[present[i][0]] for i in ids])
         positions = np.array([present[i][1] for i in ids])
-        return Rows([self._layouts[name] for name in names], which, positions)
+        return LazyRows([self._layouts[name] for name in names], which, positions)
 
     def provenance(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The records of the shards that serve `ids`, by name."""
@@ -239,7 +239,7 @@ class FeatureStore:
         try:
             if (digest or self.cache.index.digest)(path) != name:
                 raise shards.BadShard("its bytes are not those of its name")
-            layout = shards.inspect(path, self.key)
+            layout = shards.inspect_shard(path, self.key)
             facts = self._facts(name, path.stat().st_size, layout.shape, layout.dtype)
         except FileNotFoundError as error:
             raise shards.BadShard("it is gone") from error
@@ -262,7 +262,7 @@ class FeatureStore:
     def set_aside(self, name: str) -> bool:
         """Move a shard that doesn't count, and its record, to quarantine; whether that went well."""
         paths = [path for path in (self.record_path(name), self.path(name)) if path.exists()]
-        moved = [atomic_files.move_aside(path, self.cache.quarantine) for path in paths]
+        moved = [atomic_files.quarantine(path, self.cache.quarantine) for path in paths]
         return all(moved)
 
     def _warn(self, bad: Sequence[tuple[str, str, bool]]) -> None:

@@ -11,7 +11,7 @@ from cache.store import Cache, FeatureStore
 
 
 @dataclass
-class Taken:
+class Copied:
     """What came: shards, their rows and bytes; shards that were there already; (path, reason) of what was refused."""
 
     shards: int = 0
@@ -21,8 +21,8 @@ class Taken:
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def take(
-    source: FeatureStore, target: Cache, names: Iterable[str], taken: Taken, on_done: Callable[[int], object]
+def copy_shards(
+    source: FeatureStore, target: Cache, names: Iterable[str], taken: Copied, on_done: Callable[[int], object]
 ) -> None:
     """Copy the shards of those names with their records; one that is not what its name says is refused.
 
@@ -45,7 +45,7 @@ def take(
         except (shards.BadShard, OSError, ValueError) as error:
             taken.refused.append((str(source.path(name)), str(error)))
             continue
-        atomic_files.keep(store.path(name), data, name, target.quarantine)
+        atomic_files.store_content(store.path(name), data, name, target.quarantine)
         atomic_files.publish(store.record_path(name), records.dump(record))
         taken.shards, taken.bytes = taken.shards + 1, taken.bytes + len(data)
         taken.rows += int(record["rows"])
@@ -58,7 +58,7 @@ def _is_whole(store: FeatureStore, name: str) -> bool:
         return False
 
 
-def take_named(source: Cache, target: Cache, folder: str, suffix: str, taken: Taken) -> list[str]:
+def copy_named(source: Cache, target: Cache, folder: str, suffix: str, taken: Copied) -> list[str]:
     """Copy what is named by its own SHA-256, and return these names."""
     names = []
     for path in sorted((source.root / folder).glob(f"*{suffix}")):

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 
-from pipeline.project.project import Options, Project, silent
+from pipeline.project.project import Options, Project, no_progress
 from stages.extract import shard_task
 from tests.support import fakes
 
@@ -167,7 +167,7 @@ def cache_files(config: Path) -> dict[Path, tuple[int, int]]:
 
 
 def opened(config: Path, *overrides: str) -> Project:
-    return Project(config, Options(overrides), silent)
+    return Project(config, Options(overrides), no_progress)
 
 
 @pytest.fixture

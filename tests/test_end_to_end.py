@@ -15,7 +15,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from pipeline import BottleneckFeatures
 from pipeline.results import predictions, registry
@@ -48,7 +48,7 @@ def reference(solar: Path) -> dict[str, np.ndarray]:
     rows = project.manifest.rows
     pixels = np.stack([images.decode((project.root / r.path).read_bytes(), project.recipe.pixels) for r in rows])
     assert project.weights.path is not None
-    model = build.build(project.base, project.weights.path, 224, 224)
+    model = build.build_base(project.base, project.weights.path, 224, 224)
     maps = model.predict((pixels.astype(np.float32) - 127) / 128, batch_size=32, verbose=0)
     return dict(zip([row.id for row in rows], maps.mean(axis=(1, 2)), strict=True))
 
@@ -61,7 +61,7 @@ def emptied(solar: Path) -> Iterator[Path]:
 
 def rows_of(config: Path, ids: list[str]) -> np.ndarray:
     project = opened(config)
-    store = Cache(config.parent / ".features", StatIndex()).features(project.recipe.components(project.tap("pooled")))
+    store = Cache(config.parent / ".features", HashIndex()).features(project.recipe.components(project.tap("pooled")))
     return store.read(ids)
 
 
@@ -110,7 +110,7 @@ def test_the_demo_job_learns_something_and_its_second_run_is_all_hits(emptied: P
 def test_what_is_predicted_without_a_cache_is_what_the_model_said_of_its_own_images(emptied: Path) -> None:
     run("run", "-c", emptied, "--set", "data.split.val=0.3", FAKE="")
     model = registry.find(emptied.parent, "logistic")
-    found = predictions.read(model)
+    found = predictions.read_predictions(model)
     some = [i for i, row in enumerate(found.rows) if row.split == "val"][:3]
     paths = [emptied.parent / "images" / found.rows[i].path for i in some]
     shutil.rmtree(emptied.parent / ".features")
@@ -146,7 +146,7 @@ def test_the_record_says_how_it_came_about(emptied: Path) -> None:
     record = json.loads((Path(head["path"]) / "record.json").read_text())
     assert record["key"] == head["key"]
     assert record["config"]["base"]["name"] == "efficientnet_lite0"
-    chosen = select.choose("auto", "f32")
+    chosen = select.choose_engine("auto", "f32")
     assert record["rows_made_by"][0].startswith(f"{chosen} on ")
     assert {"scikit-learn", "scipy", "numpy", "python"} <= set(record["versions"])
     assert {chosen, "pillow"} <= set(record["rows_versions"])

@@ -8,8 +8,8 @@ from typing import Any
 import rich_click as click
 
 from cache.errors import Unusable
-from pipeline.cli.options import guarded, log_to_stderr
-from pipeline.show.console import OUT, columns, say, show
+from pipeline.cli.options import log_to_stderr, report_errors
+from pipeline.show.console import OUT, echo, make_table, show_result
 from stages.bases import blocks, catalogue, weights
 from stages.bases.catalogue import Base
 
@@ -23,10 +23,10 @@ def bases_command(words: tuple[str, ...], as_json: bool) -> None:
     `fetch NAME` downloads its ImageNet weights, unless they are at hand.
     """
     log_to_stderr(False, False)
-    found, error = guarded(lambda: _asked(words))
+    found, error = report_errors(lambda: _asked(words))
     if found is not None and not as_json:
         _print(found, words)
-    show("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
+    show_result("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
     sys.exit(error.exit_code if error else 0)
 
 
@@ -35,8 +35,8 @@ def _asked(words: tuple[str, ...]) -> list[dict[str, Any]]:
         case ():
             return [_facts(base) for base in catalogue.BASES.values()]
         case ("fetch", name):
-            base = catalogue.get(name)
-            weights.fetch(base)
+            base = catalogue.get_base(name)
+            weights.download(base)
             return [_facts(base)]
         case (name,) if name != "fetch":
             return _blocks(name)
@@ -53,18 +53,18 @@ def _facts(base: Base) -> dict[str, Any]:
         "feature_dim": base.feature_dim,
         "parameters": base.parameters,
         "gmacs": base.gmacs,
-        "blocks": len(blocks.of(base)),
+        "blocks": len(blocks.blocks_of(base)),
         "licence": base.licence,
         "package": base.package,
-        "weights": str(weights.official(base)),
+        "weights": str(weights.published_path(base)),
         "digest": base.digest or None,
-        "at_hand": weights.official(base).is_file(),
+        "at_hand": weights.published_path(base).is_file(),
     }
 
 
 def _blocks(name: str) -> list[dict[str, Any]]:
     """Its blocks; what the maps that each reads take is of one image of the base's own size, as float32."""
-    base = catalogue.get(name)
+    base = catalogue.get_base(name)
     return [
         {
             "block": block.name,
@@ -72,18 +72,18 @@ def _blocks(name: str) -> list[dict[str, Any]]:
             "shape": block.shape(base.size),
             "kilobytes": round(4 * block.channels * block.shape(base.size)[0] ** 2 / 1000, 1),
         }
-        for block in blocks.of(base)
+        for block in blocks.blocks_of(base)
     ]
 
 
 def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
     if words[:1] == ("fetch",):
-        say(f"the ImageNet weights of {found[0]['name']} are at hand: {found[0]['weights']}")
+        echo(f"the ImageNet weights of {found[0]['name']} are at hand: {found[0]['weights']}")
     elif words:
         _print_blocks(found, *words)
-        _print_weights(_facts(catalogue.get(*words)))
+        _print_weights(_facts(catalogue.get_base(*words)))
     else:
-        table = columns(
+        table = make_table(
             "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "ImageNet weights"
         )
         for base in found:
@@ -105,10 +105,10 @@ def _where(base: dict[str, Any]) -> str:
 
 def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
     if not found:
-        say(f"{name} has no blocks to fine-tune from: its cells read the two before them")
+        echo(f"{name} has no blocks to fine-tune from: its cells read the two before them")
         return
-    say(f"{name}: unfreeze_from BLOCK trains it and all after it, from the output of the layer before it\n")
-    table = columns("block", "boundary", f">maps at {catalogue.get(name).size} px", ">KB an image")
+    echo(f"{name}: unfreeze_from BLOCK trains it and all after it, from the output of the layer before it\n")
+    table = make_table("block", "boundary", f">maps at {catalogue.get_base(name).size} px", ">KB an image")
     for block in found:
         shape = " x ".join(map(str, block["shape"]))
         table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
@@ -116,5 +116,5 @@ def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
 
 
 def _print_weights(base: dict[str, Any]) -> None:
-    say(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
-    say(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")
+    echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
+    echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")

@@ -10,12 +10,12 @@ from typing import Any, NoReturn, TypeVar
 import rich_click as click
 
 from cache.errors import Damaged, PipelineError
-from pipeline.cli.options import finish, guarded, log_to_stderr, looking
+from pipeline.cli.options import finish, log_to_stderr, preview_options, report_errors
 from pipeline.maintenance import export_import, upkeep
 from pipeline.project.project import Options, Project
 from pipeline.show import cache_tables
 from pipeline.show.console import ERR
-from pipeline.show.progress import reporter
+from pipeline.show.progress import make_progress
 
 T = TypeVar("T")
 
@@ -53,20 +53,20 @@ def group() -> None:
 
 
 @group.command("ls")
-@looking
+@preview_options
 def ls_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """List what lies in the cache: rows, bytes, last use, the models made of it, and who needs it."""
-    _do("cache ls", "contents", upkeep.contents, cache_tables.show_contents, config, overrides, as_json, verbose)
+    _do("cache ls", "contents", upkeep.list_contents, cache_tables.show_contents, config, overrides, as_json, verbose)
 
 
 @group.command("verify")
-@looking
+@preview_options
 @click.option("--subset", type=_Share(), default="100%", show_default=True, help="How much to read, drawn at random.")
 def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool, subset: float) -> None:
     """Read shards and manifests again, and compare with their digests. What is damaged goes to quarantine; exit 1."""
 
     def work(project: Project) -> upkeep.Verified:
-        return upkeep.verify(project, subset)
+        return upkeep.verify_cache(project, subset)
 
     def judge(report: upkeep.Verified) -> PipelineError | None:
         return _damaged(report.damaged, "are damaged", "pipeline run extract mends it: it computes their rows again")
@@ -75,7 +75,7 @@ def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verb
 
 
 @group.command("gc")
-@looking
+@preview_options
 @click.option("--older-than", type=_Amount("age", _SECONDS, "30d"), metavar="AGE",
               help="Remove what nobody needs and was not used for so long, e.g. 30d or 12h.")  # fmt: skip
 @click.option("--max-size", type=_Amount("size", _BYTES, "10GB"), metavar="SIZE",
@@ -92,19 +92,19 @@ def gc_command(
     size = None if max_size is None else int(max_size)
 
     def work(project: Project) -> upkeep.Tidied:
-        return upkeep.tidy(project, older_than, size, dry_run)
+        return upkeep.collect_garbage(project, older_than, size, dry_run)
 
-    _do("cache gc", "gc", work, cache_tables.show_tidied, config, overrides, as_json, verbose)
+    _do("cache gc", "gc", work, cache_tables.show_gc, config, overrides, as_json, verbose)
 
 
 @group.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
-@looking
+@preview_options
 def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """Write FOLDER: pipeline.yaml, the manifest and the shards it needs. Heads are trained there, without images."""
 
     def work(project: Project) -> export_import.Moved:
-        return export_import.export(project, folder)
+        return export_import.export_rows(project, folder)
 
     def judge(moved: export_import.Moved) -> PipelineError | None:
         return _damaged(
@@ -116,14 +116,16 @@ def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_js
 
 @group.command("import")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@looking
+@preview_options
 def import_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """Take the rows in FOLDER (an export, or a cache) into this project's cache, checking every digest.
 
     Where there is no pipeline.yaml yet, that of the export is written.
     """
     log_to_stderr(False, verbose)
-    moved, error = guarded(lambda: export_import.bring(folder, config, reporter(ERR, False), overrides), verbose)
+    moved, error = report_errors(
+        lambda: export_import.import_rows(folder, config, make_progress(ERR, False), overrides), verbose
+    )
     if moved is not None:
         error = _damaged(moved.taken.refused, "were damaged, and are left out", "export them again, or compute them")
     finish("cache import", "moved", moved, error, cache_tables.show_import, config, as_json, verbose)
@@ -136,14 +138,14 @@ def _do(
 ) -> NoReturn:  # fmt: skip
     """Open the project, do the work, show it, and exit; none of these commands computes a row."""
     log_to_stderr(False, verbose)
-    options, progress = Options(overrides, require_cached=True), reporter(ERR, False)
+    options, progress = Options(overrides, require_cached=True), make_progress(ERR, False)
 
     def checked() -> T:
         project = Project(config, options, progress)
-        upkeep.check_there(project)
+        upkeep.check_cache_exists(project)
         return work(project)
 
-    report, error = guarded(checked, verbose)
+    report, error = report_errors(checked, verbose)
     if report is not None:
         error = judge(report)
     finish(command, part, report, error, printer, config, as_json, verbose)

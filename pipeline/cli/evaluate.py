@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 import rich_click as click
 
-from pipeline.cli.options import beside, finish, folder_of, guarded, log_to_stderr, shared
+from pipeline.cli.options import finish, log_to_stderr, report_errors, results_folder, results_options, run_options
 from pipeline.evaluation import compare, plot
 from pipeline.evaluation.crossval import OutOfFold, crossval
 from pipeline.project.project import Options, Project
 from pipeline.results import csv_parquet, predictions, registry
 from pipeline.show import evaluation_tables
 from pipeline.show.console import ERR
-from pipeline.show.progress import reporter
+from pipeline.show.progress import make_progress
 
 
 @click.command("compare")
 @click.argument("a")
 @click.argument("b")
-@shared
+@run_options
 def compare_command(
     a: str, b: str, config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool
 ) -> None:
@@ -31,13 +31,13 @@ def compare_command(
     """
     log_to_stderr(not verbose, verbose)
     options = Options(overrides, offline=offline)
-    found, error = guarded(lambda: compare.compare(config, options, reporter(ERR, as_json), a, b), verbose)
+    found, error = report_errors(lambda: compare.compare(config, options, make_progress(ERR, as_json), a, b), verbose)
     finish("compare", "compare", found, error, evaluation_tables.show_comparison, config, as_json, verbose)
 
 
 @click.command("crossval")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@shared
+@run_options
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="How many.")
 @click.option("--all", "every", is_flag=True, help="Take the images of test too, which are left alone otherwise.")
 def crossval_command(
@@ -50,7 +50,7 @@ def crossval_command(
     together. Nothing is written.
     """
     log_to_stderr(False, verbose)
-    options, progress = Options(overrides, offline=offline), reporter(ERR, as_json)
+    options, progress = Options(overrides, offline=offline), make_progress(ERR, as_json)
 
     def work() -> dict[str, OutOfFold]:
         project = Project(config, options, progress)
@@ -62,7 +62,7 @@ def crossval_command(
         }
         return {name: crossval(project, spec, folds, every) for name, spec in points.items()}
 
-    found, error = guarded(work, verbose)
+    found, error = report_errors(work, verbose)
     finish("crossval", "crossval", found, error, evaluation_tables.show_crossval, config, as_json, verbose)
 
 
@@ -70,7 +70,7 @@ def crossval_command(
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="A .csv or .parquet file, instead of CSV on stdout.")  # fmt: skip
-@beside
+@results_options
 def predictions_command(model: str, output: Path | None, config: Path, as_json: bool, verbose: bool) -> None:
     """Write out what MODEL says of each image: id, path, label, split, group, predicted, and p_CLASS of each class.
 
@@ -83,14 +83,14 @@ def predictions_command(model: str, output: Path | None, config: Path, as_json: 
 
     def work() -> dict[str, Any]:
         if output is not None:
-            csv_parquet.check(output)
-        found = predictions.read(registry.find(folder_of(config), model))
+            csv_parquet.check_path(output)
+        found = predictions.read_predictions(registry.find(results_folder(config), model))
         if output is None:
             return {"csv": csv_parquet.as_csv(found.columns())}
-        csv_parquet.write(found.columns(), output)
+        csv_parquet.write_table(found.columns(), output)
         return {"path": str(output), "images": len(found.rows)}
 
-    found, error = guarded(work, verbose)
+    found, error = report_errors(work, verbose)
     finish("predictions", "predictions", found, error, evaluation_tables.show_predictions, config, as_json, verbose)
 
 
@@ -99,7 +99,7 @@ def predictions_command(model: str, output: Path | None, config: Path, as_json: 
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Where to.  [default: plots/NAME-KEY beside models/]")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["png", "svg"]), default="png", show_default=True)
-@beside
+@results_options
 def plot_command(
     model: str, output: Path | None, form: Literal["png", "svg"], config: Path, as_json: bool, verbose: bool
 ) -> None:
@@ -108,7 +108,7 @@ def plot_command(
     It needs matplotlib: pip install 'frozenbase[plots]'.
     """
     log_to_stderr(not verbose, verbose)
-    found, error = guarded(lambda: plot.plot(registry.find(folder_of(config), model), output, form), verbose)
+    found, error = report_errors(lambda: plot.plot(registry.find(results_folder(config), model), output, form), verbose)
     paths = None if found is None else {"files": [str(path) for path in found]}
     finish("plot", "plot", paths, error, evaluation_tables.show_files, config, as_json, verbose)
 

@@ -11,14 +11,14 @@ from typing import get_args
 import rich_click as click
 from rich.filesize import decimal
 
-from pipeline.cli.options import finish, guarded, log_to_stderr, shared
+from pipeline.cli.options import finish, log_to_stderr, report_errors, run_options
 from pipeline.project.project import Options, Project
 from pipeline.results.model import SHORT
 from pipeline.serving import export_features, export_model
 from pipeline.serving.export_features import FORMATS, Written
 from pipeline.serving.export_model import Exported, Kind
-from pipeline.show.console import ERR, say, several
-from pipeline.show.progress import reporter
+from pipeline.show.console import ERR, count_of, echo
+from pipeline.show.progress import make_progress
 from stages.data.manifest import SPLITS
 
 
@@ -43,7 +43,7 @@ def export() -> None:
 
 @export.command("MODEL")
 @click.argument("model", metavar="", required=False)  # the command's own name says MODEL already
-@shared
+@run_options
 @click.option("--format", "kind", type=click.Choice(get_args(Kind)), required=True, help="The kind of file.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace PATH if it is there.")
@@ -61,17 +61,17 @@ def model_command(
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
     log_to_stderr(quiet, verbose)
-    options, progress = Options(overrides, offline=offline), reporter(ERR, quiet)
+    options, progress = Options(overrides, offline=offline), make_progress(ERR, quiet)
 
     def work() -> Exported:
-        return export_model.export(config, options, progress, model, kind, output, force)
+        return export_model.export_model(config, options, progress, model, kind, output, force)
 
-    written, error = guarded(work, verbose)
+    written, error = report_errors(work, verbose)
     finish("export", "written", written, error, _say_model, config, as_json, verbose)
 
 
 @export.command("features")
-@shared
+@run_options
 @click.option("--format", "kind", type=click.Choice(list(FORMATS)), required=True, help="The kind of file.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write.")
 @click.option("--tap", default="pooled", show_default=True, metavar="NAME", help="The tap to take.")
@@ -89,27 +89,27 @@ def features_command(
     log_to_stderr(quiet, verbose)
 
     def work() -> Written:
-        project = Project(config, Options(overrides, offline=offline), reporter(ERR, quiet))
-        return export_features.export(project, kind, output, tap, split, force)
+        project = Project(config, Options(overrides, offline=offline), make_progress(ERR, quiet))
+        return export_features.export_features(project, kind, output, tap, split, force)
 
-    written, error = guarded(work, verbose)
+    written, error = report_errors(work, verbose)
     finish("export features", "written", written, error, _say, config, as_json, verbose)
 
 
 def _say(written: Written) -> None:
     shape = " x ".join(f"{n:,}" for n in written.shape)
-    say(f"wrote {written.file}: {shape} {written.dtype}, {decimal(written.bytes)}")
-    say(f"  tap {written.tap}, extract key {written.key[:SHORT]}")
+    echo(f"wrote {written.file}: {shape} {written.dtype}, {decimal(written.bytes)}")
+    echo(f"  tap {written.tap}, extract key {written.key[:SHORT]}")
 
 
 def _say_model(written: Exported) -> None:
     about, check = written.about, written.about["check"]
-    say(f"wrote {written.file}: {decimal(about['bytes'])}, and {export_model.beside(written.file).name}")
-    say(f"  model {about['model']['name']} {about['model']['key'][:SHORT]}")
-    images = several(check["images"], "image")
-    say(
+    echo(f"wrote {written.file}: {decimal(about['bytes'])}, and {export_model.description_path(written.file).name}")
+    echo(f"  model {about['model']['name']} {about['model']['key'][:SHORT]}")
+    images = count_of(check["images"], "image")
+    echo(
         f"  {images} in a fresh process ({check['runtime']}): "
         f"probabilities differ by at most {check['max_difference']:.1e}"
     )
     if check["decode_scaled_adds"] is not None:
-        say(f"  decode: scaled, which the file cannot do, moves them by at most {check['decode_scaled_adds']:.1e}")
+        echo(f"  decode: scaled, which the file cannot do, moves them by at most {check['decode_scaled_adds']:.1e}")

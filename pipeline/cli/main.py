@@ -10,15 +10,15 @@ from typing import Any
 import rich_click as click
 
 from pipeline.cli import bases, cache, evaluate, export, models, predict
-from pipeline.cli.options import guarded, log_to_stderr, looking, shared
+from pipeline.cli.options import log_to_stderr, preview_options, report_errors, run_options
 from pipeline.config import init_project
 from pipeline.project.job_shares import Part
 from pipeline.project.project import Options, Project
 from pipeline.runs import status
-from pipeline.runs.run import run, stages
-from pipeline.show.console import ERR, config_option, say, show, show_error
+from pipeline.runs.run import run_stages, select_stages
+from pipeline.show.console import ERR, echo, format_config_option, show_error, show_result
 from pipeline.show.finetune_tables import show_finetune
-from pipeline.show.progress import reporter
+from pipeline.show.progress import make_progress
 
 STALE = 5
 """Exit code of `status -q` where something is not fresh."""
@@ -38,22 +38,24 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
     """Look at the images, and write a commented pipeline.yaml to FOLDER (default: here)."""
     if demo and images is not None:
         raise click.UsageError("--demo brings its own images; leave --images out")
-    started, error = guarded(lambda: init_project.init_demo(folder) if demo else init_project.init(folder, images))
+    started, error = report_errors(
+        lambda: init_project.init_demo(folder) if demo else init_project.init(folder, images)
+    )
     if started is None:
         assert error is not None
         show_error(error)
         sys.exit(error.exit_code)
     for line in started.lines():
-        say(line)
+        echo(line)
     if demo:
-        say(init_project.DEMO_LICENCE)
-    say(f"wrote {started.config}; next: pipeline run{config_option(started.config)}")
+        echo(init_project.DEMO_LICENCE)
+    echo(f"wrote {started.config}; next: pipeline run{format_config_option(started.config)}")
 
 
 @main.command("run")
 @click.argument("stage", type=click.Choice(["extract", "head", "finetune"]), required=False)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@shared
+@run_options
 @click.option("--for", "purposes", multiple=True, metavar="finetune/NAME",
               help="With extract: also the boundary of that fine-tuning, in the same pass.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be computed, and why; keep nothing.")
@@ -90,31 +92,31 @@ def run_command(
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options = Options(overrides, workers, scheduler, require_cached, offline or dry_run, read_files or not dry_run)
-    progress = reporter(ERR, quiet)
+    progress = make_progress(ERR, quiet)
 
     def work() -> None:
         share = None if part is None else Part.parse(part)
         project = Project(config, replace(options, part=share), progress)
-        wanted = stages(project, stage, names)
+        wanted = select_stages(project, stage, names)
         if dry_run:
-            result["status"] = status.status(project, stage, names)
+            result["status"] = status.preview_stage(project, stage, names)
         else:
             also = [purpose.removeprefix("finetune/") for purpose in purposes]
-            run(project, wanted["head"], result, wanted["finetune"], also, tell)
+            run_stages(project, wanted["head"], result, wanted["finetune"], also, tell)
 
     def tell(text: str) -> None:
         if not quiet:
-            say(text, ERR)
+            echo(text, ERR)
 
-    _, error = guarded(work, verbose)
-    show(f"run {stage}" if stage else "run", result, error, as_json, config, verbose, quiet)
+    _, error = report_errors(work, verbose)
+    show_result(f"run {stage}" if stage else "run", result, error, as_json, config, verbose, quiet)
     if not as_json:
         show_finetune(result.get("finetune", {}))
     sys.exit(error.exit_code if error else 0)
 
 
 @main.command("status")
-@looking
+@preview_options
 @click.option("--hash", "read_files", is_flag=True, help="Read the files that are new, to be exact.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; exit 0 if all is fresh, 5 if not.")
 def status_command(
@@ -130,13 +132,15 @@ def status_command(
     """
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
-    options, progress = Options(overrides, offline=True, read_files=read_files), reporter(ERR, quiet)
-    found, error = guarded(lambda: status.standing(Project(config, options, progress), estimate=not quiet), verbose)
+    options, progress = Options(overrides, offline=True, read_files=read_files), make_progress(ERR, quiet)
+    found, error = report_errors(
+        lambda: status.preview_run(Project(config, options, progress), estimate=not quiet), verbose
+    )
     if found is not None and quiet:
         sys.exit(0 if found.fresh else STALE)
     if found is not None:
         result["status"] = found
-    show("status", result, error, as_json, config, verbose)
+    show_result("status", result, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)
 
 

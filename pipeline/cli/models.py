@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 
 import rich_click as click
 
-from pipeline.cli.options import beside, finish, folder_of, guarded, log_to_stderr, shared
+from pipeline.cli.options import finish, log_to_stderr, report_errors, results_folder, results_options, run_options
 from pipeline.evaluation.reproduce import reproduce
 from pipeline.evaluation.reproduction_report import Reproduction
 from pipeline.project.project import Options
@@ -16,23 +16,30 @@ from pipeline.results import registry
 from pipeline.results.model import SHORT
 from pipeline.runs import retention
 from pipeline.show import model_tables
-from pipeline.show.console import ERR, say
-from pipeline.show.progress import reporter
+from pipeline.show.console import ERR, echo
+from pipeline.show.progress import make_progress
 
 T = TypeVar("T")
 
 
 @click.command("models")
-@beside
+@results_options
 def models_command(config: Path, as_json: bool, verbose: bool) -> None:
     """List the models there are, by name, the latest first, with their figures."""
     log_to_stderr(not verbose, verbose)
-    _do("models", lambda: registry.listing(folder_of(config)), model_tables.show_listing, config, as_json, verbose)
+    _do(
+        "models",
+        lambda: registry.list_models(results_folder(config)),
+        model_tables.show_models,
+        config,
+        as_json,
+        verbose,
+    )
 
 
 @click.command("show")
 @click.argument("model")
-@beside
+@results_options
 def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None:
     """Say what made MODEL: settings, data, keys, versions, machine; and its figures.
 
@@ -42,7 +49,7 @@ def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None
     log_to_stderr(not verbose, verbose)
     _do(
         "show",
-        lambda: registry.find(folder_of(config), model).details(),
+        lambda: registry.find(results_folder(config), model).details(),
         model_tables.show_model,
         config,
         as_json,
@@ -55,7 +62,7 @@ def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Move the tag if it names another model already.")
 @click.option("--delete", metavar="NAME", help="Remove a tag; the model stays.")
-@beside
+@results_options
 def tag_command(
     model: str | None, name: str | None, force: bool, delete: str | None, config: Path, as_json: bool, verbose: bool
 ) -> None:
@@ -63,15 +70,15 @@ def tag_command(
     log_to_stderr(not verbose, verbose)
 
     def work() -> dict[str, str]:
-        folder = folder_of(config)
+        folder = results_folder(config)
         if delete is not None:
             registry.delete_tag(folder, delete)
-            retention.note_tags(config, reporter(ERR, True), None)
+            retention.register_tags(config, make_progress(ERR, True), None)
             return {"deleted": delete}
         assert model is not None
         assert name is not None
         tagged = registry.set_tag(folder, model, name, force)
-        retention.note_tags(config, reporter(ERR, True), tagged.record["config"]["cache"]["dir"])
+        retention.register_tags(config, make_progress(ERR, True), tagged.record["config"]["cache"]["dir"])
         return {"tag": name, "name": tagged.name, "key": tagged.key}
 
     if (delete is None) != (model is not None and name is not None) or (delete is not None and model is not None):
@@ -81,7 +88,7 @@ def tag_command(
 
 @click.command("reproduce")
 @click.argument("model")
-@shared
+@run_options
 @click.option("--recompute", is_flag=True, help="Take no cached row: compute all of them again, in a temporary cache.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
 def reproduce_command(
@@ -97,10 +104,10 @@ def reproduce_command(
     result: dict[str, Reproduction] = {}
 
     def work() -> None:
-        result["reproduce"] = reproduce(config, options, reporter(ERR, quiet), model, recompute)
+        result["reproduce"] = reproduce(config, options, make_progress(ERR, quiet), model, recompute)
         result["reproduce"].check()
 
-    _, error = guarded(work, verbose)
+    _, error = report_errors(work, verbose)
     report, printer = result.get("reproduce"), model_tables.show_reproduction
     finish("reproduce", "reproduce", report, error, printer, config, as_json, verbose)
 
@@ -112,12 +119,12 @@ def _do(
     command: str, work: Callable[[], T], printer: Callable[[T], None], config: Path, as_json: bool, verbose: bool
 ) -> NoReturn:
     """Do the work, show what came of it, and exit."""
-    found, error = guarded(work, verbose)
+    found, error = report_errors(work, verbose)
     finish(command, command, found, error, printer, config, as_json, verbose)
 
 
 def _say_tag(done: Mapping[str, str]) -> None:
     if "deleted" in done:
-        say(f"the tag {done['deleted']} is gone")
+        echo(f"the tag {done['deleted']} is gone")
     else:
-        say(f"{done['tag']} names {done['name']} {done['key'][:SHORT]}")
+        echo(f"{done['tag']} names {done['name']} {done['key'][:SHORT]}")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import rich_click as click
 
 from cache.errors import Interrupted, PipelineError, Unusable
-from pipeline.show.console import show
+from pipeline.show.console import show_result
 
 T = TypeVar("T")
 
@@ -40,22 +40,22 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _VERBOSE = click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks.")
 
 
-def looking(command: Callable[..., None]) -> Callable[..., None]:
+def preview_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a command that reads pipeline.yaml and computes nothing, so that it downloads nothing either."""
     return _CONFIG(_SET(_JSON(_VERBOSE(command))))
 
 
-def shared(command: Callable[..., None]) -> Callable[..., None]:
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a command that reads pipeline.yaml and may compute."""
     return _CONFIG(_SET(_OFFLINE(_JSON(_VERBOSE(command)))))
 
 
-def beside(command: Callable[..., None]) -> Callable[..., None]:
+def results_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a command that reads what lies beside pipeline.yaml, and not that itself."""
     return _CONFIG(_JSON(_VERBOSE(command)))
 
 
-def guarded(
+def report_errors(
     work: Callable[[], T], verbose: bool = False, unnamed: str = _UNNAMED
 ) -> tuple[T | None, PipelineError | None]:
     """Do the work; whatever stops it comes back as one sentence with an exit code, never as a traceback.
@@ -87,7 +87,7 @@ def guarded(
         return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
 
 
-def folder_of(config: Path) -> Path:
+def results_folder(config: Path) -> Path:
     """Where the results of a project lie, whether or not there is a pipeline.yaml; Unusable where there is nothing."""
     folder = (config if config.is_dir() else config.parent).absolute()
     if not (config.exists() or (folder / "models").is_dir()):
@@ -101,9 +101,9 @@ def finish(
 ) -> NoReturn:  # fmt: skip
     """Show what came of a command, with `printer` or as `part` of its JSON, and what stopped it; then exit."""
     if report is not None and not as_json:
-        _, failed = guarded(lambda: printer(report), verbose, "standard output")
+        _, failed = report_errors(lambda: printer(report), verbose, "standard output")
         error = error or failed
-    show(command, {} if report is None else {part: report}, error, as_json, config, verbose)
+    show_result(command, {} if report is None else {part: report}, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)
 
 

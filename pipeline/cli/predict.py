@@ -8,13 +8,13 @@ from typing import Any
 import rich_click as click
 from rich.cells import cell_len, set_cell_size
 
-from pipeline.cli.options import finish, guarded, log_to_stderr, shared
+from pipeline.cli.options import finish, log_to_stderr, report_errors, run_options
 from pipeline.project.project import Options, Project
 from pipeline.results import csv_parquet
 from pipeline.serving import restored_project
 from pipeline.serving.predict import Predicted, predict
-from pipeline.show.console import ERR, say, several
-from pipeline.show.progress import reporter
+from pipeline.show.console import ERR, count_of, echo
+from pipeline.show.progress import make_progress
 
 
 @click.command("predict")
@@ -23,7 +23,7 @@ from pipeline.show.progress import reporter
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="A .csv or .parquet file, with the probability of each class, instead of a table.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the rows of images that are new in the cache.")
-@shared
+@run_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notes, only errors on stderr.")
 def predict_command(
     model: str, paths: tuple[str, ...], output: Path | None, keep: bool, config: Path, overrides: tuple[str, ...],
@@ -46,16 +46,16 @@ def predict_command(
 
     def work() -> Predicted:
         if output is not None:
-            csv_parquet.check(output)
+            csv_parquet.check_path(output)
         restored_project.check_places(overrides)
-        found = predict(Project(config, options, reporter(ERR, quiet)), model, paths, keep)
+        found = predict(Project(config, options, make_progress(ERR, quiet)), model, paths, keep)
         if output is not None:
-            csv_parquet.write(found.columns(), output)
+            csv_parquet.write_table(found.columns(), output)
         return found
 
-    found, error = guarded(work, verbose)
+    found, error = report_errors(work, verbose)
     if found is not None:
-        _, error = guarded(found.check, verbose)
+        _, error = report_errors(found.check, verbose)
     report: Any = found
     if as_json and found is not None and output is not None:
         report = {**found.to_json(), "path": str(output)}
@@ -66,18 +66,18 @@ def predict_command(
 def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
     """The table to stdout, or where it was written; bad images and notes to stderr."""
     if output is not None:
-        say(f"{several(len(found.paths), 'image')}: {output}")
+        echo(f"{count_of(len(found.paths), 'image')}: {output}")
     elif found.paths:
         _show_table(found)
     for reject in found.rejected[1:]:  # the error tells of the first
-        say(f"  rejected {reject.path}: {reject.reason}", ERR)
+        echo(f"  rejected {reject.path}: {reject.reason}", ERR)
     if quiet:
         return
-    others = f"; {several(found.ignored, 'other file')} ignored" if found.ignored else ""
-    say(f"{found.model}: {found.computed:,} computed, {found.reused:,} reused{others}", ERR)
+    others = f"; {count_of(found.ignored, 'other file')} ignored" if found.ignored else ""
+    echo(f"{found.model}: {found.computed:,} computed, {found.reused:,} reused{others}", ERR)
     if found.threshold is not None:
         by = "; * marks where the other is likelier" if found.predicted != found.likeliest else ""
-        say(f"predicted {found.classes[1]} from p_{found.classes[1]} {found.threshold:.3f} on, fitted on val{by}", ERR)
+        echo(f"predicted {found.classes[1]} from p_{found.classes[1]} {found.threshold:.3f} on, fitted on val{by}", ERR)
 
 
 def _show_table(found: Predicted) -> None:
@@ -87,4 +87,4 @@ def _show_table(found: Predicted) -> None:
     width = max(map(cell_len, classes))
     numbers = ["confidence", *(f"{confidence:.3f}" for confidence in found.confidence)]
     rows = zip(classes, numbers, ["path", *found.paths], strict=True)
-    say("\n".join(f"{set_cell_size(name, width)}  {number:>10}  {path}" for name, number, path in rows))
+    echo("\n".join(f"{set_cell_size(name, width)}  {number:>10}  {path}" for name, number, path in rows))

@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pipeline.config import messages
 from stages.heads.fitted import Activation
 
-Real = Annotated[float, BeforeValidator(messages.number), Field(allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(messages.number)]
+Real = Annotated[float, BeforeValidator(messages.reject_bool), Field(allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(messages.reject_bool)]
 Positive = Annotated[Real, Field(gt=0)]
 Count = Annotated[Whole, Field(ge=1)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
@@ -49,7 +49,7 @@ class HeadConfig(BaseModel):
         found = {}
         for values in itertools.product(*grid.values()):
             changed = dict(zip(grid, values, strict=True))
-            name = " ".join(f"{field}={shown(value)}" for field, value in changed.items())
+            name = " ".join(f"{field}={format_setting(value)}" for field, value in changed.items())
             found[name] = type(self).model_validate({**own, **changed})
         return found
 
@@ -64,7 +64,7 @@ class HeadConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"][:1])
-            raise ValueError(f"sweep.{where}: {messages.sentence([first])}") from error
+            raise ValueError(f"sweep.{where}: {messages.describe([first])}") from error
         return self
 
 
@@ -124,12 +124,12 @@ AnyHead = Annotated[
 ]
 
 
-def fields() -> list[str]:
+def head_fields() -> list[str]:
     """Names of the fields of all kinds, once each."""
     return list(dict.fromkeys(name for kind in KINDS.values() for name in kind.model_fields))
 
 
-def shown(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A value of a setting, shortly."""
     if isinstance(value, float):
         return format(value, "g")

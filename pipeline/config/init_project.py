@@ -110,7 +110,7 @@ def init(folder: Path, images: Path | None) -> Started:
         advice = f"name the folder of the images: pipeline init --images {meant}"
         raise Unusable(f"{images} {what}", advice)
     try:
-        found = scan.folders(images)
+        found = scan.scan_folders(images)
     except Unusable as error:
         raise Unusable(error.message, "name another folder with --images") from error
     root = os.path.relpath(images, folder)
@@ -132,7 +132,7 @@ def init_demo(folder: Path) -> Started:
             label = "defective" if float(probability) >= 0.5 else "functional"
             _copy(source / path, folder / "images" / label / Path(path).name)
     _write(target, DEMO_LICENCE, "images", ["functional", "defective"])
-    return Started(target, folder / "images", scan.folders(folder / "images"))
+    return Started(target, folder / "images", scan.scan_folders(folder / "images"))
 
 
 def _free(folder: Path) -> Path:
@@ -164,7 +164,7 @@ def _copy(source: Path, target: Path) -> None:
     """A copy, whole or not at all: a link would let an edit here change the installed package."""
     if not target.exists():
         part = target.with_name(f".{target.name}.part")
-        with atomic_files.telling(target, "written"):
+        with atomic_files.naming_path(target, "written"):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.copyfile(source, part)

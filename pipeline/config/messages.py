@@ -39,14 +39,14 @@ _LONGEST = 60
 """Characters of a value that are shown."""
 
 
-def number(value: Any) -> Any:
+def reject_bool(value: Any) -> Any:
     """The value, unless it is true or false, which pydantic would take for 1 or 0. YAML reads yes and on as true."""
     if isinstance(value, bool):
         raise PydanticCustomError("number_type", "input should be a number")
     return value
 
 
-def sentence(problems: Sequence[Mapping[str, Any]]) -> str:
+def describe(problems: Sequence[Mapping[str, Any]]) -> str:
     """What is wrong with one field; `problems` are pydantic's, one for each way in which it may be written."""
     first = problems[0]
     if first["type"] == "missing":
@@ -61,7 +61,7 @@ def sentence(problems: Sequence[Mapping[str, Any]]) -> str:
     return f"expected {' or '.join(dict.fromkeys(expected))}, got {_shown(first['input'])}"
 
 
-def hint(problems: Sequence[Mapping[str, Any]]) -> str:
+def yaml_hint(problems: Sequence[Mapping[str, Any]]) -> str:
     """What to do where YAML reads a word otherwise than it looks; else nothing. `problems` as `sentence` takes them."""
     return next(filter(None, map(_hint, problems)), "")
 

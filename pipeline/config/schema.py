@@ -72,21 +72,21 @@ class BaseChoice(_Strict):
     def base(self) -> Base:
         """Raises Unusable where there is none of that name."""
         numbers = None if self.preprocess is None else Preprocess(**self.preprocess.model_dump())
-        return catalogue.chosen(self.name, self.trust, numbers)
+        return catalogue.choose_base(self.name, self.trust, numbers)
 
     @property
     def file(self) -> str:
         """The path of its file, as it is written."""
-        return self.name if catalogue.is_file(self.name) else self.weights
+        return self.name if catalogue.is_model_file(self.name) else self.weights
 
     @property
     def setting(self) -> str:
         """What says which weights: a word, a digest or a path. A model of one's own has its weights in its file."""
-        return self.name if catalogue.is_file(self.name) and self.weights == "imagenet" else self.weights
+        return self.name if catalogue.is_model_file(self.name) and self.weights == "imagenet" else self.weights
 
     @model_validator(mode="after")
     def _an_own_model_or_not(self) -> BaseChoice:
-        if not catalogue.is_file(self.name):
+        if not catalogue.is_model_file(self.name):
             if self.preprocess is not None:
                 raise ValueError(f"preprocess: {self.name} has its own; it is for a model file as base.name")
         elif self.weights != "imagenet" and not self.weights.startswith("sha256:"):
@@ -113,7 +113,7 @@ class Extract(_Strict):
 
     @model_validator(mode="after")
     def _engine_can(self) -> Extract:
-        reason = select.conflict(self.engine, self.numerics)
+        reason = select.find_conflict(self.engine, self.numerics)
         if reason is not None:
             raise ValueError(reason)
         return self
@@ -154,7 +154,7 @@ class RunConfig(_Strict):
                 if tap not in self.extract.taps:
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
-        if catalogue.is_file(self.base.name) and self.extract.numerics != "f32":
+        if catalogue.is_model_file(self.base.name) and self.extract.numerics != "f32":
             raise ValueError("extract.numerics: a model of one's own computes as it was saved; leave it at f32")
         for name, tuned in self.finetune.items():
             if tuned.head not in self.heads:
@@ -162,7 +162,7 @@ class RunConfig(_Strict):
         return self
 
 
-def fields(model: type[BaseModel] = RunConfig, prefix: str = "", deep: bool = False) -> list[str]:
+def field_names(model: type[BaseModel] = RunConfig, prefix: str = "", deep: bool = False) -> list[str]:
     """Dotted names of all fields; `*` stands for a name that the user chooses.
 
     A group that may be null is one field, or with `deep` those in it.
@@ -175,11 +175,11 @@ def fields(model: type[BaseModel] = RunConfig, prefix: str = "", deep: bool = Fa
         candidates = (annotation, *parts) if deep else (annotation,)
         group = [part for part in candidates if isinstance(part, type) and issubclass(part, BaseModel)]
         if name == "heads":
-            names += [f"{prefix}{name}.*.{field}" for field in head_schema.fields()]
+            names += [f"{prefix}{name}.*.{field}" for field in head_schema.head_fields()]
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += fields(inner, f"{prefix}{name}.*.", deep)
+            names += field_names(inner, f"{prefix}{name}.*.", deep)
         elif group:
-            names += fields(group[0], f"{prefix}{name}.", deep)
+            names += field_names(group[0], f"{prefix}{name}.", deep)
         else:
             names.append(prefix + name)
     return names

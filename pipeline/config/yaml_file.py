@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from cache.errors import Unusable
 from pipeline.config import head_schema, messages
-from pipeline.config.schema import RunConfig, fields
+from pipeline.config.schema import RunConfig, field_names
 
 _UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained-float", "float")
 """What pydantic puts into a location for the ways a field may be written; others begin with a word and a bracket."""
 
 
-def path_of(config: Path) -> Path:
+def config_path(config: Path) -> Path:
     """The file that is meant: `config`, or the pipeline.yaml in the folder `config`."""
     return config / "pipeline.yaml" if config.is_dir() else config
 
@@ -28,7 +28,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
     """
-    path = path_of(path)
+    path = config_path(path)
     tree = _read(path)
     if not overrides:
         return validate(tree, str(path))
@@ -112,13 +112,13 @@ def _explain(source: str, error: ValidationError) -> Unusable:
         parent, _, name = where.rpartition(".")
         siblings = _children(parent, same[0]["loc"])
         near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
-        near = near or [field for field in fields() if field.endswith(f".{name}")]
+        near = near or [field for field in field_names() if field.endswith(f".{name}")]
         return Unusable(
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
             f"did you mean {near[0]}?" if near else "",
         )
-    message = messages.sentence(same)
-    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", messages.hint(same))
+    message = messages.describe(same)
+    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", messages.yaml_hint(same))
 
 
 def _written(location: tuple[Any, ...]) -> list[Any]:
@@ -133,7 +133,7 @@ def _children(parent: str, location: tuple[Any, ...]) -> list[str]:
     if here[:1] == ["heads"] and len(here) == 2:
         return list(head_schema.KINDS[location[2]].model_fields)
     out: dict[str, None] = {}
-    for name in fields(deep=True):
+    for name in field_names(deep=True):
         parts = name.split(".")
         if len(parts) > len(here) and all(a in (b, "*") for a, b in zip(parts, here, strict=False)):
             out[parts[len(here)]] = None

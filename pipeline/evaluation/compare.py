@@ -71,7 +71,7 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
             "only models of the same classes can be compared",
         )
     today.manifest.check_labels()
-    inferences = {side: Inference(restored_project.project(today, model), model) for side, model in models.items()}
+    inferences = {side: Inference(restored_project.restore(today, model), model) for side, model in models.items()}
     stores = {side: inference.stores(today.cache) for side, inference in inferences.items()}
     rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], classes, stores)
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
@@ -146,7 +146,7 @@ def _extraction(today: Project, model: Model) -> str:
     ]
     sets = [word.removesuffix("\n").removesuffix("\n...") for word in words]
     purpose: list[str] = []
-    if restored_project.is_tuned(model):
+    if restored_project.is_finetuned(model):
         purpose = ["--for", model.name]
         if (tuned := {model.record["name"]: then["finetune"][model.record["name"]]}) != now["finetune"]:
             sets.append(f"finetune={json.dumps(tuned)}")

@@ -15,7 +15,7 @@ from pipeline.runs import train_heads
 from stages.data.manifest import Row
 from stages.heads import fitted
 from stages.heads.fitted import Head
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 from stages.metrics import bootstrap, classification, kfold
 
 log = logging.getLogger(__name__)
@@ -52,20 +52,22 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
         log.warning("%d of %d images have no row; it goes without them", len(absent), len(manifest.ids))
         manifest = manifest.without(absent)
     train_heads.check_leaks(project, manifest)
-    classes = fitted.classes_of(manifest, project.config.data.classes)
+    classes = fitted.check_classes(manifest, project.config.data.classes)
     splits = ("train", "val", "test") if every else ("train", "val")
     rows = list({row.id: row for row in manifest.samples if row.split in splits}.values())
-    features = train_heads.features_of(project, spec, [row.id for row in rows]).take(np.arange(len(rows)))
+    features = train_heads.feature_matrix(project, spec, [row.id for row in rows]).take(np.arange(len(rows)))
 
     def fit(features: np.ndarray, rows: Sequence[Row]) -> Head:
-        return train_heads.fit_kind(spec, Features([features]), rows, classes)
+        return train_heads.fit_kind(spec, FeatureMatrix([features]), rows, classes)
 
     p = kfold.out_of_fold(fit, features, rows, classes, k, spec.seed)
     labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
-    figures = bootstrap.judge(labels, p, classes, groups, spec.seed)
+    figures = bootstrap.metrics_with_intervals(labels, p, classes, groups, spec.seed)
     figures |= classification.details(labels, p, classes, groups)
     named = len({group for group in groups if group is not None})
-    return OutOfFold(len(rows), named, splits, figures, _per_fold(kfold.assign(rows, k, spec.seed), labels, p, classes))
+    return OutOfFold(
+        len(rows), named, splits, figures, _per_fold(kfold.assign_folds(rows, k, spec.seed), labels, p, classes)
+    )
 
 
 def _per_fold(

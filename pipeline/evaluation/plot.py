@@ -19,12 +19,12 @@ def plot(model: Model, output: Path | None, form: plots.Format) -> list[Path]:
     are replaced. Raises NotAvailable where matplotlib is not installed, before anything is written.
     """
     folder = output or model.folder.parents[3] / "plots" / f"{model.name.partition('/')[2]}-{model.key[:SHORT]}"
-    found = predictions.read(model)
+    found = predictions.read_predictions(model)
     splits = {}
     for split in ("val", "test"):
         here = np.array([row.split == split for row in found.rows])
         labels = [row.label or "" for row in found.rows if row.split == split]
-        splits[split] = classification.numbers(labels, found.classes), found.probabilities[here]
-    drawn = {f"{name}.{form}": data for name, data in plots.draw(splits, found.classes, form)}
+        splits[split] = classification.label_columns(labels, found.classes), found.probabilities[here]
+    drawn = {f"{name}.{form}": data for name, data in plots.draw_plots(splits, found.classes, form)}
     atomic_files.publish_all(folder.absolute(), drawn)
     return [folder / name for name in drawn]

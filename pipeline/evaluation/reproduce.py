@@ -20,7 +20,7 @@ from pipeline.evaluation.reproduction_report import Absent, Reproduction
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.results.record_diff import Pair, beside, differ
+from pipeline.results.record_diff import Pair, find_differences, pair_fields
 from pipeline.runs import boundary_rows, extraction, train_heads
 from pipeline.runs.finetuning import Start, Tuning
 from pipeline.serving import restored_project
@@ -40,29 +40,29 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     restored_project.check_places(options.overrides)
     today = Project(path, options, progress)
     model = registry.find(today.folder, text)
-    then = restored_project.project(today, model)
+    then = restored_project.restore(today, model)
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
-    tuned = then.config.finetune[name] if restored_project.is_tuned(model) else None
+    tuned = then.config.finetune[name] if restored_project.is_finetuned(model) else None
     name = name if tuned is None else tuned.head
     spec = _unwatched(then.config.heads[name])
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
     keys = [part["key"] for part in model.record["extract"].values()]
-    with restored_project.temporary_cache(then) if recompute else registrations.job(then.cache.root, keys):
+    with restored_project.temporary_cache(then) if recompute else registrations.running_job(then.cache.root, keys):
         computed, absent = _rows(then, today, labelled, spec.taps)
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)
         if absent:
             _check_enough(left, classes, done)
-        fitted = train_heads.fit(then, spec, left, classes)
-        now, metrics, arrays = train_heads.circumstances(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
-        key = train_heads.folder_of(then, name, spec, full, classes).name
+        fitted = train_heads.fit_head(then, spec, left, classes)
+        now, metrics, arrays = train_heads.head_provenance(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
+        key = train_heads.head_folder(then, name, spec, full, classes).name
         if tuned is not None:
             start = Start(fitted.head, key, spec)
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
     _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
     done.metrics = {part: _figures(then, metrics[part]) for part, then in model.metrics.items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
-    done.differences = {name: pair for name, pair in differ(known, now).items() if pair.recorded is not None}
+    done.differences = {name: pair for name, pair in find_differences(known, now).items() if pair.recorded is not None}
     if key != model.key:
         done.differences["head key" if tuned is None else "model key"] = Pair(model.key, key)
     return done
@@ -74,7 +74,7 @@ def _tuned_again(
     """A fine-tuned model made again from its head made again: key, what is behind it, metrics.json, and arrays."""
     name, seed = model.record["name"], model.record["seed"]
     spec = then.config.finetune[name]
-    plan = boundary_rows.plan(then, spec, left)
+    plan = boundary_rows.plan_boundary(then, spec, left)
     if plan.missing:
         places = {row.id: row.path for row in _files(today, set(left.ids))}
         left = Manifest(tuple(row._replace(path=places.get(row.id, row.path)) for row in left.rows))
@@ -93,12 +93,12 @@ def _unwatched(spec: HeadConfig) -> HeadConfig:
 def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str]) -> tuple[int, list[Absent]]:
     """Compute the rows that are missing, from today's files. How many were, and the images that have none."""
     taps = {then.store(name).key: then.tap(name) for name in names}
-    lacking = schedule.missing(then.cache, then.recipe, taps, manifest.ids)
+    lacking = schedule.find_missing(then.cache, then.recipe, taps, manifest.ids)
     if not lacking:
         return 0, []
     files = _files(today, lacking)
     there = {row.id for row in files}
-    receipt = extraction.compute(
+    receipt = extraction.compute_rows(
         then, Manifest(tuple(files)), taps, {i: lacking[i] for i in lacking if i in there}, then.recipe
     )
     reasons = {**dict.fromkeys(lacking.keys() - there, "no image of today has its bytes"), **dict(receipt.rejected)}
@@ -117,7 +117,7 @@ def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
 
 def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) -> None:
     try:
-        fitted.classes_of(left, classes)
+        fitted.check_classes(left, classes)
     except Unusable as error:
         raise NotAvailable(
             f"{len(done.absent)} of the {done.images} images of {done.model} cannot be found "
@@ -135,4 +135,4 @@ def _compare_arrays(done: Reproduction, before: dict[str, np.ndarray], after: di
 
 def _figures(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
     """Those that were recorded: a figure that was not reckoned then tells nothing."""
-    return dict(beside(then, {name: now.get(name) for name in then}))
+    return dict(pair_fields(then, {name: now.get(name) for name in then}))

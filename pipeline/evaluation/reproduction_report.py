@@ -7,7 +7,7 @@ from typing import Any
 
 from cache.errors import PipelineError
 from pipeline.results.model import Model
-from pipeline.results.record_diff import Pair, said
+from pipeline.results.record_diff import Pair, format_value
 from stages.metrics.classification import NAMES
 
 
@@ -70,7 +70,9 @@ class Reproduction:
         """Raises NotReproduced, saying by how much it differs and what else does, unless it is bitwise the same."""
         if self.reproduced:
             return
-        reasons = [f"{name} {said(then)} -> {said(now)}" for name, (then, now) in self.differences.items()]
+        reasons = [
+            f"{name} {format_value(then)} -> {format_value(now)}" for name, (then, now) in self.differences.items()
+        ]
         if self.absent:
             where = "if they lie elsewhere: --set data.root=DIR"
             reasons.insert(0, f"{len(self.absent)} of {self.images} images are absent ({where})")

@@ -10,9 +10,9 @@ import yaml
 
 from cache import atomic_files, records, registrations, transfer
 from cache.errors import Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
-from cache.transfer import Taken
+from cache.transfer import Copied
 from pipeline.config import yaml_file
 from pipeline.config.schema import RunConfig
 from pipeline.project.project import Options, Progress, Project
@@ -28,7 +28,7 @@ _CACHE = ".features"
 class Moved:
     """What was moved to where; `config` is the pipeline.yaml to go on with, `manifest` the file of its images."""
 
-    taken: Taken
+    taken: Copied
     folder: Path
     config: Path
     manifest: Path | None
@@ -40,7 +40,7 @@ class Moved:
         return {**moved, "folder": str(self.folder), "config": str(self.config), "manifest": manifest}
 
 
-def export(project: Project, folder: Path) -> Moved:
+def export_rows(project: Project, folder: Path) -> Moved:
     """Write `folder` so that `pipeline run head` works in it: pipeline.yaml, manifest, and the shards it needs.
 
     An export that is there already is brought up to date. Raises Unusable where the folder holds something else,
@@ -48,18 +48,18 @@ def export(project: Project, folder: Path) -> Moved:
     """
     if folder.exists() and not (folder.is_dir() and ((folder / MARKER).exists() or _is_empty(folder))):
         raise Unusable(f"{folder} is there, and is no export", "name a folder that is new or empty")
-    target, taken = Cache(folder / _CACHE, StatIndex()), Taken()
-    with registrations.job(project.cache.root, project.keys.values()):
-        report, manifest = extraction.run(project, {})
-        rejects.check(project, report)
+    target, taken = Cache(folder / _CACHE, HashIndex()), Copied()
+    with registrations.running_job(project.cache.root, project.keys.values()):
+        report, manifest = extraction.run_extraction(project, {})
+        rejects.fail_on_rejects(project, report)
         atomic_files.publish(
             folder / MARKER, records.dump({"of": str(project.path)})
         )  # first: one that is killed can go on
         for store in {store.key: store for store in map(project.store, report.keys)}.values():
             names = store.serving(manifest.ids)
             with project.progress(f"copying {len(names)} shards", len(names)) as advance:
-                transfer.take(store, target, names, taken, advance)
-    weights.remember(project.base, project.weights, target)
+                transfer.copy_shards(store, target, names, taken, advance)
+    weights.remember_digest(project.base, project.weights, target)
     target.put_named("manifests", manifest.to_bytes(), ".jsonl")
     atomic_files.publish(folder / MANIFEST, manifest.to_bytes())
     atomic_files.publish(folder / "pipeline.yaml", _settings(project))
@@ -67,7 +67,7 @@ def export(project: Project, folder: Path) -> Moved:
     return Moved(taken, folder, folder / "pipeline.yaml", folder / MANIFEST)
 
 
-def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, ...] = ()) -> Moved:
+def import_rows(folder: Path, config: Path, progress: Progress, overrides: tuple[str, ...] = ()) -> Moved:
     """Take the rows of an export, or of any cache folder, into the cache of `config`; digests are checked on the way.
 
     Where there is no pipeline.yaml yet, that of the export is written, with its manifest, once the rows are there.
@@ -78,32 +78,32 @@ def bring(folder: Path, config: Path, progress: Progress, overrides: tuple[str, 
             f"{folder} is neither an export nor a cache: no CACHE.json in it or in its {_CACHE}",
             "name the folder that pipeline cache export wrote",
         )
-    config = yaml_file.path_of(config).absolute()
+    config = yaml_file.config_path(config).absolute()
     manifest = (records.load(folder / MARKER) or {}).get("manifest")
     new = _new_project(folder, config.parent, manifest) if manifest is not None and not config.exists() else {}
     settings = yaml_file.load(folder / "pipeline.yaml", overrides) if new else None
     project = Project(config, Options(overrides, offline=True), progress, settings)
-    taken = _take_all(Cache(root, StatIndex()), project)
+    taken = _take_all(Cache(root, HashIndex()), project)
     for path, data in new.items():
         atomic_files.publish(path, data)
     here = project.cache.root / "manifests" / f"{manifest}.jsonl"
     return Moved(taken, project.cache.root, config, here if here.is_file() else None)
 
 
-def _take_all(source: Cache, project: Project) -> Taken:
+def _take_all(source: Cache, project: Project) -> Copied:
     """Shards, manifests, and what is known of weights, unless the project knows others by that name."""
-    target, taken = project.cache, Taken()
+    target, taken = project.cache, Copied()
     stores = source.stores()
     bad = [str(store.folder / "spec.json") for store in stores if not store.components]
     taken.refused += [(path, "its components give another key") for path in bad]
     good = [store for store in stores if store.components]
     keys, total = [store.key for store in good], sum(len(store.names()) for store in good)
-    with registrations.job(target.root, keys), project.progress(f"reading {total} shards", total) as advance:
+    with registrations.running_job(target.root, keys), project.progress(f"reading {total} shards", total) as advance:
         for store in good:
-            transfer.take(store, target, store.names(), taken, advance)
-        manifests = transfer.take_named(source, target, "manifests", ".jsonl", taken)
-        weights.take(source, target)
-        retention.register(project, [*keys, *manifests], also_before=True)
+            transfer.copy_shards(store, target, store.names(), taken, advance)
+        manifests = transfer.copy_named(source, target, "manifests", ".jsonl", taken)
+        weights.copy_notes(source, target)
+        retention.register_project(project, [*keys, *manifests], also_before=True)
     return taken
 
 

@@ -71,7 +71,7 @@ class Tidied:
         return {**vars(self), "freed": freed, "removed": [_entry_json(entry) for entry in self.removed]}
 
 
-def check_there(project: Project) -> None:
+def check_cache_exists(project: Project) -> None:
     """Raises Unusable where the project has no cache, or names a folder that is something else."""
     root = project.cache.root
     if not (root / "CACHE.json").is_file():
@@ -79,29 +79,29 @@ def check_there(project: Project) -> None:
         raise Unusable(f"{root} {what}", "pipeline run extract makes one; cache.dir, or PIPELINE_CACHE_DIR, names it")
 
 
-def contents(project: Project) -> Contents:
+def list_contents(project: Project) -> Contents:
     """All that lies in the project's cache."""
     models: dict[str, list[str]] = defaultdict(list)
-    here = {root.path.parent for root in registrations.registered(project.cache.root) if root.here}
-    for model in (model for folder in sorted(here) for model in registry.listing(folder)):
-        for name in retention.made_of(model.record):
+    here = {root.path.parent for root in registrations.list_registrations(project.cache.root) if root.here}
+    for model in (model for folder in sorted(here) for model in registry.list_models(folder)):
+        for name in retention.names_behind(model.record):
             models[name].append(f"{model} ({', '.join(model.tags)})" if model.tags else str(model))
-    return Contents(project.cache.root, gc.entries(project.cache), retention.needs(project), models)
+    return Contents(project.cache.root, gc.list_entries(project.cache), retention.find_needs(project), models)
 
 
-def tidy(project: Project, older_than: float | None, max_bytes: int | None, dry: bool) -> Tidied:
+def collect_garbage(project: Project, older_than: float | None, max_bytes: int | None, dry: bool) -> Tidied:
     """Take away leftovers, what nobody needs and was not used for `older_than` s, and the rest down to `max_bytes`."""
     cache = project.cache
-    found, needed = gc.entries(cache), retention.needs(project).keys()
-    going = gc.surplus(found, needed, older_than, max_bytes, gc.clock(cache))
+    found, needed = gc.list_entries(cache), retention.find_needs(project).keys()
+    going = gc.choose_surplus(found, needed, older_than, max_bytes, gc.cache_clock(cache))
     if not dry:
-        going = list(gc.remove(going, lambda: retention.busy(cache)))
-        atomic_files.remove(*retention.over(cache))
+        going = list(gc.remove_entries(going, lambda: retention.names_in_use(cache)))
+        atomic_files.remove(*retention.find_expired(cache))
     left = sum(entry.bytes for entry in found) - sum(entry.bytes for entry in going)
     return Tidied(going, left, sum(entry.bytes for entry in found if entry.name in needed), dry)
 
 
-def verify(project: Project, share: float) -> Verified:
+def verify_cache(project: Project, share: float) -> Verified:
     """Read `share` (0 to 1) of the shards, drawn at random, and all small files; set aside what is damaged.
 
     What cannot be read is told of too, and stays where it is: that may be the disk's fault.
@@ -123,7 +123,7 @@ def verify(project: Project, share: float) -> Verified:
             advance(1)
     for folder, suffix in (("manifests", ".jsonl"), ("weights", ".json")):
         report.damaged += project.cache.check_named(folder, suffix)
-    report.damaged += compiled_models.check(project.cache)
+    report.damaged += compiled_models.verify(project.cache)
     damaged = [str(store.folder / "spec.json") for store in stores if not store.components]
     report.damaged += [(path, "its components give another key; the next run mends it") for path in damaged]
     return report

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from cache import atomic_files, records
 from cache.errors import Unusable
-from cache.hash_index import StatIndex, default_path
+from cache.hash_index import HashIndex, default_index_path
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
 from pipeline.config.schema import RunConfig
@@ -37,7 +37,7 @@ class Progress(Protocol):
 
 
 @contextmanager
-def silent(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+def no_progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
     """A Progress that nobody sees."""
     yield lambda n: None
 
@@ -62,13 +62,13 @@ class Project:
 
     def __init__(self, path: Path, options: Options, progress: Progress, settings: RunConfig | None = None) -> None:
         """`settings` stand for what is written at `path`: those of a recorded model, made again."""
-        self.path = yaml_file.path_of(path).absolute()
+        self.path = yaml_file.config_path(path).absolute()
         self.folder = self.path.parent
         self.options = options
         self.progress = progress
         self.config: RunConfig = settings or yaml_file.load(path, options.overrides)
         self.version = version("frozenbase")
-        self.cache = Cache(self._cache_dir(), StatIndex(default_path()))
+        self.cache = Cache(self._cache_dir(), HashIndex(default_index_path()))
         self.lent = self.cache.root  # a temporary cache may take its place, and need not convert models again
 
     @property
@@ -89,7 +89,7 @@ class Project:
     @cached_property
     def weights(self) -> weights.Weights:
         choice = self.config.base
-        return weights.resolve(self.base, choice.setting, self.at(choice.file), self.cache, self._offline)
+        return weights.resolve_weights(self.base, choice.setting, self.at(choice.file), self.cache, self._offline)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -119,13 +119,13 @@ class Project:
         """The images as the folder or the table has them."""
         data = self.config.data
         if data.table is not None:
-            found = scan.table(self.at(data.table), data.columns.model_dump(), self.root)
+            found = scan.read_table(self.at(data.table), data.columns.model_dump(), self.root)
         elif self.root.exists():
-            found = scan.folders(self.root)
+            found = scan.scan_folders(self.root)
         else:
             raise Unusable(f"data.root: {self.root} is not there", self._instead_of_images())
         with self.progress("hashing", None) as advance:
-            return scan.identify(found, self.root, self.cache.index, advance, self.options.read_files)
+            return scan.hash_files(found, self.root, self.cache.index, advance, self.options.read_files)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -133,7 +133,7 @@ class Project:
         data, rows = self.config.data, self.found.rows
         if data.group_from is not None:
             rows = splits.group_by(rows, data.group_from)
-        return Manifest(splits.assign(rows, data.split.val, data.split.test, data.split.seed))
+        return Manifest(splits.assign_splits(rows, data.split.val, data.split.test, data.split.seed))
 
     def at_hand(self, ids: Collection[str]) -> list[Row]:
         """Today's images that are among `ids` and whose files are there, wherever they lie."""

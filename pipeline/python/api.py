@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.project.project import Options, Project, silent
+from pipeline.project.project import Options, Project, no_progress
 from pipeline.results import registry
 from pipeline.results.model import Model, read_head
-from pipeline.runs.run import run
+from pipeline.runs.run import run_stages
 from pipeline.runs.train_heads import HeadReport
 from pipeline.serving import dataset
 from pipeline.serving.dataset import Features
@@ -34,7 +34,7 @@ def open(
         overrides = (overrides,)
     if isinstance(overrides, Mapping):
         overrides = [f"{field}={json.dumps(value, default=str)}" for field, value in overrides.items()]
-    return OpenPipeline(Project(Path(path), Options(tuple(overrides)), silent))
+    return OpenPipeline(Project(Path(path), Options(tuple(overrides)), no_progress))
 
 
 class OpenPipeline:
@@ -65,11 +65,11 @@ class OpenPipeline:
         NotAvailable is raised for them. Raises Unusable for what is no tap or split, or has no images, and where heads
         would refuse the labels or splits; ImagesRejected under data.on_bad: fail.
         """
-        dataset.check(self._project, tap, split)
+        dataset.check_request(self._project, tap, split)
         _ = self._project.manifest  # so that the copy shares it
         project = copy.copy(self._project)
         project.options = replace(project.options, require_cached=not compute)
-        found = dataset.select(project, run(project, (), {}), tap, split)
+        found = dataset.select_rows(project, run_stages(project, (), {}), tap, split)
         return found.lazy() if lazy else found.whole()
 
     def head(self, name: str) -> Head:
@@ -93,7 +93,7 @@ class OpenPipeline:
         """
         self._project.check_finetune([name])
         result: dict[str, Any] = {}
-        run(self._project, (), result, [name])
+        run_stages(self._project, (), result, [name])
         return self.model(f"finetune/{name}/{result['finetune'][name].winner.key}")
 
     def model(self, name: str) -> Model:
@@ -121,6 +121,6 @@ class OpenPipeline:
     def _trained(self, name: str) -> HeadReport:
         self._project.check_heads([name])
         result: dict[str, Any] = {}
-        run(self._project, [name], result)
+        run_stages(self._project, [name], result)
         report: HeadReport = result["heads"][name]
         return report

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from cache import registrations
 from cache.errors import NotAvailable, Unusable
 from pipeline.config import yaml_file
-from pipeline.project.project import Options, Project, silent
+from pipeline.project.project import Options, Project, no_progress
 from pipeline.runs import extraction
 from stages.bases import catalogue
 from stages.data.manifest import Manifest, Row
@@ -105,8 +105,8 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         if unread:
             raise _unusable(unread, len(digests))
         store, images = project.store(_TAP), Manifest(tuple(Row(image, path) for path, image in found.items()))
-        with registrations.job(project.cache.root, [store.key]):
-            reasons = dict(extraction.fill(project, images, [project.tap(_TAP)]).rejected)
+        with registrations.running_job(project.cache.root, [store.key]):
+            reasons = dict(extraction.fill_rows(project, images, [project.tap(_TAP)]).rejected)
             if reasons:
                 raise _unusable({row.path: reasons[row.id] for row in images.rows if row.id in reasons}, len(digests))
             rows = store.read([found[path] for path in paths])
@@ -148,7 +148,7 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
                     "preprocess": self.preprocess,
                 },
                 "extract": {
-                    "size": catalogue.chosen(str(self.base)).size if self.size is None else self.size,
+                    "size": catalogue.choose_base(str(self.base)).size if self.size is None else self.size,
                     "fit": self.image_fit,
                     "resize": self.resize,
                     "decode": self.decode,
@@ -163,7 +163,7 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
             type(self).__name__,
         )
         overrides = () if cache is None else (f"cache.dir={cache}",)  # it goes before the environment
-        return Project(Path.cwd(), Options(overrides), silent, settings)
+        return Project(Path.cwd(), Options(overrides), no_progress, settings)
 
 
 def _paths(X: Any) -> Sequence[str]:

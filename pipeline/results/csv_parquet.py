@@ -19,7 +19,7 @@ FORMATS = (".csv", ".parquet")
 _LINES = 1000
 
 
-def check(path: Path) -> None:
+def check_path(path: Path) -> None:
     """Raises Unusable where `path` ends in neither .csv nor .parquet, NotAvailable for Parquet without pyarrow."""
     if path.suffix.lower() not in FORMATS:
         raise Unusable(f"--output {path}: expected a name that ends in .csv or .parquet", "for example: out.csv")
@@ -27,9 +27,9 @@ def check(path: Path) -> None:
         _import_pyarrow()
 
 
-def write(columns: Columns, path: Path) -> None:
+def write_table(columns: Columns, path: Path) -> None:
     """As .csv or .parquet, by its name, whole or not at all. Raises as `check` does, before anything is written."""
-    check(path)
+    check_path(path)
     atomic_files.publish(path.absolute(), as_csv(columns) if path.suffix.lower() == ".csv" else as_parquet(columns))
 
 

@@ -26,7 +26,7 @@ MOST_JUDGED = 250_000_000
 """Probabilities of val and test with which a head can still be judged: 2 GB."""
 
 
-def told(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
+def rows_to_keep(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
     """The numbers of the rows whose probabilities a model keeps: of all, or above MOST of val and test alone.
 
     Raises Unusable where those are more than MOST_JUDGED.
@@ -75,7 +75,7 @@ class Predictions:
         return {**rows, "predicted": predicted, **columns}
 
 
-def read(model: Model) -> Predictions:
+def read_predictions(model: Model) -> Predictions:
     """The predictions that lie in a model's folder. Raises Unusable where they are not of the rows it was made of."""
     arrays = npz.load(model.folder / "predictions.npz")
     ids, probabilities = arrays["ids"].tolist(), arrays["probabilities"]

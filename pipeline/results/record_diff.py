@@ -27,22 +27,22 @@ Differences = Mapping[str, Pair]
 """Dotted name -> what it was and is."""
 
 
-def beside(recorded: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Pair]]:
+def pair_fields(recorded: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Pair]]:
     """(dotted name, what it was and is) for everything in either, sorted."""
     for name in sorted({**recorded, **now}):
         one, two = recorded.get(name), now.get(name)
         if isinstance(one, Mapping) or isinstance(two, Mapping):
-            yield from beside(one or {}, two or {}, f"{prefix}{name}.")
+            yield from pair_fields(one or {}, two or {}, f"{prefix}{name}.")
         else:
             yield prefix + name, Pair(_plain(one), _plain(two))
 
 
-def differ(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
+def find_differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
     """What is not the same, by dotted name."""
-    return {name: pair for name, pair in beside(recorded, now) if not pair.same}
+    return {name: pair for name, pair in pair_fields(recorded, now) if not pair.same}
 
 
-def apart(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def distinguishing(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each record what is not the same in all of them, by dotted name in its own order; None where it lacks it."""
     flat = [dict(_leaves(record)) for record in records]
     names = dict.fromkeys(name for record in flat for name in record)
@@ -63,6 +63,6 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def said(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A recorded value in words: lists without brackets."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -14,14 +14,14 @@ from typing import Any
 from cache import atomic_files, keys, records
 from cache.errors import Unusable
 from pipeline.results.model import SHORT, Model
-from pipeline.results.record_diff import apart
+from pipeline.results.record_diff import distinguishing
 
 _LAST = "models/*/*/last.json"
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
-def listing(folder: Path) -> list[Model]:
+def list_models(folder: Path) -> list[Model]:
     """All results of the project in `folder`, damaged ones too: by name, its last run's first, then the latest."""
     tagged: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tag, names in tags(folder).items():
@@ -41,11 +41,11 @@ def listing(folder: Path) -> list[Model]:
 def _told_apart(same: list[Model]) -> list[Model]:
     """The models of one name, with what tells them from each other."""
     known = [model for model in same if model.record]
-    differs = {m.key: told for m, told in zip(known, apart([m.settings for m in known]), strict=True)}
+    differs = {m.key: told for m, told in zip(known, distinguishing([m.settings for m in known]), strict=True)}
     return [replace(model, differs=differs.get(model.key, {})) for model in same]
 
 
-def note_last(folder: Path, name: str, key: str | None, points: Iterable[str] = ()) -> None:
+def record_latest(folder: Path, name: str, key: str | None, points: Iterable[str] = ()) -> None:
     """Let `name`, such as head/NAME, mean that model: its last run gave it, new or old; of a sweep, the best.
 
     `points` are the keys of the sweep: all but `key` count as beaten, until a run gives them. Before the best is known
@@ -65,7 +65,7 @@ def find(folder: Path, text: str) -> Model:
 
     A name means what its last run gave. Raises Unusable where nothing or several bear it, or it is damaged.
     """
-    models = listing(folder)
+    models = list_models(folder)
     tag = tags(folder).get(text)
     if tag is not None:
         found = [model for model in models if (model.name, model.key) == tag]
@@ -95,9 +95,9 @@ def tags(folder: Path) -> dict[str, tuple[str, str]]:
     return {tag: (str(text.get("model", "")), str(text.get("key", ""))) for tag, text in found.items()}
 
 
-def tagged(folder: Path) -> dict[str, dict[str, Any] | None]:
+def tagged_records(folder: Path) -> dict[str, dict[str, Any] | None]:
     """Tag -> its model's record, None where that is not there or cannot be read."""
-    records_of = {(model.name, model.key): model.record or None for model in listing(folder)}
+    records_of = {(model.name, model.key): model.record or None for model in list_models(folder)}
     return {tag: records_of.get(names) for tag, names in tags(folder).items()}
 
 
@@ -109,7 +109,7 @@ def set_tag(folder: Path, text: str, tag: str, force: bool = False) -> Model:
             "for example: v3",
         )
     model = find(folder, text)
-    if _named(listing(folder), tag):
+    if _named(list_models(folder), tag):
         raise Unusable(f"{tag!r} cannot be a tag: heads go by that name", "choose another, for example: v3")
     names, before = (model.name, model.key), tags(folder).get(tag)
     if before is not None and before != names and not force:

@@ -45,31 +45,31 @@ class Plan:
         return f"mode {self.mode}: {self.why}; boundary maps {size}, {self.missing:,} of {self.rows:,} not in the cache"
 
 
-def block_of(project: Project, spec: FineTune) -> Block:
+def first_trained_block(project: Project, spec: FineTune) -> Block:
     """The first block that is trained. Raises Unusable where the base has none of that name."""
-    return blocks.get(project.base, spec.unfreeze_from)
+    return blocks.get_block(project.base, spec.unfreeze_from)
 
 
-def tap_of(project: Project, spec: FineTune) -> Tap:
+def boundary_tap(project: Project, spec: FineTune) -> Tap:
     """The boundary as a tap."""
-    return Tap(block_of(project, spec).boundary, "none", spec.dtype)
+    return Tap(first_trained_block(project, spec).boundary, "none", spec.dtype)
 
 
-def taps(project: Project, names: Sequence[str]) -> dict[str, Tap]:
+def boundary_taps(project: Project, names: Sequence[str]) -> dict[str, Tap]:
     """The boundaries of those fine-tunings, by `finetune/NAME`. Raises Unusable where there is none of such a name."""
     project.check_finetune(names)
-    return {f"finetune/{name}": tap_of(project, project.config.finetune[name]) for name in names}
+    return {f"finetune/{name}": boundary_tap(project, project.config.finetune[name]) for name in names}
 
 
-def keys(project: Project, names: Iterable[str]) -> list[str]:
+def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
     """The extract keys of all views of those fine-tunings."""
-    return [store.key for name in names for store in stores(project, project.config.finetune[name])]
+    return [store.key for name in names for store in view_stores(project, project.config.finetune[name])]
 
 
-def check(project: Project, name: str) -> None:
+def check_finetune(project: Project, name: str) -> None:
     """Raises Unusable where the base has no such block, or the head of a fine-tuning cannot be trained further."""
     spec = project.config.finetune[name]
-    block_of(project, spec)
+    first_trained_block(project, spec)
     head = project.config.heads[spec.head]
     where = f"finetune.{name}.head: {spec.head!r}"
     if head.kind not in KINDS:
@@ -92,7 +92,7 @@ def check(project: Project, name: str) -> None:
 
 
 @contextmanager
-def advising(names: Iterable[str]) -> Iterator[None]:
+def advise_extraction(names: Iterable[str]) -> Iterator[None]:
     """Within it, who is told to extract rows first is told to extract the boundaries of those fine-tunings too."""
     try:
         yield
@@ -110,22 +110,22 @@ def views(spec: FineTune) -> list[View]:
     return [View(spec.augment.augment, spec.augment.seed, number) for number in range(1, spec.views)]
 
 
-def recipes(project: Project, spec: FineTune) -> list[Recipe]:
+def view_recipes(project: Project, spec: FineTune) -> list[Recipe]:
     """How the rows of each view are made, the plain one first."""
     return [project.recipe, *(replace(project.recipe, view=view) for view in views(spec))]
 
 
-def stores(project: Project, spec: FineTune) -> list[FeatureStore]:
+def view_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
     """The rows of each view, the plain one first."""
-    tap = tap_of(project, spec)
-    return [project.cache.features(recipe.components(tap)) for recipe in recipes(project, spec)]
+    tap = boundary_tap(project, spec)
+    return [project.cache.features(recipe.components(tap)) for recipe in view_recipes(project, spec)]
 
 
-def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
+def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     """Where the maps come from: as `mode` says, or else the cache, unless that takes too much disk or saves nothing."""
-    shape = block_of(project, spec).shape(project.config.extract.size)
+    shape = first_trained_block(project, spec).shape(project.config.extract.size)
     each = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
-    parts = list(zip(stores(project, spec), _images(spec, manifest), strict=True))
+    parts = list(zip(view_stores(project, spec), _images(spec, manifest), strict=True))
     rows = sum(len(images.ids) for _, images in parts)
     missing = sum(len(store.missing(images.ids)) for store, images in parts)
     disk = os.statvfs(_existing(project.cache.root))
@@ -143,30 +143,30 @@ def plan(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     return Plan("cached", why, each, rows, missing)
 
 
-def fill(project: Project, spec: FineTune, manifest: Manifest) -> None:
+def compute_missing(project: Project, spec: FineTune, manifest: Manifest) -> None:
     """Compute the rows that are missing, view by view. Raises ImagesRejected where an image has gone bad meanwhile."""
-    tap = tap_of(project, spec)
-    for recipe, images in zip(recipes(project, spec), _images(spec, manifest), strict=True):
-        receipt = extraction.fill(project, images, [tap], recipe)
+    tap = boundary_tap(project, spec)
+    for recipe, images in zip(view_recipes(project, spec), _images(spec, manifest), strict=True):
+        receipt = extraction.fill_rows(project, images, [tap], recipe)
         if receipt.rejected:
             image, reason = receipt.rejected[0]
             raise ImagesRejected(f"{len(receipt.rejected)} images were rejected; the first: {image[:12]}: {reason}")
 
 
-def cached(project: Project, spec: FineTune, samples: Sequence[Row], train: np.ndarray) -> Cached:
+def cached_maps(project: Project, spec: FineTune, samples: Sequence[Row], train: np.ndarray) -> Cached:
     """The maps of the samples, from rows that are there; further views are of those that `train` names."""
     ids = [row.id for row in samples]
-    plain, *others = stores(project, spec)
+    plain, *others = view_stores(project, spec)
     return Cached(plain.rows(ids), [store.rows([ids[i] for i in train]) for store in others], train)
 
 
-def computed(project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest) -> Computed:
+def computed_maps(project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest) -> Computed:
     """The same maps from the images, each time anew. Raises NotAvailable where files or weights are not there."""
     ids = [row.id for row in samples]
-    places = extraction.paths(project, manifest, dict.fromkeys(ids, ()))
-    tap = tap_of(project, spec)
-    work = extraction.job(project, project.recipe, project.options.offline)
-    return Computed(work, {project.recipe.key(tap): tap}, [(i, places[i]) for i in ids], recipes(project, spec))
+    places = extraction.image_paths(project, manifest, dict.fromkeys(ids, ()))
+    tap = boundary_tap(project, spec)
+    work = extraction.make_job(project, project.recipe, project.options.offline)
+    return Computed(work, {project.recipe.key(tap): tap}, [(i, places[i]) for i in ids], view_recipes(project, spec))
 
 
 def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:

@@ -46,7 +46,7 @@ class ExtractReport:
         return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected], "part": part}
 
 
-def run(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:
+def run_extraction(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:
     """Compute what is missing at the taps of pipeline.yaml, and at `more` in the same pass; of its part, if it has one.
 
     Returns what was done, and the manifest of the images that have all their rows. The one that is saved is of all
@@ -61,7 +61,7 @@ def run(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manif
     taps = {**project.taps, **more}
     report = ExtractReport(keys={name: project.recipe.key(tap) for name, tap in taps.items()}, part=part)
     started = time.perf_counter()
-    receipt = fill(project, manifest, taps.values())
+    receipt = fill_rows(project, manifest, taps.values())
     if receipt.rows:
         report.seconds = round(time.perf_counter() - started, 3)
         report.images_per_second = round(receipt.rows / report.seconds, 1)
@@ -82,38 +82,38 @@ def _of_all_parts(project: Project, taps: Iterable[Tap], rejected: Collection[st
     """The images that have all their rows, of all parts; empty while another still has some to compute."""
     whole, recipe = project.manifest, project.recipe
     others = whole.without(rejected)
-    lacking = schedule.missing(project.cache, recipe, {recipe.key(tap): tap for tap in taps}, others.ids)
+    lacking = schedule.find_missing(project.cache, recipe, {recipe.key(tap): tap for tap in taps}, others.ids)
     if project.config.data.on_bad == "fail" and (lacking or project.found.rejected):
         return Manifest(())
     with suppress(NotAvailable):  # their files may be where that part runs
-        if schedule.all_rejected(recipe, paths(project, others, lacking)) is not None:
+        if schedule.all_rejects(recipe, image_paths(project, others, lacking)) is not None:
             return others.without(lacking)
     return Manifest(())
 
 
-def rejects(project: Project) -> dict[str, str]:
+def find_rejects(project: Project) -> dict[str, str]:
     """id -> reason of images that a run would reject: all that lack a row are decoded, if their files are here."""
     taps = {project.recipe.key(tap): tap for tap in project.taps.values()}
-    lacking = schedule.missing(project.cache, project.recipe, taps, project.manifest.ids)
+    lacking = schedule.find_missing(project.cache, project.recipe, taps, project.manifest.ids)
     try:
-        found = paths(project, project.manifest, lacking)
+        found = image_paths(project, project.manifest, lacking)
     except NotAvailable:
         return {}
     with project.progress("decoding", len(found)) as advance:
-        return schedule.rejects(project.recipe, found, advance)
+        return schedule.find_rejects(project.recipe, found, advance)
 
 
-def fill(project: Project, manifest: Manifest, taps: Iterable[Tap], recipe: Recipe | None = None) -> Receipt:
+def fill_rows(project: Project, manifest: Manifest, taps: Iterable[Tap], recipe: Recipe | None = None) -> Receipt:
     """Compute the rows that the images of `manifest` lack at the taps; none is no work at all."""
     recipe = recipe or project.recipe
     wanted = {recipe.key(tap): tap for tap in taps}
-    lacking = schedule.missing(project.cache, recipe, wanted, manifest.ids)
+    lacking = schedule.find_missing(project.cache, recipe, wanted, manifest.ids)
     for tap in wanted.values():
         project.cache.features(recipe.components(tap)).note_use()
-    return compute(project, manifest, wanted, lacking, recipe) if lacking else Receipt()
+    return compute_rows(project, manifest, wanted, lacking, recipe) if lacking else Receipt()
 
 
-def try_some(project: Project, names: Sequence[str]) -> Trial | None:
+def time_sample(project: Project, names: Sequence[str]) -> Trial | None:
     """Take some images through the base at the taps `names`, and keep nothing; None where no image can be decoded."""
     found, root = project.found, str(project.root.absolute())
     rows = [*found.rows, *found.unhashed]
@@ -122,23 +122,23 @@ def try_some(project: Project, names: Sequence[str]) -> Trial | None:
     images = [(digest, [path]) for path, digest in digests.items() if isinstance(digest, str)]
     taps = {project.recipe.key(tap): tap for tap in map(project.tap, names)}
     with project.progress(f"timing {len(images)} images", None):
-        return throughput.run(job(project, project.recipe, offline=True), taps, images)
+        return throughput.time_images(make_job(project, project.recipe, offline=True), taps, images)
 
 
-def job(project: Project, recipe: Recipe, offline: bool) -> Job:
+def make_job(project: Project, recipe: Recipe, offline: bool) -> Job:
     """What all tasks share that make rows of that recipe. Raises NotAvailable where the weights are not to be had."""
-    file = weights.at_hand(project.base, project.weights, offline)
+    file = weights.ensure_file(project.base, project.weights, offline)
     settings, root = project.config.extract, str(project.cache.root.absolute())
     batch = None if settings.batch == "auto" else settings.batch
     return Job(recipe, str(file), root, batch, project.version, settings.engine, str(project.lent.absolute()))
 
 
-def compute(
+def compute_rows(
     project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]], recipe: Recipe
 ) -> Receipt:
     """Rows of what `extract.missing` found lacking, from the files that `manifest` names."""
-    found = paths(project, manifest, lacking)
-    rejected = schedule.all_rejected(recipe, found)
+    found = image_paths(project, manifest, lacking)
+    rejected = schedule.all_rejects(recipe, found)
     if rejected is not None:
         return Receipt(rejected=rejected)
     if project.options.require_cached:
@@ -146,20 +146,20 @@ def compute(
             f"{len(lacking)} of {len(manifest.ids)} images have no feature row, and none is to be computed now",
             COMPUTE_FIRST,
         )
-    there = parity.witnesses(manifest.rows, project.root.absolute(), taps, lacking)
-    shared = replace(job(project, recipe, project.options.offline), witnesses=there)
+    there = parity.choose_witnesses(manifest.rows, project.root.absolute(), taps, lacking)
+    shared = replace(make_job(project, recipe, project.options.offline), witnesses=there)
     rows = project.config.extract.shard_rows
     work = schedule.Work(shared, taps, lacking, found, None if rows == "auto" else rows)
     try:
         with project.progress("extracting", len(lacking)) as advance:
-            return schedule.run(project.cache, work, project.cluster, advance)
+            return schedule.compute_missing(project.cache, work, project.cluster, advance)
     except KeyboardInterrupt as stop:
-        left = schedule.missing(project.cache, recipe, taps, list(lacking))
+        left = schedule.find_missing(project.cache, recipe, taps, list(lacking))
         stop.args = (f"{len(lacking) - len(left):,} of {len(lacking):,} new rows are kept",)
         raise
 
 
-def paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def image_paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Absolute paths for every id that lacks a row. Raises NotAvailable where a table's files are not there."""
     found: dict[str, list[str]] = {image: [] for image in lacking}
     root = str(project.root.absolute())

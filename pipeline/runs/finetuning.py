@@ -68,7 +68,7 @@ class Tuned:
     metrics: dict[str, Any]
 
 
-def run(project: Project, name: str, manifest: Manifest, plan: Plan | None, tell: Tell) -> FineTuneReport:
+def run_finetune(project: Project, name: str, manifest: Manifest, plan: Plan | None, tell: Tell) -> FineTuneReport:
     """Train the model of that name for each of its seeds, unless it is there; its head is trained first.
 
     `plan` None: they were thought to be there; it is made where they are not.
@@ -80,29 +80,29 @@ def run(project: Project, name: str, manifest: Manifest, plan: Plan | None, tell
     if all(found.values()):
         plan = None
     else:
-        plan = plan or boundary_rows.plan(project, tuning.spec, manifest)
+        plan = plan or boundary_rows.plan_boundary(project, tuning.spec, manifest)
         tuning.estimate(tell)
         tuning.prepare(plan)
     done = FineTuneReport({seed: report or tuning.publish(seed, tell) for seed, report in found.items()}, plan)
-    registry.note_last(project.folder, f"finetune/{name}", done.winner.key)
+    registry.record_latest(project.folder, f"finetune/{name}", done.winner.key)
     return done
 
 
-def known(project: Project, name: str, manifest: Manifest) -> Tuning | None:
+def find_tuning(project: Project, name: str, manifest: Manifest) -> Tuning | None:
     """The fine-tuning of that name, from a head that is there; None where it is not, or cannot be.
 
     Nothing is trained.
     """
     of = project.config.finetune[name].head
     try:
-        classes = fitted.classes_of(manifest, project.config.data.classes)
-        head = sweeps.found(project, of, manifest, classes)
+        classes = fitted.check_classes(manifest, project.config.data.classes)
+        head = sweeps.find_result(project, of, manifest, classes)
         return None if head is None else Tuning(project, name, manifest, _start(project, of, head))
     except Unusable:  # which is for the head to say
         return None
 
 
-def begun(project: Project, name: str) -> bool:
+def was_started(project: Project, name: str) -> bool:
     """Whether a fine-tuning of that name ever ended here, or left a checkpoint, whatever of."""
     folder = project.folder / "models" / "finetune" / name
     return any(any(folder.glob(f"*/{file}")) for file in (records.RECORD, CHECKPOINT))
@@ -111,7 +111,7 @@ def begun(project: Project, name: str) -> bool:
 def start_of(project: Project, name: str, manifest: Manifest) -> Start:
     """The head that the fine-tuning of that name starts from; it is trained where it is not there."""
     of = project.config.finetune[name].head
-    return _start(project, of, sweeps.run(project, of, manifest))
+    return _start(project, of, sweeps.run_sweep(project, of, manifest))
 
 
 def _start(project: Project, of: str, done: HeadReport | SweepReport) -> Start:
@@ -125,10 +125,10 @@ class Tuning:
     def __init__(self, project: Project, name: str, manifest: Manifest, start: Start) -> None:
         self.project, self.name, self.manifest, self.start = project, name, manifest, start
         self.spec: FineTune = project.config.finetune[name]
-        self.block = boundary_rows.block_of(project, self.spec)
+        self.block = boundary_rows.first_trained_block(project, self.spec)
         self.classes = start.head.classes
         self.samples = manifest.samples
-        self.numbers = {split: fitted.rows_of(self.samples, split) for split in ("train", "val", "test")}
+        self.numbers = {split: fitted.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
         self._boundary: Boundary | None = None
 
     def folder(self, seed: int) -> Path:
@@ -137,7 +137,7 @@ class Tuning:
             "version": VERSION,
             "spec": self.spec.settings,
             "seed": seed,
-            "boundary": boundary_rows.stores(self.project, self.spec)[0].key,
+            "boundary": boundary_rows.view_stores(self.project, self.spec)[0].key,
             "head": self.start.key,
             "samples": self.manifest.samples_digest,
         }
@@ -165,18 +165,18 @@ class Tuning:
         train, val = (len(self.numbers[split]) for split in ("train", "val"))
         with without_banners():
             from stages.finetune import training
-        seconds = training.rehearse(self.spec, self._network, train, val)
-        pace = throughput.pace(self.project.store(self.start.spec.taps[0]).shard_records()) or 0.0
+        seconds = training.time_epoch(self.spec, self._network, train, val)
+        pace = throughput.seconds_per_image(self.project.store(self.start.spec.taps[0]).shard_records()) or 0.0
         tell(f"{self.name}: {self.block.name} and what follows are trained on {train:,} images")
         tell(f"  an epoch: about {seconds:.1f} s from cached maps, {seconds + pace * (train + val):.1f} s in mode full")
 
     def prepare(self, plan: Plan) -> None:
         """Have the boundary maps at hand."""
         if plan.mode == "cached":
-            boundary_rows.fill(self.project, self.spec, self.manifest)
-            self._boundary = boundary_rows.cached(self.project, self.spec, self.samples, self.numbers["train"])
+            boundary_rows.compute_missing(self.project, self.spec, self.manifest)
+            self._boundary = boundary_rows.cached_maps(self.project, self.spec, self.samples, self.numbers["train"])
         else:
-            self._boundary = boundary_rows.computed(self.project, self.spec, self.samples, self.manifest)
+            self._boundary = boundary_rows.computed_maps(self.project, self.spec, self.samples, self.manifest)
 
     def publish(self, seed: int, tell: Tell) -> TunedReport:
         """Train and judge the model of that seed, and keep it."""
@@ -204,7 +204,10 @@ class Tuning:
         network = self._network
         everything = np.arange(len(self.samples))
         data = training.Data(
-            self._boundary, fitted.targets(self.samples, self.classes), self.numbers["train"], self.numbers["val"]
+            self._boundary,
+            fitted.target_columns(self.samples, self.classes),
+            self.numbers["train"],
+            self.numbers["val"],
         )
         frozen = self._frozen()
         network.reset()  # another seed has trained it
@@ -232,8 +235,8 @@ class Tuning:
 
     def circumstances(self) -> dict[str, Any]:
         """What is in no key but may move a last bit."""
-        plain = boundary_rows.stores(self.project, self.spec)[0]
-        return {**train_heads.behind([plain], [row.id for row in self.samples]), "finetune_version": VERSION}
+        plain = boundary_rows.view_stores(self.project, self.spec)[0]
+        return {**train_heads.provenance_of([plain], [row.id for row in self.samples]), "finetune_version": VERSION}
 
     @cached_property
     def _network(self) -> Network:
@@ -241,13 +244,15 @@ class Tuning:
         with without_banners():
             from stages.finetune.network import Network
         project, tap = self.project, self.project.tap(self.start.spec.taps[0])
-        file = weights.at_hand(project.base, project.weights, project.options.offline)
+        file = weights.ensure_file(project.base, project.weights, project.options.offline)
         return Network(project.recipe, file, self.block, tap, self.start.head)
 
     def _frozen(self) -> np.ndarray:
         """What the frozen head says of each sample: (n, classes)."""
-        features = train_heads.features_of(self.project, self.start.spec, [row.id for row in self.samples])
-        return train_heads.ask(self.start.head.probabilities, features, np.arange(len(features)), len(self.classes))
+        features = train_heads.feature_matrix(self.project, self.start.spec, [row.id for row in self.samples])
+        return train_heads.predict_blocks(
+            self.start.head.probabilities, features, np.arange(len(features)), len(self.classes)
+        )
 
     def _logs(self, folder: Path) -> str | None:
         """The folder of this model's logs."""
@@ -255,7 +260,7 @@ class Tuning:
 
     def _judge(self, probabilities: np.ndarray, frozen: np.ndarray, seed: int) -> dict[str, Any]:
         """metrics.json: figures of the model, those of the frozen head, and how far apart they are."""
-        metrics = train_heads.judge(self.samples, probabilities, self.classes, seed)
+        metrics = train_heads.evaluate(self.samples, probabilities, self.classes, seed)
         baseline, difference = {}, {}
         for split in ("val", "test"):
             here = self.numbers[split]
@@ -276,7 +281,7 @@ class Tuning:
                 "finetune": {**project.config.finetune, self.name: tuned},
             }
         )
-        plain, *views = boundary_rows.stores(project, spec)
+        plain, *views = boundary_rows.view_stores(project, spec)
         stores = {tap: project.store(tap) for tap in self.start.spec.taps}
         stores |= {"boundary": plain, **{f"view {number}": store for number, store in enumerate(views, start=1)}}
         about = {
@@ -290,4 +295,4 @@ class Tuning:
             "config": config.model_dump(),
             **self.circumstances(),
         }
-        return train_heads.record(project, about, stores, self.manifest)
+        return train_heads.make_record(project, about, stores, self.manifest)

@@ -14,7 +14,7 @@ from cache import records
 from pipeline.config.finetune_schema import NOT_KEYED
 from pipeline.config.head_schema import ELSEWHERE, HeadConfig
 from pipeline.project.project import Project
-from pipeline.results.record_diff import Differences, differ
+from pipeline.results.record_diff import Differences, find_differences
 from pipeline.runs import boundary_rows
 from pipeline.runs.finetuning import Tuning
 from stages.data.manifest import Manifest, Row
@@ -30,7 +30,7 @@ class Why(NamedTuple):
     seconds: float | None = None
 
 
-def of_rows(project: Project, components: Mapping[str, Any]) -> Why:
+def explain_rows(project: Project, components: Mapping[str, Any]) -> Why:
     """Why no image has rows of that key: against the entry that has rows of these images and differs least.
 
     Of several, it is the latest.
@@ -38,13 +38,13 @@ def of_rows(project: Project, components: Mapping[str, Any]) -> Why:
     ids, ranked = project.manifest.ids, []
     for store in project.cache.stores():
         if store.components and len(store.missing(ids)) < len(ids):
-            differences = differ(store.components, components)
+            differences = find_differences(store.components, components)
             ranked.append((-len(differences), (store.folder / "spec.json").stat().st_mtime_ns, differences))
     differences = max(ranked, key=lambda entry: entry[:2])[2] if ranked else {}
     return Why("; ".join(_changed(differences)) or "the cache has no rows of these images", differences)
 
 
-def of_head(
+def explain_head(
     project: Project, name: str, spec: HeadConfig, folder: Path, manifest: Manifest, classes: Sequence[str]
 ) -> Why:
     """Why the head of those settings is not there: against the one in `folder`, of that name, that differs least."""
@@ -57,9 +57,9 @@ def of_head(
     return _nearest(folder, partial(_behind_head, name), now, manifest, "there is no head of that name yet")
 
 
-def of_tuned(tuning: Tuning, seed: int) -> Why:
+def explain_finetune(tuning: Tuning, seed: int) -> Why:
     """Why the fine-tuned model of that seed is not there: against the one of its name that differs least."""
-    boundary = boundary_rows.stores(tuning.project, tuning.spec)[0]
+    boundary = boundary_rows.view_stores(tuning.project, tuning.spec)[0]
     stores = [tuning.project.store(tap) for tap in tuning.start.spec.taps]
     now = {
         "settings": {**_set(tuning.spec.settings), "seed": seed},
@@ -81,7 +81,7 @@ def _nearest(
         return Why(never, {})
     ranked = []
     for path, made in found:
-        differences = differ(behind(made), now)
+        differences = find_differences(behind(made), now)
         far = len(differences) + (made["manifest"] != manifest.digest)
         ranked.append((-far, made["created"], str(path.parent), made["seconds"], differences))
     *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:3])

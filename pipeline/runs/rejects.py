@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 _OF_PARTS = "rejects-[0-9]*-of-[0-9]*.csv"
 
 
-def name(part: Part | None) -> str:
+def file_name(part: Part | None) -> str:
     """Name of the list, beside pipeline.yaml; each part has its own, since they run side by side."""
     return "rejects.csv" if part is None else f"rejects-{part.number}-of-{part.of}.csv"
 
 
-def write(project: Project, report: ExtractReport) -> None:
+def write_rejects(project: Project, report: ExtractReport) -> None:
     """List rejects, with the ids of those that could be read; where there are none, an old list goes.
 
     A run of all images speaks for those of parts too.
     """
-    path = project.folder / name(report.part)
+    path = project.folder / file_name(report.part)
     try:
         if report.rejected:
             ids = {row.path: row.id for row in project.manifest.rows}
@@ -45,28 +45,28 @@ def write(project: Project, report: ExtractReport) -> None:
         log.warning("the list of rejects is not up to date: %s", error)
 
 
-def listed(project: Project) -> set[str]:
+def read_ids(project: Project) -> set[str]:
     """Ids that the last run rejected, by its list or those of parts; empty where there is none that can be read."""
     ids = set()
-    for path in (project.folder / name(None), *project.folder.glob(_OF_PARTS)):
+    for path in (project.folder / file_name(None), *project.folder.glob(_OF_PARTS)):
         with suppress(OSError, csv.Error), open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             ids |= {row.get("id") or "" for row in csv.DictReader(file)}
     return ids - {""}
 
 
-def check(project: Project, report: ExtractReport) -> None:
+def fail_on_rejects(project: Project, report: ExtractReport) -> None:
     """Raises ImagesRejected where there is a reject under `data.on_bad: fail`, or nothing but rejects."""
     none_left = len(report.rejected) == report.images and report.part is None
     if report.rejected and (none_left or project.config.data.on_bad == "fail"):
-        hint = f"mend or remove them (the list is in {name(report.part)})"
+        hint = f"mend or remove them (the list is in {file_name(report.part)})"
         if none_left and project.config.data.table is not None:
             hint = f"correct data.root: the table's paths are relative to {project.root}"
         elif not none_left:
             hint += ", or go on without them: --set data.on_bad=skip"
-        raise ImagesRejected(sentence(report.rejected, report.images), hint)
+        raise ImagesRejected(summarize(report.rejected, report.images), hint)
 
 
-def sentence(rejected: Sequence[Reject], of: int) -> str:
+def summarize(rejected: Sequence[Reject], of: int) -> str:
     """`3 of 65 images were rejected; the first: a.png: not an image of a known format`; of one, it says just that."""
     first = f"{rejected[0].path}: {rejected[0].reason}"
     if len(rejected) == 1:

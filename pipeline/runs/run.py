@@ -12,7 +12,7 @@ from pipeline.runs.finetuning import Tell
 from stages.data.manifest import Manifest
 
 
-def run(
+def run_stages(
     project: Project,
     heads: Collection[str],
     result: dict[str, Any],
@@ -30,34 +30,36 @@ def run(
     if project.options.part is not None:
         tell(project.options.part.of_all(project.manifest))
     for name in (*tuned, *also_for):
-        boundary_rows.check(project, name)
+        boundary_rows.check_finetune(project, name)
     plans = {}
     for name in tuned:
         spec = project.config.finetune[name]
-        tuning = finetuning.known(project, name, project.manifest)
+        tuning = finetuning.find_tuning(project, name, project.manifest)
         if tuning is None or set(spec.seeds) - tuning.all_found().keys():
-            plans[name] = boundary_rows.plan(project, spec, project.manifest)
+            plans[name] = boundary_rows.plan_boundary(project, spec, project.manifest)
             tell(f"{name}: {plans[name]}")
     cached = [name for name, plan in plans.items() if plan.mode == "cached"]
-    boundary = boundary_rows.taps(project, (*also_for, *cached))
-    keys = [*project.keys.values(), *boundary_rows.keys(project, (*tuned, *also_for))]
-    with registrations.job(project.cache.root, keys), boundary_rows.advising((*also_for, *cached)):
-        report, manifest = extraction.run(project, boundary)
+    boundary = boundary_rows.boundary_taps(project, (*also_for, *cached))
+    keys = [*project.keys.values(), *boundary_rows.extract_keys(project, (*tuned, *also_for))]
+    with registrations.running_job(project.cache.root, keys), boundary_rows.advise_extraction((*also_for, *cached)):
+        report, manifest = extraction.run_extraction(project, boundary)
         result["extract"] = report
         good = [] if report.manifest is None else [report.manifest]
-        retention.register(project, [*keys, *good], also_before=report.manifest is None)
-        rejects.write(project, report)
-        rejects.check(project, report)
+        retention.register_project(project, [*keys, *good], also_before=report.manifest is None)
+        rejects.write_rejects(project, report)
+        rejects.fail_on_rejects(project, report)
         for name in also_for:
-            boundary_rows.fill(project, project.config.finetune[name], manifest)
+            boundary_rows.compute_missing(project, project.config.finetune[name], manifest)
         for name in heads:
-            result.setdefault("heads", {})[name] = sweeps.run(project, name, manifest)
+            result.setdefault("heads", {})[name] = sweeps.run_sweep(project, name, manifest)
         for name in tuned:
-            result.setdefault("finetune", {})[name] = finetuning.run(project, name, manifest, plans.get(name), tell)
+            result.setdefault("finetune", {})[name] = finetuning.run_finetune(
+                project, name, manifest, plans.get(name), tell
+            )
     return manifest
 
 
-def stages(project: Project, stage: str | None, names: Sequence[str]) -> dict[str, Sequence[str]]:
+def select_stages(project: Project, stage: str | None, names: Sequence[str]) -> dict[str, Sequence[str]]:
     """Which heads and which fine-tunings a run of `stage` (None: of everything but fine-tuning) has to do with.
 
     Raises Unusable where pipeline.yaml has none of one of these names.

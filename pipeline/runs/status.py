@@ -68,17 +68,17 @@ class Status:
         return {**vars(self), "fresh": self.fresh}
 
 
-def standing(project: Project, estimate: bool = True) -> Status:
+def preview_run(project: Project, estimate: bool = True) -> Status:
     """The status of all that a run goes through, and of those fine-tunings, run only when named, that were made before.
 
     With `estimate`, some images are taken through the base where no rows tell how long it takes.
     """
-    made = [name for name in project.config.finetune if finetuning.begun(project, name)]
+    made = [name for name in project.config.finetune if finetuning.was_started(project, name)]
     not_made = [name for name in project.config.finetune if name not in made]
     return replace(_status(project, project.config.heads, made, estimate), not_made=not_made)
 
 
-def status(project: Project, stage: str | None = None, names: Sequence[str] = ()) -> Status:
+def preview_stage(project: Project, stage: str | None = None, names: Sequence[str] = ()) -> Status:
     """The status of all that a run of `stage` (None: of all but fine-tuning), or of `names` there, would go through."""
     if stage != "finetune":
         return _status(project, () if stage == "extract" else names or project.config.heads, (), True)
@@ -111,8 +111,8 @@ def _status(project: Project, of: Collection[str], tuned: Sequence[str], estimat
 def _rejected(project: Project) -> Collection[str]:
     """Ids of images that a run would reject, as it seems where no file is to be read."""
     if project.options.read_files:
-        return extraction.rejects(project)
-    before, ids = rejects.listed(project), project.manifest.ids
+        return extraction.find_rejects(project)
+    before, ids = rejects.read_ids(project), project.manifest.ids
     return before & {image for tap in project.taps for image in project.store(tap).missing(ids)} if before else ()
 
 
@@ -123,12 +123,12 @@ def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
     if missing == 0:
         return StageStatus("extract", tap, "HIT", "all rows are there", total, 0)
     try:
-        extraction.paths(project, manifest, dict.fromkeys(lacking, ()))
+        extraction.image_paths(project, manifest, dict.fromkeys(lacking, ()))
     except NotAvailable as error:
         return StageStatus("extract", tap, "BLOCKED", error.message, total, missing)
     made = store.shard_records()
     rows = sum(record["rows"] for record in made)
-    pace = throughput.pace(made)
+    pace = throughput.seconds_per_image(made)
     seconds = None if pace is None else round(pace * missing, 1)
     size = sum(record["bytes"] for record in made) // rows * missing if rows else None
     if missing < total or unhashed:
@@ -136,7 +136,7 @@ def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
         reason = _unhashed(unhashed) if unhashed else f"{missing} of {total} images have no row"
         return StageStatus("extract", tap, state, reason, total, missing, seconds, size, unhashed > 0)
     none_of_these = miss_reasons.Why("rows are there, but none of these images'", {})
-    why = none_of_these if rows else miss_reasons.of_rows(project, store.components)
+    why = none_of_these if rows else miss_reasons.explain_rows(project, store.components)
     return StageStatus("extract", tap, "MISS", why.reason, total, missing, seconds, size, False, why.differences)
 
 
@@ -146,7 +146,7 @@ def _tried(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
     if not lacking:
         return stages
     try:
-        tried = extraction.try_some(project, lacking)
+        tried = extraction.time_sample(project, lacking)
     except NotAvailable:  # no weights here; a look downloads none
         return stages
     except Unusable as error:
@@ -176,15 +176,15 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
         return StageStatus("head", name, "MISS", _unhashed(unhashed), total, total, at_most=True)
     try:
         train_heads.check_leaks(project, manifest)
-        classes = fitted.classes_of(manifest, project.config.data.classes)
+        classes = fitted.check_classes(manifest, project.config.data.classes)
     except Unusable as error:
         return StageStatus("head", name, "BLOCKED", error.message, samples, samples)
     points = project.config.heads[name].points()
-    absent = sweeps.absent(project, name, manifest, classes)
+    absent = sweeps.missing_points(project, name, manifest, classes)
     if not absent:
         reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
         return StageStatus("head", name, "HIT", reason, samples, 0)
-    diverged = sweeps.diverged(project, name, absent)
+    diverged = sweeps.diverged_points(project, name, absent)
     if len(diverged) == len(points):
         return StageStatus("head", name, "BLOCKED", f"all {len(points)} points diverged", samples, samples)
     lost = f", {len(diverged)} diverged" if diverged else ""
@@ -194,7 +194,7 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
     if len(absent) < len(points) or diverged:
         return StageStatus("head", name, "PARTIAL", reason, samples, samples)
     point, folder = next(iter(absent.items()))
-    why = miss_reasons.of_head(project, name, points[point], folder.parent, manifest, classes)
+    why = miss_reasons.explain_head(project, name, points[point], folder.parent, manifest, classes)
     return StageStatus("head", name, "MISS", why.reason, samples, samples, why.seconds, differences=why.differences)
 
 
@@ -203,10 +203,10 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
     spec, unhashed = project.config.finetune[name], len(project.found.unhashed)
     samples, late = len(manifest.samples) + unhashed, unhashed > 0
     try:
-        boundary_rows.check(project, name)
+        boundary_rows.check_finetune(project, name)
     except Unusable as error:
         return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]
-    tuning = finetuning.known(project, name, manifest) if head.state == "HIT" else None
+    tuning = finetuning.find_tuning(project, name, manifest) if head.state == "HIT" else None
     if tuning is None:
         state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
         reason = _unhashed(unhashed) if late else f"its head {spec.head}: {head.reason}"
@@ -217,7 +217,7 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
         if not absent:
             reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "the very same model is there"
             return [StageStatus("finetune", name, "HIT", reason, samples, 0)]
-        why = miss_reasons.of_tuned(tuning, absent[0])
+        why = miss_reasons.explain_finetune(tuning, absent[0])
         if found:
             why = miss_reasons.Why(f"not there: seed{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}", {})
         unfinished = [seed for seed in absent if tuning.unfinished(seed)]
@@ -226,10 +226,10 @@ def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -
             why = miss_reasons.Why(f"its training has not ended: a run goes on from its checkpoint{whose}", {})
         state = "PARTIAL" if found else "MISS"
         model = StageStatus("finetune", name, state, why.reason, samples, samples, differences=why.differences)
-    plan = boundary_rows.plan(project, spec, manifest)
+    plan = boundary_rows.plan_boundary(project, spec, manifest)
     if plan.mode == "full":
         return [replace(model, reason=f"{model.reason}; mode full: {plan.why}")]
-    more = unhashed * len(boundary_rows.recipes(project, spec))
+    more = unhashed * len(boundary_rows.view_recipes(project, spec))
     rows, missing = plan.rows + more, plan.missing + more
     state = "HIT" if not missing else "MISS" if missing == rows else "PARTIAL"
     boundary = StageStatus(

@@ -18,7 +18,7 @@ from pipeline.results.model import without_test
 from pipeline.runs import train_heads
 from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
-from stages.runtime.parallel import side_by_side
+from stages.runtime.parallel import run_in_threads
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class SweepReport:
         return {**winner.to_json(), "hit": hit, "point": best, "points": points, "diverged": diverged}
 
 
-def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepReport:
+def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepReport:
     """Train the head of that name, or all points of its sweep, unless they are there.
 
     Raises Unusable where labels and splits, or the features, cannot carry it; points trained by then are kept.
@@ -80,18 +80,20 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
     """
     from threadpoolctl import threadpool_limits
 
-    classes = train_heads.classes_for(project, manifest)
+    classes = train_heads.check_classes(project, manifest)
     spec = project.config.heads[name]
     if spec.sweep is None:
         report = train_heads.run_head(project, name, spec, manifest, classes)
-        registry.note_last(project.folder, f"head/{name}", report.key)
+        registry.record_latest(project.folder, f"head/{name}", report.key)
         return report
     points = spec.points()
-    keys = [train_heads.folder_of(project, name, point, manifest, classes).name for point in points.values()]
-    registry.note_last(project.folder, f"head/{name}", None, keys)  # first: what a kill leaves are points all the same
+    keys = [train_heads.head_folder(project, name, point, manifest, classes).name for point in points.values()]
+    registry.record_latest(
+        project.folder, f"head/{name}", None, keys
+    )  # first: what a kill leaves are points all the same
 
     def train(point: str) -> HeadReport | DivergedPoint:
-        folder = train_heads.folder_of(project, name, points[point], manifest, classes)
+        folder = train_heads.head_folder(project, name, points[point], manifest, classes)
         if known := _known_to_diverge(folder):
             return known
         try:
@@ -103,26 +105,28 @@ def run(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepRe
             raise Unusable(f"heads.{name} at {point}: {error.message}", error.hint) from error
 
     with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread
-        reports = side_by_side(train, points, _at_once(project, spec, manifest))
+        reports = run_in_threads(train, points, _at_once(project, spec, manifest))
     swept = _told_apart(dict(zip(points, reports, strict=True)))
     for point, lost in swept.diverged.items():
         log.warning("heads.%s at %s is left out: %s; %s", name, point, lost.message, lost.hint)
     if not swept.points:
         lost = next(iter(swept.diverged.values()))
         raise Diverged(f"heads.{name}: all {len(points)} points diverged; the first: {lost.message}", lost.hint)
-    registry.note_last(project.folder, f"head/{name}", swept.winner.key, keys)
+    registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys)
     return swept
 
 
-def found(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> HeadReport | SweepReport | None:
+def find_result(
+    project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]
+) -> HeadReport | SweepReport | None:
     """What `run` would return, if all of it is there; nothing is trained, and nothing noted as the last run's."""
     head = project.config.heads[name]
     if head.sweep is None:
-        return train_heads.found(project, name, head, manifest, classes)
+        return train_heads.find_head(project, name, head, manifest, classes)
     reports: dict[str, HeadReport | DivergedPoint] = {}
     for point, spec in head.points().items():
-        folder = train_heads.folder_of(project, name, spec, manifest, classes)
-        report = train_heads.found(project, name, spec, manifest, classes) or _known_to_diverge(folder)
+        folder = train_heads.head_folder(project, name, spec, manifest, classes)
+        report = train_heads.find_head(project, name, spec, manifest, classes) or _known_to_diverge(folder)
         if report is None:
             return None
         reports[point] = report
@@ -130,14 +134,14 @@ def found(project: Project, name: str, manifest: Manifest, classes: tuple[str, .
     return swept if swept.points else None
 
 
-def absent(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> dict[str, Path]:
+def missing_points(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> dict[str, Path]:
     """The points of the head of that name that are not there (without a sweep, ''), and where each would lie."""
     points = project.config.heads[name].points().items()
-    folders = {point: train_heads.folder_of(project, name, spec, manifest, classes) for point, spec in points}
+    folders = {point: train_heads.head_folder(project, name, spec, manifest, classes) for point, spec in points}
     return {point: folder for point, folder in folders.items() if records.load_folder(folder) is None}
 
 
-def diverged(project: Project, name: str, absent: Mapping[str, Path]) -> set[str]:
+def diverged_points(project: Project, name: str, absent: Mapping[str, Path]) -> set[str]:
     """Those of the `absent` points that a sweep found to diverge; a head without a sweep is tried each time."""
     if project.config.heads[name].sweep is None:
         return set()
@@ -165,5 +169,5 @@ def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:
     if spec.kind == "dense":
         return 1
     ids = [row.id for row in manifest.samples]
-    widest = max(train_heads.features_of(project, point, ids).dim for point in spec.points().values())
+    widest = max(train_heads.feature_matrix(project, point, ids).dim for point in spec.points().values())
     return max(1, min(os.cpu_count() or 1, AT_ONCE_BYTES // (4 * widest * len(ids))))

@@ -26,9 +26,9 @@ from pipeline.results import predictions
 from stages.data.manifest import Manifest, Row
 from stages.heads import fitted
 from stages.heads.fitted import Head
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 from stages.runtime import hardware
-from stages.runtime.parallel import side_by_side
+from stages.runtime.parallel import run_in_threads
 from stages.runtime.silent_imports import without_banners
 
 log = logging.getLogger(__name__)
@@ -67,14 +67,14 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
 
     `classes` is what `classes_for` returned. Raises Unusable where a head of that kind cannot be trained on the rows.
     """
-    if there := found(project, name, spec, manifest, classes):
+    if there := find_head(project, name, spec, manifest, classes):
         return there
-    folder = folder_of(project, name, spec, manifest, classes)
+    folder = head_folder(project, name, spec, manifest, classes)
     key = folder.name
     started = time.perf_counter()
     log_dir = getattr(spec, "log_dir", None)
     watched = spec if log_dir is None else spec.model_copy(update={"log_dir": str(project.at(log_dir) / name / key)})
-    fitted = fit(project, watched, manifest, classes)
+    fitted = fit_head(project, watched, manifest, classes)
     contents = {
         **fitted.head.to_files(),
         "metrics.json": records.dump(fitted.metrics),
@@ -91,17 +91,17 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
         "seed": spec.settings.get("seed"),
         "seconds": round(time.perf_counter() - started, 3),
         "config": config.model_dump(),
-        **circumstances(project, spec, [row.id for row in manifest.samples]),
+        **head_provenance(project, spec, [row.id for row in manifest.samples]),
     }
-    records.publish_folder(folder, contents, record(project, about, stores, manifest))
+    records.publish_folder(folder, contents, make_record(project, about, stores, manifest))
     return HeadReport(key, False, folder, fitted.metrics, _lacking(manifest, classes))
 
 
-def found(
+def find_head(
     project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]
 ) -> HeadReport | None:
     """The head of that name and those settings, if it is there. Nothing is trained."""
-    folder = folder_of(project, name, spec, manifest, classes)
+    folder = head_folder(project, name, spec, manifest, classes)
     if records.load_folder(folder) is None:
         return None
     metrics = records.read(folder / "metrics.json")
@@ -113,18 +113,20 @@ def _lacking(manifest: Manifest, classes: Sequence[str]) -> dict[str, list[str]]
     return {split: [label for label in classes if not counts[label][split]] for split in ("val", "test")}
 
 
-def fit(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
+def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
     """A head of those settings on cached rows. Writes nothing under models/."""
     samples = manifest.samples
-    told = predictions.told(samples, classes)
-    features = features_of(project, spec, [row.id for row in samples])
+    told = predictions.rows_to_keep(samples, classes)
+    features = feature_matrix(project, spec, [row.id for row in samples])
     head = fit_kind(spec, features, samples, classes)
-    probabilities = ask(head.probabilities, features, told, len(classes))
+    probabilities = predict_blocks(head.probabilities, features, told, len(classes))
     rows = tuple(samples[i] for i in told)
-    return Fitted(head, rows, probabilities, judge(rows, probabilities, classes, spec.seed))
+    return Fitted(head, rows, probabilities, evaluate(rows, probabilities, classes, spec.seed))
 
 
-def ask(head: Callable[[np.ndarray], np.ndarray], features: Features, where: np.ndarray, classes: int) -> np.ndarray:
+def predict_blocks(
+    head: Callable[[np.ndarray], np.ndarray], features: FeatureMatrix, where: np.ndarray, classes: int
+) -> np.ndarray:
     """What `head` makes of the rows of those numbers, block by block: probabilities (len(where), classes)."""
     from threadpoolctl import threadpool_limits
 
@@ -134,11 +136,11 @@ def ask(head: Callable[[np.ndarray], np.ndarray], features: Features, where: np.
         probabilities[some] = head(features.take(where[some]))
 
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
-        side_by_side(tell, features.blocks(np.arange(len(where)), classes))
+        run_in_threads(tell, features.blocks(np.arange(len(where)), classes))
     return probabilities
 
 
-def fit_kind(spec: HeadConfig, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+def fit_kind(spec: HeadConfig, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """A head of that kind, fitted on train and chosen on val; features and rows agree line by line."""
     with without_banners():
         kind = import_module(f"stages.heads.{spec.kind}")  # only here: that of `dense` is a TensorFlow room
@@ -146,21 +148,21 @@ def fit_kind(spec: HeadConfig, features: Features, rows: Sequence[Row], classes:
     return head
 
 
-def features_of(project: Project, spec: HeadConfig, ids: Sequence[str]) -> Features:
+def feature_matrix(project: Project, spec: HeadConfig, ids: Sequence[str]) -> FeatureMatrix:
     """What a head of those settings sees of the images `ids`. Raises NotAvailable where a row is absent."""
-    return Features([project.store(tap).rows(ids) for tap in spec.taps])
+    return FeatureMatrix([project.store(tap).rows(ids) for tap in spec.taps])
 
 
-def folder_of(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: Sequence[str]) -> Path:
+def head_folder(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: Sequence[str]) -> Path:
     """Where a head lies: models/head/<name>/<key>."""
-    key = fitted.key(spec.settings, classes, [project.store(tap).key for tap in spec.taps], manifest)
+    key = fitted.head_key(spec.settings, classes, [project.store(tap).key for tap in spec.taps], manifest)
     return project.folder / "models" / "head" / name / key
 
 
-def classes_for(project: Project, manifest: Manifest) -> tuple[str, ...]:
+def check_classes(project: Project, manifest: Manifest) -> tuple[str, ...]:
     """The classes, in order, after checking that labels and splits can carry a head; else Unusable is raised."""
     check_leaks(project, manifest)
-    classes = fitted.classes_of(manifest, project.config.data.classes)
+    classes = fitted.check_classes(manifest, project.config.data.classes)
     if without := sum(row.label is None for row in manifest.rows):
         log.warning("%d of %d images have no label; heads go without them", without, len(manifest.rows))
     return classes
@@ -178,7 +180,7 @@ def check_leaks(project: Project, manifest: Manifest) -> None:
         log.warning("the same bytes or groups stand in more than one split: %s", leaks)
 
 
-def judge(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ...], seed: int) -> dict[str, Any]:
+def evaluate(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ...], seed: int) -> dict[str, Any]:
     """What metrics.json says: figures, intervals and details of val and test, and what is calibrated on val."""
     from stages.metrics import bootstrap, calibration, classification
 
@@ -188,12 +190,12 @@ def judge(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ..
         here = [i for i, row in enumerate(rows) if row.split == split]
         labels, groups = [rows[i].label or "" for i in here], [rows[i].group for i in here]
         splits[split] = labels, probabilities[here]
-        figures = bootstrap.judge(*splits[split], classes, groups, seed)
+        figures = bootstrap.metrics_with_intervals(*splits[split], classes, groups, seed)
         out[split] = {**figures, **classification.details(*splits[split], classes, groups)}
-    return {**out, "calibration": calibration.calibration(splits, classes)}
+    return {**out, "calibration": calibration.fit_calibration(splits, classes)}
 
 
-def record(
+def make_record(
     project: Project, about: Mapping[str, Any], stores: Mapping[str, FeatureStore], manifest: Manifest
 ) -> dict[str, Any]:
     """How a result came about: `about` it, the rows behind it by what they are called, its images, and the code."""
@@ -208,13 +210,15 @@ def record(
     }
 
 
-def circumstances(project: Project, spec: HeadConfig, ids: Sequence[str]) -> dict[str, Any]:
+def head_provenance(project: Project, spec: HeadConfig, ids: Sequence[str]) -> dict[str, Any]:
     """What is in no key but may move a last bit of a head."""
     packages = (*_PACKAGES, *(KERAS if spec.kind == "dense" else ()))
-    return {**behind([project.store(tap) for tap in spec.taps], ids, packages), "head_version": fitted.VERSION}
+    return {**provenance_of([project.store(tap) for tap in spec.taps], ids, packages), "head_version": fitted.VERSION}
 
 
-def behind(stores: Sequence[FeatureStore], ids: Sequence[str], packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+def provenance_of(
+    stores: Sequence[FeatureStore], ids: Sequence[str], packages: Sequence[str] = PACKAGES
+) -> dict[str, Any]:
     """Machines, libraries and code behind the rows of `ids`, and at work now."""
     made = [record for store in stores for record in store.provenance(ids)]
     made_with: dict[str, set[str]] = defaultdict(set)
@@ -224,7 +228,7 @@ def behind(stores: Sequence[FeatureStore], ids: Sequence[str], packages: Sequenc
     return {
         "rows_made_by": sorted({f"{r.get('engine')} on {r.get('device')}" for r in made}),
         "rows_versions": {package: sorted(found) for package, found in made_with.items()},
-        "machine": hardware.cpu(),
+        "machine": hardware.cpu_name(),
         "blas": hardware.blas(),
         "versions": hardware.versions(packages),
     }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cache.errors import Unusable
-from cache.lazy_rows import Rows
+from cache.lazy_rows import LazyRows
 from pipeline.project.project import Project
 from pipeline.runs import train_heads
 from stages.data.manifest import SPLITS, Manifest, Row
@@ -39,7 +39,7 @@ class Dataset:
     tap: str
     key: str
     images: tuple[Row, ...]
-    rows: Rows
+    rows: LazyRows
 
     @property
     def y(self) -> np.ndarray:
@@ -71,7 +71,7 @@ class Dataset:
             yield part, self.rows[part]
 
 
-def check(project: Project, tap: str, split: str | None) -> None:
+def check_request(project: Project, tap: str, split: str | None) -> None:
     """Raises Unusable where the project has no such tap, or there is no such split."""
     taps = project.config.extract.taps
     if tap not in taps:
@@ -80,7 +80,7 @@ def check(project: Project, tap: str, split: str | None) -> None:
         raise Unusable(f"there is no split {split!r}", f"name one of {', '.join(SPLITS)}, or none for all images")
 
 
-def select(project: Project, manifest: Manifest, tap: str, split: str | None) -> Dataset:
+def select_rows(project: Project, manifest: Manifest, tap: str, split: str | None) -> Dataset:
     """The images of `manifest` that are in `split` (None: all) with their rows at the tap of that name.
 
     Copies count once, or once in each of their splits. First those with a label, as a head sees them

@@ -21,8 +21,8 @@ from pipeline.project.project import Project
 from pipeline.results import predictions
 from pipeline.results.model import Model
 from stages.data import images
-from stages.export.deployable import Servable
-from stages.metrics.calibration import heated
+from stages.export.deployable import Deployable
+from stages.metrics.calibration import apply_temperature
 
 IMAGES = 32
 LIMIT = 5e-3
@@ -45,12 +45,12 @@ class Sample:
     stored: np.ndarray
 
 
-def samples(today: Project, model: Model, servable: Servable) -> list[Sample]:
+def choose_samples(today: Project, model: Model, servable: Deployable) -> list[Sample]:
     """Up to 32 of the images that the model was made of, spread over them, wherever their bytes are today.
 
     Raises NotAvailable where none of them is at hand.
     """
-    said = predictions.read(model)
+    said = predictions.read_predictions(model)
     places = _places(today, {row.id for row in said.rows})
     at_hand = [number for number, row in enumerate(said.rows) if row.id in places]
     spread = np.linspace(0, len(at_hand) - 1, min(IMAGES, len(at_hand))).round().astype(int)
@@ -64,19 +64,19 @@ def samples(today: Project, model: Model, servable: Servable) -> list[Sample]:
     full = replace(servable.recipe.pixels, decode="full")
     with today.progress(f"asking the model of {len(chosen)} images", None):
         expected = servable.open()(np.stack([images.decode(data[number], full) for number in chosen]))
-    stored = heated(said.probabilities[chosen], servable.temperature)
+    stored = apply_temperature(said.probabilities[chosen], servable.temperature)
     paths = [places[said.rows[number].id] for number in chosen]
     return [Sample(*parts) for parts in zip(paths, expected, stored, strict=True)]
 
 
-def check(
-    file: Path, servable: Servable, tried_on: Sequence[Sample], log: IO[bytes], advance: Callable[[int], object]
+def check_file(
+    file: Path, servable: Deployable, tried_on: Sequence[Sample], log: IO[bytes], advance: Callable[[int], object]
 ) -> dict[str, Any]:
     """Ask the file, alone, of whole pictures: how far it is off, what ran it, and its names of input and output.
 
     What the process says on standard error goes to `log`. Raises PipelineError where it is too far off, or no use.
     """
-    whole = (images.whole(sample.file.read_bytes()) for sample in tried_on)
+    whole = (images.decode_whole(sample.file.read_bytes()) for sample in tried_on)
     names, said = _alone(file, whole, log, advance)
     expected, stored = (np.stack([getattr(sample, part) for sample in tried_on]) for part in ("expected", "stored"))
     largest = float(np.abs(said - expected).max())

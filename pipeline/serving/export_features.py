@@ -17,7 +17,7 @@ import numpy as np
 from cache import atomic_files
 from cache.errors import Unusable
 from pipeline.project.project import Project
-from pipeline.runs.run import run
+from pipeline.runs.run import run_stages
 from pipeline.serving import dataset
 from pipeline.serving.dataset import Dataset
 
@@ -41,13 +41,13 @@ class Written:
         return {**vars(self), "file": str(self.file)}
 
 
-def export(project: Project, kind: str, path: Path, tap: str, split: str | None, force: bool) -> Written:
+def export_features(project: Project, kind: str, path: Path, tap: str, split: str | None, force: bool) -> Written:
     """Write the features of `split` (None: all images) at a tap to `path`, whole or not at all; missing ones first.
 
     kind: one of FORMATS. Raises Unusable where something is there already (unless `force`), or pyarrow is needed and
     missing; Unwritable where it cannot be written; and as `OpenPipeline.features` does.
     """
-    dataset.check(project, tap, split)
+    dataset.check_request(project, tap, split)
     if path.is_dir():
         raise Unusable(
             f"{path} is a folder; expected the name of a file", f"name one in it: {path / f'features.{kind}'}"
@@ -56,8 +56,11 @@ def export(project: Project, kind: str, path: Path, tap: str, split: str | None,
         raise Unusable(f"{path} is there already", "name another file, or replace it: --force")
     if kind == "parquet":
         _pyarrow()
-    chosen = dataset.select(project, run(project, (), {}), tap, split)
-    with project.progress("writing", len(chosen.images)) as advance, atomic_files.publishing(path.absolute()) as buffer:
+    chosen = dataset.select_rows(project, run_stages(project, (), {}), tap, split)
+    with (
+        project.progress("writing", len(chosen.images)) as advance,
+        atomic_files.publish_stream(path.absolute()) as buffer,
+    ):
         FORMATS[kind](buffer, chosen, advance)
     rows = chosen.rows
     return Written(path, kind, tap, chosen.key, rows.shape, rows.dtype.name, path.stat().st_size)

@@ -22,8 +22,8 @@ from pipeline.results.model import Model
 from pipeline.serving import deployables, export_check, restored_project
 from pipeline.serving.export_check import Sample
 from stages.bases import catalogue
-from stages.export.deployable import Servable
-from stages.metrics.calibration import heated
+from stages.export.deployable import Deployable
+from stages.metrics.calibration import apply_temperature
 from stages.runtime import hardware
 from stages.runtime.silent_imports import without_banners
 
@@ -52,7 +52,7 @@ class Exported:
         return {"file": str(self.file), **{name: part for name, part in self.about.items() if name != "file"}}
 
 
-def export(
+def export_model(
     config: Path, options: Options, progress: Progress, text: str, kind: Kind, path: Path, force: bool
 ) -> Exported:
     """Write the model that `text` names to `path`, and what is to be known of it to `path`.json.
@@ -64,13 +64,13 @@ def export(
     _check_path(kind, path, force)
     today = Project(config, options, progress)
     model = registry.find(today.folder, text)
-    servable = deployables.servable(today, model)
+    servable = deployables.deployable(today, model)
     _check_model(model, servable)
-    return write(model, servable, export_check.samples(today, model, servable), kind, path, progress)
+    return write(model, servable, export_check.choose_samples(today, model, servable), kind, path, progress)
 
 
 def write(
-    model: Model, servable: Servable, tried_on: Sequence[Sample], kind: Kind, path: Path, progress: Progress
+    model: Model, servable: Deployable, tried_on: Sequence[Sample], kind: Kind, path: Path, progress: Progress
 ) -> Exported:
     """Write a draft, try it on those images, and publish it, whole, with its JSON; raises what `export` does."""
     with without_banners():
@@ -79,18 +79,18 @@ def write(
     with atomic_files.temporary_folder() as folder, open(folder / "log", "w+b") as log:
         draft = folder / f"model.{kind}"
         with progress(f"writing {kind}", None):
-            room.save(room.network(servable), kind, draft)
+            room.save_network(room.build_network(servable), kind, draft)
         with progress("trying it in a fresh process", len(tried_on)) as advance:
-            check = export_check.check(draft, servable, tried_on, log, advance)
+            check = export_check.check_file(draft, servable, tried_on, log, advance)
         data = draft.read_bytes()
     written = {"file": path.name, "format": kind, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     about = {**written, **_about(model, servable, check, kind)}
-    described = {path.name: data, beside(path).name: records.dump(about)}
+    described = {path.name: data, description_path(path).name: records.dump(about)}
     atomic_files.publish_all(path.absolute().parent, described)
     return Exported(path, about)
 
 
-def beside(path: Path) -> Path:
+def description_path(path: Path) -> Path:
     """The file that tells of the file `path`: PATH.json."""
     return path.with_name(f"{path.name}.json")
 
@@ -99,7 +99,7 @@ def _check_path(kind: Kind, path: Path, force: bool) -> None:
     if path.suffix != f".{kind}" or path.is_dir():
         what = f"--output {path}: expected the name of a file that ends in .{kind}"
         raise Unusable(what, f"for example: model.{kind}")
-    there = [place for place in (path, beside(path)) if place.exists()]
+    there = [place for place in (path, description_path(path)) if place.exists()]
     if there and not force:
         raise Unusable(f"{there[0]} is there already", "name another file, or replace it: --force")
     lacking = [package for package in NEEDS[kind] if importlib.util.find_spec(package) is None]
@@ -108,7 +108,7 @@ def _check_path(kind: Kind, path: Path, force: bool) -> None:
         raise Unusable(f"writing {kind} needs {', '.join(lacking)}", advice)
 
 
-def _check_model(model: Model, servable: Servable) -> None:
+def _check_model(model: Model, servable: Deployable) -> None:
     if not servable.head.layers:
         raise Unusable(
             f"{model} is a {servable.head.kind} head: it compares with rows of train, and has no layers to write",
@@ -121,13 +121,13 @@ def _check_model(model: Model, servable: Servable) -> None:
         )
 
 
-def _about(model: Model, servable: Servable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+def _about(model: Model, servable: Deployable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """What PATH.json says, but for the file itself."""
     classes, pixels = servable.head.classes, servable.recipe.pixels
     limit = model.calibration.get("threshold")
     if limit is not None:  # it is of probabilities before any temperature, and the file has one inside
-        limit = float(heated(np.array([[1 - limit, limit]]), servable.temperature)[0, 1])
-    licence = catalogue.of(servable.recipe.base).licence
+        limit = float(apply_temperature(np.array([[1 - limit, limit]]), servable.temperature)[0, 1])
+    licence = catalogue.base_of(servable.recipe.base).licence
     return {
         "schema": SCHEMA,
         "model": {"name": model.name, "key": model.key, "kind": servable.head.kind},

@@ -15,7 +15,7 @@ from pipeline.runs import boundary_rows, train_heads
 from pipeline.serving import restored_project
 from stages.bases.recipe import Tap
 from stages.finetune.boundary_maps import Cached
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 from stages.runtime.silent_imports import without_banners
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Inference:
     @property
     def taps(self) -> list[Tap]:
         """Where in the base its rows are taken, in the order they are joined."""
-        return restored_project.taps(self._then, self._model)
+        return restored_project.recorded_taps(self._then, self._model)
 
     def stores(self, cache: Cache) -> list[FeatureStore]:
         """Its rows in a cache, tap by tap."""
@@ -44,8 +44,10 @@ class Inference:
         if not ids:
             return np.empty((0, len(self.head.classes)))
         rows = [store.rows(ids) for store in self.stores(cache)]
-        if not restored_project.is_tuned(self._model):
-            return train_heads.ask(self.head.probabilities, Features(rows), np.arange(len(ids)), len(self.head.classes))
+        if not restored_project.is_finetuned(self._model):
+            return train_heads.predict_blocks(
+                self.head.probabilities, FeatureMatrix(rows), np.arange(len(ids)), len(self.head.classes)
+            )
         boundary = Cached(rows[0], [], np.empty(0, int))
         return self.head.probabilities(self._network.features(boundary, np.arange(len(ids))))
 
@@ -55,8 +57,8 @@ class Inference:
         with without_banners():
             from stages.finetune.network import Network
         then = self._then
-        block = boundary_rows.block_of(then, then.config.finetune[self._model.record["name"]])
-        (tap,) = map(then.tap, restored_project.head_of(then, self._model).taps)
+        block = boundary_rows.first_trained_block(then, then.config.finetune[self._model.record["name"]])
+        (tap,) = map(then.tap, restored_project.head_settings(then, self._model).taps)
         network = Network(then.recipe, None, block, tap, self.head)
         network.put_tail(self._model.tail)
         return network

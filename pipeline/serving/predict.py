@@ -78,12 +78,12 @@ class Predicted:
     @property
     def confidence(self) -> np.ndarray:
         """The calibrated probability of the predicted class, which is that at `temperature`: (n,) float64."""
-        heated = calibration.heated(self.probabilities, self.temperature or 1.0)
+        heated = calibration.apply_temperature(self.probabilities, self.temperature or 1.0)
         return np.asarray(heated[np.arange(len(heated)), self._guesses])
 
     @cached_property
     def _guesses(self) -> np.ndarray:
-        return calibration.guesses(self.probabilities, self.threshold)
+        return calibration.predicted_columns(self.probabilities, self.threshold)
 
     def columns(self) -> Columns:
         """id, path, predicted, likeliest, confidence, and `p_CLASS` for each class in the order of the model's."""
@@ -110,7 +110,7 @@ class Predicted:
         """Raises ImagesRejected where there is a reject."""
         if self.rejected:
             raise ImagesRejected(
-                rejects.sentence(self.rejected, len(self.rejected) + len(self.paths)),
+                rejects.summarize(self.rejected, len(self.rejected) + len(self.paths)),
                 "the others are predicted; mend these, or leave them out"
                 if self.paths
                 else "mend them, or name others",
@@ -127,14 +127,14 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
     model = registry.find(today.folder, text)
     files, ignored = _files(paths)
     with contextlib.nullcontext(today) if keep else _apart(today) as place:
-        then = restored_project.project(place, model)
+        then = restored_project.restore(place, model)
         inference = Inference(then, model)
         images, reasons = _identified(then, files)
         said = _ask(inference, then.cache, _known(inference, then.cache, images.ids))
         reused, new = len(said), images.without(said)
         then.cache = place.cache
-        with registrations.job(then.cache.root, [store.key for store in inference.stores(then.cache)]):
-            unusable = dict(extraction.fill(then, new, inference.taps).rejected)
+        with registrations.running_job(then.cache.root, [store.key for store in inference.stores(then.cache)]):
+            unusable = dict(extraction.fill_rows(then, new, inference.taps).rejected)
             said |= _ask(inference, then.cache, [image for image in new.ids if image not in unusable])
     reasons |= {row.path: unusable[row.id] for row in new.rows if row.id in unusable}
     ids = {row.path: row.id for row in images.rows if row.id in said}
@@ -195,7 +195,7 @@ def _files(paths: Sequence[str]) -> tuple[list[_File], int]:
         if not os.path.isdir(place):
             found.append(_File(path, place))
             continue
-        inside, others = scan.images(Path(place), path)
+        inside, others = scan.list_images(Path(place), path)
         found += [_File(os.path.join(path, name), f"{place}/{name}") for name in inside]
         found += [_File(os.path.join(path, name), f"{place}/{name}", reason) for name, reason in others.rejected]
         ignored += others.ignored.total()

@@ -17,7 +17,7 @@ from pipeline.config.head_schema import HeadConfig
 from pipeline.config.schema import BaseChoice
 from pipeline.project.project import Project
 from pipeline.results.model import Model
-from pipeline.results.record_diff import differ, said
+from pipeline.results.record_diff import find_differences, format_value
 from pipeline.runs import boundary_rows
 from stages.bases import catalogue, weights
 from stages.bases.catalogue import Base
@@ -33,7 +33,7 @@ def check_places(overrides: Sequence[str]) -> None:
     """Raises Unusable where an override is of more than a place."""
     for override in overrides:
         field, _, value = override.partition("=")
-        a_file = field == "base.name" and catalogue.is_file(value)  # where that of a person's own model lies
+        a_file = field == "base.name" and catalogue.is_model_file(value)  # where that of a person's own model lies
         if not (a_file or override.startswith(_PLACES)):
             raise Unusable(
                 f"--set {override}: a model goes by its own settings",
@@ -41,33 +41,33 @@ def check_places(overrides: Sequence[str]) -> None:
             )
 
 
-def is_tuned(model: Model) -> bool:
+def is_finetuned(model: Model) -> bool:
     """Whether a part of the base was trained with it."""
     return bool(model.record.get("stage") == "finetune")
 
 
 def rows(model: Model) -> list[dict[str, Any]]:
     """The rows that a model takes in, in the order they are joined: of each, the key's components and the `key`."""
-    if is_tuned(model):
+    if is_finetuned(model):
         return [model.record["extract"]["boundary"]]
     taps = model.record["config"]["heads"][model.record["name"]]["tap"]
     return [model.record["extract"][tap] for tap in ([taps] if isinstance(taps, str) else taps)]
 
 
-def taps(then: Project, model: Model) -> list[Tap]:
+def recorded_taps(then: Project, model: Model) -> list[Tap]:
     """Where in the base those rows are taken; `then` is the model's project."""
-    if is_tuned(model):
-        return [boundary_rows.tap_of(then, then.config.finetune[model.record["name"]])]
-    return [then.tap(tap) for tap in head_of(then, model).taps]
+    if is_finetuned(model):
+        return [boundary_rows.boundary_tap(then, then.config.finetune[model.record["name"]])]
+    return [then.tap(tap) for tap in head_settings(then, model).taps]
 
 
-def head_of(then: Project, model: Model) -> HeadConfig:
+def head_settings(then: Project, model: Model) -> HeadConfig:
     """The settings of a model's head; of a fine-tuned one, of that which it started from."""
     name = model.record["name"]
-    return then.config.heads[then.config.finetune[name].head if is_tuned(model) else name]
+    return then.config.heads[then.config.finetune[name].head if is_finetuned(model) else name]
 
 
-def project(today: Project, model: Model) -> Project:
+def restore(today: Project, model: Model) -> Project:
     """The project as it was for this model, on today's images, cache and cluster.
 
     Raises Unusable where today's code no longer takes the settings, or would make other rows of them.
@@ -92,11 +92,11 @@ def project(today: Project, model: Model) -> Project:
     )
     then = Project(today.path, today.options, today.progress, settings)
     then.weights = _weights(today, base, config.base, extracted[0]["base"]["weights"])
-    for tap, wanted in zip(taps(then, model), extracted, strict=True):
+    for tap, wanted in zip(recorded_taps(then, model), extracted, strict=True):
         if then.recipe.key(tap) != wanted["key"]:
             components = then.recipe.components(tap)
-            changed = differ({name: part for name, part in wanted.items() if name != "key"}, components)
-            parts = "; ".join(f"{name} {said(a)} -> {said(b)}" for name, (a, b) in changed.items())
+            changed = find_differences({name: part for name, part in wanted.items() if name != "key"}, components)
+            parts = "; ".join(f"{name} {format_value(a)} -> {format_value(b)}" for name, (a, b) in changed.items())
             raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
     return then
 
@@ -115,11 +115,11 @@ def _weights(today: Project, base: Base, recorded: BaseChoice, sha256: str) -> W
     Nothing is fetched here: no weights are needed as long as no row is missing.
     """
     now = today.config.base
-    choices = [recorded, *([now] if catalogue.is_file(now.name) == base.own else [])]
+    choices = [recorded, *([now] if catalogue.is_model_file(now.name) == base.own else [])]
     by_digest = recorded.model_copy(update={"weights": f"sha256:{sha256}"})
     for choice in (*choices, by_digest):
         with contextlib.suppress(PipelineError):
-            found = weights.resolve(base, choice.setting, today.at(choice.file), today.cache, offline=True)
+            found = weights.resolve_weights(base, choice.setting, today.at(choice.file), today.cache, offline=True)
             if found.sha256 == sha256 and found.path is not None:
                 return found
     return Weights(recorded.setting, sha256, None)

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from pipeline.maintenance.export_import import MANIFEST, Moved
 from pipeline.maintenance.upkeep import Contents, Tidied, Verified
 from pipeline.results.model import SHORT
-from pipeline.show.console import ERR, OUT, columns, config_option, relative, say, several, when
+from pipeline.show.console import ERR, OUT, count_of, echo, format_config_option, format_time, make_table, relative_path
 
 _MOST = 5
 _KINDS = {
@@ -26,9 +26,9 @@ def show_contents(found: Contents) -> None:
     """Rows by key first, with who needs them; then all else, in sum."""
     rows = [entry for entry in found.entries if entry.kind == "features"]
     if rows:
-        table = columns("key", ">rows", ">size", "last used", "what")
+        table = make_table("key", ">rows", ">size", "last used", "what")
         for entry in sorted(rows, key=lambda entry: -entry.used):
-            facts = (f"{entry.rows:,}", decimal(entry.bytes), when(entry.used), _what(entry.components))
+            facts = (f"{entry.rows:,}", decimal(entry.bytes), format_time(entry.used), _what(entry.components))
             table.add_row(entry.name[:SHORT], *facts)
             for who in found.models.get(entry.name, []):
                 table.add_row("", "", "", "", f"  made: {who}")
@@ -38,55 +38,55 @@ def show_contents(found: Contents) -> None:
     for kind in ("manifest", "converted", "quarantine", "leftover"):
         some = [entry for entry in found.entries if entry.kind == kind]
         if some:
-            what = several(len(some), "model" if kind == "converted" else "file")
-            say(f"{kind}: {what}, {decimal(sum(entry.bytes for entry in some))}")
-    say(f"{decimal(sum(entry.bytes for entry in found.entries))} in all, in {relative(found.root)}")
+            what = count_of(len(some), "model" if kind == "converted" else "file")
+            echo(f"{kind}: {what}, {decimal(sum(entry.bytes for entry in some))}")
+    echo(f"{decimal(sum(entry.bytes for entry in found.entries))} in all, in {relative_path(found.root)}")
 
 
 def show_verified(report: Verified) -> None:
-    of = f"{report.shards:,} of {several(report.of, 'shard')}, {decimal(report.bytes)}"
-    say(f"read {of}: {len(report.damaged)} damaged")
+    of = f"{report.shards:,} of {count_of(report.of, 'shard')}, {decimal(report.bytes)}"
+    echo(f"read {of}: {len(report.damaged)} damaged")
     for path, reason in report.damaged[:_MOST]:
-        say(f"  {relative(path)}: {reason}", ERR)
+        echo(f"  {relative_path(path)}: {reason}", ERR)
 
 
-def show_tidied(report: Tidied) -> None:
+def show_gc(report: Tidied) -> None:
     kinds = Counter(entry.kind for entry in report.removed)
     freed = decimal(sum(entry.bytes for entry in report.removed))
     for entry in report.removed:
         if entry.kind == "features":
-            rows = several(entry.rows, "row")
-            say(f"  {entry.name[:SHORT]}  {rows}  {decimal(entry.bytes)}  {_what(entry.components)}")
-    went = ", ".join(several(n, _KINDS[kind]) for kind, n in kinds.items()) or "nothing"
-    say(f"{'would remove' if report.dry else 'removed'} {went}, {freed}; {decimal(report.left)} left")
+            rows = count_of(entry.rows, "row")
+            echo(f"  {entry.name[:SHORT]}  {rows}  {decimal(entry.bytes)}  {_what(entry.components)}")
+    went = ", ".join(count_of(n, _KINDS[kind]) for kind, n in kinds.items()) or "nothing"
+    echo(f"{'would remove' if report.dry else 'removed'} {went}, {freed}; {decimal(report.left)} left")
     if report.needed:
-        say(f"{decimal(report.needed)} are needed (pipeline cache ls says by whom) and stay")
+        echo(f"{decimal(report.needed)} are needed (pipeline cache ls says by whom) and stay")
 
 
 def show_export(moved: Moved) -> None:
     _show_taken(moved)
     if moved.taken.refused:
         return
-    say(f"next: copy {moved.folder} to where the heads are trained, and there: pipeline run head")
+    echo(f"next: copy {moved.folder} to where the heads are trained, and there: pipeline run head")
 
 
 def show_import(moved: Moved) -> None:
     _show_taken(moved)
     if moved.taken.refused:
         return
-    option = config_option(moved.config)
-    say(f"next: pipeline run head{option}")
+    option = format_config_option(moved.config)
+    echo(f"next: pipeline run head{option}")
     if moved.manifest is not None and not (moved.config.parent / MANIFEST).exists():
-        say(f"  where the images are not: --set data.table={os.path.relpath(moved.manifest, moved.config.parent)}")
+        echo(f"  where the images are not: --set data.table={os.path.relpath(moved.manifest, moved.config.parent)}")
 
 
 def _show_taken(moved: Moved) -> None:
     taken = moved.taken
     there = f"; {taken.there:,} were there already" if taken.there else ""
-    came = f"{several(taken.shards, 'shard')}, {several(taken.rows, 'row')}, {decimal(taken.bytes)}"
-    say(f"{came} to {relative(moved.folder)}{there}")
+    came = f"{count_of(taken.shards, 'shard')}, {count_of(taken.rows, 'row')}, {decimal(taken.bytes)}"
+    echo(f"{came} to {relative_path(moved.folder)}{there}")
     for path, reason in taken.refused[:_MOST]:
-        say(f"  refused {relative(path)}: {reason}", ERR)
+        echo(f"  refused {relative_path(path)}: {reason}", ERR)
 
 
 def _what(spec: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ OUT = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
-def show(
+def show_result(
     command: str,
     result: Mapping[str, Any],
     error: PipelineError | None,
@@ -48,7 +48,7 @@ def show(
         failure = {"code": error.code, "message": error.message, "hint": error.hint} if error else None
         head = {"schema_version": SCHEMA_VERSION, "command": command}
         parts = json.loads(json.dumps(result, default=lambda report: report.to_json()))
-        say(json.dumps({**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}))
+        echo(json.dumps({**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}))
         return
     if "status" in result:
         _show_status(result["status"], verbose)
@@ -57,9 +57,9 @@ def show(
     if result.get("heads"):
         _show_heads(result["heads"])
     if result.get("heads") and not quiet and config is not None and _first(result["heads"], config):
-        config = yaml_file.path_of(config)
-        say(f"\nnext: edit {config} (another size, tap or split) and run again: only what that touches is computed;")
-        say(f"  pipeline status{config_option(config)} says beforehand what and why")
+        config = yaml_file.config_path(config)
+        echo(f"\nnext: edit {config} (another size, tap or split) and run again: only what that touches is computed;")
+        echo(f"  pipeline status{format_config_option(config)} says beforehand what and why")
     if error:
         show_error(error)
 
@@ -83,32 +83,32 @@ def _show_extract(report: ExtractReport, told: bool) -> None:
     if report.ignored:
         facts["ignored"] = f"{report.ignored:,} other files"
     if report.rejected:
-        facts["rejected"] = f"{len(report.rejected):,} (listed in {rejects.name(report.part)})"
+        facts["rejected"] = f"{len(report.rejected):,} (listed in {rejects.file_name(report.part)})"
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(name, value)
     OUT.print(table)
     for reject in report.rejected[1 if told else 0 : 5]:
-        say(f"  rejected {reject.path}: {reject.reason}", ERR)
+        echo(f"  rejected {reject.path}: {reject.reason}", ERR)
 
 
 def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
-    table = columns("head", "", "split", ">images", "accuracy (95%)", "AUROC (95%)")
+    table = make_table("head", "", "split", ">images", "accuracy (95%)", "AUROC (95%)")
     best = {name: head.winner if isinstance(head, SweepReport) else head for name, head in heads.items()}
     for name, head in best.items():
         first = (name, "reused" if head.hit else "trained")
         for split in ("val", "test"):
             figures = head.metrics[split]
-            shown = [with_interval(figures, metric) for metric in ("accuracy", "auroc")]
+            shown = [format_interval(figures, metric) for metric in ("accuracy", "auroc")]
             table.add_row(*first, split, f"{figures['n']:,}", *shown)
             first = ("", "")
     OUT.print()
     OUT.print(table)
     for split, classes in next(iter(best.values())).lacking.items():
         if classes:
-            say(f"no AUROC on {split}: it has no image of {', '.join(classes[:5])}")
+            echo(f"no AUROC on {split}: it has no image of {', '.join(classes[:5])}")
     for name, head in best.items():
-        say(f"{name}: {relative(head.path)}")
+        echo(f"{name}: {relative_path(head.path)}")
     for name, report in heads.items():
         if isinstance(report, SweepReport):
             _show_leaderboard(name, report)
@@ -116,25 +116,25 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
 
 def _show_leaderboard(name: str, report: SweepReport) -> None:
     """The points of a sweep, the best on val first; of test, only what the winner above has."""
-    table = columns(name, "", ">val log-loss", ">accuracy", ">AUROC", "key")
+    table = make_table(name, "", ">val log-loss", ">accuracy", ">AUROC", "key")
     for point, head in report.ranked()[:_MOST_POINTS]:
         figures = [head.metrics["val"][metric] for metric in ("log_loss", "accuracy", "auroc")]
-        table.add_row(point, "reused" if head.hit else "trained", *map(figure, figures), head.key[:12])
+        table.add_row(point, "reused" if head.hit else "trained", *map(format_figure, figures), head.key[:12])
     for point, lost in list(report.diverged.items())[:_MOST_POINTS]:
-        table.add_row(point, "diverged", *map(figure, (None, None, None)), lost.key[:12])
+        table.add_row(point, "diverged", *map(format_figure, (None, None, None)), lost.key[:12])
     OUT.print()
     OUT.print(table)
     more = sum(max(0, len(points) - _MOST_POINTS) for points in (report.points, report.diverged))
     if more:
-        say(f"and {more} more points (all of them: --json)")
+        echo(f"and {more} more points (all of them: --json)")
 
 
-def figure(value: float | None) -> str:
+def format_figure(value: float | None) -> str:
     """Three digits, or a dash."""
     return "-" if value is None else f"{value:.3f}"
 
 
-def with_interval(figures: Mapping[str, Any], name: str) -> str:
+def format_interval(figures: Mapping[str, Any], name: str) -> str:
     """`0.858 (0.823-0.891)`; without the bracket where there is no interval, as in what an older version wrote."""
     value, interval = figures[name], figures.get("ci", {}).get(name)
     if value is None:
@@ -144,7 +144,7 @@ def with_interval(figures: Mapping[str, Any], name: str) -> str:
 
 
 def _show_status(status: Status, verbose: bool) -> None:
-    table = columns("stage", "", "", ">to compute", ">about", "why")
+    table = make_table("stage", "", "", ">to compute", ">about", "why")
     for s in status.stages:
         costs = [f"{s.seconds:,.0f} s" if s.seconds else "", f"{s.bytes / 1e6:,.1f} MB" if s.bytes else ""]
         work = f"{'at most ' if s.at_most else ''}{s.missing:,} of {s.rows:,}" if s.state != "HIT" else ""
@@ -152,49 +152,49 @@ def _show_status(status: Status, verbose: bool) -> None:
     OUT.print(table)
     if status.not_made:
         names = " ".join(status.not_made)
-        say(
+        echo(
             f"not made: {', '.join(f'finetune {name}' for name in status.not_made)} (pipeline run finetune {names})",
             style="dim",
         )
     for s in status.stages if verbose else ():
         for name, (before, now) in s.differences.items():
-            say(f"  {s.stage} {s.name}: {name}: {before} -> {now}")
+            echo(f"  {s.stage} {s.name}: {name}: {before} -> {now}")
     if status.counts:
         show_counts(status.counts, status.unhashed > 0)
     if status.rejected:
-        say(f"\nrejected: {several(status.rejected, 'image')} (a run tries again, and lists them in rejects.csv)")
+        echo(f"\nrejected: {count_of(status.rejected, 'image')} (a run tries again, and lists them in rejects.csv)")
     if status.stops:
-        say("  a run stops after extraction, with exit 3, unless they are mended or removed, or data.on_bad is skip")
+        echo("  a run stops after extraction, with exit 3, unless they are mended or removed, or data.on_bad is skip")
     if status.unhashed:
-        say(f"\nimages per class and split: without {status.unhashed:,} files that are not hashed yet (--hash)")
+        echo(f"\nimages per class and split: without {status.unhashed:,} files that are not hashed yet (--hash)")
 
 
 def show_counts(counts: Mapping[str, Mapping[str, int]], partial: bool = False) -> None:
-    table = columns("class", *(f">{split}" for split in SPLITS))
+    table = make_table("class", *(f">{split}" for split in SPLITS))
     for label, by_split in list(counts.items())[:_MOST_CLASSES]:
         table.add_row(label, *(f"{by_split[split]:,}" for split in SPLITS))
     OUT.print()
     OUT.print(table)
     if len(counts) > _MOST_CLASSES:
-        say(f"and {len(counts) - _MOST_CLASSES} more classes (all of them: --json)")
+        echo(f"and {len(counts) - _MOST_CLASSES} more classes (all of them: --json)")
     few = [f"{label} {split} {n}" for label, by in counts.items() for split, n in by.items() if n < FEW]
     if few and not partial:
         more = f", and {len(few) - 5} more" if len(few) > 5 else ""
-        say(f"fewer than {FEW} images, too few to trust a figure: {', '.join(few[:5])}{more}", ERR)
+        echo(f"fewer than {FEW} images, too few to trust a figure: {', '.join(few[:5])}{more}", ERR)
 
 
 def show_error(error: PipelineError) -> None:
-    say(f"Error: {error.message}", ERR, style="red")
+    echo(f"Error: {error.message}", ERR, style="red")
     if error.hint:
-        say(f"  {error.hint}", ERR)
+        echo(f"  {error.hint}", ERR)
 
 
-def say(text: str, console: Console = OUT, style: str | None = None) -> None:
+def echo(text: str, console: Console = OUT, style: str | None = None) -> None:
     """Print a line; a file name that is not UTF-8 comes out escaped."""
     console.print(text.encode("utf-8", "backslashreplace").decode("utf-8"), style=style)
 
 
-def columns(*names: str) -> Table:
+def make_table(*names: str) -> Table:
     """A table without lines; `>name` is a column to the right, as numbers are."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for name in names:
@@ -202,22 +202,22 @@ def columns(*names: str) -> Table:
     return table
 
 
-def relative(path: str | Path) -> str:
+def relative_path(path: str | Path) -> str:
     """As seen from here, if it lies below."""
     here = os.path.relpath(path)
     return str(path) if here.startswith("..") else here
 
 
-def when(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Local time, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
 
 
-def several(n: int, word: str) -> str:
+def count_of(n: int, word: str) -> str:
     """`1 shard`, `2,624 shards`."""
     return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
-def config_option(config: Path) -> str:
+def format_config_option(config: Path) -> str:
     """` -c FILE` as one would type it; nothing for the default."""
     return "" if config == Path("pipeline.yaml") else f" -c {shlex.quote(str(config))}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.evaluation.compare import Comparison
 from pipeline.evaluation.crossval import OutOfFold
-from pipeline.show.console import OUT, columns, relative, say, with_interval
+from pipeline.show.console import OUT, echo, format_interval, make_table, relative_path
 from stages.metrics.classification import NAMES
 
 _MOST_CLASSES = 20
@@ -18,16 +18,16 @@ _FEW_GROUPS = 20
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Figures of val and test, what was calibrated, classes and groups of test; an older metrics.json has less."""
-    table = columns("", ">val (95%)", ">test (95%)")
+    table = make_table("", ">val (95%)", ">test (95%)")
     table.add_row("images", *(f"{metrics[split]['n']:,}" for split in ("val", "test")))
     for name in NAMES:
         if all(name in metrics[split] for split in ("val", "test")):
-            table.add_row(name, *(with_interval(metrics[split], name) for split in ("val", "test")))
+            table.add_row(name, *(format_interval(metrics[split], name) for split in ("val", "test")))
     OUT.print(table)
     groups = {split: len(metrics[split].get("per_group", ())) for split in ("val", "test")}
     if any(groups.values()):
         few = f"; fewer than {_FEW_GROUPS} make them too narrow" if min(groups.values()) < _FEW_GROUPS else ""
-        say(f"intervals are over groups, {groups['val']:,} in val and {groups['test']:,} in test{few}")
+        echo(f"intervals are over groups, {groups['val']:,} in val and {groups['test']:,} in test{few}")
     if "calibration" in metrics:
         _show_calibration(metrics["calibration"], metrics)
     split = "test" if metrics["test"]["n"] else "val"
@@ -39,25 +39,27 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
 
 def show_comparison(found: Comparison) -> None:
     """Which rows, both models' figures and the difference, and McNemar's test."""
-    say(f"A  {found.a}\nB  {found.b}\n")
-    say(
+    echo(f"A  {found.a}\nB  {found.b}\n")
+    echo(
         f"{found.images:,} images that are in neither's train or val"
         + (f", of {found.groups:,} groups" if found.groups else "")
     )
     for reason, n in found.dropped.items():
-        say(f"dropped {n:,} {reason}")
+        echo(f"dropped {n:,} {reason}")
     for side, command in found.hints.items():
-        say(f"  rows for {side}: {command}")
-    say("")
-    table = columns("", ">A (95%)", ">B (95%)", ">B - A (95%)")
+        echo(f"  rows for {side}: {command}")
+    echo("")
+    table = make_table("", ">A (95%)", ">B (95%)", ">B - A (95%)")
     for name, difference in found.result["difference"].items():
-        table.add_row(name, *(with_interval(found.result[side], name) for side in "ab"), signed(difference))
+        table.add_row(
+            name, *(format_interval(found.result[side], name) for side in "ab"), format_difference(difference)
+        )
     OUT.print(table)
     test = found.result["mcnemar"]
-    say(f"\nright where the other is wrong: A {test['only_a']:,}, B {test['only_b']:,}")
-    say(f"exact McNemar: p = {test['p_value']:.2g}")
+    echo(f"\nright where the other is wrong: A {test['only_a']:,}, B {test['only_b']:,}")
+    echo(f"exact McNemar: p = {test['p_value']:.2g}")
     if found.groups:
-        say("intervals are over groups; McNemar's test takes images for independent, and is surer than it should be")
+        echo("intervals are over groups; McNemar's test takes images for independent, and is surer than it should be")
 
 
 def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
@@ -65,17 +67,17 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
     for name, found in heads.items():
         rows = f"{found.images:,} images of {' and '.join(found.splits)}"
         rows += f", of {found.groups:,} groups" if found.groups else ""
-        say(f"{name}: {rows}, in {len(found.per_fold)} folds\n")
-        table = columns("", ">out of fold (95%)")
+        echo(f"{name}: {rows}, in {len(found.per_fold)} folds\n")
+        table = make_table("", ">out of fold (95%)")
         for figure in NAMES:
-            table.add_row(figure, with_interval(found.metrics, figure))
+            table.add_row(figure, format_interval(found.metrics, figure))
         OUT.print(table)
-        say("")
-        table = columns("fold", ">images", ">accuracy", ">AUROC")
+        echo("")
+        table = make_table("fold", ">images", ">accuracy", ">AUROC")
         for number, of in enumerate(found.per_fold, start=1):
             table.add_row(str(number), f"{of['n']:,}", _number(of["accuracy"]), _number(of["auroc"]))
         OUT.print(table)
-        say("")
+        echo("")
 
 
 def show_predictions(found: Mapping[str, Any]) -> None:
@@ -83,15 +85,15 @@ def show_predictions(found: Mapping[str, Any]) -> None:
     if "csv" in found:
         sys.stdout.buffer.write(found["csv"])
     else:
-        say(f"{found['images']:,} images: {found['path']}")
+        echo(f"{found['images']:,} images: {found['path']}")
 
 
 def show_files(found: Mapping[str, list[str]]) -> None:
     for path in found["files"]:
-        say(relative(path))
+        echo(relative_path(path))
 
 
-def signed(difference: Mapping[str, Any]) -> str:
+def format_difference(difference: Mapping[str, Any]) -> str:
     """`+0.013 (-0.002 to +0.027)`."""
     value, interval = difference["value"], difference["ci"]
     if value is None:
@@ -101,41 +103,41 @@ def signed(difference: Mapping[str, Any]) -> str:
 
 def _show_calibration(found: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     if found["temperature"] is not None:
-        say(f"\ncalibrated on val: logits / {found['temperature']:.3f}")
-        table = columns("", ">val", ">calibrated", ">test", ">calibrated")
+        echo(f"\ncalibrated on val: logits / {found['temperature']:.3f}")
+        table = make_table("", ">val", ">calibrated", ">test", ">calibrated")
         for name in ("log_loss", "brier", "ece"):
             pairs = [(metrics[split][name], found[split][name]) for split in ("val", "test")]
             table.add_row(name, *(_number(value) for pair in pairs for value in pair))
         OUT.print(table)
     if found["threshold"] is not None:
         best = found["threshold_maximises"].replace("_", " ")
-        say(f"\nthreshold with the best {best} on val: {found['threshold']:.3f}")
-        table = columns("", ">val", ">test")
+        echo(f"\nthreshold with the best {best} on val: {found['threshold']:.3f}")
+        table = make_table("", ">val", ">test")
         for name in ("accuracy", "balanced_accuracy", "f1"):
             table.add_row(name, *(_number(found[split]["at_threshold"][name]) for split in ("val", "test")))
         OUT.print(table)
 
 
 def _show_classes(classes: Mapping[str, Mapping[str, Any]], split: str) -> None:
-    table = columns(f"class ({split})", ">images", ">precision", ">recall", ">f1", ">AUROC")
+    table = make_table(f"class ({split})", ">images", ">precision", ">recall", ">f1", ">AUROC")
     for name, figures in list(classes.items())[:_MOST_CLASSES]:
         shown = (_number(figures[figure]) for figure in ("precision", "recall", "f1", "auroc"))
         table.add_row(name, f"{figures['support']:,}", *shown)
-    say("")
+    echo("")
     OUT.print(table)
     if len(classes) > _MOST_CLASSES:
-        say(f"and {len(classes) - _MOST_CLASSES:,} more classes (all of them: --json)")
+        echo(f"and {len(classes) - _MOST_CLASSES:,} more classes (all of them: --json)")
 
 
 def _show_groups(groups: Mapping[str, Mapping[str, Any]], split: str) -> None:
     """The worst first."""
-    table = columns(f"group ({split})", ">images", ">accuracy")
+    table = make_table(f"group ({split})", ">images", ">accuracy")
     for name, figures in sorted(groups.items(), key=lambda item: (item[1]["accuracy"], item[0]))[:_MOST_GROUPS]:
         table.add_row(name, f"{figures['n']:,}", _number(figures["accuracy"]))
-    say("")
+    echo("")
     OUT.print(table)
     if len(groups) > _MOST_GROUPS:
-        say(f"and {len(groups) - _MOST_GROUPS:,} more groups, with fewer mistakes (all of them: --json)")
+        echo(f"and {len(groups) - _MOST_GROUPS:,} more groups, with fewer mistakes (all of them: --json)")
 
 
 def _number(value: float | None) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.config.head_schema import shown
+from pipeline.config.head_schema import format_setting
 from pipeline.evaluation.reproduction_report import Reproduction
 from pipeline.results.model import SHORT, Model
-from pipeline.results.record_diff import Pair, said
-from pipeline.show.console import ERR, OUT, columns, relative, say, show_counts, when
+from pipeline.results.record_diff import Pair, format_value
+from pipeline.show.console import ERR, OUT, echo, format_time, make_table, relative_path, show_counts
 from pipeline.show.evaluation_tables import show_metrics
 from pipeline.show.finetune_tables import show_gain
 from stages.metrics.classification import NAMES
@@ -26,26 +26,26 @@ _MOST_CLASSES = 20
 _MOST_SETTINGS = 4
 
 
-def show_listing(models: Sequence[Model]) -> None:
+def show_models(models: Sequence[Model]) -> None:
     if not models:
-        say("no models yet; pipeline run makes them")
+        echo("no models yet; pipeline run makes them")
         return
     figures = ("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
     apart = ["differs"] if any(model.differs for model in models) else []
-    table = columns("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
+    table = make_table("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
     for model in models:
         metrics = model.figures or {}
         splits = (metrics.get(split) or {} for split in ("val", "test"))
         cells = [_number(split.get(figure), 3) for split in splits for figure in ("n", "accuracy", "auroc")]
         cells += ["damaged"] if model.damaged else []
         told = [_differs(model)] if apart else []
-        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), when(model.created), *told, *cells)
+        table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), format_time(model.created), *told, *cells)
     OUT.print(table, width=_WIDEST)
 
 
 def _differs(model: Model) -> str:
     """`C=0.1 tap=early`: what tells it from others of its name."""
-    texts = [f"{name}={'null' if value is None else shown(value)}" for name, value in model.differs.items()]
+    texts = [f"{name}={'null' if value is None else format_setting(value)}" for name, value in model.differs.items()]
     return " ".join(texts[:_MOST_SETTINGS]) + (
         f" +{len(texts) - _MOST_SETTINGS}" if len(texts) > _MOST_SETTINGS else ""
     )
@@ -54,49 +54,49 @@ def _differs(model: Model) -> str:
 def show_model(details: Mapping[str, Any]) -> None:
     """What made it; the settings last, as YAML that pipeline.yaml would take."""
     record = details["record"]
-    say("  ".join([details["name"], details["key"][:SHORT], *details["tags"]]))
-    say(relative(details["folder"]))
-    say("")
+    echo("  ".join([details["name"], details["key"][:SHORT], *details["tags"]]))
+    echo(relative_path(details["folder"]))
+    echo("")
     for label, text in _facts(record, details["head"]):
         fill = textwrap.TextWrapper(_WIDTH, label.ljust(_LABEL), " " * _LABEL, break_on_hyphens=False)
         fill.break_long_words = False
-        say(fill.fill(text))
+        echo(fill.fill(text))
     show_counts(details["counts"])
-    say("")
+    echo("")
     show_metrics(details["metrics"])
     if "baseline" in details["metrics"]:
         show_gain(details["name"], details["metrics"])
-    say("\nsettings, every field:\n")
-    say(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
+    echo("\nsettings, every field:\n")
+    echo(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
 
 
 def show_reproduction(done: Reproduction) -> None:
     """What went in, then each figure as it was and as it is, then what else is not as it was."""
     record = done.model.record
-    say(f"{done.model}, made {when(record['created'])} by frozenbase {record['versions']['frozenbase']}\n")
-    say(f"{'images':{_LABEL}}{done.images:,}")
-    say(f"{'computed':{_LABEL}}{done.computed:,}")
+    echo(f"{done.model}, made {format_time(record['created'])} by frozenbase {record['versions']['frozenbase']}\n")
+    echo(f"{'images':{_LABEL}}{done.images:,}")
+    echo(f"{'computed':{_LABEL}}{done.computed:,}")
     if done.absent:
-        say(f"{'absent':{_LABEL}}{len(done.absent):,}")
+        echo(f"{'absent':{_LABEL}}{len(done.absent):,}")
     for absent in done.absent[:_FEW]:
-        say(f"  absent {absent.path}: {absent.reason}", ERR)
+        echo(f"  absent {absent.path}: {absent.reason}", ERR)
     if len(done.absent) > _FEW:
-        say(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
-    say(f"{'head':{_LABEL}}{_arrays(done)}\n")
-    table = columns("", *(f">{name}" for name in ("val", "again", "difference", "test", "again", "difference")))
+        echo(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
+    echo(f"{'head':{_LABEL}}{_arrays(done)}\n")
+    table = make_table("", *(f">{name}" for name in ("val", "again", "difference", "test", "again", "difference")))
     for name in (name for name in ("n", *NAMES) if name in done.metrics["val"]):
         pairs = [done.metrics[split][name] for split in ("val", "test")]
         cells = [cell for pair in pairs for cell in (*map(_number, pair), _difference(pair))]
         table.add_row("images" if name == "n" else name, *cells)
     OUT.print(table)
     if done.differences:
-        table = columns("differs", "recorded", "now")
+        table = make_table("differs", "recorded", "now")
         for name, pair in done.differences.items():
-            table.add_row(name, *map(said, pair))
-        say("")
+            table.add_row(name, *map(format_value, pair))
+        echo("")
         OUT.print(table)
     if done.reproduced:
-        say("\nreproduced: head and figures are bitwise the same")
+        echo("\nreproduced: head and figures are bitwise the same")
 
 
 def _arrays(done: Reproduction) -> str:
@@ -115,7 +115,7 @@ def _difference(pair: Pair) -> str:
 
 def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what the record has; an older one has less."""
-    facts = [("created", f"{when(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
+    facts = [("created", f"{format_time(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
     facts.append(("git", _git(record.get("git"))))
     facts.append(("versions", _listed(record["versions"])))
     if "machine" in record:

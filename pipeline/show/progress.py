@@ -14,7 +14,7 @@ from pipeline.project import project
 _EVERY_S = 5.0
 
 
-def reporter(console: Console, quiet: bool) -> project.Progress:
+def make_progress(console: Console, quiet: bool) -> project.Progress:
     """A `project.Progress` that writes to `console`; one that stays silent if `quiet`."""
 
     @contextmanager
@@ -26,7 +26,7 @@ def reporter(console: Console, quiet: bool) -> project.Progress:
         else:
             yield _Lines(console, title, total, done)
 
-    return project.silent if quiet else progress
+    return project.no_progress if quiet else progress
 
 
 def _bar(console: Console) -> Progress:

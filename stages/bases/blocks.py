@@ -51,7 +51,7 @@ _Parts = tuple[_Part, ...]
 """The stem, and the blocks in order. Nothing reads the output of the last one, so what is said of it doesn't matter."""
 
 
-def of(base: Base) -> tuple[Block, ...]:
+def blocks_of(base: Base) -> tuple[Block, ...]:
     """The blocks of a base, the first one first. None of a base whose layers read more than one layer back."""
     blocks, windows = [], Windows()
     parts = _PARTS[base.name]
@@ -61,14 +61,14 @@ def of(base: Base) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def get(base: Base, name: str) -> Block:
+def get_block(base: Base, name: str) -> Block:
     """The block of that name. Raises Unusable, naming the nearest."""
     if base.own:
         raise Unusable(
             "a model of one's own has no named blocks, so it cannot be fine-tuned from one",
             "leave finetune: out, and train heads on any of its layers; or take a base of the table (pipeline bases)",
         )
-    blocks = {block.name: block for block in of(base)}
+    blocks = {block.name: block for block in blocks_of(base)}
     if name in blocks:
         return blocks[name]
     if not blocks:
@@ -84,7 +84,7 @@ def get(base: Base, name: str) -> Block:
     )
 
 
-def rounded(channels: float) -> int:
+def round_channels(channels: float) -> int:
     """To the nearest multiple of 8 that takes away no more than a tenth (Tan & Le 2019, in their code)."""
     nearest = _nearest(channels)
     return nearest + 8 if nearest < 0.9 * channels else nearest
@@ -114,7 +114,7 @@ def _inverted(stem: _Part, names: Iterable[str], stages: Iterable[_Stage], proje
 
 
 def _scaled(
-    stages: Iterable[_Stage], width: float, depth: float, to_eights: Callable[[float], int] = rounded
+    stages: Iterable[_Stage], width: float, depth: float, to_eights: Callable[[float], int] = round_channels
 ) -> list[_Stage]:
     return [(stride, to_eights(width * channels), math.ceil(depth * repeats)) for stride, channels, repeats in stages]
 
@@ -126,7 +126,7 @@ def _letters(stages: Iterable[_Stage]) -> list[str]:
 
 def _lite(width: float, depth: float) -> _Parts:
     first, *inner, last = _B
-    stages = [first, *_scaled(inner, width, depth), (last[0], rounded(width * last[1]), last[2])]
+    stages = [first, *_scaled(inner, width, depth), (last[0], round_channels(width * last[1]), last[2])]
     names = (f"block{n}" for n in range(1, 1 + sum(repeats for _, _, repeats in stages)))
     stem, head = _Part("stem", "stem_activation", _UP, 32), _Part("head", "head_activation", (), 1280)
     return _inverted(stem, names, stages, "project_bn", head)
@@ -134,7 +134,7 @@ def _lite(width: float, depth: float) -> _Parts:
 
 def _efficient(width: float, depth: float, stages: tuple[_Stage, ...]) -> _Parts:
     scaled = _scaled(stages, width, depth)
-    stem = _Part("stem", "stem_activation", _UP, rounded(width * 32))
+    stem = _Part("stem", "stem_activation", _UP, round_channels(width * 32))
     return _inverted(stem, _letters(scaled), scaled, "project_bn", _TOP)
 
 

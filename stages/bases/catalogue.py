@@ -241,24 +241,24 @@ _TABLE: tuple[Iterable[Base], ...] = (
 BASES: dict[str, Base] = {base.name: base for family in _TABLE for base in family}
 
 
-def is_file(name: str) -> bool:
+def is_model_file(name: str) -> bool:
     """Whether a base's name is the path of a model file."""
     return PurePath(name).suffix in (".keras", ".h5", ".hdf5")
 
 
-def chosen(name: str, trust: bool = False, preprocess: Preprocess | None = None) -> Base:
+def choose_base(name: str, trust: bool = False, preprocess: Preprocess | None = None) -> Base:
     """The base that settings mean: a row of the table, or a model file, which is opened only with `trust`."""
-    if is_file(name):
+    if is_model_file(name):
         return replace(OWN, trusted=trust, preprocess=preprocess or Preprocess())
-    return get(name)
+    return get_base(name)
 
 
-def of(name: str) -> Base:
+def base_of(name: str) -> Base:
     """The base that a recipe names."""
-    return OWN if name == OWN.name else get(name)
+    return OWN if name == OWN.name else get_base(name)
 
 
-def get(name: str) -> Base:
+def get_base(name: str) -> Base:
     """The base of that name in the table. Raises Unusable, naming the nearest known one."""
     if name in BASES:
         return BASES[name]

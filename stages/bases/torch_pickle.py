@@ -27,7 +27,7 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of the file by name, each a fresh contiguous ndarray (float32 or int64) of the stored shape.
 
     Raises Unusable where the file is of another format, damaged, or asks for any global beyond the allowed.

@@ -37,7 +37,7 @@ class Weights:
     path: Path | None
 
 
-def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -> Weights:
+def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -> Weights:
     """What `base.weights` means: `imagenet`, `sha256:<64 hex digits>`, or else `file`; of an own model, always `file`.
 
     Raises
@@ -49,7 +49,7 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
         The setting names a folder, or is no digest.
     """
     given = base.own or not (setting == "imagenet" or setting.startswith(_PREFIX))
-    path, field = file if given else official(base), _field(base)
+    path, field = file if given else published_path(base), _field(base)
     if path.is_dir():
         raise Unusable(f"{field}: {path} is a folder; expected a file")
     found = cache.index.digest(path) if path.is_file() else None
@@ -73,11 +73,11 @@ def resolve(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -
     if not given and found not in known:
         _refuse_another(base, path)
     weights = Weights(setting, found, path)
-    remember(base, weights, cache)
+    remember_digest(base, weights, cache)
     return weights
 
 
-def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
+def ensure_file(base: Base, weights: Weights, offline: bool) -> Path:
     """The weight file itself, fetched if need be; needed only where the base is to run.
 
     Raises NotAvailable where it is not to be had, Unusable where it is a model that nobody has said to trust.
@@ -91,7 +91,7 @@ def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
     if weights.path is not None:
         return weights.path
     if weights.setting == "imagenet":
-        path = official(base)
+        path = published_path(base)
         file = path if path.is_file() else _fetch(base, weights.setting, path, offline)
         found = atomic_files.sha256_of(file)
         if found == weights.sha256:
@@ -107,15 +107,15 @@ def at_hand(base: Base, weights: Weights, offline: bool) -> Path:
     )
 
 
-def fetch(base: Base) -> Path:
+def download(base: Base) -> Path:
     """The file of the ImageNet weights, downloaded unless it is there. Raises NotAvailable, also for another file."""
-    path = official(base)
+    path = published_path(base)
     file = path if path.is_file() else _fetch(base, "imagenet", path, offline=False)
     _refuse_another(base, file)
     return file
 
 
-def official(base: Base) -> Path:
+def published_path(base: Base) -> Path:
     """Where the ImageNet weights lie: in the package that ships them, or where Keras keeps its downloads."""
     if base.package is None:
         return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / base.weights
@@ -194,14 +194,14 @@ def _run_keras(program: str, home: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
 
 
-def remember(base: Base, weights: Weights, cache: Cache) -> None:
+def remember_digest(base: Base, weights: Weights, cache: Cache) -> None:
     """Note in the cache which digest the setting stood for; a read-only one remembers what it can."""
     fact = {"base": base.name, "setting": weights.setting, "sha256": weights.sha256}
     with contextlib.suppress(OSError):
         cache.put_named("weights", keys.canonical(fact), ".json")
 
 
-def take(source: Cache, target: Cache) -> None:
+def copy_notes(source: Cache, target: Cache) -> None:
     """Remember in `target` what `source` does, but for names by which it knows another file."""
     for path in sorted(source.root.glob("weights/*.json")):
         fact, data = records.load(path) or {}, path.read_bytes()

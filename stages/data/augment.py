@@ -94,7 +94,7 @@ class View:
         }
 
 
-def apply(pixels: np.ndarray, view: View, image: str) -> np.ndarray:
+def apply_view(pixels: np.ndarray, view: View, image: str) -> np.ndarray:
     """The view of an image with that id: uint8 (h, w, 3) -> the same shape and dtype. What is off changes no bit.
 
     Flips and turns are dealt, not drawn: no two views of an image share one until all that are allowed, the plain

@@ -71,7 +71,7 @@ def decode(data: bytes, spec: PixelSpec) -> np.ndarray:
     return _pixels(data, spec)
 
 
-def whole(data: bytes) -> np.ndarray:
+def decode_whole(data: bytes) -> np.ndarray:
     """All pixels of one image file: ndarray of shape (height, width, 3), uint8, RGB. Raises as `decode` does."""
     return _pixels(data, None)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cache import keys
 from cache.errors import Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from stages.data.manifest import Row
 
 EXTENSIONS = frozenset(
@@ -46,14 +46,14 @@ class Found:
     rejected: list[Reject] = field(default_factory=list)
 
 
-def folders(root: Path) -> Found:
+def scan_folders(root: Path) -> Found:
     """Class folders under `root`, or train/val/test folders of class folders, or images without any class.
 
     Files that don't bear an image's extension and hidden ones are counted as ignored, by kind. A link that leaves
     `root` is a reject; a linked folder within it is passed over, since its files are found where they are.
     Raises Unusable where the folder is missing, unreadable, has no image, or mixes split folders with others.
     """
-    paths, found = images(root, "data.root")
+    paths, found = list_images(root, "data.root")
     if not paths and not found.rejected:
         raise Unusable(
             f"{root}: no images ({found.ignored.total()} other files); looked for {', '.join(sorted(EXTENSIONS))}",
@@ -67,7 +67,7 @@ def folders(root: Path) -> Found:
     return found
 
 
-def images(root: Path, called: str) -> tuple[list[str], Found]:
+def list_images(root: Path, called: str) -> tuple[list[str], Found]:
     """Paths below the folder `root` of the images in it, sorted; what is no image is counted, a link out a reject.
 
     called: what to name the folder by. Raises Unusable where it is missing or unreadable.
@@ -76,7 +76,7 @@ def images(root: Path, called: str) -> tuple[list[str], Found]:
     return sorted(_walk(root, "", found, called)), found
 
 
-def table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
+def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
     """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
 
     An `id` column of 64 hex digits in every row is believed: a file is needed only where its feature row is missing,
@@ -105,10 +105,10 @@ def table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
     return found
 
 
-def identify(
+def hash_files(
     found: Found,
     root: Path,
-    index: StatIndex,
+    index: HashIndex,
     on_hashed: Callable[[int], object] = lambda n: None,
     read_files: bool = True,
 ) -> Found:

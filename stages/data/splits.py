@@ -14,7 +14,7 @@ from cache.errors import Unusable
 from stages.data.manifest import Row
 
 
-def assign(rows: Sequence[Row], val: float, test: float, seed: int) -> tuple[Row, ...]:
+def assign_splits(rows: Sequence[Row], val: float, test: float, seed: int) -> tuple[Row, ...]:
     """Give every row without a split one: that of its group or its copies where they have one, else by hash.
 
     `val` and `test` are shares of the images (0 <= val + test < 1). Where the user made some splits but no val,

@@ -11,7 +11,7 @@ from cache.errors import Unusable
 from stages.engines.embed import Embed
 
 
-def check(embed: Embed, height: int, width: int) -> None:
+def check_independence(embed: Embed, height: int, width: int) -> None:
     """Raises Unusable unless a picture alone gives bitwise what it gives as the last of a full batch.
 
     It goes by the bits, not by a tolerance: what a row is worth must not depend on which run made it. A batch of one

@@ -21,7 +21,7 @@ VERSION = 1
 GRAPH, WEIGHTS = "model.xml", "model.bin"
 
 
-def model_of(
+def converted_model(
     recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int, places: Sequence[Path]
 ) -> Mapping[str, bytes]:
     """The model as OpenVINO's two files, GRAPH and WEIGHTS; its outputs bear the names of the taps.
@@ -35,7 +35,7 @@ def model_of(
         "batch": batch,
         "taps": {name: recipe.components(tap) for name, tap in taps.items()},
     }
-    return compiled_models.of(places, components, partial(_convert, recipe, taps, weights, batch))
+    return compiled_models.load_or_make(places, components, partial(_convert, recipe, taps, weights, batch))
 
 
 def _save(openvino: Any, model: Any, path: Path) -> None:

@@ -52,7 +52,7 @@ class OpenVINOEmbed:
             self._idle.put(compiled.create_infer_request())
         self.provenance = {
             "engine": "openvino",
-            "device": hardware.cpu(),
+            "device": hardware.cpu_name(),
             "versions": {"openvino": openvino.get_version().partition("-")[0]},
         }
         # The first call prepares OpenVINO's binding to numpy; two threads that made it at once have waited for each
@@ -75,6 +75,6 @@ def check_bf16(capabilities: list[str]) -> None:
     """Raises Unusable where they lack bfloat16: OpenVINO would compute in f32, or imitate it slowly, and not say so."""
     if "BF16" not in capabilities:
         raise Unusable(
-            f"extract.numerics: openvino-bf16 needs a CPU with bfloat16; {hardware.cpu()} has none",
+            f"extract.numerics: openvino-bf16 needs a CPU with bfloat16; {hardware.cpu_name()} has none",
             "use numerics: f32, or compute these rows on another machine",
         )

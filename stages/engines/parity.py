@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cache.errors import PipelineError
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore
 from stages.bases.recipe import Recipe, Tap
 from stages.data.manifest import Row
@@ -35,7 +35,7 @@ Witnesses = tuple[tuple[str, tuple[str, ...]], ...]
 """(id, absolute paths) of images that have rows."""
 
 
-def witnesses(rows: Sequence[Row], root: Path, taps: Taps, lacking: Mapping[str, Sequence[str]]) -> Witnesses:
+def choose_witnesses(rows: Sequence[Row], root: Path, taps: Taps, lacking: Mapping[str, Sequence[str]]) -> Witnesses:
     """The first images, up to ROWS for each key, that have their row of it; paths of `rows` are under `root`."""
     chosen: dict[str, tuple[str, ...]] = {}
     for key in taps:
@@ -44,7 +44,7 @@ def witnesses(rows: Sequence[Row], root: Path, taps: Taps, lacking: Mapping[str,
     return tuple(chosen.items())
 
 
-def check(
+def check_parity(
     recipe: Recipe, taps: Taps, root: Path, embed: Embed, pixels_at_hand: Callable[[], Mapping[str, np.ndarray]]
 ) -> None:
     """Raises PipelineError where `embed` makes other rows than those in the cache at `root`, at any of the taps.
@@ -52,7 +52,7 @@ def check(
     Keys to which that engine, version and device added before are taken to agree. `pixels_at_hand` gives id -> uint8
     (h, w, 3) of witnesses; where they have no row of a key, it cannot be checked, which is logged.
     """
-    cache = Cache(root, StatIndex())
+    cache = Cache(root, HashIndex())
     stores = {key: cache.features(recipe.components(tap)) for key, tap in sorted(taps.items())}
     made = {key: store.shard_records() for key, store in stores.items()}
     others = {key: all_ for key, all_ in made.items() if all_ and not any(_same(r, embed.provenance) for r in all_)}

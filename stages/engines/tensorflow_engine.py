@@ -54,10 +54,10 @@ class TensorFlowEmbed:
         self.batch = batch or (GPU_BATCH if tf.config.list_physical_devices("GPU") else CPU_BATCH)
         self._names = sorted(taps)
         self._call: Callable[[np.ndarray], Sequence[np.ndarray]]
-        if catalogue.of(
+        if catalogue.base_of(
             recipe.base
         ).own:  # its layers may hold what only this process has: tables, or functions of Python
-            graph = _room().traced(recipe, taps, weights, self.batch, held=True)
+            graph = _room().trace_graph(recipe, taps, weights, self.batch, held=True)
             self._call = lambda pixels: [rows.numpy() for rows in graph(tf.constant(pixels))]
         else:
             components = {
@@ -68,7 +68,7 @@ class TensorFlowEmbed:
                 "taps": {name: recipe.components(tap) for name, tap in taps.items()},
             }
             make = partial(_frozen, recipe, taps, weights, self.batch, tail)
-            self._call = _session(compiled_models.of(() if tail else places, components, make))
+            self._call = _session(compiled_models.load_or_make(() if tail else places, components, make))
         self.provenance = {
             "engine": "tensorflow",
             "device": _device(tf),
@@ -104,7 +104,7 @@ def _room() -> Any:
 
 def _frozen(*recipe: Any) -> dict[str, bytes]:
     """What the graph holds outside itself is by the name of the placeholder that stands for it."""
-    traced = _room().traced(*recipe, held=True)
+    traced = _room().trace_graph(*recipe, held=True)
     held = {inner.op.name: outer.numpy() for outer, inner in traced.graph.captures}
     tensors = [traced.inputs[0].name, *(tensor.name for tensor in traced.outputs)]
     return {
@@ -164,4 +164,4 @@ def _device(tf: Any) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
-    return hardware.cpu()
+    return hardware.cpu_name()

@@ -13,11 +13,11 @@ import numpy as np
 
 from stages.bases.recipe import Recipe, Tap
 from stages.heads.fitted import Head
-from stages.metrics.calibration import heated
+from stages.metrics.calibration import apply_temperature
 
 
 @dataclass(frozen=True)
-class Servable:
+class Deployable:
     """All that decides what a model says of an image.
 
     taps: where the head looks, joined in this order, maps flattened. weights: the file of the base's weights. tail:
@@ -50,6 +50,6 @@ class Servable:
                 rows = embed(pixels[start : start + embed.batch])
                 flat = [rows[name].reshape(len(rows[name]), -1) for name in names]
                 parts.append(np.concatenate(flat, axis=1).astype(self.recipe.dtype).astype(np.float32))
-            return heated(self.head.probabilities(np.concatenate(parts)), self.temperature)
+            return apply_temperature(self.head.probabilities(np.concatenate(parts)), self.temperature)
 
         return predict

@@ -12,21 +12,21 @@ import numpy as np
 from keras import layers, ops
 
 from stages.export import resize
-from stages.export.deployable import Servable
+from stages.export.deployable import Deployable
 from stages.keras_models import trace
 
 Kind = Literal["keras", "onnx"]
 
 
-def network(servable: Servable) -> keras.Model:
+def build_network(servable: Deployable) -> keras.Model:
     """uint8 RGB (n, any height, any width, 3) -> probabilities (n, classes) float32, rows sum to 1.
 
     It resizes as the recipe says, and does all that comes after. Raises Unusable where a part does not fit.
     """
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    pixels = trace.preprocess(resize.fitted(image, servable.recipe.pixels), servable.recipe.preprocess)
-    base = trace.model_of(servable.recipe, servable.weights, servable.tail)
-    several = keras.Model(base.inputs, trace.outputs_of(base, servable.taps), name=base.name)
+    pixels = trace.preprocess(resize.resize_to_fit(image, servable.recipe.pixels), servable.recipe.preprocess)
+    base = trace.keras_model(servable.recipe, servable.weights, servable.tail)
+    several = keras.Model(base.inputs, trace.tap_outputs(base, servable.taps), name=base.name)
     maps = several(pixels, training=False)
     maps = maps if isinstance(maps, list) else [maps]
     rows = [layers.Flatten()(trace.pool(m, tap)) for m, tap in zip(maps, servable.taps, strict=True)]
@@ -37,7 +37,7 @@ def network(servable: Servable) -> keras.Model:
     return keras.Model(image, layers.Activation(activation, name="probabilities")(logits), name="frozenbase")
 
 
-def _head(x: Any, servable: Servable) -> Any:
+def _head(x: Any, servable: Deployable) -> Any:
     """Logits (n, 1) of two classes, else (n, classes)."""
     for number, layer in enumerate(servable.head.layers):
         dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
@@ -46,7 +46,7 @@ def _head(x: Any, servable: Servable) -> Any:
     return x
 
 
-def save(model: keras.Model, kind: Kind, path: Path) -> None:
+def save_network(model: keras.Model, kind: Kind, path: Path) -> None:
     """Write the network to `path`, which ends in .keras or .onnx. The latter needs tf2onnx."""
     if kind == "keras":
         model.save(path)

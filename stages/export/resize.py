@@ -22,7 +22,7 @@ _AT_ONCE = 32
 """Of the pixels of a line that come out of one product: what they don't take of is left out, which is most of it."""
 
 
-def fitted(pixels: Any, spec: PixelSpec) -> Any:
+def resize_to_fit(pixels: Any, spec: PixelSpec) -> Any:
     """uint8 (n, any height, any width, 3) -> float32 (n, spec.height, spec.width, 3), whole numbers from 0 to 255.
 
     They are those of `images.decode`, to the bit, by the Pillow that is installed when the graph is made; but

@@ -118,7 +118,7 @@ def _report(paths: list[str]) -> tuple[str, list[str]]:
     return version("frozenbase"), [path for path in paths if not Path(path).exists()]
 
 
-def worker_died(error: Exception) -> PipelineError:
+def worker_died_error(error: Exception) -> PipelineError:
     """What to tell when a task's workers died again and again."""
     return PipelineError(
         f"worker processes died several times on the same shard ({error})",

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from cache.hash_index import Seen, stat_of
+from cache.hash_index import Seen, stat_file
 from stages.bases.recipe import Recipe
 from stages.data import augment, images
 from stages.data.images import ImageRejected
@@ -26,7 +26,7 @@ AHEAD = 16
 """So many images of one task are read or decoded ahead at most: two batches of a CPU."""
 
 
-def read(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> np.ndarray:
+def read_image(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> np.ndarray:
     """The pixels of the first of `paths` that holds the bytes of that id, in the recipe's view: uint8 (h, w, 3).
 
     The buffer that is hashed is the one that is decoded. What is learnt of files is added to `seen`.
@@ -35,7 +35,7 @@ def read(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> 
     return _pixels(_bytes(image, paths, seen), image, recipe)
 
 
-def ahead(
+def read_ahead(
     rows: Iterable[tuple[str, Sequence[str]]], recipe: Recipe, seen: list[Seen]
 ) -> Generator[tuple[str, Future[np.ndarray]], None, None]:
     """(id, what `read` gives, as a future) of each row, in order; close it to stop early.
@@ -65,7 +65,7 @@ def ahead(
 
 def _pixels(data: bytes, image: str, recipe: Recipe) -> np.ndarray:
     pixels = images.decode(data, recipe.pixels)
-    return pixels if recipe.view is None else augment.apply(pixels, recipe.view, image)
+    return pixels if recipe.view is None else augment.apply_view(pixels, recipe.view, image)
 
 
 def _bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:
@@ -73,11 +73,11 @@ def _bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:
     for path in paths:
         try:
             with open(path, "rb", buffering=0) as file:
-                stat, when = stat_of(os.fstat(file.fileno())), time.time()
+                stat, when = stat_file(os.fstat(file.fileno())), time.time()
                 if stat[2] > MAX_FILE_BYTES:
                     raise ImageRejected(f"{stat[2]} bytes, more than {MAX_FILE_BYTES}")
                 data = file.read()
-                unchanged = stat_of(os.fstat(file.fileno())) == stat
+                unchanged = stat_file(os.fstat(file.fileno())) == stat
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
             continue

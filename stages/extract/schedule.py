@@ -24,11 +24,11 @@ from stages.bases import catalogue
 from stages.bases.recipe import Recipe
 from stages.data.images import ImageRejected
 from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
-from stages.extract.cluster import ClusterSpec, connect, worker_died
-from stages.extract.prefetch import read
-from stages.extract.shard_task import SHARD_BYTES, Job, Receipt, Task, cannot_write, extract_shard, stop
+from stages.extract.cluster import ClusterSpec, connect, worker_died_error
+from stages.extract.prefetch import read_image
+from stages.extract.shard_task import SHARD_BYTES, Job, Receipt, Task, extract_shard, stop_run, write_error
 from stages.runtime import hardware
-from stages.runtime.parallel import side_by_side
+from stages.runtime.parallel import run_in_threads
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +91,14 @@ class Work:
 
     def _most_images(self) -> int:
         """Of one task: 32 MB of rows, or about 20 s of forward passes."""
-        base, pixels = catalogue.of(self.job.recipe.base), self.job.recipe.pixels
+        base, pixels = catalogue.base_of(self.job.recipe.base), self.job.recipe.pixels
         area = pixels.height * pixels.width
         places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in self.taps.values())
         seconds = base.gmacs * area / base.size**2 / _GMACS_PER_SECOND
         return min(SHARD_BYTES // (4 * base.feature_dim * places), int(_SHARD_SECONDS / seconds))
 
 
-def missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dict[str, list[str]]:
+def find_missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dict[str, list[str]]:
     """For each id that lacks a row: the keys it lacks."""
     lacking: dict[str, list[str]] = defaultdict(list)
     for key, tap in sorted(taps.items()):
@@ -107,7 +107,7 @@ def missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dic
     return dict(lacking)
 
 
-def all_rejected(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
+def all_rejects(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
     """(id, reason) of every image, where none can be decoded; None as soon as one can.
 
     Rejects are not remembered, so this is what spares a run over nothing but old rejects the base and the cluster.
@@ -121,7 +121,7 @@ def all_rejected(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
     return rejected
 
 
-def rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -> dict[str, str]:
+def find_rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -> dict[str, str]:
     """id -> reason of every image that a run would reject; all of them are decoded for it."""
     found = {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -135,13 +135,13 @@ def rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -
 
 def _reject(recipe: Recipe, image: str, candidates: Sequence[str]) -> str | None:
     try:
-        read(image, candidates, recipe, [])
+        read_image(image, candidates, recipe, [])
     except ImageRejected as error:
         return str(error)
     return None
 
 
-def run(
+def compute_missing(
     cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None
 ) -> Receipt:
     """Compute what is lacking, and return the sum of the receipts.
@@ -154,7 +154,7 @@ def run(
         for tap in work.taps.values():
             cache.features(work.job.recipe.components(tap)).prepare()
     except OSError as error:
-        raise cannot_write(work.job, error, f"{len(work.lacking):,} rows are missing") from error
+        raise write_error(work.job, error, f"{len(work.lacking):,} rows are missing") from error
     if cluster.scheduler is None and (cluster.workers == 1 or len(work.lacking) <= HERE):
         return _here(cache, work, on_progress)
     return _on_cluster(cache, work, cluster, on_progress)
@@ -174,7 +174,7 @@ def _here(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Rec
         with one_at_a_time:
             _add(cache, total, receipt)
 
-    side_by_side(extract, work.tasks(CPU_COUNT, name), on_error=partial(stop, name))
+    run_in_threads(extract, work.tasks(CPU_COUNT, name), on_error=partial(stop_run, name))
     return total
 
 
@@ -195,10 +195,10 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
                 for task in islice(waiting, 1):
                     flying.add(client.submit(extract_shard, task, pure=False))
         except distributed.KilledWorker as error:
-            raise worker_died(error) from error
+            raise worker_died_error(error) from error
         except BaseException:
             with contextlib.suppress(Exception):  # a scheduler that is gone must not hide why we stop
-                client.run(stop, name)
+                client.run(stop_run, name)
                 with flying.lock:
                     client.cancel(list(flying.futures))
             raise

@@ -19,7 +19,7 @@ import PIL
 
 from cache import atomic_files
 from cache.errors import PipelineError, Unusable
-from cache.hash_index import Seen, StatIndex
+from cache.hash_index import HashIndex, Seen
 from cache.store import Cache
 from stages.bases import catalogue
 from stages.bases.recipe import Recipe, Tap
@@ -83,9 +83,9 @@ def open_embed(job: Job, taps: Taps) -> Embed:
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
     places = [Path(root) for root in (job.cache_root, job.lent) if root is not None]
-    embed = select.build(job.engine, job.recipe, taps, Path(job.weights), job.batch, places)
-    if catalogue.of(job.recipe.base).own:
-        batch_independence.check(embed, job.recipe.pixels.height, job.recipe.pixels.width)
+    embed = select.open_engine(job.engine, job.recipe, taps, Path(job.weights), job.batch, places)
+    if catalogue.base_of(job.recipe.base).own:
+        batch_independence.check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
     return embed
 
 
@@ -93,7 +93,7 @@ def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None
     """Read, check, decode, embed, store. Without `on_progress`, it runs on a worker, and tells the coordinator."""
     receipt, started = Receipt(), time.perf_counter()
     shard = _Shard(task, started, on_progress or partial(_tell, task.run))
-    with closing(prefetch.ahead(task.rows, task.job.recipe, receipt.seen)) as ahead:
+    with closing(prefetch.read_ahead(task.rows, task.job.recipe, receipt.seen)) as ahead:
         for image, promised in ahead:
             if task.run in _stopped:
                 shard.close()  # what there is of it is kept
@@ -175,7 +175,7 @@ class _Shard:
             "seconds": round(now - self._started, 3),
             "written": int(time.time()),
         }  # fmt: skip
-        cache = Cache(Path(job.cache_root), StatIndex())
+        cache = Cache(Path(job.cache_root), HashIndex())
         for key, tap in self._taps.items():
             rows = np.concatenate(self._rows.pop(key))
             try:
@@ -186,7 +186,7 @@ class _Shard:
                 ) from error
             except OSError as error:
                 what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, was to be written"
-                raise cannot_write(job, error, what) from error
+                raise write_error(job, error, what) from error
         self.written += len(self._ids)
         self.engine = self._embed.provenance["engine"]
         self._ids, self._rows, self._bytes, self._started = [], defaultdict(list), 0, now
@@ -198,12 +198,12 @@ _embeds_lock = threading.Lock()
 _stopped: set[str] = set()
 
 
-def stop(run: str) -> None:
+def stop_run(run: str) -> None:
     """Let the tasks of that run in this process end at their next image."""
     _stopped.add(run)
 
 
-def cannot_write(job: Job, error: OSError, what: str) -> PipelineError:
+def write_error(job: Job, error: OSError, what: str) -> PipelineError:
     """`what` cannot be kept. A cache that is read-only serves what it has all the same."""
     closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     return PipelineError(
@@ -238,7 +238,7 @@ def _shared_embed(job: Job, taps: Taps) -> Embed:
             _embeds[wanted] = open_embed(bare, plain_taps)
         new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _agreed}
         if new:
-            parity.check(job.recipe, new, Path(job.cache_root), _embeds[wanted], partial(_at_hand, job))
+            parity.check_parity(job.recipe, new, Path(job.cache_root), _embeds[wanted], partial(_at_hand, job))
             _agreed.update((job.cache_root, key) for key in new)
         return _embeds[wanted]
 
@@ -248,7 +248,7 @@ def _at_hand(job: Job) -> dict[str, np.ndarray]:
     found = {}
     for image, paths in job.witnesses:
         with contextlib.suppress(ImageRejected):
-            found[image] = prefetch.read(image, paths, job.recipe, [])
+            found[image] = prefetch.read_image(image, paths, job.recipe, [])
     return found
 
 

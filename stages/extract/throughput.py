@@ -29,7 +29,7 @@ class Trial:
     bytes: dict[str, int]
 
 
-def pace(made: Sequence[Mapping[str, Any]]) -> float | None:
+def seconds_per_image(made: Sequence[Mapping[str, Any]]) -> float | None:
     """Seconds an image with all cores at work, as records of shards tell; None where there is none.
 
     The median of shards: a thread's first one took the start-up of the base with it.
@@ -38,7 +38,7 @@ def pace(made: Sequence[Mapping[str, Any]]) -> float | None:
     return statistics.median(each) / (os.cpu_count() or 1) if each else None  # tasks go side by side, one a core
 
 
-def run(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]]) -> Trial | None:
+def time_images(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]]) -> Trial | None:
     """Take `images` (id, absolute paths) through the base as a run would; None where none of them can be decoded.
 
     Raises what a run would raise: PipelineError where weights or taps do not fit the base.
@@ -72,7 +72,7 @@ def _pixels(job: Job, images: Sequence[tuple[str, Sequence[str]]]) -> np.ndarray
     decoded = []
     for image, paths in images:
         try:
-            decoded.append(prefetch.read(image, paths, job.recipe, []))
+            decoded.append(prefetch.read_image(image, paths, job.recipe, []))
         except ImageRejected:
             continue
     return np.stack(decoded) if decoded else None

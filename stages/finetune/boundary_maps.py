@@ -74,7 +74,7 @@ class Computed:
     def _pixels(self, sample: int, view: int) -> np.ndarray:
         image, paths = self._images[sample]
         try:
-            return prefetch.read(image, paths, self._recipes[view], [])
+            return prefetch.read_image(image, paths, self._recipes[view], [])
         except ImageRejected as error:
             raise PipelineError(
                 f"{paths[0] if paths else image[:12]}: {error}", "run again: it was there before"

@@ -14,7 +14,7 @@ from stages.bases import catalogue
 from stages.bases.blocks import Block
 from stages.bases.recipe import Recipe, Tap
 from stages.finetune.boundary_maps import Boundary
-from stages.heads.dense import as_layers
+from stages.heads.dense import layers_of
 from stages.heads.fitted import Head, softmax
 from stages.keras_models import build
 
@@ -30,7 +30,7 @@ class Network:
     def __init__(self, recipe: Recipe, weights: Path | None, block: Block, tap: Tap, head: Head) -> None:
         """`weights` None: `put_tail` brings them. `tap`: where the head sits, the base's output pooled in its way."""
         pixels = recipe.pixels
-        base = build.build(catalogue.get(recipe.base), weights, pixels.height, pixels.width)
+        base = build.build_base(catalogue.get_base(recipe.base), weights, pixels.height, pixels.width)
         self.tail = keras.Model(base.get_layer(block.boundary).output, base.output, name="tail")
         for layer in self.tail.layers:
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
@@ -67,11 +67,11 @@ class Network:
                 f"tail.npz has no {lacking[0]}: it is of a version that kept a part of the weights only",
                 "remove the model's folder, and train it again: pipeline run finetune",
             )
-        build.put(self.tail, arrays)
+        build.assign_weights(self.tail, arrays)
 
     def head(self, chosen: Mapping[str, Any]) -> Head:
         """The head's layers as they are now, float64, on what `features` gives."""
-        return Head(self.kind, self.classes, tuple(as_layers(self.dense)), chosen)
+        return Head(self.kind, self.classes, tuple(layers_of(self.dense)), chosen)
 
     def features(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
         """What the head sees of the samples `where` in the plain view: float32 (n, dim), maps flattened."""

@@ -25,7 +25,7 @@ import tensorflow as tf
 from cache import atomic_files, npz
 from stages.finetune.boundary_maps import Boundary
 from stages.finetune.network import Network
-from stages.heads.dense import board, class_weights
+from stages.heads.dense import class_weights, tensorboard_callbacks
 from stages.metrics.classification import log_loss
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ Watch = Callable[[int], AbstractContextManager[Callable[[int], object]]]
 """watch(epochs that a checkpoint had) -> context that gives advance(n), called after each further epoch."""
 
 
-def unwatched(done: int) -> AbstractContextManager[Callable[[int], object]]:
+def without_watching(done: int) -> AbstractContextManager[Callable[[int], object]]:
     """A Watch that nobody sees."""
     return nullcontext(lambda n: None)
 
@@ -98,7 +98,7 @@ def train(
     network: Network,
     data: Data,
     checkpoint: Path | None,
-    watch: Watch = unwatched,
+    watch: Watch = without_watching,
 ) -> History:
     """Train the network, and leave it with the weights of the epoch with the least val log-loss, 0 among them.
 
@@ -114,7 +114,7 @@ def train(
     if not history.val_log_loss:
         history.val_log_loss.append(_judge(network, data))
         state.keep_best()
-    watched = keras.callbacks.CallbackList(board(spec.log_dir), model=network.model)
+    watched = keras.callbacks.CallbackList(tensorboard_callbacks(spec.log_dir), model=network.model)
     watched.on_train_begin()
     with watch(history.epochs) as advance, ThreadPoolExecutor(1) as reader:
         while history.epochs < spec.epochs and not _given_up(spec, history):
@@ -147,12 +147,12 @@ def compile_for(spec: Spec, network: Network, images: int) -> None:
     optimizer.build(network.model.trainable_variables)
 
 
-def rehearse(spec: Spec, network: Network, train: int, val: int) -> float:
+def time_epoch(spec: Spec, network: Network, train: int, val: int) -> float:
     """Seconds that an epoch of so many images will take, boundary maps at hand; the network is left as it was."""
     compile_for(spec, network, train)
     model = network.model
     maps = np.random.default_rng(0).random((spec.batch, *model.input.shape[1:]), np.float32)
-    truth = truth_of(network, np.zeros(spec.batch, int))
+    truth = loss_targets(network, np.zeros(spec.batch, int))
 
     def spent(steps: int, step: Callable[[], object]) -> float:
         started = time.perf_counter()
@@ -185,7 +185,7 @@ def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History
         maps, y = ahead.result(), data.y[order[batch]]
         if following is not None:
             ahead = reader.submit(data.boundary.take, order[following], views[following])
-        truth = truth_of(network, y)
+        truth = loss_targets(network, y)
         loss = network.model.train_on_batch(maps, truth, weights and np.array([weights[int(column)] for column in y]))
         total += len(y) * float(loss)
     history.loss.append(round(total / len(order), 6) if np.isfinite(total) else None)
@@ -193,7 +193,7 @@ def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History
     history.seconds.append(round(time.perf_counter() - started, 3))
 
 
-def truth_of(network: Network, y: np.ndarray) -> np.ndarray:
+def loss_targets(network: Network, y: np.ndarray) -> np.ndarray:
     """What the loss compares with: (n, 1) of two classes, else one column a class, float32."""
     columns = np.arange(len(network.classes)) if len(network.classes) > 2 else 1
     return np.asarray(y[:, None] == columns, np.float32)

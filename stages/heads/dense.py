@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from cache.errors import Diverged
 from stages.data.manifest import Row
-from stages.heads.fitted import Activation, Head, Layer, rows_of, targets
-from stages.heads.matrix import Features, Scaler
+from stages.heads.fitted import Activation, Head, Layer, rows_in_split, target_columns
+from stages.heads.matrix import FeatureMatrix, Scaler
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Spec(Protocol):
     seed: int
 
 
-def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """Hidden layers, each with its dropout, and one of outputs, trained on train until val no longer gets better.
 
     The weights kept are those of the epoch with the least val log-loss, smoothing left aside. The seed fixes them to
@@ -46,8 +46,8 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     """
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
-    y, outputs = targets(rows, classes), 1 if len(classes) == 2 else len(classes)
-    train, val = rows_of(rows, "train"), rows_of(rows, "val")
+    y, outputs = target_columns(rows, classes), 1 if len(classes) == 2 else len(classes)
+    train, val = rows_in_split(rows, "train"), rows_in_split(rows, "val")
     x, x_val = features.take(train), features.take(val)
     scaler = Scaler.of(x) if spec.standardise else Scaler(np.zeros(features.dim), np.ones(features.dim))
     if spec.standardise:
@@ -110,7 +110,7 @@ def _callbacks(spec: Spec) -> list[Any]:
     """Keep the weights of the best epoch, and stop when it has been `patience` epochs ago; None: never."""
     patience = spec.epochs if spec.patience is None else spec.patience
     best = _Best("val_log_loss", patience=patience, mode="min", restore_best_weights=True)
-    return [best, *board(spec.log_dir)]
+    return [best, *tensorboard_callbacks(spec.log_dir)]
 
 
 class _Best(keras.callbacks.EarlyStopping):
@@ -121,7 +121,7 @@ class _Best(keras.callbacks.EarlyStopping):
         return float(value) if np.isfinite(value) else np.inf
 
 
-def board(log_dir: str | None) -> list[Any]:
+def tensorboard_callbacks(log_dir: str | None) -> list[Any]:
     """The callback that writes TensorBoard logs to an absolute path; none where there is no path, or no TensorBoard."""
     if log_dir is None:
         return []
@@ -141,11 +141,11 @@ def class_weights(kind: Literal["none", "balanced"], y: np.ndarray) -> dict[int,
 
 def _layers(network: Any, scaler: Scaler) -> tuple[Layer, ...]:
     """The trained layers, the standardisation folded into the first; dropout predicts nothing."""
-    first, *others = as_layers(layer for layer in network.layers if layer.weights)
+    first, *others = layers_of(layer for layer in network.layers if layer.weights)
     return (Layer(*scaler.fold(first.weights, first.bias), first.activation), *others)
 
 
-def as_layers(dense: Iterable[Any]) -> list[Layer]:
+def layers_of(dense: Iterable[Any]) -> list[Layer]:
     """Keras's Dense layers as arrays, float64."""
     found = []
     for layer in dense:

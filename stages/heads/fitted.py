@@ -175,24 +175,24 @@ def vote(cosines: np.ndarray, columns: np.ndarray, temperature: float, classes: 
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
-def targets(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
+def target_columns(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
     """The column of each row's label: (n,) int."""
     column = {name: i for i, name in enumerate(classes)}
     return np.array([column[row.label or ""] for row in rows])
 
 
-def rows_of(rows: Sequence[Row], split: str) -> np.ndarray:
+def rows_in_split(rows: Sequence[Row], split: str) -> np.ndarray:
     """The numbers of the rows of a split, ascending."""
     return np.flatnonzero([row.split == split for row in rows])
 
 
-def key(spec: Mapping[str, Any], classes: Sequence[str], extract_keys: Sequence[str], manifest: Manifest) -> str:
+def head_key(spec: Mapping[str, Any], classes: Sequence[str], extract_keys: Sequence[str], manifest: Manifest) -> str:
     """A head's key: its code's version, spec (seed included), class order, extract keys of its taps, labelled rows."""
     parts = {"version": VERSION, "spec": spec, "classes": classes, "taps": extract_keys}
     return keys.digest("head", {**parts, "samples": manifest.samples_digest})
 
 
-def classes_of(manifest: Manifest, order: Sequence[str] | None) -> tuple[str, ...]:
+def check_classes(manifest: Manifest, order: Sequence[str] | None) -> tuple[str, ...]:
     """The classes, sorted or in the order given, after checking that a head can be trained on these rows.
 
     Raises Unusable: no labels, one class, a class never trained on, an empty train or val, one image twice labelled.

@@ -9,10 +9,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from stages.data.manifest import Row
-from stages.heads.fitted import TILE, Head, Neighbours, rows_of, targets, vote
-from stages.heads.matrix import Features
+from stages.heads.fitted import TILE, Head, Neighbours, rows_in_split, target_columns, vote
+from stages.heads.matrix import FeatureMatrix
 from stages.metrics.classification import log_loss
-from stages.runtime.parallel import side_by_side
+from stages.runtime.parallel import run_in_threads
 
 _BATCH_BYTES = 8 << 20
 
@@ -27,13 +27,13 @@ class Spec(Protocol):
     def temperature(self) -> float: ...
 
 
-def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """Cosine neighbours among the train rows, their votes weighted by exp(cosine / temperature) (DINOv2, eval/knn.py).
 
     Features are not standardised. val chooses k; a k above the number of train rows means all of them. In memory are
     the train rows, once, as float32, and cosines in batches. What the head says of a train row counts that row itself.
     """
-    y, train, val = targets(rows, classes), rows_of(rows, "train"), rows_of(rows, "val")
+    y, train, val = target_columns(rows, classes), rows_in_split(rows, "train"), rows_in_split(rows, "val")
     x = features.take(train)
     x /= _lengths(x)
     asked = [spec.k] if isinstance(spec.k, int) else spec.k
@@ -48,7 +48,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
         return np.array([log_loss(y[here], shared) * len(here) for shared in shares])
 
     with threadpool_limits(1, "blas"):  # threads take batches; and the same to the last bit on any number of cores
-        parts = side_by_side(judge, [val[start : start + size] for start in range(0, len(val), size)])
+        parts = run_in_threads(judge, [val[start : start + size] for start in range(0, len(val), size)])
     losses = dict(zip(candidates, (np.sum(parts, axis=0) / len(val)).tolist(), strict=True))
     best = min(losses, key=lambda k: losses[k])
     chosen = {"k": best, "val_log_loss": {str(k): round(loss, 6) for k, loss in losses.items()}}

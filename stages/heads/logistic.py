@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, Layer, rows_of, softmax, targets
-from stages.heads.matrix import Features, Scaler
+from stages.heads.fitted import Head, Layer, rows_in_split, softmax, target_columns
+from stages.heads.matrix import FeatureMatrix, Scaler
 from stages.metrics import classification
 
 PATH = tuple(float(c) for c in np.round(np.logspace(-6, 3, 19), 10))
@@ -53,7 +53,7 @@ class Model:
         return softmax(z @ self.weights + self.bias)
 
 
-def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """Multinomial (or binary) logistic regression, fitted on train, with C chosen on val.
 
     Features are standardised on the train rows, in place: of all features, only those of train and val are in memory,
@@ -68,8 +68,8 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
             f"{features.dim * outputs:,} weights; its solver takes up to {MOST_WEIGHTS:,}",
             "use kind: knn, ridge (up to some 5,000 features) or dense, or a tap with fewer features",
         )
-    y = targets(rows, classes)
-    train, val = rows_of(rows, "train"), rows_of(rows, "val")
+    y = target_columns(rows, classes)
+    train, val = rows_in_split(rows, "train"), rows_in_split(rows, "val")
     x = features.take(train)
     scaler = Scaler.of(x)
     z, z_val = scaler.apply(x), scaler.apply(features.take(val))
@@ -78,7 +78,7 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
         problem = Problem(z, y[train], outputs, pool)
 
         def judge(model: Model) -> float:
-            found = [classification.losses(y[val[some]], model.probabilities(z_val[some])) for some in blocks]
+            found = [classification.row_losses(y[val[some]], model.probabilities(z_val[some])) for some in blocks]
             return float(np.concatenate(found).mean())
 
         tried = _follow(problem, PATH if spec.C is None else (spec.C,), judge)

@@ -22,7 +22,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureMatrix:
     """n rows of float32 vectors: those of each source, maps flattened, side by side in the order of the sources."""
 
     sources: Sequence[Source]
@@ -65,7 +65,7 @@ class Scaler:
         """
         shift = x[0].astype(np.float64)
         total, squares = np.zeros_like(shift), np.zeros_like(shift)
-        for part in parts(x):
+        for part in row_blocks(x):
             moved = part - shift
             total += moved.sum(axis=0)
             squares += np.einsum("ij,ij->j", moved, moved)
@@ -74,7 +74,7 @@ class Scaler:
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Standardise the float32 rows x (n, dim) in place, and return them."""
-        for part in parts(x):
+        for part in row_blocks(x):
             part[:] = (part - self.mean) * self.inverse
         return x
 
@@ -90,7 +90,7 @@ def inverse_deviation(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(1, np.sqrt(np.where(varies, variance, 1)), where=varies, out=np.zeros_like(variance)))
 
 
-def parts(x: np.ndarray) -> Iterator[np.ndarray]:
+def row_blocks(x: np.ndarray) -> Iterator[np.ndarray]:
     """Views of consecutive rows, each of at most BLOCK_BYTES."""
     size = max(1, BLOCK_BYTES // (4 * x.shape[1]))
     return (x[start : start + size] for start in range(0, len(x), size))

@@ -17,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, Layer, rows_of, softmax, targets
-from stages.heads.matrix import Features, Scaler, inverse_deviation
-from stages.runtime.parallel import side_by_side
+from stages.heads.fitted import Head, Layer, rows_in_split, softmax, target_columns
+from stages.heads.matrix import FeatureMatrix, Scaler, inverse_deviation
+from stages.runtime.parallel import run_in_threads
 
 PENALTIES = tuple(float(a) for a in np.round(np.logspace(-2, 7.5, 20), 6))
 """alpha, two to a decade, of the scikit-learn kind: |y - Xw|^2 + alpha |w|^2 on standardised features."""
@@ -85,7 +85,7 @@ class Sums:
         return float(self.yy - 2 * (np.einsum("ij,ij->", weights, self.xy) + self.y @ bias) + own)
 
 
-def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """Least squares on targets of -1 and 1 with an L2 penalty, exact; the intercept is not penalised.
 
     Features are standardised on train, from the sums. val chooses alpha by log-loss, and with it the factor that turns
@@ -102,15 +102,15 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
             f"it may take {MOST_BYTES / 1e9:.1f}",
             "use kind: logistic, knn or dense, or a tap with pooling: avg or max",
         )
-    y, penalties = targets(rows, classes), PENALTIES if spec.alpha is None else (spec.alpha,)
-    shift = features.take(rows_of(rows, "train")[:1])[0].astype(np.float64)
+    y, penalties = target_columns(rows, classes), PENALTIES if spec.alpha is None else (spec.alpha,)
+    shift = features.take(rows_in_split(rows, "train")[:1])[0].astype(np.float64)
     with threadpool_limits(1, "blas"):  # threads take folds; and the same to the last bit on any number of cores
         parts = sums(features, _folds(rows, spec.folds, spec.seed), y, outputs, shift)
         whole = parts[0]
         for part in parts[1:]:
             whole = whole + part
         errors = _left_out(whole, parts, penalties)
-        val = rows_of(rows, "val")
+        val = rows_in_split(rows, "val")
         val = val[:: max(1, -(-len(val) * outputs // _CELLS))]
         losses, scales, kept = _judged(features, val, y, solve(whole, penalties), shift)
     best = int(losses.argmin())
@@ -125,7 +125,9 @@ def fit(spec: Spec, features: Features, rows: Sequence[Row], classes: Sequence[s
     return Head("ridge", tuple(classes), (Layer(weights, bias - shift @ weights),), chosen)
 
 
-def sums(features: Features, folds: Sequence[np.ndarray], y: np.ndarray, outputs: int, shift: np.ndarray) -> list[Sums]:
+def sums(
+    features: FeatureMatrix, folds: Sequence[np.ndarray], y: np.ndarray, outputs: int, shift: np.ndarray
+) -> list[Sums]:
     """The sums of each fold, one Dask task for each, which goes through its rows block by block."""
 
     def of(fold: np.ndarray) -> Sums:
@@ -134,7 +136,7 @@ def sums(features: Features, folds: Sequence[np.ndarray], y: np.ndarray, outputs
             total = total + Sums.over(features.take(block) - shift, _signs(y[block], outputs))
         return total
 
-    return side_by_side(of, folds)
+    return run_in_threads(of, folds)
 
 
 def solve(total: Sums, penalties: Sequence[float]) -> Iterator[Solved]:
@@ -155,7 +157,7 @@ def solve(total: Sums, penalties: Sequence[float]) -> Iterator[Solved]:
 def _folds(rows: Sequence[Row], number: int, seed: int) -> list[np.ndarray]:
     """Numbers of the train rows of each fold that has any; a group stays in one."""
     folds: list[list[int]] = [[] for _ in range(number)]
-    for i in rows_of(rows, "train"):
+    for i in rows_in_split(rows, "train"):
         name = f"{seed} {rows[i].group or rows[i].id}".encode()
         folds[int.from_bytes(hashlib.sha256(name).digest()[:8]) % number].append(int(i))
     return [np.array(fold) for fold in folds if fold]
@@ -171,7 +173,7 @@ def _left_out(whole: Sums, parts: Sequence[Sums], penalties: Sequence[float]) ->
 
 
 def _judged(
-    features: Features, val: np.ndarray, y: np.ndarray, solved: Iterator[Solved], shift: np.ndarray
+    features: FeatureMatrix, val: np.ndarray, y: np.ndarray, solved: Iterator[Solved], shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Solved]:
     """Log-loss on val of each penalty, and its best factor, (penalties,) each; and the weights of the best penalty."""
     first = next(solved)
@@ -188,7 +190,7 @@ def _judged(
 
 
 def _val_losses(
-    features: Features, val: np.ndarray, y: np.ndarray, solved: Sequence[Solved], shift: np.ndarray
+    features: FeatureMatrix, val: np.ndarray, y: np.ndarray, solved: Sequence[Solved], shift: np.ndarray
 ) -> np.ndarray:
     """Mean log-loss on val of each penalty with each factor of SCALES."""
 
@@ -202,7 +204,7 @@ def _val_losses(
                 losses[i, j] = -np.log(np.clip(right, 1e-15, None)).sum()
         return losses
 
-    parts = side_by_side(of, features.blocks(val, len(solved[0][1])))
+    parts = run_in_threads(of, features.blocks(val, len(solved[0][1])))
     return np.asarray(np.sum(parts, axis=0) / len(val))
 
 

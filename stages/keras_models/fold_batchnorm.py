@@ -11,7 +11,7 @@ Values = dict[int, np.ndarray]
 """id of a variable -> what a graph is to hold in its place."""
 
 
-def folded(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:
+def fold_batchnorm(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:
     """Kernels and biases that do the work of the BatchNormalization after them, which is left with nothing to do.
 
     y = gamma (conv(x) - mean) / sqrt(variance + epsilon) + beta is another convolution and a bias (Jacob et al. 2018,

@@ -23,7 +23,7 @@ _Config = dict[str, Any]
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[Path]:
+def keras3_copy(path: Path) -> Iterator[Path]:
     """The file itself, or for as long as it is read, a copy that Keras 3 can read. Raises KeyError for no model."""
     config, version = _read(path)
     if not version.startswith("2."):

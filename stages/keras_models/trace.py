@@ -24,12 +24,12 @@ _HELD_BYTES = 100_000
 
 def graph_def(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> tuple[bytes, dict[str, str]]:
     """The same function as a GraphDef that holds all weights, serialised, and the name of each tap's tensor in it."""
-    graph = traced(recipe, taps, weights, batch, held=False)
+    graph = trace_graph(recipe, taps, weights, batch, held=False)
     outputs = {name: tensor.name for name, tensor in zip(sorted(taps), graph.outputs, strict=True)}
     return bytes(graph.graph.as_graph_def().SerializeToString()), outputs
 
 
-def traced(
+def trace_graph(
     recipe: Recipe,
     taps: Mapping[str, Tap],
     weights: Path,
@@ -45,11 +45,11 @@ def traced(
     """
     wanted = [taps[name] for name in sorted(taps)]
     height, width = recipe.pixels.height, recipe.pixels.width
-    model = model_of(recipe, weights, tail or {})
-    outputs = outputs_of(model, wanted)
+    model = keras_model(recipe, weights, tail or {})
+    outputs = tap_outputs(model, wanted)
     several = keras.Model(model.inputs, outputs)
-    own = isinstance(model, user_model.OwnModel)
-    values = fold_batchnorm.folded(several, outputs) if held and recipe.numerics == "f32" and not own else {}
+    own = isinstance(model, user_model.UserModel)
+    values = fold_batchnorm.fold_batchnorm(several, outputs) if held and recipe.numerics == "f32" and not own else {}
     numbers = [(variable, values.get(id(variable), variable.numpy())) for variable in several.variables]
     if held:
         numbers = [(v, tf.constant(array) if array.nbytes > _HELD_BYTES else array) for v, array in numbers]
@@ -65,26 +65,26 @@ def traced(
     return convert_variables_to_constants_v2(graph) if own else graph  # its layers may hold what is no Keras variable
 
 
-def model_of(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -> keras.Model:
+def keras_model(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -> keras.Model:
     """The base at the recipe's numerics: `tensorflow-bf16` is Keras's mixed_bfloat16 policy.
 
     A model of one's own is opened as it is in its file, `weights`.
     """
-    if catalogue.of(recipe.base).own:
-        return user_model.load(weights, recipe)
+    if catalogue.base_of(recipe.base).own:
+        return user_model.load_model(weights, recipe)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.numerics == "tensorflow-bf16" else "float32")
     try:
-        model = build.build(catalogue.get(recipe.base), weights, recipe.pixels.height, recipe.pixels.width)
+        model = build.build_base(catalogue.get_base(recipe.base), weights, recipe.pixels.height, recipe.pixels.width)
     finally:
         keras.config.set_dtype_policy(before)
-    build.put(model, tail)
+    build.assign_weights(model, tail)
     return model
 
 
-def outputs_of(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTensor]:
+def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTensor]:
     """What the model gives at each. Raises Unusable where it has no such layer, or nothing that can be pooled so."""
-    own = isinstance(model, user_model.OwnModel)
+    own = isinstance(model, user_model.UserModel)
     names = model.paths() if own else [layer.name for layer in model.layers]
     for tap in taps:
         if tap.layer != "output" and tap.layer not in names:

@@ -20,7 +20,7 @@ from stages.bases.recipe import Recipe
 from stages.keras_models import keras2_files
 
 
-class OwnModel(keras.Model):
+class UserModel(keras.Model):
     """A graph of layers, (batch, height, width, 3) -> whatever it gives, whose layers are found at any depth."""
 
     def paths(self) -> list[str]:
@@ -36,7 +36,7 @@ class OwnModel(keras.Model):
         return [_one(path, own if path == "output" else found[path]) for path in paths]
 
 
-def load(path: Path, recipe: Recipe) -> OwnModel:
+def load_model(path: Path, recipe: Recipe) -> UserModel:
     """The model in a `.keras` or legacy `.h5` file, for pictures of the recipe's size. Its code is run.
 
     Layers compute in the dtypes they were saved with. Raises Unusable where the file is damaged, needs what Keras does
@@ -44,7 +44,7 @@ def load(path: Path, recipe: Recipe) -> OwnModel:
     """
     _check_file(path)
     try:
-        with keras2_files.readable(path) as file:
+        with keras2_files.keras3_copy(path) as file:
             model = keras.saving.load_model(file, compile=False, safe_mode=False)
     except Unwritable:
         raise
@@ -89,7 +89,7 @@ def _explained(path: Path, error: Exception) -> Unusable:
     return Unusable(f"{path} cannot be opened as a Keras model: {text[:300]}", "save the model again with Keras 3")
 
 
-def _as_graph(path: Path, model: Any, recipe: Recipe) -> OwnModel:
+def _as_graph(path: Path, model: Any, recipe: Recipe) -> UserModel:
     """The same layers, with their weights, as one Functional model."""
     if isinstance(model, keras.Sequential) and not model.built:
         model.build((None, recipe.pixels.height, recipe.pixels.width, 3))
@@ -98,10 +98,10 @@ def _as_graph(path: Path, model: Any, recipe: Recipe) -> OwnModel:
             f"{path} is a {type(model).__name__}, whose layers cannot be told from outside",
             "build it as a Functional or Sequential model",
         )
-    return OwnModel(model.inputs, model.outputs, name=model.name)
+    return UserModel(model.inputs, model.outputs, name=model.name)
 
 
-def _check_input(path: Path, model: OwnModel, recipe: Recipe) -> None:
+def _check_input(path: Path, model: UserModel, recipe: Recipe) -> None:
     if len(model.inputs) != 1:
         raise Unusable(f"{path} takes {len(model.inputs)} inputs; expected one, of RGB pictures", "use another model")
     (taken,) = model.inputs

@@ -32,7 +32,7 @@ Intervals = dict[str, list[float] | None]
 """Figure -> [low, high], 95%; None where there is none."""
 
 
-def judge(
+def metrics_with_intervals(
     labels: Sequence[str],
     probabilities: np.ndarray,
     classes: Sequence[str],
@@ -49,22 +49,22 @@ def judge(
     al. 2022).
     """
     figures: dict[str, Any] = dict(classification.metrics(labels, probabilities, classes))
-    (drawn,) = _resampled(classification.numbers(labels, classes), [probabilities], groups, seed)
+    (drawn,) = _resampled(classification.label_columns(labels, classes), [probabilities], groups, seed)
     return {**figures, "ci": {name: None if figures[name] is None else _interval(drawn[name]) for name in drawn}}
 
 
-def differences(
+def paired_intervals(
     labels: Sequence[str], one: np.ndarray, other: np.ndarray, classes: Sequence[str], groups: Sequence[str | None]
 ) -> Intervals:
     """Intervals of (figure of `other` minus figure of `one`), both (n, classes) on the same rows: paired bootstrap.
 
     Both are judged on the same resamples, so what makes rows hard for both cancels (Efron and Tibshirani 1993, ch. 8).
     """
-    before, after = _resampled(classification.numbers(labels, classes), [one, other], groups, seed=0)
+    before, after = _resampled(classification.label_columns(labels, classes), [one, other], groups, seed=0)
     return {name: _interval(after[name] - before[name]) for name in before}
 
 
-def units(groups: Sequence[str | None]) -> np.ndarray:
+def resampling_units(groups: Sequence[str | None]) -> np.ndarray:
     """What is drawn, as a number for each row (n,): its group, or itself where it has none."""
     names = [f"row {i}" if group is None else f"group {group}" for i, group in enumerate(groups)]
     return np.unique(np.array(names, dtype=object), return_inverse=True)[1] if names else np.empty(0, dtype=np.intp)
@@ -76,7 +76,7 @@ def _resampled(
     """For each model (n, classes) the figures of each resample, the same resamples for all; NaN where undefined."""
     from threadpoolctl import threadpool_limits
 
-    drawn, n = units(groups), len(truth)
+    drawn, n = resampling_units(groups), len(truth)
     if n == 0 or drawn.max() == 0:
         return [dict.fromkeys(classification.NAMES, np.empty(0)) for _ in models]
     total = int(np.clip(_DRAWN / n, FEWEST, RESAMPLES))
@@ -84,13 +84,13 @@ def _resampled(
     ranked = min(total, int(_RANKED / (n * max(1, len(prepared[0].rankings)))))
     parts: list[list[dict[str, np.ndarray]]] = [[] for _ in models]
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
-        for start, weights in draw(drawn, total, seed):
+        for start, weights in draw_resamples(drawn, total, seed):
             for model, found in zip(prepared, parts, strict=True):
                 found.append(model.figures(weights, ranking=ranked >= FEWEST and start < ranked))
     return [{name: np.concatenate([part[name] for part in found]) for name in classification.NAMES} for found in parts]
 
 
-def draw(drawn: np.ndarray, resamples: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+def draw_resamples(drawn: np.ndarray, resamples: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
     """(number of the first, how often each row is in each resample: (n, some) float64), chunk by chunk.
 
     `drawn` (n,) numbers the unit of each row from 0; as many units are drawn, with replacement, as there are.
@@ -115,8 +115,8 @@ class Weighted:
         guess, confidence = p.argmax(axis=1), p.max(axis=1)
         right = guess == truth
         gaps = np.zeros((classification.BINS, len(truth)))
-        gaps[classification.bins(confidence), np.arange(len(truth))] = right - confidence
-        self.sums = np.concatenate([[right, classification.losses(truth, p), classification.brier(truth, p)], gaps])
+        gaps[classification.confidence_bins(confidence), np.arange(len(truth))] = right - confidence
+        self.sums = np.concatenate([[right, classification.row_losses(truth, p), classification.brier(truth, p)], gaps])
         classes = np.unique(truth)
         self.support = _one_hot(truth, classes)
         self.hits = _one_hot(np.where(right, truth, -1), classes)

@@ -19,7 +19,7 @@ Rows = tuple[Sequence[str], np.ndarray]
 """Labels and probabilities (n, classes) of a split."""
 
 
-def calibration(splits: Mapping[str, Rows], classes: Sequence[str]) -> dict[str, Any]:
+def fit_calibration(splits: Mapping[str, Rows], classes: Sequence[str]) -> dict[str, Any]:
     """A temperature and a threshold fitted on `splits["val"]` alone, and what they do to every split, as JSON.
 
     temperature: what the logits are to be divided by; None without a row in val. threshold: with two classes, the
@@ -28,18 +28,18 @@ def calibration(splits: Mapping[str, Rows], classes: Sequence[str]) -> dict[str,
     balanced_accuracy, and f1 of the second class.
     """
     labels, p = splits["val"]
-    truth = classification.numbers(labels, classes)
-    heat = temperature(truth, p) if len(labels) else None
-    limit = threshold(truth == 1, p[:, 1]) if len(classes) == 2 else None
+    truth = classification.label_columns(labels, classes)
+    heat = fit_temperature(truth, p) if len(labels) else None
+    limit = fit_threshold(truth == 1, p[:, 1]) if len(classes) == 2 else None
     out: dict[str, Any] = {"temperature": heat, "threshold": limit, "threshold_maximises": "balanced_accuracy"}
     for split, (labels, p) in splits.items():
-        truth = classification.numbers(labels, classes)
+        truth = classification.label_columns(labels, classes)
         out[split] = _after(truth, p, 1.0 if heat is None else heat)
         out[split]["at_threshold"] = None if limit is None else _at(limit, truth == 1, p[:, 1])
     return out
 
 
-def temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """The T that minimises the mean log-loss of softmax(logits / T): `truth` (n,) int, `probabilities` (n, classes).
 
     Temperature scaling (Guo et al. 2017, On Calibration of Modern Neural Networks). The loss is convex in 1 / T, which
@@ -61,13 +61,13 @@ def temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     return found if better else 1.0
 
 
-def heated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (n, classes) as they would be of logits divided by `temperature`; no guess changes."""
     powers = np.exp(_logits(probabilities) / temperature)
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def guesses(probabilities: np.ndarray, limit: float | None) -> np.ndarray:
+def predicted_columns(probabilities: np.ndarray, limit: float | None) -> np.ndarray:
     """The column (n,) that each row (n, classes) is taken for: the likeliest; with a `limit`, the second from it on."""
     return np.asarray(probabilities.argmax(axis=1) if limit is None else (probabilities[:, 1] >= limit).astype(int))
 
@@ -85,8 +85,10 @@ def _after(truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> 
         return {"n": 0, "log_loss": None, "brier": None, "ece": None}
     parts = []
     for start in range(0, n, step):
-        t, p = truth[start : start + step], heated(probabilities[start : start + step], temperature)
-        parts.append([classification.losses(t, p), classification.brier(t, p), p.argmax(axis=1) == t, p.max(axis=1)])
+        t, p = truth[start : start + step], apply_temperature(probabilities[start : start + step], temperature)
+        parts.append(
+            [classification.row_losses(t, p), classification.brier(t, p), p.argmax(axis=1) == t, p.max(axis=1)]
+        )
     loss, brier, right, confidence = np.concatenate(parts, axis=1)
     return {
         "n": n,
@@ -96,7 +98,7 @@ def _after(truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> 
     }
 
 
-def threshold(positive: np.ndarray, scores: np.ndarray) -> float | None:
+def fit_threshold(positive: np.ndarray, scores: np.ndarray) -> float | None:
     """The cut of `scores` with the best balanced accuracy: positive (n,) bool, scores (n,) float in 0 to 1.
 
     Balanced accuracy (its maximum is Youden's 1950 index) rather than F1, since it does not move with the share of

@@ -36,7 +36,7 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
     """
     if len(labels) == 0:
         return {"n": 0, **dict.fromkeys(NAMES)}
-    truth, p = numbers(labels, classes), np.asarray(probabilities, dtype=np.float64)
+    truth, p = label_columns(labels, classes), np.asarray(probabilities, dtype=np.float64)
     guess = p.argmax(axis=1)
     present = np.unique(truth)
     support, hits, guesses = _counts(truth, guess, len(classes))
@@ -56,7 +56,7 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
     }
 
 
-def numbers(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+def label_columns(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     """The column of each label: (n,) int."""
     column = {name: i for i, name in enumerate(classes)}
     return np.array([column[label] for label in labels], dtype=np.intp)
@@ -64,10 +64,10 @@ def numbers(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
 
 def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean negative log-probability, in nats, of the true class: `truth` (n,) int, `probabilities` (n, classes)."""
-    return float(losses(truth, probabilities).mean())
+    return float(row_losses(truth, probabilities).mean())
 
 
-def losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def row_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Negative log-probability, in nats, of each row's true class, (n,); a certain mistake costs that of 1e-15."""
     return np.asarray(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-15, None)))
 
@@ -81,12 +81,12 @@ def brier(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 def ece(right: np.ndarray, confidence: np.ndarray) -> float:
     """Expected calibration error over bins of equal width (Guo et al. 2017), of (n,) hits and top probabilities."""
-    which = bins(confidence)
+    which = confidence_bins(confidence)
     gap = np.bincount(which, right, BINS) - np.bincount(which, confidence, BINS)
     return float(np.abs(gap).sum() / len(which))
 
 
-def bins(confidence: np.ndarray) -> np.ndarray:
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
     """The bin of each top probability, (n,) int below BINS."""
     return np.minimum((confidence * BINS).astype(np.intp), BINS - 1)
 
@@ -100,7 +100,7 @@ def details(
     f1, support, and auroc of the class against the rest, each None where it is 0 / 0 or as in `metrics`. per_group: n
     and accuracy of each group, where there are any.
     """
-    truth, p = numbers(labels, classes), np.asarray(probabilities, dtype=np.float64)
+    truth, p = label_columns(labels, classes), np.asarray(probabilities, dtype=np.float64)
     guess, k = p.argmax(axis=1), len(classes)
     out: dict[str, Any] = {"confusion": None, "per_class": _per_class(truth, p, guess, classes)}
     if k <= MOST_CONFUSED:

@@ -27,13 +27,13 @@ Fit = Callable[[np.ndarray, Sequence[Row]], Predictor]
 """fit(features, rows): fitted on the rows whose split is train, chosen on those in val; there are no others."""
 
 
-def assign(rows: Sequence[Row], k: int, seed: int) -> np.ndarray:
+def assign_folds(rows: Sequence[Row], k: int, seed: int) -> np.ndarray:
     """The fold of each labelled row, (n,) int below k: stratified by label, and no group in two folds.
 
     A row without a group stands for itself. The same rows in the same order and the same seed give the same folds.
     Raises Unusable where they are too few for k folds, or where all of a class would be in one.
     """
-    drawn, labels = bootstrap.units([row.group for row in rows]), np.array([row.label for row in rows])
+    drawn, labels = bootstrap.resampling_units([row.group for row in rows]), np.array([row.label for row in rows])
     what = "groups" if any(row.group is not None for row in rows) else "images"
     units = len(set(drawn.tolist()))
     largest = max(Counter(labels.tolist()).values(), default=0)
@@ -61,7 +61,7 @@ def out_of_fold(
     `assign`, `fit` gets the rows outside of it, a fifth of them (stratified, grouped, seeded) as val. Raises Unusable
     where the rows are too few.
     """
-    folds, out = assign(rows, k, seed), np.empty((len(rows), len(classes)))
+    folds, out = assign_folds(rows, k, seed), np.empty((len(rows), len(classes)))
     for number in range(k):
         inside = folds == number
         outside = [row for row, here in zip(rows, inside, strict=True) if not here]
@@ -72,7 +72,7 @@ def out_of_fold(
 
 def _with_val(rows: Sequence[Row], seed: int) -> list[Row]:
     """The rows with a fifth of them in val; but those of a class that train would lack are in train."""
-    drawn, labels = bootstrap.units([row.group for row in rows]), np.array([row.label for row in rows])
+    drawn, labels = bootstrap.resampling_units([row.group for row in rows]), np.array([row.label for row in rows])
     k = min(_INNER, max(Counter(labels.tolist()).values()), len(set(drawn.tolist())))
     val = _split(drawn, labels, k, seed) == 0 if k > 1 else np.zeros(len(rows), dtype=bool)
     for label in np.unique(labels):

@@ -19,9 +19,9 @@ def compare(
     interval by the paired bootstrap, over groups where rows have groups. mcnemar: see there; it takes rows for
     independent, so where there are groups it is surer than it should be.
     """
-    figures = [bootstrap.judge(labels, p, classes, groups) for p in (a, b)]
-    between = bootstrap.differences(labels, a, b, classes, groups)
-    truth = classification.numbers(labels, classes)
+    figures = [bootstrap.metrics_with_intervals(labels, p, classes, groups) for p in (a, b)]
+    between = bootstrap.paired_intervals(labels, a, b, classes, groups)
+    truth = classification.label_columns(labels, classes)
     gaps = {
         name: None if figures[0][name] is None else figures[1][name] - figures[0][name] for name in classification.NAMES
     }

@@ -33,7 +33,7 @@ _SIDE = 5.2
 """Of a panel, in inches."""
 
 
-def draw(splits: Mapping[str, Rows], classes: Sequence[str], form: Format) -> Iterator[tuple[str, bytes]]:
+def draw_plots(splits: Mapping[str, Rows], classes: Sequence[str], form: Format) -> Iterator[tuple[str, bytes]]:
     """(name, file) of each picture: roc, precision_recall, reliability, confusion_SPLIT.
 
     A split without a row, and a curve of a class that a split has none or nothing but of, are left out; so are curves
@@ -157,7 +157,7 @@ def _reliability(splits: Mapping[str, Rows], k: int) -> Any:
     width = 1 / classification.BINS / (len(splits) + 1)
     for number, (split, (truth, p)) in enumerate(splits.items()):
         confidence, right = p.max(axis=1), p.argmax(axis=1) == truth
-        which = classification.bins(confidence)
+        which = classification.confidence_bins(confidence)
         n = np.bincount(which, minlength=classification.BINS)
         here = np.flatnonzero(n)
         mean, share = (

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def cpu() -> str:
+def cpu_name() -> str:
     """The name of the processor's model, as the kernel has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

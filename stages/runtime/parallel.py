@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def side_by_side(
+def run_in_threads(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     threads: int | None = None,

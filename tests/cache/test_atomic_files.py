@@ -51,7 +51,7 @@ def test_a_failure_at_any_step_leaves_what_was_there(
 
 
 def _streamed(path: Path, data: bytes) -> None:
-    with atomic_files.publishing(path) as file:
+    with atomic_files.publish_stream(path) as file:
         file.write(data)
 
 
@@ -78,7 +78,7 @@ def test_data_is_synced_before_the_rename_and_the_folder_after(
 
 def test_what_is_streamed_is_published_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
-    with atomic_files.publishing(path) as file:
+    with atomic_files.publish_stream(path) as file:
         for part in (b"one ", b"two ", b"three"):
             file.write(part)
         file.seek(0)
@@ -93,7 +93,7 @@ def test_what_stops_a_stream_leaves_what_was_there(tmp_path: Path) -> None:
     atomic_files.publish(path, b"old")
 
     def stopped() -> None:
-        with atomic_files.publishing(path) as file:
+        with atomic_files.publish_stream(path) as file:
             file.write(b"new")
             raise KeyboardInterrupt
 
@@ -105,13 +105,13 @@ def test_what_stops_a_stream_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_the_clock_is_that_of_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert abs(atomic_files.clock(tmp_path) - (tmp_path / "file").stat().st_mtime) < 60
+    assert abs(atomic_files.disk_clock(tmp_path) - (tmp_path / "file").stat().st_mtime) < 60
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_move_aside_keeps_the_evidence(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"evidence")
-    assert atomic_files.move_aside(tmp_path / "bad", tmp_path / "quarantine")
+    assert atomic_files.quarantine(tmp_path / "bad", tmp_path / "quarantine")
     (moved,) = (tmp_path / "quarantine").iterdir()
     assert moved.name.startswith("bad.")
     assert moved.read_bytes() == b"evidence"
@@ -125,7 +125,7 @@ def test_keep_leaves_what_is_right_and_sets_aside_what_is_not(tmp_path: Path) ->
         if found is not None:
             path.write_bytes(found)
         before = path.stat().st_ino if found == b"right" else None
-        atomic_files.keep(path, b"right", digest, aside)
+        atomic_files.store_content(path, b"right", digest, aside)
         assert path.read_bytes() == b"right"
         assert before in (None, path.stat().st_ino)
     assert [moved.read_bytes() for moved in aside.iterdir()] == [b"wrong"]
@@ -145,7 +145,7 @@ def test_keep_says_whether_it_could_not_read_or_not_sync(
         path.write_bytes(b"right")
         monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(Unwritable) as caught:
-        atomic_files.keep(path, b"right", digest, tmp_path / "aside")
+        atomic_files.store_content(path, b"right", digest, tmp_path / "aside")
     said = {
         "a folder": f"{path} cannot be read: Is a directory",
         "what is right": f"{tmp_path} cannot be synced: Input",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cache import atomic_files
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from tests.support import crash, promises
 from tests.support.disk import Disk, Tree, likeness, write_tree
@@ -127,7 +127,7 @@ def test_a_put_answers_for_what_a_dead_process_left_unsynced(fast_path: Path, ta
     def work(root: Path) -> None:
         promises.put(promises.store_of(root, "vectors"), "vectors", (0, 1))
         if there == "nothing":
-            Cache(root, StatIndex()).put_named("manifests", promises.MANIFEST, ".jsonl")
+            Cache(root, HashIndex()).put_named("manifests", promises.MANIFEST, ".jsonl")
 
     past = fast_path / "past"
     past.mkdir()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import Unusable, Unwritable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from tests.support import crash, disk, mounted, promises
 
@@ -218,7 +218,7 @@ def test_a_cache_that_may_only_be_read(fast_path: Path, state: str) -> None:
     """Hits are served, a damaged shard is passed over, and a put says that it cannot be."""
     root = fast_path / "cache"
     (promises.lay_out_damaged if state == "with damage" else promises.lay_out)(root)
-    Cache(root, StatIndex()).put_named("manifests", b"kept", ".jsonl")
+    Cache(root, HashIndex()).put_named("manifests", b"kept", ".jsonl")
     for path in [root, *root.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     fast_path.chmod(0o755)
@@ -229,7 +229,7 @@ def test_a_cache_that_may_only_be_read(fast_path: Path, state: str) -> None:
             with pytest.raises(Unwritable) as caught:
                 promises.put(promises.store_of(root, kind), kind, (0,))
             assert caught.value.errno == errno.EACCES
-        cache = Cache(root, StatIndex())
+        cache = Cache(root, HashIndex())
         cache.put_named("manifests", b"kept", ".jsonl")
         with pytest.raises(Unwritable):
             cache.put_named("manifests", promises.MANIFEST, ".jsonl")
@@ -245,7 +245,7 @@ def test_a_cache_that_may_only_be_read(fast_path: Path, state: str) -> None:
 def test_a_cache_on_a_read_only_disk(fast_path: Path) -> None:
     """As root, whom no mode of a file stops."""
     promises.lay_out_damaged(fast_path)
-    Cache(fast_path, StatIndex()).put_named("manifests", b"kept", ".jsonl")
+    Cache(fast_path, HashIndex()).put_named("manifests", b"kept", ".jsonl")
     if mounted.may_mount(fast_path):
         met = mounted.start("readonly", fast_path)
         assert met in (Counter(EACCES=2), Counter(EACCES=1, EROFS=1), Counter(EROFS=2))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cache import atomic_files
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 
 
 def sha(data: bytes) -> str:
@@ -36,7 +36,7 @@ def test_an_old_file_is_read_once(tmp_path: Path, reads: list[str]) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"1")
     for _ in range(2):  # another process each time, as it were
-        assert StatIndex(tmp_path / "index", min_age_s=0).digest(path) == sha(b"1")
+        assert HashIndex(tmp_path / "index", min_age_s=0).digest(path) == sha(b"1")
     assert reads == ["a"]
 
 
@@ -44,7 +44,7 @@ def test_a_young_file_is_read_every_time(tmp_path: Path, reads: list[str]) -> No
     path = tmp_path / "a"
     path.write_bytes(b"1")
     for _ in range(2):
-        StatIndex(tmp_path / "index", min_age_s=60).digest(path)
+        HashIndex(tmp_path / "index", min_age_s=60).digest(path)
     assert reads == ["a", "a"]
 
 
@@ -52,7 +52,7 @@ def test_threads_that_ask_at_once_are_all_answered(tmp_path: Path) -> None:
     paths = [tmp_path / str(number) for number in range(8)]
     for path in paths:
         path.write_bytes(path.name.encode())
-    index = StatIndex(tmp_path / "index", min_age_s=60)
+    index = HashIndex(tmp_path / "index", min_age_s=60)
     with ThreadPoolExecutor(8) as threads:
         for _ in range(100):
             assert list(threads.map(index.digest, paths)) == [sha(path.name.encode()) for path in paths]
@@ -61,7 +61,7 @@ def test_threads_that_ask_at_once_are_all_answered(tmp_path: Path) -> None:
 def test_an_edit_with_size_and_mtime_restored_is_caught(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"1")
-    index = StatIndex(tmp_path / "index", min_age_s=0)
+    index = HashIndex(tmp_path / "index", min_age_s=0)
     index.digest(path)
     before = path.stat()
     time.sleep(0.02)
@@ -74,7 +74,7 @@ def test_an_edit_with_size_and_mtime_restored_is_caught(tmp_path: Path) -> None:
 def test_another_file_moved_to_the_path_is_caught(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"2")
-    index = StatIndex(tmp_path / "index", min_age_s=0)
+    index = HashIndex(tmp_path / "index", min_age_s=0)
     index.digest(tmp_path / "a")
     os.replace(tmp_path / "b", tmp_path / "a")
     assert index.digest(tmp_path / "a") == sha(b"2")
@@ -84,23 +84,23 @@ def test_another_file_moved_to_the_path_is_caught(tmp_path: Path) -> None:
 def test_losing_the_index_costs_rehashing_only(tmp_path: Path, how: str) -> None:
     path, db = tmp_path / "a", tmp_path / "index"
     path.write_bytes(b"1")
-    StatIndex(db, min_age_s=0).digest(path)
+    HashIndex(db, min_age_s=0).digest(path)
     db.unlink()
     if how == "garbage":
         db.write_bytes(b"garbage" * 1000)
     elif how == "a folder":
         db.mkdir()
-    assert StatIndex(db, min_age_s=0).digest(path) == sha(b"1")
+    assert HashIndex(db, min_age_s=0).digest(path) == sha(b"1")
 
 
 def test_an_error_is_told_for_its_file_alone(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     good, gone = str(tmp_path / "a"), str(tmp_path / "gone")
-    found = StatIndex().digests([good, gone])
+    found = HashIndex().digests([good, gone])
     assert found[good] == sha(b"1")
     assert isinstance(found[gone], FileNotFoundError)
     with pytest.raises(FileNotFoundError):
-        StatIndex().digest(tmp_path / "gone")
+        HashIndex().digest(tmp_path / "gone")
 
 
 def test_names_that_are_not_utf8(tmp_path: Path, reads: list[str]) -> None:
@@ -108,5 +108,5 @@ def test_names_that_are_not_utf8(tmp_path: Path, reads: list[str]) -> None:
     with open(path, "wb") as file:
         file.write(b"1")
     for _ in range(2):
-        assert StatIndex(tmp_path / "index", min_age_s=0).digests([path])[path] == sha(b"1")
+        assert HashIndex(tmp_path / "index", min_age_s=0).digests([path])[path] == sha(b"1")
     assert len(reads) == 1

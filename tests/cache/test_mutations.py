@@ -18,7 +18,7 @@ import pytest
 from tests.support import REPOSITORY
 
 MODULES = ("atomic_files", "records", "store", "lazy_rows", "gc", "transfer")
-STEPS = ("fsync", "unlink", "sync_folder", "replace", "keep", "publish", "make_folder", "move_aside")
+STEPS = ("fsync", "unlink", "sync_folder", "replace", "store_content", "publish", "make_folder", "quarantine")
 TESTS = ("atomic_files", "temporary_folder", "records", "store", "gc", "transfer", "faults", "durability")
 
 

@@ -25,7 +25,7 @@ ELSEWHERE = {
     ("stages/engines/openvino_convert.py", "_convert"): "a graph on its way through OpenVINO, in a temporary folder",
     ("pipeline/config/init_project.py", "_copy"): "the images of the demo",
     ("pipeline/serving/export_model.py", "write"): "a draft that is tried, then published from its bytes",
-    ("stages/export/keras_network.py", "save"): "that draft, where it was told to",
+    ("stages/export/keras_network.py", "save_network"): "that draft, where it was told to",
 }
 
 

@@ -15,7 +15,7 @@ def test_a_root_reads_as_it_was_registered(tmp_path: Path) -> None:
     registrations.register(tmp_path, Path("/p/pipeline.yaml"), ["b", "a"], {"v3": ["c"]})
     registrations.register(tmp_path, Path("/p/pipeline.yaml"), ["d"], {"v3": ["c"]})
     registrations.register(tmp_path, Path("/q/pipeline.yaml"), [], {})
-    found = {str(root.path): root for root in registrations.registered(tmp_path)}
+    found = {str(root.path): root for root in registrations.list_registrations(tmp_path)}
     assert set(found) == {"/p/pipeline.yaml", "/q/pipeline.yaml"}
     root = found["/p/pipeline.yaml"]
     assert (root.needs, dict(root.tags), root.here) == (frozenset("d"), {"v3": ("c",)}, True)
@@ -30,23 +30,23 @@ def test_the_same_again_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_job_shows_while_it_runs_and_not_after(tmp_path: Path) -> None:
-    with registrations.job(tmp_path, ["a"]):
-        ((_, needs, runs),) = registrations.jobs(tmp_path, time.time())
+    with registrations.running_job(tmp_path, ["a"]):
+        ((_, needs, runs),) = registrations.list_jobs(tmp_path, time.time())
         assert (needs, runs) == (frozenset("a"), True)
-    assert list(registrations.jobs(tmp_path, time.time())) == []
+    assert list(registrations.list_jobs(tmp_path, time.time())) == []
 
 
 @pytest.mark.parametrize(("silent", "runs"), [(600, True), (2 * registrations.SILENT_S, False)])
 def test_a_job_runs_as_long_as_it_shows_itself(tmp_path: Path, silent: float, runs: bool) -> None:
     """Whether the process is here tells little: containers share a host's name, and number their processes anew."""
-    with registrations.job(tmp_path, ["a"]):
+    with registrations.running_job(tmp_path, ["a"]):
         (path,) = (tmp_path / "jobs").iterdir()
-        assert [r for *_, r in registrations.jobs(tmp_path, path.stat().st_mtime + silent)] == [runs]
+        assert [r for *_, r in registrations.list_jobs(tmp_path, path.stat().st_mtime + silent)] == [runs]
 
 
 def test_a_job_shows_itself_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registrations, "_BEAT_S", 0.01)
-    with registrations.job(tmp_path, ["a"]):
+    with registrations.running_job(tmp_path, ["a"]):
         (path,) = (tmp_path / "jobs").iterdir()
         os.utime(path, (0, 0))
         deadline = time.time() + 10
@@ -57,14 +57,14 @@ def test_a_job_shows_itself_again_and_again(tmp_path: Path, monkeypatch: pytest.
 
 def test_where_nothing_can_be_written_the_work_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with registrations.job(tmp_path / "file", ["a"]):
+    with registrations.running_job(tmp_path / "file", ["a"]):
         registrations.register(tmp_path / "file", Path("/p"), ["a"], {})
-    assert registrations.registered(tmp_path / "file") == []
+    assert registrations.list_registrations(tmp_path / "file") == []
 
 
 def test_what_may_not_be_looked_at_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registrations.register(tmp_path, tmp_path / "there" / "pipeline.yaml", ["a"], {})
-    (root,) = registrations.registered(tmp_path)
+    (root,) = registrations.list_registrations(tmp_path)
     assert root.gone
     monkeypatch.setattr(os, "stat", _denied)
     assert not root.gone
@@ -79,5 +79,5 @@ def test_a_damaged_note_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.json").write_bytes(b"{")
         (tmp_path / folder / "y.json").write_bytes(b'{"needs": null, "tags": {"v1": 3}}')
-    assert [root.needs for root in registrations.registered(tmp_path)] == [frozenset()]
-    assert [needs for _, needs, _ in registrations.jobs(tmp_path, time.time())] == [frozenset(), frozenset()]
+    assert [root.needs for root in registrations.list_registrations(tmp_path)] == [frozenset()]
+    assert [needs for _, needs, _ in registrations.list_jobs(tmp_path, time.time())] == [frozenset(), frozenset()]

@@ -32,21 +32,21 @@ def written(tmp_path: Path, data: bytes) -> Path:
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4)])
 def test_round_trip(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     features = np.random.default_rng(0).normal(size=(7, *shape)).astype(dtype)
-    layout = shards.inspect(written(tmp_path, shards.build(KEY, ids(7), features)), KEY)
+    layout = shards.inspect_shard(written(tmp_path, shards.build_shard(KEY, ids(7), features)), KEY)
     assert list(layout.ids) == ids(7)
     order = np.array([6, 0, 3, 3])
-    assert np.array_equal(shards.rows(layout, order), features[order])
-    assert shards.rows(layout, order).dtype == dtype
+    assert np.array_equal(shards.read_rows(layout, order), features[order])
+    assert shards.read_rows(layout, order).dtype == dtype
 
 
 def test_the_same_rows_give_the_same_bytes() -> None:
     features = np.ones((3, 4), np.float32)
-    assert shards.build(KEY, ids(3), features) == shards.build(KEY, ids(3), features)
+    assert shards.build_shard(KEY, ids(3), features) == shards.build_shard(KEY, ids(3), features)
 
 
 def test_vectors_start_on_a_page_and_can_be_memory_mapped(tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(size=(300, 40)).astype(np.float32)
-    layout = shards.inspect(written(tmp_path, shards.build(KEY, ids(100) + ids256(200), features)), KEY)
+    layout = shards.inspect_shard(written(tmp_path, shards.build_shard(KEY, ids(100) + ids256(200), features)), KEY)
     assert layout.offset is not None
     assert layout.offset % 4096 == 0
     assert np.array_equal(np.memmap(layout.path, "<f4", "r", layout.offset, layout.shape), features)
@@ -60,9 +60,9 @@ def test_maps_are_compressed_only_where_that_halves_them(tmp_path: Path) -> None
     dense = np.random.default_rng(0).normal(size=(4, 7, 7, 16)).astype(np.float32)
     sparse = np.where(dense > 1.5, dense, 0).astype(np.float32)
     for features, compressed in ((dense, False), (sparse, True)):
-        layout = shards.inspect(written(tmp_path, shards.build(KEY, ids(4), features)), KEY)
+        layout = shards.inspect_shard(written(tmp_path, shards.build_shard(KEY, ids(4), features)), KEY)
         assert (layout.offset is None) == compressed
-        assert np.array_equal(shards.rows(layout, np.arange(4)), features)
+        assert np.array_equal(shards.read_rows(layout, np.arange(4)), features)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_maps_are_compressed_only_where_that_halves_them(tmp_path: Path) -> None
 )
 def test_what_is_no_shard_is_not_built(n: int, features: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        shards.build(KEY, ids(n), features)
+        shards.build_shard(KEY, ids(n), features)
 
 
 def test_an_id_stands_once() -> None:
     with pytest.raises(ValueError, match="an id stands twice"):
-        shards.build(KEY, [ids(1)[0]] * 2, np.ones((2, 4), np.float32))
+        shards.build_shard(KEY, [ids(1)[0]] * 2, np.ones((2, 4), np.float32))
 
 
 def golden(name: str) -> np.ndarray:
@@ -101,9 +101,9 @@ def test_the_golden_shards_of_schema_1_are_still_read(name: str, digest: str) ->
     """Written by the first version; every later one must read them."""
     path = GOLDEN / f"shard-1-{name}.h5"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    layout = shards.inspect(path, KEY)
+    layout = shards.inspect_shard(path, KEY)
     assert list(layout.ids) == ids(6)
-    assert np.array_equal(shards.rows(layout, np.arange(6)), golden(name))
+    assert np.array_equal(shards.read_rows(layout, np.arange(6)), golden(name))
 
 
 def damage(path: Path, how: str) -> None:
@@ -134,33 +134,33 @@ def damage(path: Path, how: str) -> None:
     ["extra dataset", "soft link", "external link", "external storage", "newer schema", "other rows", "integers"],
 )
 def test_a_file_of_another_layout_is_refused(tmp_path: Path, how: str) -> None:
-    path = written(tmp_path, shards.build(KEY, ids(3), np.ones((3, 4), np.float32)))
+    path = written(tmp_path, shards.build_shard(KEY, ids(3), np.ones((3, 4), np.float32)))
     damage(path, how)
     with pytest.raises(shards.BadShard, match=r"shard\.h5: "):
-        shards.inspect(path, KEY)
+        shards.inspect_shard(path, KEY)
 
 
 def test_a_shard_of_another_key_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, shards.build(KEY, ids(3), np.ones((3, 4), np.float32)))
+    path = written(tmp_path, shards.build_shard(KEY, ids(3), np.ones((3, 4), np.float32)))
     with pytest.raises(shards.BadShard, match="belongs to key"):
-        shards.inspect(path, "cd" * 32)
+        shards.inspect_shard(path, "cd" * 32)
 
 
 def test_bytes_that_are_no_hdf5_are_refused(tmp_path: Path) -> None:
     with pytest.raises(shards.BadShard, match=r"shard\.h5"):
-        shards.inspect(written(tmp_path, b"not hdf5"), KEY)
+        shards.inspect_shard(written(tmp_path, b"not hdf5"), KEY)
 
 
 def test_a_shard_that_cannot_be_opened_now_is_not_called_bad(tmp_path: Path) -> None:
     """Too many open files says nothing about the shard: it must not go to quarantine for it."""
-    path = written(tmp_path, shards.build(KEY, ids(3), np.ones((3, 4), np.float32)))
+    path = written(tmp_path, shards.build_shard(KEY, ids(3), np.ones((3, 4), np.float32)))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
         with pytest.raises(OSError) as caught:
-            shards.inspect(path, KEY)
+            shards.inspect_shard(path, KEY)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.errno == errno.EMFILE

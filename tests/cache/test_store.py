@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from cache import gc, shards
 from cache.errors import NotAvailable, Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore
 from tests.support import crash
 
@@ -43,7 +43,7 @@ def put(store: FeatureStore, numbers: list[int]) -> str:
 
 
 def opened(root: Path) -> FeatureStore:
-    return Cache(root, StatIndex()).features(COMPONENTS)
+    return Cache(root, HashIndex()).features(COMPONENTS)
 
 
 def test_rows_come_in_the_order_asked(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_key_s_components_lie_readable_beside_the_shards(tmp_path: Path) -> 
 
 def test_other_components_are_another_store(tmp_path: Path) -> None:
     put(opened(tmp_path), [1])
-    other = Cache(tmp_path, StatIndex()).features({**COMPONENTS, "scale": 0.2})
+    other = Cache(tmp_path, HashIndex()).features({**COMPONENTS, "scale": 0.2})
     assert other.missing([name(1)]) == [name(1)]
 
 
@@ -229,7 +229,7 @@ def test_a_shard_is_checked_anew_and_said_to_be_whole_without_a_record_or_damage
 
 
 def test_what_is_named_by_its_bytes_is_compared_with_its_name(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, StatIndex())
+    cache = Cache(tmp_path, HashIndex())
     good, bad = (cache.put_named("manifests", data, ".jsonl") for data in (b"good", b"bad"))
     path = tmp_path / "manifests" / f"{bad}.jsonl"
     path.write_bytes(b"worse")
@@ -293,7 +293,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
         with crash.standing(crash.Shim(crash.dead_from(at))):
             crash.dies(put, self.store, numbers)
         self.store = opened(self.root)
-        shard = hashlib.sha256(shards.build(self.store.key, *rows(numbers))).hexdigest()
+        shard = hashlib.sha256(shards.build_shard(self.store.key, *rows(numbers))).hexdigest()
         if (self.store.folder / "shards" / f"{shard}.json").exists():
             self.shards[shard] = numbers
 
@@ -312,10 +312,10 @@ class StoreAgainstDict(RuleBasedStateMachine):
     @rule(max_bytes=st.integers(0, 10**6), killed_at=st.integers(0, 12))
     def gc(self, max_bytes: int, killed_at: int) -> None:
         """All rows of the key go, as nobody needs them, or none; a gc that dies on the way has taken some."""
-        cache = Cache(self.root, StatIndex())
-        going = gc.surplus(gc.entries(cache), (), None, max_bytes, time.time())
+        cache = Cache(self.root, HashIndex())
+        going = gc.choose_surplus(gc.list_entries(cache), (), None, max_bytes, time.time())
         with crash.standing(crash.Shim(crash.dead_from(killed_at))):
-            crash.dies(lambda: list(gc.remove(going, set)))
+            crash.dies(lambda: list(gc.remove_entries(going, set)))
         self.store = opened(self.root)
         left = {path.stem for path in self.store.folder.glob("shards/*.json")}
         assert left == set(self.shards) or self.store.key in {entry.name for entry in going}

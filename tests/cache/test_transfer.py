@@ -10,13 +10,13 @@ import pytest
 
 from cache import transfer
 from cache.store import Cache, FeatureStore
-from cache.transfer import Taken
+from cache.transfer import Copied
 from tests.support.promises import check_served, name, put, store_of
 
 
-def taken(source: FeatureStore, target: Path) -> Taken:
-    found, steps = Taken(), []
-    transfer.take(source, store_of(target, "vectors").cache, source.names(), found, steps.append)
+def taken(source: FeatureStore, target: Path) -> Copied:
+    found, steps = Copied(), []
+    transfer.copy_shards(source, store_of(target, "vectors").cache, source.names(), found, steps.append)
     assert steps == [1] * len(source.names())
     return found
 
@@ -70,9 +70,9 @@ def test_what_is_not_what_its_name_says_is_refused_and_left_where_it_is(
 
 
 def test_what_gc_took_meanwhile_is_passed_over(source: FeatureStore, tmp_path: Path) -> None:
-    found = Taken()
-    transfer.take(source, store_of(tmp_path / "target", "vectors").cache, [name(9)], found, lambda n: None)
-    assert found == Taken()
+    found = Copied()
+    transfer.copy_shards(source, store_of(tmp_path / "target", "vectors").cache, [name(9)], found, lambda n: None)
+    assert found == Copied()
 
 
 def test_what_changes_while_it_is_read_is_refused(
@@ -95,8 +95,8 @@ def test_files_named_by_their_bytes_are_compared_with_their_names(tmp_path: Path
     good, bad = (one.put_named("manifests", data, ".jsonl") for data in (b"good", b"bad"))
     (one.root / "manifests" / f"{bad}.jsonl").write_bytes(b"worse")
     (one.root / "manifests" / "notes.jsonl").write_bytes(b"somebody's")
-    found = Taken()
-    assert transfer.take_named(one, two, "manifests", ".jsonl", found) == [good]
+    found = Copied()
+    assert transfer.copy_named(one, two, "manifests", ".jsonl", found) == [good]
     assert [path for path, _ in found.refused] == [str(one.root / "manifests" / f"{bad}.jsonl")]
     assert [path.read_bytes() for path in (two.root / "manifests").iterdir()] == [b"good"]
 

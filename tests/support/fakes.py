@@ -15,7 +15,7 @@ from PIL import Image
 from stages.bases.recipe import Tap
 from stages.data.manifest import Row
 from stages.heads.fitted import Head, Layer
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 
 
 class FakeEmbed:
@@ -52,7 +52,7 @@ class Dense:
     """In the place of stages/heads/dense.py: a head that guesses nothing."""
 
     @staticmethod
-    def fit(spec: Any, features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+    def fit(spec: Any, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
         outputs = 1 if len(classes) == 2 else len(classes)
         layer = Layer(np.zeros((features.dim, outputs)), np.zeros(outputs))
         return Head("dense", tuple(classes), (layer,), {"epoch": 1})

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from tests.support import REPOSITORY, crash, promises
 
@@ -55,7 +55,7 @@ def readonly(folder: Path) -> Counter[str]:
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
     promises.check_served(folder, promises.BEFORE)
-    Cache(folder, StatIndex()).put_named("manifests", b"kept", ".jsonl")
+    Cache(folder, HashIndex()).put_named("manifests", b"kept", ".jsonl")
     stores = [(promises.store_of(folder, kind), kind) for kind in ("vectors", "maps")]
     errors = [crash.error_of(promises.put, store, kind, (0,)) for store, kind in stores]
     return Counter(errno.errorcode[error] for error in errors)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stages.data.manifest import Row
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 
 
 @dataclass
@@ -28,8 +28,8 @@ class InMemory:
         return np.array(self.x[where])
 
 
-def features(*arrays: np.ndarray) -> Features:
-    return Features([InMemory(x) for x in arrays])
+def features(*arrays: np.ndarray) -> FeatureMatrix:
+    return FeatureMatrix([InMemory(x) for x in arrays])
 
 
 def rows(labels: Sequence[str], splits: Sequence[str]) -> list[Row]:

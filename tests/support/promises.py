@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore, key_of
 
 VECTORS: dict[str, Any] = {"base": "fake", "scale": 0.1}
@@ -44,7 +44,7 @@ def row(kind: str, i: int) -> np.ndarray:
 
 
 def store_of(root: Path, kind: str) -> FeatureStore:
-    return Cache(root, StatIndex()).features(VECTORS if kind == "vectors" else MAPS)
+    return Cache(root, HashIndex()).features(VECTORS if kind == "vectors" else MAPS)
 
 
 def put(store: FeatureStore, kind: str, numbers: Collection[int], noise: float = 0) -> str:
@@ -80,7 +80,7 @@ def copy_of(past: Path, place: Path) -> Path:
 
 def work(root: Path, done: Callable[[Item], object] = lambda item: None, first: int = 0, noise: float = 0) -> None:
     """All that the cache does to the disk, beginning with put number `first`; `done` is told of each promise given."""
-    cache = Cache(root, StatIndex())
+    cache = Cache(root, HashIndex())
     for kind, numbers in PUTS[first:] + PUTS[:first]:
         store = cache.features(VECTORS if kind == "vectors" else MAPS)
         store.missing([name(i) for i in numbers])  # as a run does; it moves what is damaged to quarantine

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from tests.support import REPOSITORY, fakes
 
@@ -130,7 +130,7 @@ def features_of(config: Path) -> dict[str, bytes]:
     """id -> row, as bytes, of everything in the cache that counts."""
     rows = {}
     for spec in (config.parent / ".features").glob("features/*/spec.json"):
-        store = Cache(config.parent / ".features", StatIndex()).features(json.loads(spec.read_bytes()))
+        store = Cache(config.parent / ".features", HashIndex()).features(json.loads(spec.read_bytes()))
         assert store.key == spec.parent.name
         ids = [i for path in store.folder.glob("shards/*.json") for i in _ids(path.with_suffix(".h5"))]
         rows.update({i: row.tobytes() for i, row in zip(ids, store.read(ids), strict=True)} if ids else {})

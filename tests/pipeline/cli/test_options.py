@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from pipeline.cli.options import guarded
+from pipeline.cli.options import report_errors
 from tests.support import REPOSITORY
 
 UNNAMED = "something that the system does not name, as an open file or a connection"
@@ -58,7 +58,7 @@ def _refused() -> None:
     ],
 )
 def test_what_the_system_refuses_is_called_what_it_is(work: Callable[[], object], message: str, hint: str) -> None:
-    _, error = guarded(work)
+    _, error = report_errors(work)
     assert error is not None
     assert error.message == message
     assert error.hint.startswith(hint)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cache.atomic_files import sha256_of as sha
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from tests.conftest import Pipeline
 from tests.support import crash
 
@@ -150,7 +150,7 @@ def test_an_export_without_a_shard_is_not_called_done(
     pipeline: Pipeline, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline("run", "extract", "-c", project)
-    monkeypatch.setattr(StatIndex, "digest", lambda self, path: path.stem if path.suffix == ".h5" else sha(path))
+    monkeypatch.setattr(HashIndex, "digest", lambda self, path: path.stem if path.suffix == ".h5" else sha(path))
     shard = next((project.parent / ".features").glob("features/*/shards/*.h5"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     ran = pipeline("cache", "export", tmp_path / "export", "-c", project, "--json")

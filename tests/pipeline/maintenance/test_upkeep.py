@@ -138,7 +138,7 @@ def test_gc_keeps_what_another_project_on_the_same_cache_needs(
         os.utime(note, (0, 0))
     assert theirs in gc(pipeline, project, "--max-size", "0")
     assert ours in ls(pipeline, project)
-    assert [root.path for root in registrations.registered(tmp_path / "shared")] == [project]
+    assert [root.path for root in registrations.list_registrations(tmp_path / "shared")] == [project]
 
 
 def test_gc_keeps_a_tag_s_rows_when_its_project_has_moved(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_tag_is_known_to_the_cache_that_its_rows_came_from(pipeline: Pipeline,
     other = tmp_path / "other-cache"
     key = pipeline("run", "-c", project, "--json", "--set", f"cache.dir={other}").json["extract"]["keys"]["pooled"]
     pipeline("tag", "logistic", "v1", "-c", project)
-    (root,) = registrations.registered(other)
+    (root,) = registrations.list_registrations(other)
     assert key in root.tags["v1"]
 
 
@@ -190,7 +190,7 @@ def test_a_dry_gc_writes_nothing(pipeline: Pipeline, project: Path, two_sizes: t
 
 def test_gc_keeps_what_a_running_job_needs(pipeline: Pipeline, project: Path, two_sizes: tuple[str, str]) -> None:
     once, _ = two_sizes
-    with registrations.job(project.parent / ".features", [once]):
+    with registrations.running_job(project.parent / ".features", [once]):
         assert once not in gc(pipeline, project, "--max-size", "0")
     assert once in gc(pipeline, project, "--max-size", "0")
 
@@ -202,7 +202,7 @@ def test_a_run_is_a_running_job(pipeline: Pipeline, project: Path, monkeypatch: 
     fit = train_heads.run_head
 
     def look(*arguments: Any) -> Any:
-        found = registrations.jobs(project.parent / ".features", time.time())
+        found = registrations.list_jobs(project.parent / ".features", time.time())
         seen.extend((needs, runs) for _, needs, runs in found)
         return fit(*arguments)
 
@@ -235,13 +235,13 @@ def test_verify_reads_what_the_index_believes(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Damage below the file system leaves every stat as it was."""
-    from cache.hash_index import StatIndex
+    from cache.hash_index import HashIndex
 
     extracted(pipeline, project)
     shard = next((project.parent / ".features").glob("features/*/shards/*.h5"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
-    digest = StatIndex.digest
-    monkeypatch.setattr(StatIndex, "digest", lambda self, path: path.stem if path == shard else digest(self, path))
+    digest = HashIndex.digest
+    monkeypatch.setattr(HashIndex, "digest", lambda self, path: path.stem if path == shard else digest(self, path))
     assert pipeline("run", "extract", "-c", project, "--json").json["extract"]["computed"] == 0
     ran = pipeline("cache", "verify", "-c", project, "--json")
     assert [found["path"] for found in ran.json["verified"]["damaged"]] == [str(shard)]

@@ -161,13 +161,13 @@ def test_a_lazy_array_is_the_same_and_never_reads_more_than_a_chunk(
     opened = frozenbase.open(project, words)
     expected = opened.features(tap="tap")
     loads: list[int] = []
-    rows = shards.rows
+    rows = shards.read_rows
 
     def counting(layout: ShardLayout, positions: np.ndarray) -> np.ndarray:
         loads.append(len(positions))
         return rows(layout, positions)
 
-    monkeypatch.setattr(shards, "rows", counting)
+    monkeypatch.setattr(shards, "read_rows", counting)
     monkeypatch.setattr(dataset, "CHUNK_BYTES", 5 * expected.X[0].nbytes)
     X, y, ids = opened.features(tap="tap", lazy=True)
     assert isinstance(X, dask.array.Array)

@@ -135,7 +135,7 @@ def test_a_damaged_model_is_listed_as_such_and_refused(pipeline: Pipeline, proje
 
 def test_a_result_without_a_record_does_not_exist(pipeline: Pipeline, project: Path) -> None:
     (Path(made(pipeline, project)["logistic"]["path"]) / "record.json").unlink()
-    assert registry.listing(project.parent) == []
+    assert registry.list_models(project.parent) == []
 
 
 def test_a_tag_stays_where_it_is_until_it_is_forced_or_deleted(pipeline: Pipeline, project: Path) -> None:
@@ -189,13 +189,13 @@ def test_what_tagged_models_were_made_of_is_told(pipeline: Pipeline, project: Pa
     folder = project.parent
     registry.set_tag(folder, "logistic", "v1")
     registry.set_tag(folder, "logistic", "best")
-    kept = registry.tagged(folder)
+    kept = registry.tagged_records(folder)
     assert set(kept) == {"best", "v1"}
     assert kept["best"] is not None
     assert kept["best"]["extract"]["pooled"]["key"]
     shutil.rmtree(head["path"])
     (folder / "models" / "tags" / "best.json").write_text("[]")
-    assert registry.tagged(folder) == {"best": None, "v1": None}
+    assert registry.tagged_records(folder) == {"best": None, "v1": None}
     assert "pipeline tag --delete v1" in pipeline("show", "v1", "-c", project).err
 
 

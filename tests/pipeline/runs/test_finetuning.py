@@ -58,7 +58,7 @@ def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
     project = opened(config, *overrides)
     start = finetuning.start_of(project, "last", project.manifest)
     tuning = finetuning.Tuning(project, "last", project.manifest, start)
-    return tuning.folder(tuning.spec.seeds[0]).name, boundary_rows.keys(project, ["last"])
+    return tuning.folder(tuning.spec.seeds[0]).name, boundary_rows.extract_keys(project, ["last"])
 
 
 def test_the_walk_covers_every_field_of_fine_tuning() -> None:
@@ -157,7 +157,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Real rows, by real weights in a file of its own, which no package has."""
     folder = tmp_path_factory.mktemp("made")
     fakes.two_classes(folder / "images", 12)
-    official = weights.official(catalogue.get("efficientnet_lite0")).read_bytes()
+    official = weights.published_path(catalogue.get_base("efficientnet_lite0")).read_bytes()
     (folder / "own.pth").write_bytes(official + b"not the file that comes along")
     config = settings(folder)
     config.write_text(config.read_text() + "base: {weights: own.pth}\n")
@@ -177,7 +177,7 @@ def test_from_images_to_a_fine_tuned_model_and_what_a_change_costs(made: Made, c
     _, extracted, counts, ran = made
     config, keys, first = copied, extracted.json["extract"]["keys"], tuned(ran.out)
     train = sum(row.split == "train" for row in opened(config).manifest.rows)
-    plain, view = boundary_rows.keys(opened(config), ["last"])
+    plain, view = boundary_rows.extract_keys(opened(config), ["last"])
     assert (keys["finetune/last"], counts) == (plain, {keys["pooled"]: 24, plain: 24, view: train})
     assert ran.err.count("mode cached") == 1
     assert "an epoch: about" in ran.err
@@ -212,7 +212,7 @@ def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weight
     model = registry.find(folder, "finetune/last")
     compared = command("compare", "logistic", "finetune/last", "-c", config, "--json", expect=0).json["compare"]
     assert compared["b"]["metrics"]["log_loss"] == pytest.approx(model.metrics["test"]["log_loss"])
-    then = predictions.read(model)
+    then = predictions.read_predictions(model)
     words = ("predict", "finetune/last", folder / "images", "-c", config, "--json")
     found = command(*words, expect=0).json["predict"]
     assert (found["computed"], found["reused"]) == (0, 24)
@@ -360,7 +360,7 @@ def test_auto_takes_no_cache_where_there_are_more_views_than_epochs(pipeline: Pi
     plans = {}
     for overrides in (spec[:0], spec):
         today = opened(config, *overrides)
-        plans[len(overrides)] = boundary_rows.plan(today, today.config.finetune["last"], today.manifest)
+        plans[len(overrides)] = boundary_rows.plan_boundary(today, today.config.finetune["last"], today.manifest)
     assert (plans[0].mode, plans[2].mode) == ("cached", "full")
     assert plans[0].each == plans[2].each == 4 * 192, "one place of 192 channels at 32 pixels"
     train = sum(row.split == "train" for row in opened(config).manifest.rows)

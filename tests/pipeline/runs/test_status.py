@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cache.errors import Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from stages.data import images
 from stages.extract import shard_task
 from tests.conftest import Pipeline, Ran
@@ -166,7 +166,7 @@ def test_the_counts_come_true_with_bad_images_too(pipeline: Pipeline, project: P
 
 def old(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no file be too young for its stat to be believed."""
-    monkeypatch.setattr(StatIndex.__init__, "__defaults__", (None, 0.0))
+    monkeypatch.setattr(HashIndex.__init__, "__defaults__", (None, 0.0))
 
 
 @pytest.mark.parametrize("words", [(), ("--part", "1/1")])

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cache import records
 from cache.errors import PipelineError, Unusable
-from pipeline.project.project import silent
+from pipeline.project.project import no_progress
 from pipeline.results import registry
 from pipeline.results.model import Model
 from pipeline.serving import deployables, export_check, export_model
@@ -28,9 +28,9 @@ from stages.bases import catalogue
 from stages.bases.recipe import Tap
 from stages.data import images
 from stages.data.images import Fit, PixelSpec, Resize
-from stages.export.deployable import Servable
+from stages.export.deployable import Deployable
 from stages.heads.fitted import Head, Layer
-from stages.metrics.calibration import heated
+from stages.metrics.calibration import apply_temperature
 from tests.conftest import command, opened
 
 SIZE = 64
@@ -65,12 +65,12 @@ heads: {{both: {{kind: logistic, tap: [pooled, early]}}, knn: {{kind: knn, k: 3}
 
 
 @pytest.fixture(scope="module")
-def made(project: Path) -> tuple[Model, Servable, list[Sample]]:
+def made(project: Path) -> tuple[Model, Deployable, list[Sample]]:
     """The logistic head as it lies there, ready to be written."""
     today = opened(project)
     model = registry.find(today.folder, "both")
-    servable = deployables.servable(today, model)
-    return model, servable, export_check.samples(today, model, servable)
+    servable = deployables.deployable(today, model)
+    return model, servable, export_check.choose_samples(today, model, servable)
 
 
 def resizing(spec: PixelSpec) -> Callable[[np.ndarray], np.ndarray]:
@@ -79,7 +79,7 @@ def resizing(spec: PixelSpec) -> Callable[[np.ndarray], np.ndarray]:
     from stages.export import resize
 
     image = keras.Input((None, None, 3), dtype="uint8")
-    network = keras.Model(image, resize.fitted(image, spec))
+    network = keras.Model(image, resize.resize_to_fit(image, spec))
     return lambda pixels: np.asarray(network(pixels[None])[0])
 
 
@@ -99,7 +99,7 @@ def test_resizing_is_that_of_extraction(fit: Fit, resize: Resize) -> None:
         assert np.array_equal(found, expected), (height, width)
 
 
-def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Servable, Any]) -> None:
+def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any]) -> None:
     """A fine-tuned base, maps and vectors joined, BGR, hidden layers, three classes, a temperature."""
     from stages.export import keras_network
 
@@ -108,18 +108,18 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Servable, Any]) -
     recipe = replace(
         made[1].recipe,
         pixels=PixelSpec(SIZE, 96, "crop"),
-        preprocess=catalogue.get("vgg16").preprocess,
+        preprocess=catalogue.get_base("vgg16").preprocess,
         dtype="float32",
     )
     wide = 2 * 3 * 1280 + 192
     hidden = Layer(rng.normal(size=(wide, 8)) / 60, rng.normal(size=8), "tanh")
     head = Head("dense", ("a", "b", "c"), (hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))), {})
     tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
-    servable = Servable(recipe, taps, made[1].weights, head, 1.5, tail)
-    pixels = images.whole((made[2][0].file).read_bytes())
+    servable = Deployable(recipe, taps, made[1].weights, head, 1.5, tail)
+    pixels = images.decode_whole((made[2][0].file).read_bytes())
     fitted = np.asarray(images._fit(Image.fromarray(pixels), recipe.pixels))[None]
     found = np.asarray(
-        keras_network.network(servable)(np.concatenate([fitted, fitted]))
+        keras_network.build_network(servable)(np.concatenate([fitted, fitted]))
     )  # of their size: no rounding differs
     assert found.shape == (2, 3)
     assert np.abs(found - servable.open()(fitted)).max() < 1e-3
@@ -147,7 +147,7 @@ def test_what_is_written_says_what_the_model_says(project: Path, tmp_path: Path,
     assert about["temperature"] == calibration["temperature"]
     with np.load(model.folder / "predictions.npz") as stored:
         before = stored["probabilities"]
-    after = heated(before, about["temperature"])
+    after = apply_temperature(before, about["temperature"])
     assert np.array_equal(after[:, 1] >= about["threshold"], before[:, 1] >= calibration["threshold"])
     again = command("export", "both", "-c", project, "--format", kind, "--output", path)
     assert (again.code, "is there already" in again.err) == (2, True)
@@ -162,14 +162,14 @@ def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Pat
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
     with pytest.raises(PipelineError, match="the file is not the model: of 2 images, a probability differs by up to"):
-        export_model.write(model, wrong, tried_on[:2], "onnx", path, silent)
+        export_model.write(model, wrong, tried_on[:2], "onnx", path, no_progress)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(path.name, b"mine")]
 
 
 def test_a_file_that_no_program_can_use_is_never_there(made: Any, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with open(tmp_path / "log", "w+b") as log, pytest.raises(PipelineError, match="no other program can use the file"):
-        export_check.check(tmp_path / "model.onnx", made[1], made[2], log, lambda n: None)
+        export_check.check_file(tmp_path / "model.onnx", made[1], made[2], log, lambda n: None)
 
 
 def test_the_process_that_tries_it_cannot_import_this_package() -> None:

@@ -74,7 +74,7 @@ def test_images_of_the_project_are_predicted_as_they_were_on_the_day_the_model_w
 ) -> None:
     found = predicted(pipeline, config, config.parent / "images")
     assert counted(found) == (48, 0, 48)
-    then = predictions.read(registry.find(config.parent, "logistic"))
+    then = predictions.read_predictions(registry.find(config.parent, "logistic"))
     by_id = {row.id: p for row, p in zip(then.rows, then.probabilities, strict=True)}
     said = {row["id"]: list(row["probabilities"].values()) for row in found["predictions"]}
     assert said.keys() == by_id.keys()
@@ -249,7 +249,7 @@ def test_the_class_goes_by_the_threshold_and_the_confidence_by_the_temperature_o
     edit_record(model.folder, files={})
     found = predicted(pipeline, config, new / "a")
     assert (found["threshold"], found["temperature"]) == (limit, 3.0)
-    heated = calibration.heated(np.array([[1 - x, x] for x in p]), 3.0)
+    heated = calibration.apply_temperature(np.array([[1 - x, x] for x in p]), 3.0)
     for row, x, calibrated in zip(found["predictions"], p, heated, strict=True):
         assert row["likeliest"] == "bright"
         assert row["predicted"] == ("dark" if x >= limit else "bright")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.runs.extraction import ExtractReport
-from pipeline.show.console import show
+from pipeline.show.console import show_result
 from tests.conftest import Ran
 from tests.support import fakes
 
@@ -44,5 +44,5 @@ def test_how_to_go_on_is_said_after_the_first_heads_only(pipeline: Pipeline, pro
 def test_images_a_second_are_not_told_of_a_run_that_is_mostly_start_up(capsys: pytest.CaptureFixture[str]) -> None:
     for seconds, told in ((2.0, "   2.0 s"), (20.0, "   5 images/s, 20.0 s"), (0.0, "")):
         report = ExtractReport({}, 100, 100, 100, seconds=seconds, images_per_second=5.0)
-        show("run", {"extract": report}, None, False, None)
+        show_result("run", {"extract": report}, None, False, None)
         assert capsys.readouterr().out.splitlines()[1].rstrip() == f"computed  100{told}"

@@ -15,7 +15,7 @@ def lines(monkeypatch: pytest.MonkeyPatch, total: int | None, done: int, steps: 
     clock = iter([0.0, *(second for second, _ in steps)])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     text = io.StringIO()
-    with progress.reporter(Console(file=text), quiet=False)("t", total, done) as advance:
+    with progress.make_progress(Console(file=text), quiet=False)("t", total, done) as advance:
         for _, n in steps:
             advance(n)
     return text.getvalue().splitlines()

@@ -40,5 +40,5 @@ def test_a_block_that_is_none_is_answered_with_the_nearest() -> None:
     with pytest.raises(
         Unusable, match="has no block 'blok15'; it has block1, block2, block3 to block15, block16, head"
     ) as e:
-        blocks.get(catalogue.get("efficientnet_lite0"), "blok15")
+        blocks.get_block(catalogue.get_base("efficientnet_lite0"), "blok15")
     assert "did you mean block15?" in e.value.hint

@@ -75,10 +75,10 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
     from stages.keras_models import build
 
-    base = catalogue.get(request.param)
+    base = catalogue.get_base(request.param)
     made = Network(base, tmp_path_factory.mktemp("weights") / "weights_notop.h5")
     keras.utils.set_random_seed(0)
-    made.model = build.build(base, None, made.size, made.size)
+    made.model = build.build_base(base, None, made.size, made.size)
     randomise(made.model, base)
     with h5py.File(made.file, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, made.model)
@@ -157,7 +157,7 @@ def test_each_boundary_cuts_the_network_in_two_and_is_as_large_as_the_table_says
 
     model = network.model
     order = [layer.name for layer in model.layers]
-    found = blocks.of(network.base)
+    found = blocks.blocks_of(network.base)
     for block in found:
         assert tuple(model.get_layer(block.boundary).output.shape[1:]) == block.shape(network.size), block
     places = [order.index(block.boundary) for block in found]
@@ -194,7 +194,7 @@ def test_the_weight_file_and_its_digest_are_those_that_keras_fetches_or_the_pack
     if base.package is None:
         assert network.asked == (base.weights, digest or None)
     else:
-        assert atomic_files.sha256_of(weights.official(base)) == digest
+        assert atomic_files.sha256_of(weights.published_path(base)) == digest
     assert not digest or len(digest) == 2 * hashlib.new(algorithm).digest_size
 
 
@@ -215,7 +215,7 @@ def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Networ
     expected = keras_s_own(network, pixels)
     scale = np.abs(expected).max()
     for name in ("tensorflow", "openvino"):
-        embed = select.build(name, recipe, {"rows": Tap()}, network.file, None, [tmp_path])
+        embed = select.open_engine(name, recipe, {"rows": Tap()}, network.file, None, [tmp_path])
         off = np.abs(embed(pixels)["rows"] - expected).max()
         assert off <= TOLERANCE * scale, name
         swapped = embed(np.ascontiguousarray(pixels[..., ::-1]))["rows"]
@@ -258,17 +258,17 @@ def test_a_base_takes_as_few_pixels_as_keras_does(base: Base) -> None:
     with pytest.raises(ValueError, match=f"at least {base.least}x{base.least}"):
         keras_s_function(base)(include_top=False, weights=None, input_shape=(base.least - 1, base.least, 3))
     with pytest.raises(Unusable, match=f"{base.name} needs at least {base.least} pixels a side"):
-        build.build(base, None, base.least, base.least - 1)
+        build.build_base(base, None, base.least, base.least - 1)
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_the_sides_of_maps_are_rounded_as_each_family_does(name: str) -> None:
     from stages.keras_models import build
 
-    base = catalogue.get(name)
+    base = catalogue.get_base(name)
     size = base.least + 25
-    model = build.build(base, None, size, size)
-    for block in blocks.of(base):
+    model = build.build_base(base, None, size, size)
+    for block in blocks.blocks_of(base):
         assert tuple(model.get_layer(block.boundary).output.shape[1:]) == block.shape(size), block
 
 
@@ -277,9 +277,9 @@ def test_multiply_adds_at_the_base_s_own_size(network: Network) -> None:
     from stages.keras_models import build
 
     base = network.base
-    model = build.build(base, None, base.size, base.size)
+    model = build.build_base(base, None, base.size, base.size)
     assert sum(multiply_adds(layer) for layer in model.layers) / 1e9 == pytest.approx(base.gmacs, rel=0.02)
-    for block in blocks.of(base):
+    for block in blocks.blocks_of(base):
         assert tuple(model.get_layer(block.boundary).output.shape[1:]) == block.shape(base.size), block
 
 
@@ -295,20 +295,20 @@ def test_an_efficientnet_without_imagenet_s_normalization_is_refused(tmp_path: P
     """It was trained on other numbers than the table gives, and its rows would only be wrong."""
     from stages.keras_models import build
 
-    base = catalogue.get("efficientnet_b0")
-    build.build(base, None, 32, 32).save_weights(tmp_path / "own.weights.h5")
+    base = catalogue.get_base("efficientnet_b0")
+    build.build_base(base, None, 32, 32).save_weights(tmp_path / "own.weights.h5")
     with pytest.raises(Unusable, match=r"its normalization layer has the mean \[0\.0, 0\.0, 0\.0\], not that of Imag"):
-        build.build(base, tmp_path / "own.weights.h5", 32, 32)
+        build.build_base(base, tmp_path / "own.weights.h5", 32, 32)
 
 
 def test_a_layer_has_the_same_name_in_each_network_of_a_process() -> None:
     """Keras numbers layers without a name through the process: a tap or a trained layer would be another's."""
     from stages.keras_models import build
 
-    first, second = (build.build(catalogue.get("mobilenet_v3_small"), None, 32, 32) for _ in range(2))
+    first, second = (build.build_base(catalogue.get_base("mobilenet_v3_small"), None, 32, 32) for _ in range(2))
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
 
 
 def test_a_base_without_blocks_says_so() -> None:
     with pytest.raises(Unusable, match="nasnet_mobile has no blocks to train from: its cells read the two before"):
-        blocks.get(catalogue.get("nasnet_mobile"), "block1")
+        blocks.get_block(catalogue.get_base("nasnet_mobile"), "block1")

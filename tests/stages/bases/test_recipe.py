@@ -12,10 +12,10 @@ from stages.bases.recipe import Recipe, Tap
 from stages.data.augment import Augment, View
 from stages.data.images import PixelSpec
 
-DEFAULT = Recipe.of(catalogue.get("efficientnet_lite0"), "12" * 32, PixelSpec(224, 224), "f32", "float32")
-MAPS = Recipe.of(catalogue.get("vgg16"), "34" * 32, PixelSpec(150, 150, "crop", "keras", "full"), "f32", "float16")
+DEFAULT = Recipe.of(catalogue.get_base("efficientnet_lite0"), "12" * 32, PixelSpec(224, 224), "f32", "float32")
+MAPS = Recipe.of(catalogue.get_base("vgg16"), "34" * 32, PixelSpec(150, 150, "crop", "keras", "full"), "f32", "float16")
 VIEW = View(Augment(), 0, 1)
-BF16 = Recipe.of(catalogue.get("resnet50"), "56" * 32, PixelSpec(224, 224, "pad"), "tensorflow-bf16", "float32")
+BF16 = Recipe.of(catalogue.get_base("resnet50"), "56" * 32, PixelSpec(224, 224, "pad"), "tensorflow-bf16", "float32")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,6 @@ def test_layer_and_pooling_move_the_key() -> None:
 
 @pytest.mark.parametrize("name", catalogue.BASES)
 def test_output_and_its_layer_are_one_tap(name: str) -> None:
-    base = catalogue.get(name)
+    base = catalogue.get_base(name)
     recipe = Recipe.of(base, "12" * 32, PixelSpec(224, 224), "f32", "float32")
     assert recipe.key(Tap("output")) == recipe.key(Tap(base.output))

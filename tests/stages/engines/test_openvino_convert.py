@@ -12,7 +12,7 @@ import pytest
 
 from cache import compiled_models, gc
 from cache.errors import PipelineError
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from stages.bases.recipe import Recipe, Tap
 from stages.engines import openvino_convert
@@ -26,7 +26,9 @@ BOTH = {"avg": Tap(), "max": Tap("output", "max")}
 
 def test_two_taps_of_one_tensor_keep_their_names(files: Any, tmp_path: Path) -> None:  # noqa: F811
     taps = {"z": Tap("block3_add", "none"), "a": Tap("block3_add", "none", "float16"), "m": Tap()}
-    model = openvino_convert.model_of(recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"), 8, [tmp_path])
+    model = openvino_convert.converted_model(
+        recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"), 8, [tmp_path]
+    )
     rows = OpenVINOEmbed(model, "f32", 8)(pictures(1))
     assert {name: r.shape[1:] for name, r in rows.items()} == {"z": (24, 24, 24), "a": (24, 24, 24), "m": (1280,)}
 
@@ -41,19 +43,19 @@ def test_another_batch_or_tap_is_another_model(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(openvino_convert, "_convert", convert)
     lite0 = recipe("efficientnet_lite0")
     for batch, taps in ((8, BOTH), (8, BOTH), (4, BOTH), (8, {"avg": Tap()})):
-        openvino_convert.model_of(lite0, taps, Path("w"), batch, [tmp_path])
+        openvino_convert.converted_model(lite0, taps, Path("w"), batch, [tmp_path])
     assert made == [(8, sorted(BOTH)), (4, sorted(BOTH)), (8, ["avg"])]
 
 
 def test_a_damaged_or_foreign_model_is_never_served(tmp_path: Path) -> None:
-    cache, ours, theirs = Cache(tmp_path, StatIndex()), {"base": "ours"}, {"base": "theirs"}
+    cache, ours, theirs = Cache(tmp_path, HashIndex()), {"base": "ours"}, {"base": "theirs"}
     for components in (ours, theirs):
-        compiled_models.keep(cache, components, {"model.xml": str(components).encode(), "model.bin": b"weights"})
+        compiled_models.store(cache, components, {"model.xml": str(components).encode(), "model.bin": b"weights"})
     assert compiled_models.read(tmp_path, ours) == {"model.xml": str(ours).encode(), "model.bin": b"weights"}
     mine, other = sorted((tmp_path / "converted").iterdir(), key=lambda folder: "ours" not in str(record_of(folder)))
     (mine / "model.bin").write_bytes(b"weighty")
     assert compiled_models.read(tmp_path, ours) is None
-    assert [Path(path) for path, _ in compiled_models.check(cache)] == [mine]
+    assert [Path(path) for path, _ in compiled_models.verify(cache)] == [mine]
     shutil.rmtree(mine)
     shutil.copytree(other, mine)
     assert compiled_models.read(tmp_path, ours) is None
@@ -65,13 +67,13 @@ def record_of(folder: Path) -> Any:
 
 
 def test_gc_counts_converted_models_and_takes_them_by_age(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, StatIndex())
-    compiled_models.keep(cache, {"base": "x"}, {"model.xml": b"x" * 100})
-    (entry,) = [entry for entry in gc.entries(cache) if entry.kind == "converted"]
+    cache = Cache(tmp_path, HashIndex())
+    compiled_models.store(cache, {"base": "x"}, {"model.xml": b"x" * 100})
+    (entry,) = [entry for entry in gc.list_entries(cache) if entry.kind == "converted"]
     assert entry.bytes > 100
-    assert gc.surplus([entry], [], 60, None, entry.used + 30) == []
-    going = gc.surplus([entry], [], 60, None, entry.used + 90)
-    assert list(gc.remove(going, set)) == [entry]
+    assert gc.choose_surplus([entry], [], 60, None, entry.used + 30) == []
+    going = gc.choose_surplus([entry], [], 60, None, entry.used + 90)
+    assert list(gc.remove_entries(going, set)) == [entry]
     assert not entry.path.exists()
 
 
@@ -96,17 +98,17 @@ def test_once_converted_rows_are_made_without_tensorflow_and_without_telemetry(t
 def test_on_a_full_disk_a_model_is_kept_whole_or_not_at_all(
     fast_path: Path, room: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache, components = Cache(fast_path, StatIndex()), {"base": "b"}
+    cache, components = Cache(fast_path, HashIndex()), {"base": "b"}
     model = {"model.xml": b"x" * 300, "model.bin": b"b" * 300}
     cache.prepare()
     with crash.standing(crash.Shim(crash.full_after(room))), caplog.at_level("INFO"):
-        compiled_models.keep(cache, components, model)
+        compiled_models.store(cache, components, model)
     found = {path.name: path.read_bytes() for path in fast_path.glob("converted/*/*") if path.name != "record.json"}
     assert found in ({}, model)
     assert (compiled_models.read(fast_path, components) == model) == bool(found)
     assert ("No space left on device" in caplog.text) != bool(found)
     assert [*fast_path.rglob(".*.tmp")] == []
-    compiled_models.keep(cache, components, model)
+    compiled_models.store(cache, components, model)
     assert compiled_models.read(fast_path, components) == model
 
 

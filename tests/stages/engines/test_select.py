@@ -49,13 +49,13 @@ def test_which_engine_runs(
 ) -> None:
     monkeypatch.setattr(hardware, "has_gpu", lambda: gpu)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
-    assert select.choose(asked, numerics) == chosen
+    assert select.choose_engine(asked, numerics) == chosen
 
 
 def test_an_engine_that_is_not_installed_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NotAvailable, match="the engine openvino is not installed") as caught:
-        select.choose("openvino", "f32")
+        select.choose_engine("openvino", "f32")
     assert "pip install openvino" in caught.value.hint
 
 

@@ -37,13 +37,13 @@ def rows(tmp_path: Path) -> Rows:
 def test_pixels_come_in_order_and_rejects_in_theirs(rows: Rows) -> None:
     rows[7] = (rows[7][0], rows[8][1])
     seen: list[hash_index.Seen] = []
-    for row, (image, promised) in zip(rows, prefetch.ahead(rows, RECIPE, seen), strict=True):
+    for row, (image, promised) in zip(rows, prefetch.read_ahead(rows, RECIPE, seen), strict=True):
         assert image == row[0]
         if row is rows[7]:
             with pytest.raises(images.ImageRejected, match="its bytes are not those of its id"):
                 promised.result()
         else:
-            assert np.array_equal(promised.result(), prefetch.read(*row, RECIPE, []))
+            assert np.array_equal(promised.result(), prefetch.read_image(*row, RECIPE, []))
     assert len(seen) == 40
 
 
@@ -64,7 +64,7 @@ def test_so_many_slow_files_are_read_at_once_and_no_more(rows: Rows) -> None:
         os.unlink(path)
         os.mkfifo(path)
     *first, last = data
-    ahead = prefetch.ahead(rows[: len(data)], RECIPE, [])
+    ahead = prefetch.read_ahead(rows[: len(data)], RECIPE, [])
     promised = [next(ahead)[1]]
     assert opened_for_reading(last) is None
     for path in (*reversed(first), last):
@@ -86,7 +86,7 @@ def test_no_more_than_is_said_is_taken_up_and_nothing_goes_on_after_a_stop(rows:
             yield row
 
     threads = threading.active_count()
-    ahead = prefetch.ahead(counted(), RECIPE, [])
+    ahead = prefetch.read_ahead(counted(), RECIPE, [])
     for number in range(5):
         next(ahead)
         assert taken == prefetch.AHEAD + number
@@ -108,7 +108,7 @@ def test_one_picture_at_a_time_is_decoded(rows: Rows, monkeypatch: pytest.Monkey
         return decode(data, spec)
 
     monkeypatch.setattr(images, "decode", watched)
-    assert len([promised.result() for _, promised in prefetch.ahead(rows, RECIPE, [])]) == 40
+    assert len([promised.result() for _, promised in prefetch.read_ahead(rows, RECIPE, [])]) == 40
     assert most == 1
 
 
@@ -117,5 +117,5 @@ def test_what_is_no_reject_is_raised_where_it_is_asked_for(rows: Rows, monkeypat
         raise MemoryError
 
     monkeypatch.setattr(images, "decode", broken)
-    with contextlib.closing(prefetch.ahead(rows, RECIPE, [])) as ahead, pytest.raises(MemoryError):
+    with contextlib.closing(prefetch.read_ahead(rows, RECIPE, [])) as ahead, pytest.raises(MemoryError):
         next(ahead)[1].result()

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import PipelineError
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from stages.bases.recipe import Recipe, Tap
 from stages.data import augment, images
@@ -36,9 +36,9 @@ def run_of(cache: Cache, recipe: Recipe, taps: list[Tap], files: dict[str, str],
     (cache.root.parent / "weights").write_bytes(b"")
     job = shard_task.Job(recipe, str(cache.root.parent / "weights"), str(cache.root), batch, version("frozenbase"))
     keyed = {recipe.key(tap): tap for tap in taps}
-    lacking = schedule.missing(cache, recipe, keyed, list(files))
+    lacking = schedule.find_missing(cache, recipe, keyed, list(files))
     paths = {image: [path] for image, path in files.items()}
-    schedule.run(cache, schedule.Work(job, keyed, lacking, paths), ClusterSpec(1))
+    schedule.compute_missing(cache, schedule.Work(job, keyed, lacking, paths), ClusterSpec(1))
     return [cache.features(recipe.components(tap)).read(sorted(files)) for tap in taps]
 
 
@@ -57,13 +57,13 @@ def test_rows_of_a_view_are_of_the_view_whoever_stands_beside(
     fake_embed: None, tmp_path: Path, pictures: dict[str, str]
 ) -> None:
     recipe, taps = replace(RECIPE, view=some_view()), [Tap(), Tap(pooling="none")]
-    vectors, maps = run_of(Cache(tmp_path / "a", StatIndex()), recipe, taps, pictures, batch=4)
+    vectors, maps = run_of(Cache(tmp_path / "a", HashIndex()), recipe, taps, pictures, batch=4)
     for row, (image, path) in zip(maps, sorted(pictures.items()), strict=True):
         plain = images.decode(Path(path).read_bytes(), recipe.pixels)
-        assert np.array_equal(row, augment.apply(plain, some_view(), image)[::8, ::8])
+        assert np.array_equal(row, augment.apply_view(plain, some_view(), image)[::8, ::8])
         assert not np.array_equal(row, plain[::8, ::8])
     turned = dict(reversed(pictures.items()))
-    others = run_of(Cache(tmp_path / "b", StatIndex()), recipe, taps, turned, batch=3)
+    others = run_of(Cache(tmp_path / "b", HashIndex()), recipe, taps, turned, batch=3)
     assert [rows.tobytes() for rows in others] == [vectors.tobytes(), maps.tobytes()]
 
 
@@ -76,7 +76,7 @@ def test_one_base_serves_all_views(tmp_path: Path, pictures: dict[str, str], mon
             built.append(self)
 
     monkeypatch.setattr("stages.extract.shard_task.open_embed", Counted)
-    cache = Cache(tmp_path / "a", StatIndex())
+    cache = Cache(tmp_path / "a", HashIndex())
     rows = [
         run_of(cache, replace(RECIPE, view=view), [Tap()], pictures, batch=4)[0].tobytes()
         for view in (None, some_view(1), some_view(2))
@@ -88,7 +88,7 @@ def test_one_forward_pass_fills_taps_of_either_dtype(
     fake_embed: None, tmp_path: Path, pictures: dict[str, str]
 ) -> None:
     taps = [Tap(), Tap(dtype="float16"), Tap(pooling="none", dtype="float16")]
-    wide, narrow, maps = run_of(Cache(tmp_path / "a", StatIndex()), RECIPE, taps, pictures, batch=4)
+    wide, narrow, maps = run_of(Cache(tmp_path / "a", HashIndex()), RECIPE, taps, pictures, batch=4)
     assert (wide.dtype, narrow.dtype, maps.dtype) == (np.float32, np.float16, np.float16)
     assert np.array_equal(wide.astype(np.float16), narrow)
 
@@ -98,7 +98,7 @@ def test_a_tap_s_own_float16_that_is_too_narrow_is_said(
 ) -> None:
     monkeypatch.setattr("stages.extract.shard_task.open_embed", fakes.LargeEmbed)
     with pytest.raises(PipelineError) as caught:
-        run_of(Cache(tmp_path / "a", StatIndex()), RECIPE, [Tap(dtype="float16")], pictures, batch=4)
+        run_of(Cache(tmp_path / "a", HashIndex()), RECIPE, [Tap(dtype="float16")], pictures, batch=4)
     assert caught.value.hint == "store layer output as float32"
 
 

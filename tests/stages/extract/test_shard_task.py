@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cache.errors import Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from stages.data import images
 from stages.extract import shard_task
 from tests.conftest import Pipeline, cache_files, counts, extract, opened
@@ -28,15 +28,15 @@ def test_a_file_that_changes_during_the_run_is_a_reject_never_a_row(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim = project.parent / "images" / "dark" / "0005.png"
-    real = StatIndex.digests
+    real = HashIndex.digests
 
-    def then_edit(self: StatIndex, paths: Any, *rest: Any) -> Any:
+    def then_edit(self: HashIndex, paths: Any, *rest: Any) -> Any:
         found = real(self, paths, *rest)
         if str(victim) in paths:
             victim.write_bytes(fakes.numbered(999))
         return found
 
-    monkeypatch.setattr(StatIndex, "digests", then_edit)
+    monkeypatch.setattr(HashIndex, "digests", then_edit)
     ran = pipeline("run", "extract", "-c", project, "--json")
     assert ran.code == 3
     assert ran.json["extract"]["computed"] == 23

@@ -56,19 +56,23 @@ class Case:
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe.of(catalogue.get(self.name), "0" * 64, PixelSpec(SIZE, SIZE), "f32", "float32")
+        return Recipe.of(catalogue.get_base(self.name), "0" * 64, PixelSpec(SIZE, SIZE), "f32", "float32")
 
     @property
     def head(self) -> Head:
         rng, outputs = np.random.default_rng(1), 1 if self.classes == 2 else self.classes
-        layer = Layer(rng.normal(0, 0.1, (catalogue.get(self.name).feature_dim, outputs)), rng.normal(0, 0.1, outputs))
+        layer = Layer(
+            rng.normal(0, 0.1, (catalogue.get_base(self.name).feature_dim, outputs)), rng.normal(0, 0.1, outputs)
+        )
         return Head("logistic", tuple("abcdef"[: self.classes]), (layer,), {"C": 1.0})
 
     def base(self) -> keras.Model:
-        return build.build(catalogue.get(self.name), self.file, SIZE, SIZE)
+        return build.build_base(catalogue.get_base(self.name), self.file, SIZE, SIZE)
 
     def network(self) -> Network:
-        return Network(self.recipe, self.file, blocks.get(catalogue.get(self.name), self.block), Tap(), self.head)
+        return Network(
+            self.recipe, self.file, blocks.get_block(catalogue.get_base(self.name), self.block), Tap(), self.head
+        )
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Noise, brighter for the later classes: something to learn."""
@@ -80,7 +84,7 @@ class Case:
     @cached_property
     def frozen(self) -> keras.Model:
         """The part before the boundary."""
-        base, layer = self.base(), blocks.get(catalogue.get(self.name), self.block).boundary
+        base, layer = self.base(), blocks.get_block(catalogue.get_base(self.name), self.block).boundary
         return keras.Model(base.input, base.get_layer(layer).output)
 
     def boundary(self, x: np.ndarray) -> np.ndarray:
@@ -96,12 +100,14 @@ class Case:
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Its own trained weights, in which no BatchNormalization is as it was initialised."""
-    from cache.hash_index import StatIndex
+    from cache.hash_index import HashIndex
     from cache.store import Cache
     from stages.bases import weights
 
-    cache = Cache(tmp_path_factory.mktemp("cache"), StatIndex())
-    found = weights.resolve(catalogue.get("efficientnet_lite0"), "imagenet", Path("none"), cache, offline=True)
+    cache = Cache(tmp_path_factory.mktemp("cache"), HashIndex())
+    found = weights.resolve_weights(
+        catalogue.get_base("efficientnet_lite0"), "imagenet", Path("none"), cache, offline=True
+    )
     assert found.path is not None
     return Case("efficientnet_lite0", found.path, "block15")
 
@@ -111,7 +117,7 @@ def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Random weights with a fixed seed, and a head of three classes."""
     keras.utils.set_random_seed(3)
     path = tmp_path_factory.mktemp("vgg16") / "vgg16.weights.h5"
-    build.build(catalogue.get("vgg16"), None, SIZE, SIZE).save_weights(path)
+    build.build_base(catalogue.get_base("vgg16"), None, SIZE, SIZE).save_weights(path)
     return Case("vgg16", path, "block5", classes=3)
 
 
@@ -137,7 +143,7 @@ def test_from_the_boundary_is_step_for_step_the_whole_network(case: str, request
     before = dense.get_weights()[0]
     for step in range(STEPS):
         part = np.random.default_rng(step).choice(N, BATCH, replace=False)
-        truth = training.truth_of(network, y[part])
+        truth = training.loss_targets(network, y[part])
         ours = float(network.model.train_on_batch(maps[part], truth))
         theirs = float(whole.train_on_batch(x[part], truth))
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6), step
@@ -175,7 +181,7 @@ def test_frozen_weights_and_batch_statistics_stay_as_they_were_to_the_bit(lite0:
 
 def test_the_tail_is_all_there_is_of_the_blocks_and_no_less_is_put_in(lite0: Case) -> None:
     """Into a network of random weights: what came of less would be random too."""
-    recipe, block = lite0.recipe, blocks.get(catalogue.get(lite0.name), lite0.block)
+    recipe, block = lite0.recipe, blocks.get_block(catalogue.get_base(lite0.name), lite0.block)
     network, tail, where = Network(recipe, None, block, Tap(), lite0.head), lite0.network().tail_arrays(), np.arange(N)
     data = lite0.cached()
     with pytest.raises(Unusable, match=r"tail\.npz has no block15_depthwise_bn/0"):
@@ -269,5 +275,5 @@ def test_tensorboard_reads_the_curves(lite0: Case, tmp_path: Path) -> None:
 def test_a_rehearsal_leaves_the_network_as_it_was(lite0: Case) -> None:
     network = lite0.network()
     start = network.tail_arrays()
-    assert training.rehearse(Spec(), network, 24, 16) > 0
+    assert training.time_epoch(Spec(), network, 24, 16) > 0
     assert all(array.tobytes() == start[name].tobytes() for name, array in network.tail_arrays().items())

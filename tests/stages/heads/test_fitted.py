@@ -169,8 +169,8 @@ GOOD = (("a", "train"), ("b", "train"), ("a", "val"), ("b", "test"))
 
 
 def test_classes_are_sorted_or_as_told() -> None:
-    assert fitted.classes_of(manifest(*GOOD), None) == ("a", "b")
-    assert fitted.classes_of(manifest(*GOOD), ["b", "a"]) == ("b", "a")
+    assert fitted.check_classes(manifest(*GOOD), None) == ("a", "b")
+    assert fitted.check_classes(manifest(*GOOD), ["b", "a"]) == ("b", "a")
 
 
 @pytest.mark.parametrize(
@@ -186,16 +186,16 @@ def test_classes_are_sorted_or_as_told() -> None:
 )
 def test_what_cannot_carry_a_head_is_said(table: Manifest, order: list[str] | None, message: str) -> None:
     with pytest.raises(Unusable, match=message):
-        fitted.classes_of(table, order)
+        fitted.check_classes(table, order)
 
 
 def test_key_sees_all_it_should() -> None:
     table = manifest(*GOOD)
-    base = fitted.key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], table)
+    base = fitted.head_key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], table)
     others = [
-        fitted.key({"kind": "logistic", "seed": 1}, ("a", "b"), ["k"], table),
-        fitted.key({"kind": "logistic", "seed": 0}, ("b", "a"), ["k"], table),
-        fitted.key({"kind": "logistic", "seed": 0}, ("a", "b"), ["l"], table),
-        fitted.key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], manifest(*GOOD[:3], ("b", "train"))),
+        fitted.head_key({"kind": "logistic", "seed": 1}, ("a", "b"), ["k"], table),
+        fitted.head_key({"kind": "logistic", "seed": 0}, ("b", "a"), ["k"], table),
+        fitted.head_key({"kind": "logistic", "seed": 0}, ("a", "b"), ["l"], table),
+        fitted.head_key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], manifest(*GOOD[:3], ("b", "train"))),
     ]
     assert len({base, *others}) == 5

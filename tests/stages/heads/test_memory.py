@@ -21,7 +21,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # each thread has 
 import numpy as np
 from pipeline.config.head_schema import KINDS
 from stages.heads import knn, logistic, ridge
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 from tests.support.problems import names, rows
 
 kind, path, n, dim = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -48,9 +48,9 @@ class Few:
     shape = few.shape
     def __getitem__(self, where):
         return few[where]
-fit(KINDS[kind](**settings), Features([Few()]), samples[:400], names(4))  # all imports, and BLAS's own memory
+fit(KINDS[kind](**settings), FeatureMatrix([Few()]), samples[:400], names(4))  # all imports, and BLAS's own memory
 before = peak()
-fit(KINDS[kind](**settings), Features([OnDisk()]), samples, names(4))
+fit(KINDS[kind](**settings), FeatureMatrix([OnDisk()]), samples, names(4))
 print(peak() - before)
 """
 

@@ -11,13 +11,13 @@ from sklearn.linear_model import Ridge as Reference
 from sklearn.preprocessing import StandardScaler
 
 from cache.errors import Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from pipeline.config.head_schema import Ridge
 from stages.heads import matrix as features_module
 from stages.heads import ridge
 from stages.heads.fitted import softmax
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 from tests.support.problems import InMemory, columns, features, names, part, problem, rows
 
 
@@ -83,16 +83,16 @@ def test_a_group_stays_in_one_fold() -> None:
 def test_never_are_more_rows_read_at_once_than_a_block_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a store of many shards, of which no block is a whole one; and the head is that of one large block."""
     x, samples = problem(3)
-    store = Cache(tmp_path, StatIndex()).features({"of": "a test"})
+    store = Cache(tmp_path, HashIndex()).features({"of": "a test"})
     ids = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(len(x))]
     for start in range(0, len(x), 64):
         store.put(ids[start : start + 64], x[start : start + 64], {})
     whole = ridge.fit(Ridge(), features(x), samples, names(3))
     monkeypatch.setattr(features_module, "BLOCK_BYTES", 4 * 12 * 50)
     tracked = InMemory(x)
-    streamed = ridge.fit(Ridge(), Features([tracked]), samples, names(3))
+    streamed = ridge.fit(Ridge(), FeatureMatrix([tracked]), samples, names(3))
     assert max(tracked.taken) <= 50
-    stored = ridge.fit(Ridge(), Features([store.rows(ids)]), samples, names(3))
+    stored = ridge.fit(Ridge(), FeatureMatrix([store.rows(ids)]), samples, names(3))
     assert np.allclose(streamed.probabilities(x), whole.probabilities(x), atol=1e-7)
     assert stored.to_files() == streamed.to_files()
 

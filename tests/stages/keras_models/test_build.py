@@ -10,17 +10,17 @@ import skimage.data
 from PIL import Image
 
 from cache.errors import Unusable
-from cache.hash_index import StatIndex
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from stages.bases import catalogue, weights
 
-LITE0 = catalogue.get("efficientnet_lite0")
+LITE0 = catalogue.get_base("efficientnet_lite0")
 
 
 @pytest.fixture(scope="module")
 def lite0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = Cache(tmp_path_factory.mktemp("cache"), StatIndex())
-    path = weights.resolve(LITE0, "imagenet", Path("imagenet"), cache, offline=True).path
+    cache = Cache(tmp_path_factory.mktemp("cache"), HashIndex())
+    path = weights.resolve_weights(LITE0, "imagenet", Path("imagenet"), cache, offline=True).path
     assert path is not None
     return path
 
@@ -34,13 +34,13 @@ def test_lite_with_its_file_s_own_classifier(name: str, least: float, picture: s
     from stages.bases import torch_pickle
     from stages.keras_models import build
 
-    base = catalogue.get(name)
-    side, file = base.size, weights.official(base)
+    base = catalogue.get_base(name)
+    side, file = base.size, weights.published_path(base)
     image = Image.fromarray(getattr(skimage.data, picture)()).resize((side, side), Image.Resampling.BICUBIC)
-    model = build.build(base, file, side, side)
+    model = build.build_base(base, file, side, side)
     maps = np.asarray(model((np.asarray(image, np.float32)[None] - 127) / 128, training=False))
     assert maps.shape[1:] == (-(-side // 32), -(-side // 32), base.feature_dim)
-    tensors = torch_pickle.read(file)
+    tensors = torch_pickle.read_tensors(file)
     logits = tensors["_fc.weight"] @ maps.mean(axis=(1, 2))[0] + tensors["_fc.bias"]
     p = np.exp(logits - logits.max())
     p /= p.sum()
@@ -51,10 +51,10 @@ def test_lite_with_its_file_s_own_classifier(name: str, least: float, picture: s
 def test_a_weight_file_that_keras_wrote_round_trips(tmp_path: Path) -> None:
     from stages.keras_models import build
 
-    base = catalogue.get("mobilenet_v2")
-    one = build.build(base, None, 64, 64)
+    base = catalogue.get_base("mobilenet_v2")
+    one = build.build_base(base, None, 64, 64)
     one.save_weights(tmp_path / "w.weights.h5")
-    two = build.build(base, tmp_path / "w.weights.h5", 64, 64)
+    two = build.build_base(base, tmp_path / "w.weights.h5", 64, 64)
     assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), two.get_weights(), strict=True))
 
 
@@ -65,10 +65,10 @@ def test_the_download_program_is_keras_s_and_its_file_is_where_we_look(tmp_path:
 
     from stages.keras_models import build
 
-    base = catalogue.get("mobilenet_v2")
+    base = catalogue.get_base("mobilenet_v2")
     (tmp_path / "models").mkdir()
     with h5py.File(tmp_path / "models" / base.weights, "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, build.build(base, None, 224, 224))
+        legacy_h5_format.save_weights_to_hdf5_group(file, build.build_base(base, None, 224, 224))
     program = weights._DOWNLOAD.format(builder=base.builder.partition(":")[2])
     done = weights._run_keras(program, str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -88,15 +88,15 @@ def test_weights_that_do_not_fit(tmp_path: Path, name: str, content: bytes, mess
 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Unusable, match=message):
-        build.build(catalogue.get("vgg16"), tmp_path / name, 32, 32)
+        build.build_base(catalogue.get_base("vgg16"), tmp_path / name, 32, 32)
 
 
 def test_weights_of_another_base_do_not_fit(tmp_path: Path) -> None:
     from stages.keras_models import build
 
-    build.build(catalogue.get("mobilenet_v2"), None, 32, 32).save_weights(tmp_path / "w.weights.h5")
+    build.build_base(catalogue.get_base("mobilenet_v2"), None, 32, 32).save_weights(tmp_path / "w.weights.h5")
     with pytest.raises(Unusable, match="do not fit vgg16"):
-        build.build(catalogue.get("vgg16"), tmp_path / "w.weights.h5", 32, 32)
+        build.build_base(catalogue.get_base("vgg16"), tmp_path / "w.weights.h5", 32, 32)
 
 
 def test_a_file_that_leaves_a_layer_untouched_does_not_fit(tmp_path: Path) -> None:
@@ -105,28 +105,28 @@ def test_a_file_that_leaves_a_layer_untouched_does_not_fit(tmp_path: Path) -> No
 
     from stages.keras_models import build
 
-    base = catalogue.get("vgg16")
-    build.build(base, None, 32, 32).save_weights(tmp_path / "w.weights.h5")
+    base = catalogue.get_base("vgg16")
+    build.build_base(base, None, 32, 32).save_weights(tmp_path / "w.weights.h5")
     with h5py.File(tmp_path / "w.weights.h5", "r+") as file:
         layers = file["layers"]
         del layers[sorted(name for name in layers if name.startswith("conv"))[4]]
     with pytest.raises(Unusable, match="do not fit vgg16"):
-        build.build(base, tmp_path / "w.weights.h5", 32, 32)
+        build.build_base(base, tmp_path / "w.weights.h5", 32, 32)
 
 
 def test_a_torch_file_that_lacks_a_tensor(monkeypatch: pytest.MonkeyPatch, lite0_file: Path) -> None:
     from stages.bases import torch_pickle
     from stages.keras_models import build
 
-    tensors = torch_pickle.read(lite0_file)
+    tensors = torch_pickle.read_tensors(lite0_file)
     del tensors["_blocks.3._bn1.running_mean"]
-    monkeypatch.setattr(torch_pickle, "read", lambda path: tensors)
+    monkeypatch.setattr(torch_pickle, "read_tensors", lambda path: tensors)
     with pytest.raises(Unusable, match=r"no tensor '_blocks\.3\._bn1\.running_mean' for layer block4_depthwise_bn"):
-        build.build(LITE0, lite0_file, 32, 32)
+        build.build_base(LITE0, lite0_file, 32, 32)
 
 
 def test_too_small_a_picture_is_said() -> None:
     from stages.keras_models import build
 
     with pytest.raises(Unusable, match=r"extract\.size: vgg16 needs at least 32 pixels a side; got 16x16"):
-        build.build(catalogue.get("vgg16"), None, 16, 16)
+        build.build_base(catalogue.get_base("vgg16"), None, 16, 16)

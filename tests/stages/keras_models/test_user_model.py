@@ -17,7 +17,7 @@ from stages.bases.recipe import Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines.embed import Embed
 from stages.engines.select import Engine
-from stages.export.deployable import Servable
+from stages.export.deployable import Deployable
 from stages.extract import shard_task
 from stages.extract.shard_task import Job
 from stages.heads.fitted import Head, Layer
@@ -29,7 +29,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
 
 def opened(path: Path, taps: dict[str, Tap], numbers: Preprocess | None = None, size: int = SIZE) -> Embed:
     """As a task opens it."""
-    base = catalogue.chosen(str(path), True, numbers)
+    base = catalogue.choose_base(str(path), True, numbers)
     digest = atomic_files.sha256_of(path) if path.is_file() else ""
     recipe = Recipe.of(base, digest, PixelSpec(size, size), "f32", "float32")
     return shard_task.open_embed(Job(recipe, str(path), "", None, ""), taps)
@@ -146,7 +146,11 @@ def test_arrays_that_are_no_variables_of_a_layer_stay_with_it(tmp_path: Path, en
     model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), normalised, conv_base()])
     model.save(path)
     recipe = Recipe.of(
-        catalogue.chosen(str(path), True, None), atomic_files.sha256_of(path), PixelSpec(SIZE, SIZE), "f32", "float32"
+        catalogue.choose_base(str(path), True, None),
+        atomic_files.sha256_of(path),
+        PixelSpec(SIZE, SIZE),
+        "f32",
+        "float32",
     )
     embed = shard_task.open_embed(
         Job(recipe, str(path), str(tmp_path), None, "", engine), {"maps": Tap(pooling="none")}
@@ -270,13 +274,13 @@ def test_a_head_on_several_of_its_layers_is_one_file(tmp_path: Path) -> None:
     from stages.export import keras_network
 
     functional().save(tmp_path / "m.keras")
-    base = catalogue.chosen("m.keras", True)
+    base = catalogue.choose_base("m.keras", True)
     recipe = Recipe.of(base, atomic_files.sha256_of(tmp_path / "m.keras"), PixelSpec(SIZE, SIZE), "f32", "float32")
     nested = ("middle/conv_base", "middle/conv_base/add", "middle/relu")
     taps = (*(Tap(layer) for layer in nested), Tap("pool", "none"))
     weights = np.random.default_rng(1).normal(size=(8 + 6 + 8 + 8, 3))
     head = Head("ridge", ("a", "b", "c"), (Layer(weights, np.zeros(3)),), {})
-    servable = Servable(recipe, taps, tmp_path / "m.keras", head)
-    keras_network.save(keras_network.network(servable), "keras", tmp_path / "whole.keras")
+    servable = Deployable(recipe, taps, tmp_path / "m.keras", head)
+    keras_network.save_network(keras_network.build_network(servable), "keras", tmp_path / "whole.keras")
     found = keras.saving.load_model(tmp_path / "whole.keras", compile=False)(PIXELS)
     assert np.abs(np.asarray(found) - servable.open()(PIXELS)).max() < 1e-5

@@ -22,7 +22,7 @@ def problem(k: int, n: int = 80, seed: int = 0, decimals: int = 16) -> Problem:
 
 def weighted(given: Problem, weights: np.ndarray) -> dict[str, float]:
     labels, p, classes = given
-    found = bootstrap.Weighted(classification.numbers(labels, classes), p).figures(weights[:, None])
+    found = bootstrap.Weighted(classification.label_columns(labels, classes), p).figures(weights[:, None])
     return {name: float(values[0]) for name, values in found.items()}
 
 
@@ -38,7 +38,7 @@ def test_rows_that_count_once_have_the_plain_figures(k: int, decimals: int) -> N
 def test_a_row_that_counts_thrice_is_three_rows(k: int, decimals: int) -> None:
     """A naive loop over resampled rows gives the same figures for each of twenty resamples."""
     labels, p, classes = given = problem(k, decimals=decimals)
-    for _, weights in bootstrap.draw(np.arange(80), 20, seed=3):
+    for _, weights in bootstrap.draw_resamples(np.arange(80), 20, seed=3):
         for column in weights.T:
             rows = np.repeat(np.arange(80), column.astype(int))
             naive = classification.metrics([labels[i] for i in rows], p[rows], classes)
@@ -47,9 +47,9 @@ def test_a_row_that_counts_thrice_is_three_rows(k: int, decimals: int) -> None:
 
 
 def test_a_group_is_drawn_whole() -> None:
-    units = bootstrap.units(["a", "b", "a", None, None, "b"])
+    units = bootstrap.resampling_units(["a", "b", "a", None, None, "b"])
     assert len(set(units)) == 4
-    for _, weights in bootstrap.draw(units, 50, seed=0):
+    for _, weights in bootstrap.draw_resamples(units, 50, seed=0):
         assert np.array_equal(weights[0], weights[2])
         assert np.array_equal(weights[1], weights[5])
         assert (weights[[0, 1, 3, 4]].sum(axis=0) == 4).all()
@@ -62,7 +62,7 @@ def test_copies_in_a_group_do_not_narrow_the_interval() -> None:
     groups = [str(i) for i in range(40) for _ in range(10)]
 
     def width(*given: object) -> float:
-        low, high = bootstrap.judge(*given)["ci"]["log_loss"]  # type: ignore[arg-type]
+        low, high = bootstrap.metrics_with_intervals(*given)["ci"]["log_loss"]  # type: ignore[arg-type]
         return float(high - low)
 
     alone = width(labels, p, classes, [None] * 40)
@@ -77,7 +77,7 @@ def test_the_interval_holds_the_truth_95_times_in_100(monkeypatch: pytest.Monkey
     inside = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "brier"), 0)
     for seed in range(300):
         labels, p, classes = problem(2, n=200, seed=seed)
-        found = bootstrap.judge(labels, p, classes, [None] * 200)["ci"]
+        found = bootstrap.metrics_with_intervals(labels, p, classes, [None] * 200)["ci"]
         for name in inside:
             low, high = found[name]
             inside[name] += low <= truth[name] <= high
@@ -94,7 +94,7 @@ def test_of_groups_too(monkeypatch: pytest.MonkeyPatch) -> None:
         labels = ["b" if hit else "a" for hit in right]
         p = np.tile([0.1, 0.9], (200, 1))
         for name, given in (("groups", groups), ("rows", [None] * 200)):
-            low, high = bootstrap.judge(labels, p, ("a", "b"), given)["ci"]["accuracy"]
+            low, high = bootstrap.metrics_with_intervals(labels, p, ("a", "b"), given)["ci"]["accuracy"]
             inside[name] += low <= 0.7 <= high
     assert 0.9 <= inside["groups"] / 200 <= 0.99
     assert inside["rows"] / 200 < 0.75
@@ -102,21 +102,21 @@ def test_of_groups_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_same_seed_same_interval() -> None:
     given = (*problem(3), [None] * 80)
-    assert bootstrap.judge(*given, seed=1) == bootstrap.judge(*given, seed=1)
-    assert bootstrap.judge(*given, seed=1) != bootstrap.judge(*given, seed=2)
+    assert bootstrap.metrics_with_intervals(*given, seed=1) == bootstrap.metrics_with_intervals(*given, seed=1)
+    assert bootstrap.metrics_with_intervals(*given, seed=1) != bootstrap.metrics_with_intervals(*given, seed=2)
 
 
 def test_chunks_do_not_change_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.concatenate([w for _, w in bootstrap.draw(np.arange(30), 50, seed=0)], axis=1)
+    whole = np.concatenate([w for _, w in bootstrap.draw_resamples(np.arange(30), 50, seed=0)], axis=1)
     monkeypatch.setattr(bootstrap, "_CHUNK", 90)
-    parts = list(bootstrap.draw(np.arange(30), 50, seed=0))
+    parts = list(bootstrap.draw_resamples(np.arange(30), 50, seed=0))
     assert [start for start, _ in parts][:3] == [0, 3, 6]
     assert np.array_equal(np.concatenate([w for _, w in parts], axis=1), whole)
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_no_row_or_one_has_no_interval(n: int) -> None:
-    found = bootstrap.judge(["a"] * n, np.tile([0.9, 0.1], (n, 1)), ("a", "b"), [None] * n)
+    found = bootstrap.metrics_with_intervals(["a"] * n, np.tile([0.9, 0.1], (n, 1)), ("a", "b"), [None] * n)
     assert found["n"] == n
     assert set(found["ci"]) == set(classification.NAMES)
     assert set(found["ci"].values()) == {None}
@@ -124,11 +124,11 @@ def test_no_row_or_one_has_no_interval(n: int) -> None:
 
 def test_a_single_group_has_no_interval() -> None:
     labels, p, classes = problem(2)
-    assert set(bootstrap.judge(labels, p, classes, ["one"] * 80)["ci"].values()) == {None}
+    assert set(bootstrap.metrics_with_intervals(labels, p, classes, ["one"] * 80)["ci"].values()) == {None}
 
 
 def test_a_lacking_class_leaves_ranking_without_figure_and_interval() -> None:
-    found = bootstrap.judge(["a"] * 20, problem(2, n=20)[1], ("a", "b"), [None] * 20)
+    found = bootstrap.metrics_with_intervals(["a"] * 20, problem(2, n=20)[1], ("a", "b"), [None] * 20)
     assert (found["auroc"], found["ci"]["auroc"], found["ci"]["average_precision"]) == (None, None, None)
     assert found["ci"]["accuracy"] is not None
 
@@ -136,7 +136,7 @@ def test_a_lacking_class_leaves_ranking_without_figure_and_interval() -> None:
 def test_a_class_with_one_row_is_left_out_of_resamples_without_it() -> None:
     labels, p, classes = problem(3, n=60)
     labels = ["c2" if i == 0 else "c0" if label == "c2" else label for i, label in enumerate(labels)]
-    low, high = bootstrap.judge(labels, p, classes, [None] * 60)["ci"]["auroc"]
+    low, high = bootstrap.metrics_with_intervals(labels, p, classes, [None] * 60)["ci"]["auroc"]
     assert 0 < low < high <= 1
 
 
@@ -147,14 +147,14 @@ def test_many_rows_and_classes_stay_within_bounds() -> None:
     p = rng.random((n, k), dtype=np.float32).astype(np.float64)
     p /= p.sum(axis=1, keepdims=True)
     classes = [str(i) for i in range(k)]
-    found = bootstrap.judge([classes[i] for i in rng.integers(0, k, n)], p, classes, [None] * n)
+    found = bootstrap.metrics_with_intervals([classes[i] for i in rng.integers(0, k, n)], p, classes, [None] * n)
     assert (found["auroc"], found["ci"]["auroc"]) == (None, None)
     assert found["ci"]["macro_f1"][0] < found["macro_f1"] < found["ci"]["macro_f1"][1]
 
 
 def test_figures_that_sort_have_no_interval_where_it_would_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_RANKED", 80 * 4 * 199)
-    found = bootstrap.judge(*problem(4), [None] * 80)
+    found = bootstrap.metrics_with_intervals(*problem(4), [None] * 80)
     assert found["auroc"] is not None
     assert found["ci"]["auroc"] is None
     assert found["ci"]["accuracy"] is not None
@@ -162,13 +162,13 @@ def test_figures_that_sort_have_no_interval_where_it_would_take_minutes(monkeypa
 
 def test_a_paired_difference_is_narrower_than_two_figures() -> None:
     labels, p, classes = problem(2, n=300)
-    better = 0.9 * p + 0.1 * np.eye(2)[classification.numbers(labels, classes)]
+    better = 0.9 * p + 0.1 * np.eye(2)[classification.label_columns(labels, classes)]
     groups: list[str | None] = [None] * 300
-    low, high = bootstrap.differences(labels, p, better, classes, groups)["log_loss"] or [0, 0]
+    low, high = bootstrap.paired_intervals(labels, p, better, classes, groups)["log_loss"] or [0, 0]
     gap = (
         classification.metrics(labels, better, classes)["log_loss"]
         - classification.metrics(labels, p, classes)["log_loss"]
     )  # type: ignore[operator]
-    alone = bootstrap.judge(labels, p, classes, groups)["ci"]["log_loss"]
+    alone = bootstrap.metrics_with_intervals(labels, p, classes, groups)["ci"]["log_loss"]
     assert low < gap < high < 0
     assert high - low < (alone[1] - alone[0]) / 2

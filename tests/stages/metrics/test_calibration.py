@@ -15,20 +15,20 @@ def logits(k: int, n: int, heat: float, seed: int = 0) -> tuple[np.ndarray, np.n
     z = rng.normal(size=(n, k)) * 2
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     truth = (rng.random((n, 1)) > p.cumsum(axis=1)).sum(axis=1)
-    return np.minimum(truth, k - 1), calibration.heated(p, 1 / heat)
+    return np.minimum(truth, k - 1), calibration.apply_temperature(p, 1 / heat)
 
 
 @pytest.mark.parametrize("k", [2, 5])
 @pytest.mark.parametrize("heat", [0.5, 1.0, 3.0])
 def test_the_temperature_is_found_again(k: int, heat: float) -> None:
     truth, p = logits(k, 4000, heat)
-    assert calibration.temperature(truth, p) == pytest.approx(heat, rel=0.1)
+    assert calibration.fit_temperature(truth, p) == pytest.approx(heat, rel=0.1)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_it_never_raises_the_log_loss_of_val_and_changes_no_guess_nor_order(seed: int) -> None:
     truth, p = logits(2, 40, 1.0 + seed / 5, seed)
-    after = calibration.heated(p, calibration.temperature(truth, p))
+    after = calibration.apply_temperature(p, calibration.fit_temperature(truth, p))
     assert classification.log_loss(truth, after) <= classification.log_loss(truth, p)
     assert np.array_equal(after.argmax(axis=1), p.argmax(axis=1))
     assert sk.roc_auc_score(truth, after[:, 1]) == sk.roc_auc_score(truth, p[:, 1])
@@ -36,19 +36,20 @@ def test_it_never_raises_the_log_loss_of_val_and_changes_no_guess_nor_order(seed
 
 def test_no_temperature_beats_it() -> None:
     truth, p = logits(3, 200, 2.0)
-    best = classification.log_loss(truth, calibration.heated(p, calibration.temperature(truth, p)))
+    best = classification.log_loss(truth, calibration.apply_temperature(p, calibration.fit_temperature(truth, p)))
     assert all(
-        classification.log_loss(truth, calibration.heated(p, t)) >= best - 1e-9 for t in np.linspace(0.1, 10, 300)
+        classification.log_loss(truth, calibration.apply_temperature(p, t)) >= best - 1e-9
+        for t in np.linspace(0.1, 10, 300)
     )
 
 
 def test_a_model_without_a_mistake_stays_within_bounds() -> None:
     p = np.tile([0.8, 0.2], (20, 1))
-    assert calibration.temperature(np.zeros(20, int), p) == pytest.approx(0.1, rel=1e-3)
+    assert calibration.fit_temperature(np.zeros(20, int), p) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_certain_predictions_stay_finite() -> None:
-    after = calibration.heated(np.array([[1.0, 0.0], [0.0, 1.0]]), 2.0)
+    after = calibration.apply_temperature(np.array([[1.0, 0.0], [0.0, 1.0]]), 2.0)
     assert np.isfinite(after).all()
     assert np.allclose(after.sum(axis=1), 1)
 
@@ -59,7 +60,7 @@ def test_no_threshold_has_a_better_balanced_accuracy() -> None:
         scores = np.round(rng.random(30), 1)
         positive = rng.random(30) < scores
         positive[:2] = (True, False)
-        found = calibration.threshold(positive, scores)
+        found = calibration.fit_threshold(positive, scores)
         assert found is not None
         every = [sk.balanced_accuracy_score(positive, scores >= t) for t in np.linspace(0, 1.01, 102)]
         assert sk.balanced_accuracy_score(positive, scores >= found) == pytest.approx(max(every))
@@ -67,17 +68,17 @@ def test_no_threshold_has_a_better_balanced_accuracy() -> None:
 
 def test_of_equally_good_thresholds_the_one_nearest_to_a_half_is_taken() -> None:
     scores, positive = np.array([0.1, 0.3, 0.6, 0.9]), np.array([False, False, True, True])
-    assert calibration.threshold(positive, scores) == pytest.approx(0.45)
+    assert calibration.fit_threshold(positive, scores) == pytest.approx(0.45)
 
 
 def test_neighbouring_scores_can_be_told_apart() -> None:
     scores = np.array([0.3, np.nextafter(0.3, 1)])
-    found = calibration.threshold(np.array([False, True]), scores)
+    found = calibration.fit_threshold(np.array([False, True]), scores)
     assert (scores >= found).tolist() == [False, True]
 
 
 def test_one_class_has_no_threshold() -> None:
-    assert calibration.threshold(np.array([True, True]), np.array([0.2, 0.8])) is None
+    assert calibration.fit_threshold(np.array([True, True]), np.array([0.2, 0.8])) is None
 
 
 def given(k: int = 2) -> dict[str, calibration.Rows]:
@@ -90,21 +91,21 @@ def given(k: int = 2) -> dict[str, calibration.Rows]:
 
 def test_test_rows_decide_nothing() -> None:
     """Spoil the labels of test, and temperature and threshold are the same; spoil those of val, and they are not."""
-    plain = calibration.calibration(given(), ("c0", "c1"))
+    plain = calibration.fit_calibration(given(), ("c0", "c1"))
     for split, same in (("test", True), ("val", False)):
         splits = given()
         labels, p = splits[split]
         splits[split] = (labels[::-1], p)
-        spoiled = calibration.calibration(splits, ("c0", "c1"))
+        spoiled = calibration.fit_calibration(splits, ("c0", "c1"))
         assert (spoiled["temperature"] == plain["temperature"]) is same
         assert (spoiled["threshold"] == plain["threshold"]) is same
 
 
 def test_figures_after_it_are_those_of_scikit_learn() -> None:
     splits = given()
-    found = calibration.calibration(splits, ("c0", "c1"))
+    found = calibration.fit_calibration(splits, ("c0", "c1"))
     labels, p = splits["test"]
-    truth, after = np.array(labels) == "c1", calibration.heated(p, found["temperature"])
+    truth, after = np.array(labels) == "c1", calibration.apply_temperature(p, found["temperature"])
     guess = p[:, 1] >= found["threshold"]
     assert found["test"]["n"] == 80
     assert found["test"]["log_loss"] == pytest.approx(sk.log_loss(truth, after[:, 1]))
@@ -119,7 +120,7 @@ def test_figures_after_it_are_those_of_scikit_learn() -> None:
 
 
 def test_more_classes_have_a_temperature_and_no_threshold() -> None:
-    found = calibration.calibration(given(4), ("c0", "c1", "c2", "c3"))
+    found = calibration.fit_calibration(given(4), ("c0", "c1", "c2", "c3"))
     assert found["temperature"] > 1.5
     assert (found["threshold"], found["val"]["at_threshold"]) == (None, None)
 
@@ -128,7 +129,7 @@ def test_more_classes_have_a_temperature_and_no_threshold() -> None:
 def test_an_empty_split_has_no_figures(empty: str) -> None:
     splits = given()
     splits[empty] = ([], np.empty((0, 2)))
-    found = calibration.calibration(splits, ("c0", "c1"))
+    found = calibration.fit_calibration(splits, ("c0", "c1"))
     assert (found["temperature"] is None) is (empty == "val")
     assert found[empty]["log_loss"] is None
     assert found[empty]["n"] == 0
@@ -137,12 +138,12 @@ def test_an_empty_split_has_no_figures(empty: str) -> None:
 def test_many_probabilities_are_fitted_on_some_rows_and_judged_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, p = logits(3, 3000, 2.0)
     labels = [f"c{i}" for i in truth]
-    whole = calibration.calibration({"val": (labels, p)}, ("c0", "c1", "c2"))
+    whole = calibration.fit_calibration({"val": (labels, p)}, ("c0", "c1", "c2"))
     monkeypatch.setattr(calibration, "_CELLS", 3001)
-    some = calibration.calibration({"val": (labels, p)}, ("c0", "c1", "c2"))
+    some = calibration.fit_calibration({"val": (labels, p)}, ("c0", "c1", "c2"))
     assert some["temperature"] != whole["temperature"]
     assert some["temperature"] == pytest.approx(whole["temperature"], rel=0.1)
-    after = classification.metrics(labels, calibration.heated(p, some["temperature"]), ("c0", "c1", "c2"))
+    after = classification.metrics(labels, calibration.apply_temperature(p, some["temperature"]), ("c0", "c1", "c2"))
     assert {name: some["val"][name] for name in ("n", "log_loss", "brier", "ece")} == pytest.approx(
         {name: after[name] for name in ("n", "log_loss", "brier", "ece")}
     )

@@ -14,7 +14,7 @@ from pipeline.config.head_schema import Logistic
 from stages.data.manifest import Row
 from stages.heads import logistic
 from stages.heads.fitted import Head
-from stages.heads.matrix import Features
+from stages.heads.matrix import FeatureMatrix
 from stages.metrics import kfold
 
 
@@ -61,7 +61,7 @@ def test_no_fold_is_seen_in_fitting_or_choosing(groups: list[str | None] | None)
 
 def test_folds_are_stratified() -> None:
     labels = ["a"] * 80 + ["b"] * 20
-    found = kfold.assign(rows(labels), 5, 0)
+    found = kfold.assign_folds(rows(labels), 5, 0)
     assert Counter(zip(found.tolist(), labels, strict=True)) == {
         (fold, label): n for fold in range(5) for label, n in (("a", 16), ("b", 4))
     }
@@ -69,12 +69,12 @@ def test_folds_are_stratified() -> None:
 
 def test_same_seed_same_folds() -> None:
     given = rows(["a", "b"] * 30)
-    assert np.array_equal(kfold.assign(given, 5, 1), kfold.assign(given, 5, 1))
-    assert not np.array_equal(kfold.assign(given, 5, 1), kfold.assign(given, 5, 2))
+    assert np.array_equal(kfold.assign_folds(given, 5, 1), kfold.assign_folds(given, 5, 1))
+    assert not np.array_equal(kfold.assign_folds(given, 5, 1), kfold.assign_folds(given, 5, 2))
 
 
 def fit_logistic(features: np.ndarray, given: Sequence[Row]) -> Head:
-    return logistic.fit(Logistic(), Features([features]), given, ("a", "b"))
+    return logistic.fit(Logistic(), FeatureMatrix([features]), given, ("a", "b"))
 
 
 def test_shuffled_labels_give_an_auroc_of_a_half_and_true_ones_do_not() -> None:

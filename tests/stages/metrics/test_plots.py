@@ -30,7 +30,7 @@ def drawn(
     k: int, names: Sequence[str] | None = None, form: plots.Format = "png", **splits: plots.Rows
 ) -> dict[str, bytes]:
     given = splits or {"val": problem(k), "test": problem(k, seed=1)}
-    return dict(plots.draw(given, names or [f"class {i}" for i in range(k)], form))
+    return dict(plots.draw_plots(given, names or [f"class {i}" for i in range(k)], form))
 
 
 @pytest.mark.parametrize("k", [2, 3, 12])
