@@ -22,9 +22,10 @@ import pytest
 
 import pipeline as frozenbase
 from tests.conftest import command
-from tests.test_cli import events, run
+from tests.pipeline.cli.test_main import events, run
+from tests.support import GOLDEN
 
-FIXTURE = Path(__file__).parent / "golden" / "project-5c1307c.tar.xz"
+FIXTURE = GOLDEN / "project-5c1307c.tar.xz"
 IMAGES = 40
 HEADS = ("logistic", "ridge", "knn", "dense", "both", "grid")
 MODELS = (*(f"head/{name}" for name in HEADS), "finetune/last", "first")
