@@ -76,7 +76,7 @@ def check_file(
 
     What the process says on standard error goes to `log`. Raises PipelineError where it is too far off, or no use.
     """
-    whole = (images.decode_whole(sample.file.read_bytes()) for sample in tried_on)
+    whole = (images.decode(sample.file.read_bytes(), None) for sample in tried_on)
     names, said = _alone(file, whole, log, advance)
     expected, stored = (np.stack([getattr(sample, part) for sample in tried_on]) for part in ("expected", "stored"))
     largest = float(np.abs(said - expected).max())
