@@ -22,8 +22,8 @@ import pytest
 
 import pipeline as frozenbase
 from tests.conftest import command
-from tests.pipeline.cli.test_main import events, run
 from tests.support import GOLDEN
+from tests.support.process import events, run
 
 FIXTURE = GOLDEN / "project-5c1307c.tar.xz"
 IMAGES = 40

@@ -13,9 +13,8 @@ import pytest
 from cache.errors import Unusable
 from pipeline.project.job_shares import Part
 from tests.conftest import Pipeline, Ran, counts, opened
-from tests.pipeline.cli.test_main import run, start
-from tests.stages.data import test_images
-from tests.support import fakes
+from tests.support import fakes, pictures
+from tests.support.process import run, start
 
 
 def there(project: Path) -> set[str]:
@@ -56,7 +55,7 @@ def test_nothing_but_extraction_goes_by_parts(pipeline: Pipeline, project: Path,
 def test_two_processes_at_once_share_the_work(project: Path) -> None:
     """Photographs this time, and the plain run after them finds nothing left to do."""
     for number in range(20):
-        data = test_images.encoded(test_images.photograph(size=(96 - number, 64)), "JPEG")
+        data = pictures.encoded(pictures.photograph(size=(96 - number, 64)), "JPEG")
         (project.parent / "images" / "bright" / f"photograph{number}.jpg").write_bytes(data)
     words = ("run", "extract", "-c", project, "--json", "--set", "extract.shard_rows=4")
     both = [start(*words, "--part", f"{number}/2", FAKE_DELAY="0.05") for number in (1, 2)]

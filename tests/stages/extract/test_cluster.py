@@ -16,8 +16,9 @@ from dask.system import CPU_COUNT
 from cache.errors import PipelineError, Unusable
 from stages.extract import shard_task
 from stages.extract.cluster import ClusterSpec, connect
-from tests.pipeline.cli.test_main import events, run, start, wait_for_shards
 from tests.support import fakes
+from tests.support.networks import DEFAULT
+from tests.support.process import events, run, start, wait_for_shards
 
 VERSION = importlib.metadata.version("frozenbase")
 
@@ -150,8 +151,6 @@ def test_extraction_on_a_running_cluster(running: Any, project: Path) -> None:
 def test_tasks_are_small_and_plain() -> None:
     """Paths and specs: never arrays or models."""
     import pickle
-
-    from tests.stages.bases.test_recipe import DEFAULT
 
     job = shard_task.Job(DEFAULT, "/weights", "/cache", None, VERSION)
     rows = tuple(("ab" * 32, (f"/images/{i}.png",)) for i in range(100))
