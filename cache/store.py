@@ -176,10 +176,6 @@ class FeatureStore:
         positions = np.array([present[i][1] for i in ids])
         return LazyRows([self._layouts[name] for name in names], which, positions)
 
-    def provenance(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The records of the shards that hold `ids`, sorted by name."""
-        return self.shard_records(self.serving(ids))
-
     def serving(self, ids: Sequence[str]) -> list[str]:
         """Names of the shards that hold `ids`, sorted."""
         present = self._locate()

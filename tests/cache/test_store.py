@@ -212,7 +212,7 @@ def test_the_records_tell_who_made_the_rows(tmp_path: Path) -> None:
     store = opened(tmp_path)
     both = [store.put(*rows([i]), {"engine": f"fake {i}", "rows": "many"}) for i in (1, 2)]
     assert opened(tmp_path).missing([name(1), name(2)]) == []  # what a record must say is not theirs to change
-    assert [record["engine"] for record in store.provenance([name(2), name(3)])] == ["fake 2"]
+    assert [record["engine"] for record in store.shard_records(store.serving([name(2), name(3)]))] == ["fake 2"]
     assert [record["sha256"] for record in store.shard_records()] == sorted(both)
     (store.folder / "shards" / f"{both[0]}.json").unlink()
     assert [record["engine"] for record in store.shard_records(both)] == ["fake 2"]
