@@ -161,7 +161,7 @@ def _paths(X: Any) -> Sequence[str]:
         array = array[:, 0]
     if array.ndim != 1 or len(array) == 0:
         raise Unusable(
-            f"got {type(X).__name__} of shape {array.shape}; expected one path per image, at least one",
+            f"got {type(X).__name__} of shape {array.shape}; expected one path for each image, at least one",
             "give a list, array or Series of paths, or a table of one column",
         )
     for number, path in enumerate(array):
