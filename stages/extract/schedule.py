@@ -181,7 +181,7 @@ def _here(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Rec
 def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object]) -> Receipt:
     total, name = Receipt(), _name()
     needed = [work.job.weights, *next(iter(work.paths.values()))[:1]]
-    with connect(cluster, work.job.version, Path(work.job.cache_root), needed) as client:
+    with connect(cluster, Path(work.job.cache_root), needed) as client:
         import distributed
 
         client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
