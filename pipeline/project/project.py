@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -88,8 +88,8 @@ class Project:
 
     @cached_property
     def weights(self) -> weights.Weights:
-        choice = self.config.base
-        return weights.resolve_weights(self.base, choice.setting, self.at(choice.file), self.cache, self._offline)
+        choice, offline = self.config.base, self.options.offline or self.options.require_cached
+        return weights.resolve_weights(self.base, choice.setting, self.at(choice.file), self.cache, offline)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -141,30 +141,22 @@ class Project:
 
     def check_heads(self, names: Collection[str]) -> None:
         """Raises Unusable if pipeline.yaml has no head of one of these names."""
-        for name in names:
-            if name not in self.config.heads:
-                raise Unusable(f"no head {name!r} in {self.path.name}; it has {', '.join(self.config.heads)}")
+        if unknown := [name for name in names if name not in self.config.heads]:
+            raise Unusable(f"no head {unknown[0]!r} in {self.path.name}; it has {', '.join(self.config.heads)}")
 
     def check_finetune(self, names: Collection[str]) -> None:
         """Raises Unusable if pipeline.yaml has no fine-tuning of one of these names."""
         known = self.config.finetune
-        for name in names:
-            if name not in known:
-                has = f"it has {', '.join(known)}" if known else "its finetune: is empty"
-                raise Unusable(
-                    f"no fine-tuning {name!r} in {self.path.name}; {has}",
-                    "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}",
-                )
+        if unknown := [name for name in names if name not in known]:
+            has = f"it has {', '.join(known)}" if known else "its finetune: is empty"
+            hint = "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}"
+            raise Unusable(f"no fine-tuning {unknown[0]!r} in {self.path.name}; {has}", hint)
 
     @property
     def cluster(self) -> ClusterSpec:
         settings = self.config.cluster
         workers = self.options.workers or (1 if settings.workers == "auto" else settings.workers)
         return ClusterSpec(workers, self.options.scheduler or settings.scheduler)
-
-    @property
-    def _offline(self) -> bool:
-        return self.options.offline or self.options.require_cached
 
     def _cache_dir(self) -> Path:
         """--set, else PIPELINE_CACHE_DIR, else cache.dir in the file, else .features in the project's folder."""
@@ -175,14 +167,13 @@ class Project:
 
     def save_manifest(self, manifest: Manifest) -> str | None:
         """Save the manifest in the cache with the settings that made it; its digest, or None if that is read-only."""
-        try:
+        with suppress(OSError):
             digest = self.cache.put_named("manifests", manifest.to_bytes(), ".jsonl")
             path = self.cache.root / "manifests" / f"{digest}.json"
             if records.load(path) is None:
                 atomic_files.publish(path, records.dump({"created": time.time(), "settings": self._split_settings()}))
-        except OSError:
-            return None
-        return digest
+            return digest
+        return None
 
     def _split_settings(self) -> dict[str, Any]:
         data = self.config.data

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -125,22 +124,23 @@ def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     """Where the maps come from: as `mode` says; for auto, the cache unless it takes too much disk or saves nothing."""
     shape = first_trained_block(project, spec).shape(project.config.extract.size)
     each = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
-    parts = list(zip(view_stores(project, spec), _images(spec, manifest), strict=True))
-    rows = sum(len(images.ids) for _, images in parts)
-    missing = sum(len(store.missing(images.ids)) for store, images in parts)
-    disk = os.statvfs(_existing(project.cache.root))
-    free = disk.f_bavail * disk.f_frsize
+    of_views = _images(spec, manifest)
+    rows = sum(len(images.ids) for images in of_views)
+    missing = sum(len(store.missing(m.ids)) for store, m in zip(view_stores(project, spec), of_views, strict=True))
+    root = project.cache.root
+    free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+    mode: Literal["cached", "full"] = "cached"
     if spec.mode != "auto":
-        return Plan(spec.mode, "set in pipeline.yaml", each, rows, missing)
-    if not missing:
-        return Plan("cached", "the maps are there", each, rows, 0)
-    if each * missing > _SPARE * free:
-        why = f"the maps would take {each * missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-        return Plan("full", why, each, rows, missing)
-    if spec.views > spec.epochs:
-        return Plan("full", f"{spec.views} views are more than {spec.epochs} epochs can use", each, rows, missing)
-    why = "each image goes through the frozen part once, not once an epoch"
-    return Plan("cached", why, each, rows, missing)
+        mode, why = spec.mode, "set in pipeline.yaml"
+    elif not missing:
+        why = "the maps are there"
+    elif each * missing > _SPARE * free:
+        mode, why = "full", f"the maps would take {each * missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    elif spec.views > spec.epochs:
+        mode, why = "full", f"{spec.views} views are more than {spec.epochs} epochs can use"
+    else:
+        why = "each image goes through the frozen part once, not once an epoch"
+    return Plan(mode, why, each, rows, missing)
 
 
 def compute_missing(project: Project, spec: FineTune, manifest: Manifest) -> None:
@@ -174,8 +174,3 @@ def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:
     labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
     train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
     return [labelled, *[train] * len(views(spec))]
-
-
-def _existing(path: Path) -> Path:
-    """The nearest parent that exists."""
-    return path if path.exists() else _existing(path.parent)

@@ -76,14 +76,14 @@ def run_finetune(project: Project, name: str, manifest: Manifest, plan: Plan | N
     the seeds finished by then are kept.
     """
     tuning = Tuning(project, name, manifest, start_of(project, name, manifest))
-    found = {seed: tuning.found(seed) for seed in tuning.spec.seeds}
-    if all(found.values()):
-        plan = None
-    else:
+    found = tuning.all_found()
+    missing = [seed for seed in tuning.spec.seeds if seed not in found]
+    if missing:
         plan = plan or boundary_rows.plan_boundary(project, tuning.spec, manifest)
         tuning.estimate(notify)
         tuning.prepare(plan)
-    done = FineTuneReport({seed: report or tuning.publish(seed, notify) for seed, report in found.items()}, plan)
+    reports = {seed: found.get(seed) or tuning.publish(seed, notify) for seed in tuning.spec.seeds}
+    done = FineTuneReport(reports, plan if missing else None)
     registry.record_latest(project.folder, f"finetune/{name}", done.winner.key)
     return done
 
@@ -179,8 +179,9 @@ class Tuning:
 
     def publish(self, seed: int, notify: Notify) -> TunedReport:
         """Train, evaluate and save the model of that seed."""
-        started, folder = time.perf_counter(), self.folder(seed)
-        tuned = self.train(seed, folder / CHECKPOINT, self._logs(folder), notify)
+        started, folder, logs = time.perf_counter(), self.folder(seed), self.spec.log_dir
+        logs = logs and str(self.project.at(logs) / self.name / folder.name)
+        tuned = self.train(seed, folder / CHECKPOINT, logs, notify)
         contents = {
             **tuned.head.to_files(),
             "tail.npz": npz.dump(tuned.tail),
@@ -201,12 +202,8 @@ class Tuning:
         with without_banners():
             from stages.finetune import training
         network = self._network
-        data = training.Data(
-            self._boundary,
-            fitted.target_columns(self.samples, self.classes),
-            self.numbers["train"],
-            self.numbers["val"],
-        )
+        targets = fitted.target_columns(self.samples, self.classes)
+        data = training.Data(self._boundary, targets, self.numbers["train"], self.numbers["val"])
         frozen = self._frozen()
         network.reset()  # it has the weights of the seed before
         start = np.abs(network.probabilities(self._boundary, data.val) - frozen[data.val]).max()
@@ -251,10 +248,6 @@ class Tuning:
         return train_heads.predict_blocks(
             self.start.head.probabilities, features, np.arange(len(features)), len(self.classes)
         )
-
-    def _logs(self, folder: Path) -> str | None:
-        """The folder of this model's logs."""
-        return self.spec.log_dir and str(self.project.at(self.spec.log_dir) / self.name / folder.name)
 
     def _evaluate(self, probabilities: np.ndarray, frozen: np.ndarray, seed: int) -> dict[str, Any]:
         """metrics.json: metrics of the model and of the frozen head, and their paired difference."""

@@ -104,7 +104,7 @@ def _status(project: Project, heads: Collection[str], tuned: Sequence[str], esti
         stages.append(head)
     by_head = {s.name: s for s in stages if s.stage == "head"}
     for name in tuned:
-        stages += _tuned(project, name, manifest, by_head[project.config.finetune[name].head])
+        stages += _finetune(project, name, manifest, by_head[project.config.finetune[name].head])
     return Status(stages, manifest.counts(), len(project.found.unhashed), rejected, refused > 0)
 
 
@@ -165,9 +165,13 @@ def _unhashed(n: int) -> str:
 
 def _head(project: Project, name: str, manifest: Manifest, rejected: int) -> StageStatus:
     samples, unhashed = len(manifest.samples), len(project.found.unhashed)
+
+    def status(state: State, reason: str, missing: int = samples, **more: Any) -> StageStatus:
+        return StageStatus("head", name, state, reason, samples, missing, **more)
+
     if rejected:
-        reason = f"{rejected} {'image is' if rejected == 1 else 'images are'} rejected (data.on_bad: fail)"
-        return StageStatus("head", name, "BLOCKED", reason, samples, samples)
+        are = "image is" if rejected == 1 else "images are"
+        return status("BLOCKED", f"{rejected} {are} rejected (data.on_bad: fail)")
     if unhashed:
         total = samples + unhashed
         return StageStatus("head", name, "MISS", _unhashed(unhashed), total, total, at_most=True)
@@ -175,61 +179,65 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int) -> Sta
         train_heads.check_leaks(project, manifest)
         classes = fitted.check_classes(manifest, project.config.data.classes)
     except Unusable as error:
-        return StageStatus("head", name, "BLOCKED", error.message, samples, samples)
+        return status("BLOCKED", error.message)
     points = project.config.heads[name].points()
-    absent = sweeps.missing_points(project, name, manifest, classes)
-    if not absent:
-        reason = f"all {len(points)} points are there" if len(points) > 1 else "this head is there"
-        return StageStatus("head", name, "HIT", reason, samples, 0)
-    diverged = sweeps.diverged_points(project, name, absent)
+    missing = sweeps.missing_points(project, name, manifest, classes)
+    if not missing:
+        return status(
+            "HIT", f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there", 0
+        )
+    diverged = sweeps.diverged_points(project, name, missing)
     if len(diverged) == len(points):
-        return StageStatus("head", name, "BLOCKED", f"all {len(points)} points diverged", samples, samples)
-    lost = f", {len(diverged)} diverged" if diverged else ""
-    reason = f"{len(points) - len(absent)} of {len(points)} points are there{lost}"
-    if len(absent) == len(diverged):
-        return StageStatus("head", name, "HIT", reason, samples, 0)
-    if len(absent) < len(points) or diverged:
-        return StageStatus("head", name, "PARTIAL", reason, samples, samples)
-    point, folder = next(iter(absent.items()))
+        return status("BLOCKED", f"all {len(points)} points diverged")
+    if len(missing) < len(points) or diverged:
+        reason = f"{len(points) - len(missing)} of {len(points)} points are there"
+        reason += f", {len(diverged)} diverged" if diverged else ""
+        return status("HIT", reason, 0) if len(missing) == len(diverged) else status("PARTIAL", reason)
+    point, folder = next(iter(missing.items()))
     why = miss_reasons.explain_head(project, name, points[point], folder.parent, manifest, classes)
-    return StageStatus("head", name, "MISS", why.reason, samples, samples, why.seconds, differences=why.differences)
+    return status("MISS", why.reason, seconds=why.seconds, differences=why.differences)
 
 
-def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -> list[StageStatus]:
+def _finetune(project: Project, name: str, manifest: Manifest, head: StageStatus) -> list[StageStatus]:
     """The status of a fine-tuning's boundary maps, and of the models of its seeds."""
     spec, unhashed = project.config.finetune[name], len(project.found.unhashed)
-    samples, late = len(manifest.samples) + unhashed, unhashed > 0
+    samples = len(manifest.samples) + unhashed
     try:
         boundary_rows.check_finetune(project, name)
     except Unusable as error:
         return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]
-    tuning = finetuning.find_tuning(project, name, manifest) if head.state == "HIT" else None
-    if tuning is None:
-        state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
-        reason = _unhashed(unhashed) if late else f"its head {spec.head}: {head.reason}"
-        model = StageStatus("finetune", name, state, reason, samples, samples, at_most=late)
-    else:
-        found = tuning.all_found()
-        absent = [seed for seed in spec.seeds if seed not in found]
-        if not absent:
-            reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "this model is there"
-            return [StageStatus("finetune", name, "HIT", reason, samples, 0)]
-        why = miss_reasons.explain_finetune(tuning, absent[0])
-        if found:
-            why = miss_reasons.Why(f"not there: seed{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}", {})
-        unfinished = [seed for seed in absent if tuning.unfinished(seed)]
-        if unfinished:
-            which = f" (seed {', '.join(map(str, unfinished))})" if len(spec.seeds) > 1 else ""
-            why = miss_reasons.Why(f"its training has not ended: a run resumes from its checkpoint{which}", {})
-        state = "PARTIAL" if found else "MISS"
-        model = StageStatus("finetune", name, state, why.reason, samples, samples, differences=why.differences)
+    model = _finetuned_models(project, name, manifest, head)
+    if model.state == "HIT":
+        return [model]
     plan = boundary_rows.plan_boundary(project, spec, manifest)
     if plan.mode == "full":
         return [replace(model, reason=f"{model.reason}; mode full: {plan.why}")]
     more = unhashed * len(boundary_rows.view_recipes(project, spec))
     rows, missing = plan.rows + more, plan.missing + more
-    state = "HIT" if not missing else "MISS" if missing == rows else "PARTIAL"
-    boundary = StageStatus(
-        "extract", f"finetune/{name}", state, plan.why, rows, missing, None, plan.each * missing, late
-    )
-    return [boundary, model]
+    state: State = "HIT" if not missing else "MISS" if missing == rows else "PARTIAL"
+    size = plan.each * missing
+    return [StageStatus("extract", f"finetune/{name}", state, plan.why, rows, missing, None, size, unhashed > 0), model]
+
+
+def _finetuned_models(project: Project, name: str, manifest: Manifest, head: StageStatus) -> StageStatus:
+    spec, unhashed = project.config.finetune[name], len(project.found.unhashed)
+    samples = len(manifest.samples) + unhashed
+    tuning = finetuning.find_tuning(project, name, manifest) if head.state == "HIT" else None
+    if tuning is None:
+        state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
+        reason = _unhashed(unhashed) if unhashed else f"its head {spec.head}: {head.reason}"
+        return StageStatus("finetune", name, state, reason, samples, samples, at_most=unhashed > 0)
+    found = tuning.all_found()
+    missing = [seed for seed in spec.seeds if seed not in found]
+    if not missing:
+        reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "the very same model is there"
+        return StageStatus("finetune", name, "HIT", reason, samples, 0)
+    why = miss_reasons.explain_finetune(tuning, missing[0])
+    if found:
+        seeds = ", ".join(map(str, missing))
+        why = miss_reasons.Why(f"not there: seed{'s' if len(missing) > 1 else ''} {seeds}", {})
+    if unfinished := [str(seed) for seed in missing if tuning.unfinished(seed)]:
+        which = f" (seed {', '.join(unfinished)})" if len(spec.seeds) > 1 else ""
+        why = miss_reasons.Why(f"its training has not ended: a run resumes from its checkpoint{which}", {})
+    state = "PARTIAL" if found else "MISS"
+    return StageStatus("finetune", name, state, why.reason, samples, samples, differences=why.differences)

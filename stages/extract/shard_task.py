@@ -181,9 +181,8 @@ class _Shard:
             try:
                 cache.features(job.recipe.components(tap)).put(self._ids, rows, provenance)
             except ValueError as error:
-                raise PipelineError(
-                    f"rows of {job.recipe.base} cannot be stored: {error}", _dtype_hint(job.recipe, tap)
-                ) from error
+                hint = _dtype_hint(job.recipe, tap)
+                raise PipelineError(f"rows of {job.recipe.base} cannot be stored: {error}", hint) from error
             except OSError as error:
                 what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, is not stored"
                 raise write_error(job, error, what) from error

@@ -301,7 +301,7 @@ def test_status_tells_of_a_fine_tuning_that_was_made_before_and_why_it_would_be_
     command("run", "-c", copied, "--set", "heads.logistic.C=1", expect=0)
     command("run", "-c", copied, expect=0)
     notes = {path: path.read_bytes() for path in copied.parent.glob("models/*/*/last.json")}
-    assert standing(copied) == {"last": ("HIT", "this model is there")}
+    assert standing(copied) == {"last": ("HIT", "the very same model is there")}
     for override, reason in {
         "finetune.last.lr=0.1": "lr changed: 0.001 -> 0.1",
         "finetune.last.unfreeze_from=block15": "unfreeze_from changed: block16 -> block15",
