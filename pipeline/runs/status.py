@@ -183,9 +183,8 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int) -> Sta
     points = project.config.heads[name].points()
     missing = sweeps.missing_points(project, name, manifest, classes)
     if not missing:
-        return status(
-            "HIT", f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there", 0
-        )
+        reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
+        return status("HIT", reason, 0)
     diverged = sweeps.diverged_points(project, name, missing)
     if len(diverged) == len(points):
         return status("BLOCKED", f"all {len(points)} points diverged")
@@ -238,6 +237,6 @@ def _finetuned_models(project: Project, name: str, manifest: Manifest, head: Sta
         why = miss_reasons.Why(f"not there: seed{'s' if len(missing) > 1 else ''} {seeds}", {})
     if unfinished := [str(seed) for seed in missing if tuning.unfinished(seed)]:
         which = f" (seed {', '.join(unfinished)})" if len(spec.seeds) > 1 else ""
-        why = miss_reasons.Why(f"its training has not ended: a run resumes from its checkpoint{which}", {})
+        why = miss_reasons.Why(f"its training has not ended: a run goes on from its checkpoint{which}", {})
     state = "PARTIAL" if found else "MISS"
     return StageStatus("finetune", name, state, why.reason, samples, samples, differences=why.differences)

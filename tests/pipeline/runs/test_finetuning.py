@@ -286,7 +286,7 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Pa
         done = len(json.loads(str(checkpoint["history"]))["loss"])
     assert standing(copied, *longer)["last"] == (
         "MISS",
-        "its training has not ended: a run resumes from its checkpoint",
+        "its training has not ended: a run goes on from its checkpoint",
     )
     resumed = command(*words, expect=0)
     after = tuned(resumed.out)
