@@ -96,7 +96,7 @@ def check_file(
 def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
     """id -> a file that holds those bytes now."""
     try:
-        return {row.id: today.root / row.path for row in today.at_hand(ids)}
+        return {row.id: today.root / row.path for row in today.rows_with_files(ids)}
     except Unusable as error:
         what = f"a file is tried on original images before it counts, and there are none: {error.message}"
         raise NotAvailable(what, "name the folder where they are: --set data.root=DIR") from error
