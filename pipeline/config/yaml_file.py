@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cache.errors import Unusable
 from pipeline.config import head_schema, messages
-from pipeline.config.schema import RunConfig, field_names
+from pipeline.config.schema import RunConfig, field_places
 
 _UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained-float", "float")
 """What pydantic puts into a location for the ways a field may be written; others begin with a word and a bracket."""
@@ -42,7 +42,7 @@ def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise _explain(source, error) from error
+        raise _explain(source, tree, error) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
         raise Unusable(f"--set {text!r}: the value is not valid YAML") from error
 
 
-def _explain(source: str, error: ValidationError) -> Unusable:
+def _explain(source: str, tree: Mapping[str, Any], error: ValidationError) -> Unusable:
     """The first problem, as one sentence; the ways a field may be written are one problem."""
     problems: dict[str, list[Any]] = {}
     for problem in error.errors():
@@ -110,9 +110,9 @@ def _explain(source: str, error: ValidationError) -> Unusable:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if same[0]["type"] == "extra_forbidden":
         parent, _, name = where.rpartition(".")
-        siblings = _children(parent, same[0]["loc"])
+        siblings = _children(parent, tree)
         near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
-        near = near or [field for field in field_names() if field.endswith(f".{name}")]
+        near = near or [field for field in field_places() if field.endswith(f".{name}")]
         return Unusable(
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
             f"did you mean {near[0]}?" if near else "",
@@ -122,18 +122,18 @@ def _explain(source: str, error: ValidationError) -> Unusable:
 
 
 def _written(location: tuple[Any, ...]) -> list[Any]:
-    """`location` as it is in the file: pydantic's names for a kind of head, or for a way to write a field, left out."""
-    parts = [*location[:2], *location[3:]] if location[:1] == ("heads",) else list(location)
-    return [part for part in parts if part not in _UNION_PARTS and "[" not in str(part)]
+    """`location` as it is in the file, without pydantic's names for the ways a field may be written."""
+    return [part for part in location if part not in _UNION_PARTS and "[" not in str(part)]
 
 
-def _children(parent: str, location: tuple[Any, ...]) -> list[str]:
+def _children(parent: str, tree: Mapping[str, Any]) -> list[str]:
     """Names of the fields directly below `parent` ("" for the top); of a head, those of its kind."""
     here = parent.split(".") if parent else []
-    if here[:1] == ["heads"] and len(here) == 2:
-        return list(head_schema.KINDS[location[2]].model_fields)
+    spec = head_schema.spec_of(tree["heads"].get(here[1])) if here[:1] == ["heads"] and len(here) == 2 else None
+    if spec is not None:
+        return list(spec.model_fields)
     out: dict[str, None] = {}
-    for name in field_names(deep=True):
+    for name in field_places(deep=True):
         parts = name.split(".")
         if len(parts) > len(here) and all(a in (b, "*") for a, b in zip(parts, here, strict=False)):
             out[parts[len(here)]] = None

@@ -23,7 +23,7 @@ from pipeline.project.project import Project
 from pipeline.results import registry
 from pipeline.results.model import read_head
 from pipeline.results.predictions import Predictions
-from pipeline.runs import boundary_rows, sweeps, train_heads
+from pipeline.runs import boundary_rows, provenance, sweeps, train_heads
 from pipeline.runs.boundary_rows import Plan
 from pipeline.runs.finetune_report import FineTuneReport, TunedReport
 from pipeline.runs.sweeps import SweepReport
@@ -32,7 +32,7 @@ from stages.bases import weights
 from stages.data.manifest import Manifest
 from stages.extract import throughput
 from stages.finetune.boundary_maps import Boundary
-from stages.heads import fitted
+from stages.heads import labelled_rows
 from stages.heads.fitted import Head
 from stages.metrics import paired_tests
 from stages.runtime.silent_imports import without_banners
@@ -95,7 +95,7 @@ def find_tuning(project: Project, name: str, manifest: Manifest) -> Tuning | Non
     """
     of = project.config.finetune[name].head
     try:
-        classes = fitted.check_classes(manifest, project.config.data.classes)
+        classes = labelled_rows.check_classes(manifest, project.config.data.classes)
         head = sweeps.find_result(project, of, manifest, classes)
         return None if head is None else Tuning(project, name, manifest, _start(project, of, head))
     except Unusable:  # which is for the head to say
@@ -128,7 +128,7 @@ class Tuning:
         self.block = boundary_rows.first_trained_block(project, self.spec)
         self.classes = start.head.classes
         self.samples = manifest.samples
-        self.numbers = {split: fitted.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
+        self.numbers = {split: labelled_rows.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
         self._boundary: Boundary | None = None
 
     def folder(self, seed: int) -> Path:
@@ -205,7 +205,7 @@ class Tuning:
         everything = np.arange(len(self.samples))
         data = training.Data(
             self._boundary,
-            fitted.target_columns(self.samples, self.classes),
+            labelled_rows.target_columns(self.samples, self.classes),
             self.numbers["train"],
             self.numbers["val"],
         )
@@ -236,7 +236,8 @@ class Tuning:
     def circumstances(self) -> dict[str, Any]:
         """What is in no key but may move a last bit."""
         plain = boundary_rows.view_stores(self.project, self.spec)[0]
-        return {**train_heads.provenance_of([plain], [row.id for row in self.samples]), "finetune_version": VERSION}
+        found = provenance.environment([plain], [row.id for row in self.samples], ("tensorflow", "keras"))
+        return {**found, "finetune_version": VERSION}
 
     @cached_property
     def _network(self) -> Network:
@@ -295,4 +296,4 @@ class Tuning:
             "config": config.model_dump(),
             **self.circumstances(),
         }
-        return train_heads.make_record(project, about, stores, self.manifest)
+        return provenance.make_record(project, about, stores, self.manifest)

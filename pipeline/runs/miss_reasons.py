@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache import records
-from pipeline.config.finetune_schema import NOT_KEYED
-from pipeline.config.head_schema import ELSEWHERE, HeadConfig
+from pipeline.config.finetune_schema import FineTune
+from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results.record_diff import Differences, find_differences
 from pipeline.runs import boundary_rows
@@ -107,8 +107,8 @@ def _behind_tuned(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     spec = made["config"]["finetune"][name]
     head = made["config"]["heads"][spec["head"]]
     return {
-        "settings": {**_set(spec, NOT_KEYED), "seed": made["seed"]},
-        "head": _set(head, ELSEWHERE),
+        "settings": {**_set(spec, FineTune.not_by_value()), "seed": made["seed"]},
+        "head": _set(head, HEAD_KINDS[head["kind"]].spec.not_by_value()),
         "classes": list(made["classes"]),
         "rows": _before(made["extract"]["boundary"]),
         "head_rows": _rows_of(_head_taps(made, head)),

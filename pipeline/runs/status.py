@@ -12,7 +12,7 @@ from pipeline.results.record_diff import Differences
 from pipeline.runs import boundary_rows, extraction, finetuning, miss_reasons, rejects, sweeps, train_heads
 from stages.data.manifest import Manifest
 from stages.extract import throughput
-from stages.heads import fitted
+from stages.heads import labelled_rows
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
@@ -176,7 +176,7 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
         return StageStatus("head", name, "MISS", _unhashed(unhashed), total, total, at_most=True)
     try:
         train_heads.check_leaks(project, manifest)
-        classes = fitted.check_classes(manifest, project.config.data.classes)
+        classes = labelled_rows.check_classes(manifest, project.config.data.classes)
     except Unusable as error:
         return StageStatus("head", name, "BLOCKED", error.message, samples, samples)
     points = project.config.heads[name].points()

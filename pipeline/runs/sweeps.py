@@ -11,7 +11,7 @@ from typing import Any
 
 from cache import atomic_files, records
 from cache.errors import Diverged, Unusable
-from pipeline.config.head_schema import HeadConfig
+from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results import registry
 from pipeline.results.model import without_test
@@ -162,11 +162,8 @@ def _told_apart(reports: Mapping[str, HeadReport | DivergedPoint]) -> SweepRepor
 
 
 def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:
-    """How many points may be trained side by side: one a core, as far as their features fit in AT_ONCE_BYTES.
-
-    Dense ones go one after the other: Keras has one seed for the process, and uses all cores by itself.
-    """
-    if spec.kind == "dense":
+    """How many points may be trained at the same time: one a core, as far as their features fit in AT_ONCE_BYTES."""
+    if not HEAD_KINDS[spec.kind].parallel:
         return 1
     ids = [row.id for row in manifest.samples]
     widest = max(train_heads.feature_matrix(project, point, ids).dim for point in spec.points().values())

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from cache.errors import Diverged
 from stages.data.manifest import Row
-from stages.heads.fitted import Activation, Head, Layer, rows_in_split, target_columns
+from stages.heads.fitted import Activation, Head, Layer, Layers
+from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix, Scaler
 
 log = logging.getLogger(__name__)
@@ -139,16 +140,16 @@ def class_weights(kind: Literal["none", "balanced"], y: np.ndarray) -> dict[int,
     return {i: len(y) / (len(counts) * int(count)) for i, count in enumerate(counts)}
 
 
-def _layers(network: Any, scaler: Scaler) -> tuple[Layer, ...]:
+def _layers(network: Any, scaler: Scaler) -> Layers:
     """The trained layers, the standardisation folded into the first; dropout predicts nothing."""
     first, *others = layers_of(layer for layer in network.layers if layer.weights)
-    return (Layer(*scaler.fold(first.weights, first.bias), first.activation), *others)
+    return Layers([Layer(*scaler.fold(first.weights, first.bias), first.activation), *others])
 
 
-def layers_of(dense: Iterable[Any]) -> list[Layer]:
+def layers_of(dense: Iterable[Any]) -> Layers:
     """Keras's Dense layers as arrays, float64."""
     found = []
     for layer in dense:
         weights, bias = (array.astype(np.float64) for array in layer.get_weights())
         found.append(Layer(weights, bias, layer.activation.__name__))
-    return found
+    return Layers(found)

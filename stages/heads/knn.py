@@ -1,4 +1,4 @@
-"""Owns fitting a kNN head: which k is best on val. Not the vote (fitted.py)."""
+"""Owns fitting a kNN head: which k is best on val. Not the vote (neighbours.py)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from stages.data.manifest import Row
-from stages.heads.fitted import TILE, Head, Neighbours, rows_in_split, target_columns, vote
+from stages.heads.fitted import Head
+from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix
+from stages.heads.neighbours import TILE, Neighbours, vote
 from stages.metrics.classification import log_loss
 from stages.runtime.parallel import run_in_threads
 
@@ -20,11 +22,8 @@ _BATCH_BYTES = 8 << 20
 class Spec(Protocol):
     """Settings: the numbers of neighbours to choose from, or the only one, and the temperature of their votes."""
 
-    @property
-    def k(self) -> int | Sequence[int]: ...
-
-    @property
-    def temperature(self) -> float: ...
+    k: int | Sequence[int]
+    temperature: float
 
 
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
@@ -52,7 +51,7 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     losses = dict(zip(candidates, (np.sum(parts, axis=0) / len(val)).tolist(), strict=True))
     best = min(losses, key=lambda k: losses[k])
     chosen = {"k": best, "val_log_loss": {str(k): round(loss, 6) for k, loss in losses.items()}}
-    return Head("knn", tuple(classes), (), chosen, Neighbours(x, stored.columns, best, spec.temperature))
+    return Head("knn", tuple(classes), Neighbours(x, stored.columns, best, spec.temperature), chosen)
 
 
 def _lengths(x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, Layer, rows_in_split, softmax, target_columns
+from stages.heads.fitted import Head, Layer, Layers, softmax
+from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix, Scaler
 from stages.metrics import classification
 
@@ -37,8 +38,7 @@ _ROWS = 512
 class Spec(Protocol):
     """Settings: C, or None to have it chosen on val."""
 
-    @property
-    def C(self) -> float | None: ...
+    C: float | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     assert model is not None
     path = {format(c, ".3g"): round(loss, 6) for c, (_, loss) in sorted(tried.items())}
     chosen = {"C": c, "iterations": model.iterations, "val_log_loss": path}
-    return Head("logistic", tuple(classes), (Layer(*scaler.fold(model.weights, model.bias)),), chosen)
+    layer = Layer(*scaler.fold(model.weights, model.bias))
+    return Head("logistic", tuple(classes), Layers([layer]), chosen)
 
 
 Tried = dict[float, tuple[Model | None, float]]

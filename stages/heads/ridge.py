@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, Layer, rows_in_split, softmax, target_columns
+from stages.heads.fitted import Head, Layer, Layers, softmax
+from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix, Scaler, inverse_deviation
 from stages.runtime.parallel import run_in_threads
 
@@ -44,14 +45,9 @@ Solved = tuple[np.ndarray, np.ndarray]
 class Spec(Protocol):
     """Settings: alpha, or None to have it chosen on val; the number of folds, and the seed they are drawn with."""
 
-    @property
-    def alpha(self) -> float | None: ...
-
-    @property
-    def folds(self) -> int: ...
-
-    @property
-    def seed(self) -> int: ...
+    alpha: float | None
+    folds: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
         "val_log_loss": dict(zip(names, losses.round(6).tolist(), strict=True)),
         "fold_squared_error": dict(zip(names, errors.round(6).tolist(), strict=True)),
     }
-    return Head("ridge", tuple(classes), (Layer(weights, bias - shift @ weights),), chosen)
+    return Head("ridge", tuple(classes), Layers([Layer(weights, bias - shift @ weights)]), chosen)
 
 
 def sums(

@@ -47,7 +47,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("heads: {a: {tap: [pooled, x]}}", r"heads\.a\.tap: no tap 'x' in extract\.taps; there are pooled", ""),
         (
             "heads: {a: {sweep: {D: [1]}}}",
-            r"heads\.a: sweep: there is no varying 'D'; expected one of tap, seed, C",
+            r"heads\.a: sweep: no field 'D' can vary; expected one of tap, seed, C",
             "",
         ),
         ("heads: {a: {sweep: {C: [1, -1]}}}", r"heads\.a: sweep\.C: expected more than 0, got -1", ""),
@@ -145,7 +145,14 @@ def numeric(model: type[BaseModel], at: str = "") -> Iterator[tuple[str, FieldIn
 
 NUMERIC = {
     f"{model.__name__}.{name}": field
-    for model in (Data, BaseChoice, Extract, Cluster, FineTune, *head_schema.KINDS.values())
+    for model in (
+        Data,
+        BaseChoice,
+        Extract,
+        Cluster,
+        FineTune,
+        *(kind.spec for kind in head_schema.HEAD_KINDS.values()),
+    )
     for name, field in numeric(model)
 }
 
