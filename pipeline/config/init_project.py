@@ -1,4 +1,7 @@
-"""Owns `pipeline init`: a look at a folder of images, and a commented pipeline.yaml for it. Also the demo dataset."""
+"""Owns `pipeline init`: scanning a folder of images, and writing a commented pipeline.yaml for it or for the demo.
+
+Not the fields (schema.py).
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,7 @@ class Started:
     found: Found
 
     def lines(self) -> list[str]:
-        """What a person wants to know of the images before anything runs."""
+        """A summary of the images, to be read before anything runs."""
         rows = self.found.rows
         labels = Counter(row.label for row in rows if row.label is not None)
         made = Counter(row.split for row in rows if row.split is not None)
@@ -121,11 +124,11 @@ def init(folder: Path, images: Path | None) -> Started:
 
 
 def init_demo(folder: Path) -> Started:
-    """Lay out the ELPV solar cells as `folder`/images/functional and defective, and write pipeline.yaml for them."""
+    """Copy the ELPV solar cells to `folder`/images/functional and defective, and write pipeline.yaml for them."""
     target = _free(folder)
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
-        raise Unusable("the demo images are not installed", "where frozenbase lies: pip install '.[demo]'")
+        raise Unusable("the demo images are not installed", "in the folder of frozenbase: pip install '.[demo]'")
     source = Path(spec.submodule_search_locations[0]) / "data"
     with open(source / "labels.csv", newline="") as file:
         for path, probability, _kind in csv.reader((" ".join(line.split()) for line in file), delimiter=" "):
@@ -143,7 +146,7 @@ def _free(folder: Path) -> Path:
 
 
 def _write(target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True) -> None:
-    """Where there are no two classes to tell apart, the heads are commented out."""
+    """trainable: whether there are two classes or more; without, the heads are commented out."""
     listed = (
         f"classes: [{', '.join(classes)}]   # their order; with two, the second is the positive one"
         if classes
@@ -157,11 +160,11 @@ def _write(target: Path, about: str, root: str, classes: list[str] | None, train
     try:
         atomic_files.publish(target, text.encode("utf-8"))
     except UnicodeEncodeError as error:
-        raise Unusable(f"{root!r} is no name that a text file can hold", "rename the folder") from error
+        raise Unusable(f"the folder's name {root!r} is not valid UTF-8", "rename the folder") from error
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A copy, whole or not at all: a link would let an edit here change the installed package."""
+    """A copy, complete or none. A link would let an edit of the copy change the installed package."""
     if not target.exists():
         part = target.with_name(f".{target.name}.part")
         with atomic_files.naming_path(target, "written"):

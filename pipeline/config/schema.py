@@ -51,7 +51,7 @@ class Data(Section, keyed="none"):
 
 
 class PreprocessConfig(Section, keyed="extract"):
-    """What a model of one's own does to RGB pixels x of 0 to 255: (x * scale - mean) / std, channels in `order`."""
+    """The input of a user model from RGB pixels x of 0 to 255: (x * scale - mean) / std, channels in `order`."""
 
     scale: Positive = 1.0
     mean: tuple[Real, Real, Real] = (0.0, 0.0, 0.0)
@@ -67,27 +67,27 @@ class BaseChoice(Section, keyed="extract"):
 
     @property
     def base(self) -> Base:
-        """Raises Unusable where there is none of that name."""
+        """Raises Unusable where there is no base of that name."""
         numbers = None if self.preprocess is None else Preprocess(**self.preprocess.model_dump())
         return catalogue.choose_base(self.name, self.trust, numbers)
 
     @property
     def file(self) -> str:
-        """The path of its file, as it is written."""
+        """The path of its file, as in pipeline.yaml."""
         return self.name if catalogue.is_model_file(self.name) else self.weights
 
     @property
     def setting(self) -> str:
-        """What says which weights: a word, a digest or a path. A model of one's own has its weights in its file."""
+        """Which weights: a word, a digest or a path. The file of a user model has them."""
         return self.name if catalogue.is_model_file(self.name) and self.weights == "imagenet" else self.weights
 
     @model_validator(mode="after")
-    def _an_own_model_or_not(self) -> BaseChoice:
+    def _fits_kind_of_base(self) -> BaseChoice:
         if not catalogue.is_model_file(self.name):
             if self.preprocess is not None:
-                raise ValueError(f"preprocess: {self.name} has its own; it is for a model file as base.name")
+                raise ValueError(f"preprocess: {self.name} has its own; set it only where base.name is a model file")
         elif self.weights != "imagenet" and not self.weights.startswith("sha256:"):
-            raise ValueError(f"weights: {self.name} has its weights in it; leave weights out, or give sha256:DIGEST")
+            raise ValueError(f"weights: {self.name} contains its weights; leave weights out, or give sha256:DIGEST")
         return self
 
 
@@ -141,7 +141,7 @@ class RunConfig(Section):
     def _names_are_folders(cls, named: dict[str, Any]) -> dict[str, Any]:
         for name in named:
             if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-                raise ValueError(f"the name {name!r} cannot be a folder's; use letters, digits, - and _")
+                raise ValueError(f"{name!r} cannot name a folder; use letters, digits, - and _")
         return named
 
     @model_validator(mode="after")
@@ -152,7 +152,7 @@ class RunConfig(Section):
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
         if catalogue.is_model_file(self.base.name) and self.extract.numerics != "f32":
-            raise ValueError("extract.numerics: a model of one's own computes as it was saved; leave it at f32")
+            raise ValueError("extract.numerics: a user model computes in the dtypes it was saved with; leave it at f32")
         for name, tuned in self.finetune.items():
             if tuned.head not in self.heads:
                 raise ValueError(f"finetune.{name}.head: no head {tuned.head!r}; there are {', '.join(self.heads)}")

@@ -96,8 +96,9 @@ def find_tuning(project: Project, name: str, manifest: Manifest) -> Tuning | Non
     of = project.config.finetune[name].head
     try:
         classes = labelled_rows.check_classes(manifest, project.config.data.classes)
-        head = sweeps.find_result(project, of, manifest, classes)
-        return None if head is None else Tuning(project, name, manifest, _start(project, of, head))
+        found = sweeps.find_points(project, of, manifest, classes)
+        ready = found.points and not found.missing
+        return Tuning(project, name, manifest, _start(project, of, found)) if ready else None
     except Unusable:  # which is for the head to say
         return None
 

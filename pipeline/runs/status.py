@@ -180,20 +180,19 @@ def _head(project: Project, name: str, manifest: Manifest, refused: int) -> Stag
     except Unusable as error:
         return StageStatus("head", name, "BLOCKED", error.message, samples, samples)
     points = project.config.heads[name].points()
-    absent = sweeps.missing_points(project, name, manifest, classes)
-    if not absent:
+    found = sweeps.find_points(project, name, manifest, classes)
+    if len(found.points) == len(points):
         reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
         return StageStatus("head", name, "HIT", reason, samples, 0)
-    diverged = sweeps.diverged_points(project, name, absent)
-    if len(diverged) == len(points):
+    if len(found.diverged) == len(points):
         return StageStatus("head", name, "BLOCKED", f"all {len(points)} points diverged", samples, samples)
-    lost = f", {len(diverged)} diverged" if diverged else ""
-    reason = f"{len(points) - len(absent)} of {len(points)} points are there{lost}"
-    if len(absent) == len(diverged):
+    lost = f", {len(found.diverged)} diverged" if found.diverged else ""
+    reason = f"{len(found.points)} of {len(points)} points are there{lost}"
+    if not found.missing:
         return StageStatus("head", name, "HIT", reason, samples, 0)
-    if len(absent) < len(points) or diverged:
+    if found.points or found.diverged:
         return StageStatus("head", name, "PARTIAL", reason, samples, samples)
-    point, folder = next(iter(absent.items()))
+    point, folder = next(iter(found.missing.items()))
     why = miss_reasons.explain_head(project, name, points[point], folder.parent, manifest, classes)
     return StageStatus("head", name, "MISS", why.reason, samples, samples, why.seconds, differences=why.differences)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from stages.data.manifest import SPLITS, Manifest, Row
 
 
 def target_columns(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
-    """The column of each row's label: (n,) int."""
+    """The column of the label of each row: (n,) int."""
     column = {name: i for i, name in enumerate(classes)}
     return np.array([column[row.label or ""] for row in rows])
 
@@ -22,9 +22,10 @@ def rows_in_split(rows: Sequence[Row], split: str) -> np.ndarray:
 
 
 def check_classes(manifest: Manifest, order: Sequence[str] | None) -> tuple[str, ...]:
-    """The classes, sorted or in the order given, after checking that a head can be trained on these rows.
+    """The classes, sorted or in the order given.
 
-    Raises Unusable: no labels, one class, a class never trained on, an empty train or val, one image twice labelled.
+    Raises Unusable where a head cannot be trained on these rows: no labels, one class, no train or val, a class without
+    an image in train, an image with two labels.
     """
     manifest.check_labels()
     counts = manifest.counts()
@@ -40,8 +41,9 @@ def check_classes(manifest: Manifest, order: Sequence[str] | None) -> tuple[str,
         )
     for split in ("train", "val"):
         if not any(by_split[split] for by_split in counts.values()):
+            sizes = ", ".join(f"{s} {sum(by_split[s] for by_split in counts.values())}" for s in SPLITS)
             raise Unusable(
-                f"no labelled image is in {split} ({_split_sizes(counts)}); a head is fitted on train, chosen on val",
+                f"no labelled image is in {split} ({sizes}); a head is fitted on train, chosen on val",
                 "enlarge data.split.val, or add images",
             )
     for label, by_split in counts.items():
@@ -55,7 +57,3 @@ def check_classes(manifest: Manifest, order: Sequence[str] | None) -> tuple[str,
     if sorted(order) != sorted(counts):
         raise Unusable(f"data.classes is {sorted(order)}, but the images have {sorted(counts)}", "list each class once")
     return tuple(order)
-
-
-def _split_sizes(counts: Mapping[str, Mapping[str, int]]) -> str:
-    return ", ".join(f"{split} {sum(c[split] for c in counts.values())}" for split in SPLITS)
