@@ -13,7 +13,7 @@ from pipeline.config.head_schema import HeadConfig
 from pipeline.project.project import Project
 from pipeline.runs import train_heads
 from stages.data.manifest import Row
-from stages.heads import fitted
+from stages.heads import labelled_rows
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import bootstrap, classification, kfold
@@ -52,7 +52,7 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
         log.warning("%d of %d images have no row; it goes without them", len(absent), len(manifest.ids))
         manifest = manifest.without(absent)
     train_heads.check_leaks(project, manifest)
-    classes = fitted.check_classes(manifest, project.config.data.classes)
+    classes = labelled_rows.check_classes(manifest, project.config.data.classes)
     splits = ("train", "val", "test") if every else ("train", "val")
     rows = list({row.id: row for row in manifest.samples if row.split in splits}.values())
     features = train_heads.feature_matrix(project, spec, [row.id for row in rows]).take(np.arange(len(rows)))

@@ -26,7 +26,7 @@ from pipeline.runs.finetuning import Start, Tuning
 from pipeline.serving import restored_project
 from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
-from stages.heads import fitted
+from stages.heads import labelled_rows
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         if absent:
             _check_enough(left, classes, done)
         fitted = train_heads.fit_head(then, spec, left, classes)
-        now, metrics, arrays = train_heads.head_provenance(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
+        now, metrics, arrays = train_heads.head_environment(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
         key = train_heads.head_folder(then, name, spec, full, classes).name
         if tuned is not None:
             start = Start(fitted.head, key, spec)
@@ -117,7 +117,7 @@ def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
 
 def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) -> None:
     try:
-        fitted.check_classes(left, classes)
+        labelled_rows.check_classes(left, classes)
     except Unusable as error:
         raise NotAvailable(
             f"{len(done.absent)} of the {done.images} images of {done.model} cannot be found "

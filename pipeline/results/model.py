@@ -17,6 +17,7 @@ import numpy as np
 
 from cache import npz, records
 from cache.errors import Unusable
+from pipeline.config.head_schema import HEAD_KINDS
 from stages.data.manifest import Manifest
 from stages.heads.fitted import Head
 
@@ -155,7 +156,8 @@ def without_test(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def read_head(folder: Path) -> Head:
     """The head that lies in a model's folder. Raises Unusable for arrays that are not to be trusted."""
     with _trusted(folder):
-        return Head.from_files({name: (folder / name).read_bytes() for name in ("head.npz", "head.json")})
+        files = {name: (folder / name).read_bytes() for name in ("head.npz", "head.json")}
+        return Head.from_files(files, {kind: row.form for kind, row in HEAD_KINDS.items()})
 
 
 @contextlib.contextmanager

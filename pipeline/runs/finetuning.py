@@ -23,7 +23,7 @@ from pipeline.project.project import Project
 from pipeline.results import registry
 from pipeline.results.model import read_head
 from pipeline.results.predictions import Predictions
-from pipeline.runs import boundary_rows, sweeps, train_heads
+from pipeline.runs import boundary_rows, provenance, sweeps, train_heads
 from pipeline.runs.boundary_rows import Plan
 from pipeline.runs.finetune_report import FineTuneReport, TunedReport
 from pipeline.runs.sweeps import SweepReport
@@ -32,7 +32,7 @@ from stages.bases import weights
 from stages.data.manifest import Manifest
 from stages.extract import throughput
 from stages.finetune.boundary_maps import Boundary
-from stages.heads import fitted
+from stages.heads import labelled_rows
 from stages.heads.fitted import Head
 from stages.metrics import paired_tests
 from stages.runtime.silent_imports import without_banners
@@ -92,9 +92,10 @@ def find_tuning(project: Project, name: str, manifest: Manifest) -> Tuning | Non
     """The fine-tuning of that name if its head exists, else None. Trains nothing."""
     of = project.config.finetune[name].head
     try:
-        classes = fitted.check_classes(manifest, project.config.data.classes)
-        head = sweeps.find_result(project, of, manifest, classes)
-        return None if head is None else Tuning(project, name, manifest, _start(project, of, head))
+        classes = labelled_rows.check_classes(manifest, project.config.data.classes)
+        found = sweeps.find_points(project, of, manifest, classes)
+        ready = found.points and not found.missing
+        return Tuning(project, name, manifest, _start(project, of, found)) if ready else None
     except Unusable:  # reported for the head
         return None
 
@@ -125,7 +126,7 @@ class Tuning:
         self.block = boundary_rows.first_trained_block(project, self.spec)
         self.classes = start.head.classes
         self.samples = manifest.samples
-        self.numbers = {split: fitted.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
+        self.numbers = {split: labelled_rows.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
         self._boundary: Boundary | None = None
 
     def folder(self, seed: int) -> Path:
@@ -202,7 +203,7 @@ class Tuning:
         with without_banners():
             from stages.finetune import training
         network = self._network
-        targets = fitted.target_columns(self.samples, self.classes)
+        targets = labelled_rows.target_columns(self.samples, self.classes)
         data = training.Data(self._boundary, targets, self.numbers["train"], self.numbers["val"])
         frozen = self._frozen()
         network.reset()  # it has the weights of the seed before
@@ -231,7 +232,8 @@ class Tuning:
     def provenance(self) -> dict[str, Any]:
         """What is in no key but may change the last bits of a model."""
         plain = boundary_rows.view_stores(self.project, self.spec)[0]
-        return {**train_heads.provenance_of([plain], [row.id for row in self.samples]), "finetune_version": VERSION}
+        found = provenance.environment([plain], [row.id for row in self.samples], ("tensorflow", "keras"))
+        return {**found, "finetune_version": VERSION}
 
     @cached_property
     def _network(self) -> Network:
@@ -286,4 +288,4 @@ class Tuning:
             "config": config.model_dump(),
             **self.provenance(),
         }
-        return train_heads.make_record(project, about, stores, self.manifest)
+        return provenance.make_record(project, about, stores, self.manifest)
