@@ -21,6 +21,7 @@ from pipeline.serving import restored_project
 from pipeline.serving.inference import Inference
 from stages.data.manifest import Manifest, Row
 from stages.metrics import paired_tests
+from stages.metrics.figures import Difference, Figures
 
 _UNLABELLED = "without a label"
 _SEEN = "in train or val of A or B"
@@ -39,19 +40,17 @@ class Comparison:
     groups: int
     dropped: Mapping[str, int]
     hints: Mapping[str, str]
-    result: Mapping[str, Any]
+    figures: tuple[Figures, Figures]
+    difference: Difference
 
     def to_json(self) -> dict[str, Any]:
-        """`a` and `b` are names, keys and figures; difference and mcnemar as stages.metrics.paired_tests has them."""
-        models = {
-            side: {"name": model.name, "key": model.key, "metrics": self.result[side]}
-            for side, model in (("a", self.a), ("b", self.b))
-        }
+        """`a` and `b` are names, keys and figures."""
+        models = zip("ab", (self.a, self.b), self.figures, strict=True)
         return {
             **{name: getattr(self, name) for name in ("images", "groups", "dropped", "hints")},
-            **models,
-            "difference": self.result["difference"],
-            "mcnemar": self.result["mcnemar"],
+            **{side: {"name": model.name, "key": model.key, "metrics": found} for side, model, found in models},
+            "difference": self.difference.figures,
+            "mcnemar": self.difference.mcnemar,
         }
 
 
@@ -82,11 +81,11 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
     predicted = {side: inference.probabilities(today.cache, ids) for side, inference in inferences.items()}
     order = [others.index(name) for name in classes]
     groups = [row.group for row in rows]
-    result = paired_tests.compare(
+    one, two, difference = paired_tests.compare(
         [row.label or "" for row in rows], predicted["A"], predicted["B"][:, order], classes, groups
     )
     named = len({group for group in groups if group is not None})
-    return Comparison(models["A"], models["B"], len(rows), named, dropped, hints, result)
+    return Comparison(models["A"], models["B"], len(rows), named, dropped, hints, (one, two), difference)
 
 
 def _fair(

@@ -16,7 +16,8 @@ from stages.data.manifest import Row
 from stages.heads import fitted
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
-from stages.metrics import bootstrap, classification, kfold
+from stages.metrics import classification, evaluate, kfold
+from stages.metrics.figures import Figures
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ class OutOfFold:
     images: int
     groups: int
     splits: tuple[str, ...]
-    metrics: dict[str, Any]
-    per_fold: list[dict[str, float | int | None]]
+    metrics: Figures
+    per_fold: list[Figures]
 
     def to_json(self) -> dict[str, Any]:
         return vars(self)
@@ -61,22 +62,10 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
         return train_heads.fit_kind(spec, FeatureMatrix([features]), rows, classes)
 
     p = kfold.out_of_fold(fit, features, rows, classes, k, spec.seed)
-    labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
-    figures = bootstrap.metrics_with_intervals(labels, p, classes, groups, spec.seed)
-    figures |= classification.details(labels, p, classes, groups)
-    named = len({group for group in groups if group is not None})
-    return OutOfFold(
-        len(rows), named, splits, figures, _per_fold(kfold.assign_folds(rows, k, spec.seed), labels, p, classes)
-    )
-
-
-def _per_fold(
-    fold: np.ndarray, labels: Sequence[str], p: np.ndarray, classes: Sequence[str]
-) -> list[dict[str, float | int | None]]:
-    out = []
-    for number in range(int(fold.max()) + 1):
-        here = fold == number
-        mine = [label for label, inside in zip(labels, here, strict=True) if inside]
-        figures = classification.metrics(mine, p[here], classes)
-        out.append({name: figures[name] for name in ("n", "accuracy", "auroc")})
-    return out
+    folds, per_fold = kfold.assign_folds(rows, k, spec.seed), []
+    for number in range(k):
+        here = np.flatnonzero(folds == number)
+        found = classification.metrics([rows[i].label or "" for i in here], p[here], classes)
+        per_fold.append(Figures(found.n, {name: found.values[name] for name in ("accuracy", "auroc")}))
+    groups = len({row.group for row in rows if row.group is not None})
+    return OutOfFold(len(rows), groups, splits, evaluate.evaluate_rows(rows, p, classes, spec.seed), per_fold)

@@ -27,6 +27,7 @@ from pipeline.serving import restored_project
 from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
 from stages.heads import fitted
+from stages.metrics.figures import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
             start = Start(fitted.head, key, spec)
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
     _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
-    done.metrics = {part: _figures(then, metrics[part]) for part, then in model.metrics.items()}
+    again = metrics.to_json()
+    done.metrics = {part: _figures(then, again[part]) for part, then in model.metrics.items()}
     known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
     done.differences = {name: pair for name, pair in find_differences(known, now).items() if pair.recorded is not None}
     if key != model.key:
@@ -70,8 +72,8 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
 
 def _tuned_again(
     then: Project, today: Project, model: Model, full: Manifest, left: Manifest, start: Start
-) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
-    """A fine-tuned model made again from its head made again: key, what is behind it, metrics.json, and arrays."""
+) -> tuple[str, dict[str, Any], Metrics, dict[str, np.ndarray]]:
+    """A fine-tuned model made again from its head made again: key, provenance, metrics and arrays."""
     name, seed = model.record["name"], model.record["seed"]
     spec = then.config.finetune[name]
     plan = boundary_rows.plan_boundary(then, spec, left)

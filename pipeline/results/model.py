@@ -19,6 +19,7 @@ from cache import npz, records
 from cache.errors import Unusable
 from stages.data.manifest import Manifest
 from stages.heads.fitted import Head
+from stages.metrics.figures import Calibration, Metrics
 
 SHORT = 12
 """Digits of a key that are shown; six are enough to name one."""
@@ -75,11 +76,11 @@ class Model:
         return records.read(self.folder / file)
 
     @property
-    def figures(self) -> dict[str, Any] | None:
-        """Its metrics as a list of models may tell them, beaten ones without test; None where it is damaged."""
+    def listed_figures(self) -> Metrics | None:
+        """As lists of models have them: without test where it is beaten, None where it is damaged."""
         if self.damaged:
             return None
-        return without_test(self.metrics) if self.beaten else self.metrics
+        return self.figures.without_test() if self.beaten else self.figures
 
     @cached_property
     def head(self) -> Head:
@@ -96,14 +97,19 @@ class Model:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Figures: {"val": {...}, "test": {...}}; of a fine-tuned model also `baseline`, those of the frozen head, and
-        the paired `difference`."""
+        """metrics.json: {"val": {...}, "test": {...}}; of a fine-tuned model also `baseline`, those of the frozen head,
+        and the paired `difference`."""
         return self.read("metrics.json")
 
     @cached_property
-    def calibration(self) -> dict[str, Any]:
-        """What was fitted on val: threshold and temperature among it; {} of an older model, which has none."""
-        return dict(self.metrics.get("calibration", {}))
+    def figures(self) -> Metrics:
+        """The same, typed."""
+        return Metrics.from_json(self.metrics)
+
+    @property
+    def calibration(self) -> Calibration:
+        """What was fitted on val; of an older model, nothing."""
+        return self.figures.calibration or Calibration()
 
     @property
     def history(self) -> dict[str, list[float]]:
@@ -123,7 +129,7 @@ class Model:
             "damaged": self.damaged,
             "beaten": self.beaten,
             "differs": dict(self.differs),
-            "metrics": self.figures,
+            "metrics": self.listed_figures,
         }
 
     def details(self) -> dict[str, Any]:
@@ -133,7 +139,7 @@ class Model:
         """
         return {
             **self.to_json(),
-            "metrics": self.metrics,
+            "metrics": self.figures,
             "head": self.read("head.json"),
             "counts": self.manifest().counts(),
             "record": self.record,
@@ -142,14 +148,6 @@ class Model:
     def manifest(self) -> Manifest:
         """The images it was made of, as they were labelled and split then."""
         return Manifest.from_bytes((self.folder / "manifest.jsonl").read_bytes())
-
-
-def without_test(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics with null for all that is of test: validation stays clean where models are chosen among."""
-    hidden: dict[str, Any] = {**metrics, "test": None}
-    if "calibration" in metrics:  # an older one has none
-        hidden["calibration"] = {**metrics["calibration"], "test": None}
-    return hidden
 
 
 def read_head(folder: Path) -> Head:

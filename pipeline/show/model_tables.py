@@ -12,11 +12,12 @@ from pipeline.config.head_schema import format_setting
 from pipeline.evaluation.reproduction_report import Reproduction
 from pipeline.results.model import SHORT, Model
 from pipeline.results.record_diff import Pair, format_value
-from pipeline.show.console import ERR, OUT, echo, format_time, make_table, relative_path
+from pipeline.show.console import ERR, OUT, echo, format_figure, format_time, make_table, relative_path
 from pipeline.show.evaluation_tables import show_metrics
 from pipeline.show.finetune_tables import show_gain
 from pipeline.show.run_tables import show_counts
 from stages.metrics.classification import NAMES
+from stages.metrics.figures import SPLITS
 
 _WIDTH = 100
 _WIDEST = 200
@@ -35,9 +36,15 @@ def show_models(models: Sequence[Model]) -> None:
     apart = ["differs"] if any(model.differs for model in models) else []
     table = make_table("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
     for model in models:
-        metrics = model.figures or {}
-        splits = (metrics.get(split) or {} for split in ("val", "test"))
-        cells = [_number(split.get(figure), 3) for split in splits for figure in ("n", "accuracy", "auroc")]
+        metrics = model.listed_figures
+        cells = []
+        for split in SPLITS:
+            found = metrics and metrics.splits.get(split)
+            cells += (
+                [f"{found.n:,}", *(format_figure(found.values[name]) for name in ("accuracy", "auroc"))]
+                if found
+                else ["-"] * 3
+            )
         cells += ["damaged"] if model.damaged else []
         told = [_differs(model)] if apart else []
         table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), format_time(model.created), *told, *cells)
@@ -65,7 +72,7 @@ def show_model(details: Mapping[str, Any]) -> None:
     show_counts(details["counts"])
     echo("")
     show_metrics(details["metrics"])
-    if "baseline" in details["metrics"]:
+    if details["metrics"].baseline:
         show_gain(details["name"], details["metrics"])
     echo("\nsettings, every field:\n")
     echo(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
