@@ -1,4 +1,4 @@
-"""Owns out-of-fold figures of the heads in pipeline.yaml, and which rows count for them. It writes nothing."""
+"""Owns out-of-fold figures of the heads in pipeline.yaml. Not the folds (kfold.py). Writes nothing."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """A head on rows that it never saw, k times. `splits` are those the rows came from.
-
-    `metrics` are of all rows together, with intervals, as metrics.json has them; `per_fold` n, accuracy and auroc.
-    """
+    """Figures of a head by k-fold, on rows of `splits`: `metrics` of all together, `per_fold` accuracy and auroc."""
 
     images: int
     groups: int
@@ -42,15 +39,14 @@ class OutOfFold:
 def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFold:
     """A head of those settings by k-fold on cached rows of train and val, or with `every` of test too.
 
-    Test is left alone by default, so that it stays the one look that nothing was decided by. Folds are stratified and
-    keep groups together. AUROC of all rows together ranks across heads that were fitted apart, so it is a little below
-    that of the folds; intervals tell of the rows, not of how much a head depends on them. Raises Unusable where labels
-    or rows cannot carry it, NotAvailable where a row is missing.
+    Folds are stratified and keep groups together. AUROC of all rows together ranks rows of several heads, so it is a
+    little below that of the folds; intervals cover the choice of the evaluated rows, not of the training rows. Raises
+    Unusable where there are too few rows, NotAvailable where a row is missing.
     """
     manifest = project.manifest
     absent = {image for tap in spec.taps for image in project.store(tap).missing(manifest.ids)}
     if project.config.data.on_bad == "skip" and absent:
-        log.warning("%d of %d images have no row; it goes without them", len(absent), len(manifest.ids))
+        log.warning("%d of %d images have no row and are left out", len(absent), len(manifest.ids))
         manifest = manifest.without(absent)
     train_heads.check_leaks(project, manifest)
     classes = fitted.check_classes(manifest, project.config.data.classes)

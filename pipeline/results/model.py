@@ -1,7 +1,4 @@
-"""Owns one result under models/: its record, figures, head and tail, read back. Not finding it (registry.py).
-
-It reads the model's own folder only: no image, no cache, no pipeline.yaml is needed to tell what made it.
-"""
+"""Owns one result under models/: record, figures, head and tail in its folder. Not finding it (registry.py)."""
 
 from __future__ import annotations
 
@@ -22,19 +19,19 @@ from stages.heads.fitted import Head
 from stages.metrics.figures import Calibration, Metrics
 
 SHORT = 12
-"""Digits of a key that are shown; six are enough to name one."""
+"""Digits of a key that are shown; six are enough to name a model."""
 
 _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
-"""Fields that don't tell a model from another of its name, of its own settings and of `extract`."""
+"""Fields of its own settings, and of `extract`, that models of one name are not compared by."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """One result under models/. `record` is {} where it cannot be read; fields that older ones lack are not there.
+    """One result under models/. `record` is {} where it cannot be read; older ones lack fields.
 
-    `beaten`: a point of a sweep that has another as its best on val. `differs`: those of its settings that are not the
-    same in all results of its name.
+    `beaten`: a point of a sweep that is not its best on val. `differs`: the settings that results of its name don't
+    share.
     """
 
     name: str
@@ -55,7 +52,7 @@ class Model:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was set for it: its own fields by their names, and what its rows come from; {} without a record."""
+        """Its own fields by name, and the base and extract fields that decide its rows; {} without a record."""
         stage, _, name = self.name.partition("/")
         config = self.record.get("config", {})
         own = config.get("heads" if stage == "head" else stage, {}).get(name, {})
@@ -69,7 +66,7 @@ class Model:
 
     @cached_property
     def damaged(self) -> bool:
-        """Whether a file of it is gone or not as it was written; all are hashed for it."""
+        """Whether one of its files is missing or was changed; hashes all of them."""
         return records.load_folder(self.folder) is None
 
     def read(self, file: str) -> dict[str, Any]:
@@ -84,12 +81,12 @@ class Model:
 
     @cached_property
     def head(self) -> Head:
-        """Its classifier; of a fine-tuned model, on the features that its own blocks give, which no cache has."""
+        """Its classifier; of a fine-tuned model, on features of its own blocks, which no cache has."""
         return read_head(self.folder)
 
     @cached_property
     def tail(self) -> dict[str, np.ndarray]:
-        """Weights of the blocks that were trained, by layer and number among its weights; none of a frozen base."""
+        """Weights of the blocks that were trained, by layer and number; empty for a frozen base."""
         if not (self.folder / "tail.npz").exists():
             return {}
         with _trusted(self.folder):
@@ -113,9 +110,9 @@ class Model:
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """Curves of what was trained in epochs, as loss and val_log_loss; {} for other kinds.
+        """One value for each epoch, as of loss and val_log_loss; {} for kinds that have no epochs.
 
-        One value for each epoch; val_log_loss of a fine-tuned model begins with epoch 0, the frozen head.
+        val_log_loss of a fine-tuned model begins with epoch 0, the frozen head.
         """
         return dict(self.head.chosen.get("history", {}))
 
@@ -133,10 +130,7 @@ class Model:
         }
 
     def details(self) -> dict[str, Any]:
-        """All there is to know of it: its record, what was chosen on val, images of each class in each split.
-
-        Who asks for a model by its name is told what it does on test.
-        """
+        """Also its record, what was chosen on val, and images per class and split; figures of test are never hidden."""
         return {
             **self.to_json(),
             "metrics": self.figures,
@@ -146,23 +140,23 @@ class Model:
         }
 
     def manifest(self) -> Manifest:
-        """The images it was made of, as they were labelled and split then."""
+        """Its images, with their labels and splits when it was made."""
         return Manifest.from_bytes((self.folder / "manifest.jsonl").read_bytes())
 
 
 def read_head(folder: Path) -> Head:
-    """The head that lies in a model's folder. Raises Unusable for arrays that are not to be trusted."""
+    """The head in a model's folder. Raises Unusable for arrays that cannot be trusted."""
     with _trusted(folder):
         return Head.from_files({name: (folder / name).read_bytes() for name in ("head.npz", "head.json")})
 
 
 @contextlib.contextmanager
 def _trusted(folder: Path) -> Iterator[None]:
-    """Raises Unusable for what is no array of ours: no pickled object is ever loaded."""
+    """Raises Unusable for files that are no plain arrays: no pickled object is ever loaded."""
     try:
         yield
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise Unusable(
             f"the arrays in {folder} are not as this package writes them, and are not trusted: {error}",
-            "take a model that this package made, and whose files nobody has touched since",
+            "use a model that this package wrote and that was not changed since",
         ) from error

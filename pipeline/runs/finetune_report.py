@@ -1,4 +1,4 @@
-"""Owns what is told of fine-tuned models: figures, seeds, what went wrong. Not making them (finetuning.py)."""
+"""Owns the reports of fine-tuned models: figures, seeds, notes on training. Not training (finetuning.py)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TunedReport:
 
     @property
     def note(self) -> str | None:
-        """What a person should know of its training, and do; None where it went as it should."""
+        """A warning about its training, with advice; None where there is none."""
         losses = self.chosen["history"]["loss"]
         lower = f"try a lower lr (it was {self.lr:g})"
         if None in losses:
@@ -56,7 +56,7 @@ class TunedReport:
 
 @dataclass(frozen=True)
 class FineTuneReport:
-    """The models of all seeds; `plan` is None where all were there."""
+    """The models of all seeds; `plan` is None where all existed."""
 
     seeds: Mapping[int, TunedReport]
     plan: Plan | None

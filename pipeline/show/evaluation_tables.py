@@ -1,4 +1,4 @@
-"""Owns how figures look to a person: one model's, two beside each other, those of folds. Not reckoning them."""
+"""Owns the tables of figures: of a model, of two, of folds. Not computing them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def show_metrics(metrics: Metrics) -> None:
 
 
 def show_comparison(found: Comparison) -> None:
-    """Which rows, both models' figures and the difference, and McNemar's test."""
+    """The rows, the figures of both models and their difference, and McNemar's test."""
     echo(f"A  {found.a}\nB  {found.b}\n")
     echo(
-        f"{found.images:,} images that are in neither's train or val"
+        f"{found.images:,} images that are in the train or val set of neither"
         + (f", of {found.groups:,} groups" if found.groups else "")
     )
     for reason, n in found.dropped.items():
@@ -57,7 +57,7 @@ def show_comparison(found: Comparison) -> None:
     echo(f"\nright where the other is wrong: A {test['only_a']:,}, B {test['only_b']:,}")
     echo(f"exact McNemar: p = {test['p_value']:.2g}")
     if found.groups:
-        echo("intervals are over groups; McNemar's test takes images for independent, and is surer than it should be")
+        echo("intervals are over groups; McNemar's test assumes independent images, so its p is too low")
 
 
 def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
@@ -79,7 +79,7 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
 
 
 def show_predictions(found: Mapping[str, Any]) -> None:
-    """The table itself, its bytes as they are; or where it was written."""
+    """The table as CSV, or the path of its file."""
     if "csv" in found:
         sys.stdout.buffer.write(found["csv"])
     else:

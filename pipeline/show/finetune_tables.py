@@ -1,4 +1,4 @@
-"""Owns how fine-tuning looks to a person: the frozen head, the model, and the difference. Not what is in it."""
+"""Owns the tables of fine-tuning: the frozen head, the model, and the difference. Not computing them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pipeline.runs.finetune_report import FineTuneReport
 from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
 from pipeline.show.evaluation_tables import format_difference
-from stages.metrics.figures import SPLITS, Metrics
+from stages.metrics.figures import EVALUATED, Metrics
 
 _FIGURES = ("accuracy", "auroc")
 
 
 def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
-    """For each, the seed that is best on val; then all seeds together, if there are several."""
+    """For each the best seed on val; then all seeds, if there are several."""
     for name, report in reports.items():
         best = report.winner
         show_gain(name, best.metrics)
@@ -42,8 +42,8 @@ def show_gain(name: str, metrics: Metrics) -> None:
 
 
 def _show_seeds(report: FineTuneReport) -> None:
-    """Each seed, and mean and standard deviation over them; the one above is the best on val."""
-    titles = (f">{split} {name}" for split in SPLITS for name in ("accuracy", "AUROC"))
+    """Each seed, and the mean and standard deviation over them."""
+    titles = (f">{split} {name}" for split in EVALUATED for name in ("accuracy", "AUROC"))
     table = make_table("seed", ">epoch", *titles, "key")
     rows = []
     for seed, one in report.seeds.items():

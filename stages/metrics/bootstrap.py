@@ -1,7 +1,7 @@
-"""Owns how far a figure can be trusted: bootstrap intervals. Not the figures themselves (classification.py).
+"""Owns bootstrap intervals of figures. Not the figures themselves (classification.py).
 
-A resample is a whole number for each row: how often it was drawn. So every figure is reckoned here from weighted
-sums, of many resamples at once; a test holds the two together.
+A resample is a count for each row: how often it was drawn. Figures are computed here from weighted sums, for many
+resamples at once; a test compares them with those of classification.py.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from stages.metrics import classification
 from stages.metrics.figures import Figures, Interval
 
 RESAMPLES = 2000
-"""Of small data. Of larger, as many as fit the limits below, but FEWEST at the least."""
+"""For small data; for larger data as many as the limits below allow, but at least FEWEST."""
 
 FEWEST = 200
-"""Resamples below which an interval is not given: AUROC and average precision of many rows and classes have none."""
+"""With fewer resamples there is no interval: AUROC and average precision of many rows and classes have none."""
 
 _DRAWN = 4e7
-"""Rows times resamples: some 2 s."""
+"""Rows times resamples: about 2 s."""
 
 _RANKED = 2e8
-"""Rows times resamples times classes, of the figures that sort: some 2 s."""
+"""Rows times resamples times classes, of the figures that sort: about 2 s."""
 
 _CHUNK = 500_000
-"""Rows times resamples at once: a few MB that stay in the processor's cache."""
+"""Rows times resamples at once: a few MB, which fit the processor's cache."""
 
 
 def metrics_with_intervals(

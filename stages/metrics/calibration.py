@@ -1,4 +1,4 @@
-"""Owns what is fitted on val after a head is: a temperature, and with two classes a threshold. Not the head itself."""
+"""Owns the temperature, and with two classes the threshold, fitted on val after the head. Not the head itself."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from stages.metrics import classification
 from stages.metrics.figures import Calibration, Figures
 
-_COLDEST, _HOTTEST = 0.1, 10.0
-"""Bounds of the temperature: on a val set without a mistake, colder is always better."""
+_LOWEST, _HIGHEST = 0.1, 10.0
+"""Bounds of the temperature: on a val set without a mistake, lower is always better."""
 
 _CELLS = 5_000_000
-"""Probabilities that are worked on at a time."""
+"""Probabilities in memory at a time."""
 
 Rows = tuple[Sequence[str], np.ndarray]
 """Labels and probabilities (n, classes) of a split."""
@@ -57,7 +57,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     def loss(inverse: float) -> float:
         return float((np.log(np.exp(logits * inverse).sum(axis=1)) - chosen * inverse).mean())
 
-    bounds = (1 / _HOTTEST, 1 / _COLDEST)
+    bounds = (1 / _HIGHEST, 1 / _LOWEST)
     found = 1 / float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
     after = _at_temperature(found, truth, probabilities).values["log_loss"]
     return found if after is not None and after < classification.log_loss(truth, probabilities) else 1.0

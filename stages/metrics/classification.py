@@ -1,4 +1,4 @@
-"""Owns the figures a classifier is judged by. Not fitting it, nor how far to trust them (bootstrap.py)."""
+"""Owns the figures of a classifier's predictions. Not their intervals (bootstrap.py)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precisio
 """The figures, in the order they are shown."""
 
 MOST_RANKED = 1000
-"""Classes up to which AUROC and average precision are reckoned: each class costs a sort of all rows."""
+"""Up to this many classes there are AUROC and average precision: each class costs a sort of all rows."""
 
 MOST_CONFUSED = 100
-"""Classes up to which the confusion matrix is written out."""
+"""Up to this many classes the confusion matrix is stored."""
 
 BINS = 15
 """Of the top probability, for the ECE."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.data.manifest import Row
 from stages.metrics import bootstrap, calibration, classification
-from stages.metrics.figures import SPLITS, Figures, Metrics
+from stages.metrics.figures import EVALUATED, Figures, Metrics
 
 
 def evaluate_rows(rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int) -> Figures:
@@ -21,7 +21,7 @@ def evaluate_rows(rows: Sequence[Row], probabilities: np.ndarray, classes: Seque
 def evaluate_splits(rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int) -> Metrics:
     """What metrics.json of a head has: figures of val and test, and what is calibrated on val."""
     figures, splits = {}, {}
-    for split in SPLITS:
+    for split in EVALUATED:
         here = [i for i, row in enumerate(rows) if row.split == split]
         mine, p = [rows[i] for i in here], probabilities[here]
         figures[split] = evaluate_rows(mine, p, classes, seed)

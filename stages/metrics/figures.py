@@ -9,7 +9,7 @@ from typing import Any, Self
 RANKING = "log_loss"
 """The figure of val that ranks models: the lowest is the best."""
 
-SPLITS = ("val", "test")
+EVALUATED = ("val", "test")
 
 Interval = Sequence[float]
 """Low and high, 95%."""
@@ -80,7 +80,7 @@ class Calibration:
         return cls(**{name: found[name] for name in _FITTED}, splits=_splits(found))
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _FITTED} | {name: self.splits.get(name) for name in SPLITS}
+        return {name: getattr(self, name) for name in _FITTED} | {name: self.splits.get(name) for name in EVALUATED}
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Metrics:
     def to_json(self) -> dict[str, Any]:
         start = {} if self.start is None else {"difference": self.start}
         parts = {name: getattr(self, name) for name in ("calibration", "baseline", "difference")} | {"start": start}
-        splits = {split: self.splits.get(split) for split in SPLITS}
+        splits = {split: self.splits.get(split) for split in EVALUATED}
         return dict(_plain({**splits, **{name: part for name, part in parts.items() if part}}))
 
 
@@ -129,4 +129,4 @@ def _plain(value: Any) -> Any:
 
 
 def _splits(found: Mapping[str, Any]) -> dict[str, Figures]:
-    return {split: Figures.from_json(found[split]) for split in SPLITS if found.get(split)}
+    return {split: Figures.from_json(found[split]) for split in EVALUATED if found.get(split)}

@@ -1,4 +1,4 @@
-"""Owns whether one of two classifiers is better on the same rows. Not which rows those are (compare.py)."""
+"""Owns tests of two classifiers on the same rows. Not the choice of rows (compare.py)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def compare(
 def mcnemar(a: np.ndarray, b: np.ndarray) -> dict[str, float | int]:
     """Exact McNemar test of (n,) hits of two models on the same rows.
 
-    Only rows that one of them has right tell them apart; were both equally good, each would be either's with
-    probability 1/2: a two-sided binomial test (McNemar 1947; for classifiers, Dietterich 1998). p_value is 1 where no
-    row tells them apart.
+    A two-sided binomial test on the rows that just one of them has right: with equally good models, each is either's
+    with probability 1/2 (McNemar 1947; for classifiers, Dietterich 1998). p_value is 1 where there is no such row.
     """
     from scipy.stats import binomtest
 
