@@ -97,7 +97,7 @@ def test_it_cannot_be_fine_tuned_from_a_block(pipeline: Pipeline, own: Path) -> 
     own.write_text(_TRUSTED + "finetune: {last: {head: logistic, unfreeze_from: block5}}\n")
     ran = pipeline("run", "finetune", "-c", own, "--json")
     assert ran.code == 2
-    assert "a model of one's own has no named blocks" in ran.json["error"]["message"]
+    assert "a user model has no named blocks" in ran.json["error"]["message"]
 
 
 def test_the_transformer_takes_one(fake_embed: None, own: Path) -> None:

@@ -22,6 +22,7 @@ from stages.bases.catalogue import Base
 from stages.bases.recipe import Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines import select
+from tests.support import generate_blocks
 
 SMALLEST = (
     "efficientnet_lite0", "mobilenet", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_b0",
@@ -166,26 +167,7 @@ def test_each_boundary_cuts_the_network_in_two_and_is_as_large_as_the_table_says
         assert found[-1].boundary != network.base.output
         for block in (found[0], found[len(found) // 2], found[-1]):  # a cut in the middle of a block would show here
             keras.Model(model.get_layer(block.boundary).output, model.output)
-    cuts = places_where_one_layer_is_read(model)
-    assert {block.boundary for block in found} <= cuts
-
-
-def places_where_one_layer_is_read(model: Any) -> set[str]:
-    """Layers whose output is all that later layers read of what lies before them."""
-    order = {layer.name: number for number, layer in enumerate(model.layers)}
-    last: dict[str, int] = {}
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
-            for tensor in node.input_tensors:
-                source = tensor._keras_history.operation.name
-                if source in order:
-                    last[source] = max(last.get(source, 0), order[layer.name])
-    cuts, reach = set(), 0
-    for name, number in order.items():
-        if reach <= number:  # nothing before it is read after it
-            cuts.add(name)
-        reach = max(reach, last.get(name, 0))
-    return cuts
+    assert {block.boundary for block in found} <= generate_blocks.find_cuts(model)
 
 
 def test_the_weight_file_and_its_digest_are_those_that_keras_fetches_or_the_package_ships(network: Network) -> None:
@@ -259,6 +241,18 @@ def test_a_base_takes_as_few_pixels_as_keras_does(base: Base) -> None:
         keras_s_function(base)(include_top=False, weights=None, input_shape=(base.least - 1, base.least, 3))
     with pytest.raises(Unusable, match=f"{base.name} needs at least {base.least} pixels a side"):
         build.build_base(base, None, base.least, base.least - 1)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SMALLEST else pytest.mark.slow) for name in catalogue.BASES]
+)
+def test_blocks_json_holds_what_is_read_from_the_networks(name: str) -> None:
+    from stages.keras_models import build
+
+    base, size = catalogue.get_base(name), generate_blocks.SIZE
+    found = generate_blocks.find_blocks(base, build.build_base(base, None, size, size))
+    assert found == list(blocks.blocks_of(base)), "python -m tests.support.generate_blocks"
+    assert bool(found) != name.startswith("nasnet")
 
 
 @pytest.mark.parametrize("name", ODD)
