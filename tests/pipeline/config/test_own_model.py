@@ -33,7 +33,7 @@ def test_without_trust_it_is_not_opened(pipeline: Pipeline, own: Path) -> None:
     untrusted = ("-c", own, "--json", "--set", "base.trust=false")
     ran = pipeline("run", *untrusted)
     assert (ran.code, ran.json["error"]["code"]) == (2, "unusable")
-    assert ran.json["error"]["message"].startswith("base.trust: my.keras is a model file, and to open one is to run")
+    assert ran.json["error"]["message"].startswith("base.trust: opening the model file my.keras can run code")
     assert "--set base.trust=true" in ran.json["error"]["hint"]
     (stage, *_) = pipeline("status", *untrusted).json["status"]["stages"]
     assert (stage["state"], stage["reason"][:10]) == ("BLOCKED", "base.trust")

@@ -31,7 +31,7 @@ def test_fetching_says_where_the_weights_are_or_why_they_are_not(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     ran = pipeline("bases", "fetch", "mobilenet_v3_small")
-    assert (ran.code, "cannot be fetched" in ran.err) == (4, True)
+    assert (ran.code, "cannot be downloaded" in ran.err) == (4, True)
     assert [path.name for path in tmp_path.rglob("*.h5")] == []
     assert pipeline("bases", "fetch").code == pipeline("bases", "fetch", "vgg99").code == 2
 

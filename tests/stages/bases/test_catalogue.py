@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import hashlib
 import sys
@@ -44,14 +45,14 @@ ODD = (
 class Network:
     """A base as we build it, with random weights and statistics, and those in a file as Keras's downloads are.
 
-    theirs: the same with that file by Keras's function and weights="imagenet", which asked for (file name, its hash).
+    theirs: the same with that file by Keras's function and weights="imagenet", which asked for (name, URL, hash).
     """
 
     base: Base
     file: Path
     model: Any = None
     theirs: Any = None
-    asked: tuple[str, str | None] | None = None
+    asked: tuple[str, str, str | None] | None = None
 
     @property
     def size(self) -> int:
@@ -102,7 +103,7 @@ def build_theirs(made: Network) -> None:
     from keras.src.utils import file_utils
 
     def get_file(name: str, origin: str, file_hash: str | None = None, **more: Any) -> str:
-        made.asked = (name, file_hash)
+        made.asked = (name, origin, file_hash)
         return str(made.file)
 
     shape = (made.size, made.size, 3)
@@ -174,21 +175,27 @@ def test_the_weight_file_and_its_digest_are_those_that_keras_fetches_or_the_pack
     base = network.base
     algorithm, _, digest = base.digest.partition(":")
     if base.package is None:
-        assert network.asked == (base.weights, digest or None)
+        assert network.asked == (base.weights, base.url, digest or None)
     else:
         assert atomic_files.sha256_of(weights.published_path(base)) == digest
     assert not digest or len(digest) == 2 * hashlib.new(algorithm).digest_size
 
 
-def test_each_digest_is_one_of_keras_s_own() -> None:
+def test_each_url_and_digest_stands_in_keras_s_own_source() -> None:
     """Of all bases, and without building them; test_the_weight_file... knows whose it is."""
     import keras
 
     folder = Path(keras.__file__).parent / "src" / "applications"
-    source = "".join(path.read_text() for path in folder.glob("*.py"))
+    nodes = [node for path in folder.glob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for base in OF_KERAS:
+        folder_url, _, name = base.url.rpartition("/")
+        assert base.url in texts or f"{folder_url}/" in texts, base.name
+        assert name in (base.weights, *texts), base.name
     digests = [base.digest.rpartition(":")[2] for base in OF_KERAS if base.digest]
-    assert [digest for digest in digests if f'"{digest}"' not in source] == []
+    assert set(digests) <= texts
     assert len(set(digests)) == len(digests) == len(OF_KERAS) - 2
+    assert len({base.url for base in OF_KERAS}) == len(OF_KERAS)
 
 
 def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Network, tmp_path: Path) -> None:
