@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cache import atomic_files
 from cache.errors import PipelineError, Unusable
+from stages.runtime.hardware import cpu_count
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -67,9 +68,8 @@ def _local(workers: int) -> Iterator[Client]:
     """Processes, which share the cores between them."""
     import dask
     import distributed
-    from dask.system import CPU_COUNT
 
-    threads = max(1, CPU_COUNT // workers)
+    threads = max(1, cpu_count() // workers)
     quiet = {"distributed.worker.profile.enabled": False}  # its samples can hang CPython up to 3.11.8 (gh-106883)
     # Two that start at once, in threads of one process, trip over each other's imports.
     with _starting, dask.config.set(quiet):

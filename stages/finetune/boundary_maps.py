@@ -6,7 +6,6 @@ Not training on them (training.py).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -20,6 +19,7 @@ from stages.engines.embed import Taps
 from stages.extract import prefetch, shard_task
 from stages.extract.shard_task import Job
 from stages.heads.matrix import Source
+from stages.runtime.hardware import cpu_count
 
 MEMORY_BYTES = 1 << 30
 """Maps that are no more than this are read into memory at once; more are read batch by batch."""
@@ -63,7 +63,7 @@ class Computed:
         (self._key,) = taps
         self._images, self._recipes = images, recipes
         self._embed = shard_task.open_embed(job, taps)
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(cpu_count())
 
     def take(self, where: np.ndarray, views: np.ndarray) -> np.ndarray:
         pixels = np.stack(list(self._threads.map(self._pixels, where.tolist(), views.tolist())))
