@@ -81,7 +81,7 @@ def test_a_saved_model_finds_it_where_it_lies_now_and_asks_for_trust_today(pipel
     assert ran.code == 0, ran.out
     ran = pipeline("predict", "logistic", folder / "new", "-c", own, "--set", "base.name=vgg16")
     assert ran.code == 2
-    assert "a model goes by its own settings" in ran.err
+    assert "a model keeps the settings it was made with" in ran.err
 
 
 def test_an_export_takes_neither_the_model_nor_the_trust(pipeline: Pipeline, own: Path) -> None:

@@ -26,7 +26,7 @@ def test_fetching_says_where_the_weights_are_or_why_they_are_not(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a proxy that refuses; EfficientNet-Lite0's come with the installation."""
-    assert "are at hand: " in pipeline("bases", "fetch", "efficientnet_lite0").out
+    assert "are here: " in pipeline("bases", "fetch", "efficientnet_lite0").out
     assert pipeline("bases", "fetch", "efficientnet_lite0", "--json").json["bases"][0]["at_hand"]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
