@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, SOURCES
 
 OS = {
     "open", "write", "replace", "rename", "renames", "unlink", "remove", "rmdir", "removedirs", "mkdir", "makedirs",
@@ -68,10 +68,9 @@ def found(source: str, path: str) -> Iterator[tuple[str, str]]:
 
 
 def test_only_files_py_changes_the_disk() -> None:
-    paths = [path for package in ("cache", "stages", "pipeline") for path in (REPOSITORY / package).rglob("*.py")]
     calls = {
         call
-        for path in paths
+        for path in SOURCES
         if path.name != "atomic_files.py"
         for call in found(path.read_text(), str(path.relative_to(REPOSITORY)))
     }
