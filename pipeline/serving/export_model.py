@@ -16,6 +16,7 @@ import numpy as np
 
 from cache import atomic_files, records
 from cache.errors import Unusable
+from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
@@ -109,10 +110,11 @@ def _check_path(kind: Kind, path: Path, force: bool) -> None:
 
 
 def _check_model(model: Model, servable: Deployable) -> None:
-    if not servable.head.layers:
+    if not HEAD_KINDS[servable.head.kind].exportable:
+        kinds = ", ".join(name for name, kind in HEAD_KINDS.items() if kind.exportable)
         raise Unusable(
-            f"{model} is a {servable.head.kind} head: it compares with rows of train, and has no layers to write",
-            "export a logistic, ridge or dense head",
+            f"{model} is a {servable.head.kind} head, which has no layers to write",
+            f"export a head of another kind: {kinds}",
         )
     if servable.recipe.numerics != "f32":
         raise Unusable(
@@ -124,7 +126,7 @@ def _check_model(model: Model, servable: Deployable) -> None:
 def _about(model: Model, servable: Deployable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """What PATH.json says, but for the file itself."""
     classes, pixels = servable.head.classes, servable.recipe.pixels
-    limit = model.calibration.get("threshold")
+    limit = model.calibration.threshold
     if limit is not None:  # it is of probabilities before any temperature, and the file has one inside
         limit = float(apply_temperature(np.array([[1 - limit, limit]]), servable.temperature)[0, 1])
     licence = catalogue.base_of(servable.recipe.base).licence

@@ -71,7 +71,7 @@ class Network:
 
     def head(self, chosen: Mapping[str, Any]) -> Head:
         """The head's layers as they are now, float64, on what `features` gives."""
-        return Head(self.kind, self.classes, tuple(layers_of(self.dense)), chosen)
+        return Head(self.kind, self.classes, layers_of(self.dense), chosen)
 
     def features(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
         """What the head sees of the samples `where` in the plain view: float32 (n, dim), maps flattened."""

@@ -41,7 +41,7 @@ def test_what_is_no_part_is_said(pipeline: Pipeline, project: Path, text: str) -
     with pytest.raises(Unusable):
         Part.parse(text)
     ran = extract(pipeline, project, text)
-    message = f"--part {text}: expected I/N, where I goes from 1 to N, as in 2/8"
+    message = f"--part {text}: expected I/N with I from 1 to N, such as 2/8"
     assert (ran.code, ran.json["error"]["message"]) == (2, message)
 
 
@@ -68,7 +68,7 @@ def test_two_processes_at_once_share_the_work(project: Path) -> None:
     assert min(report["computed"] for report in reports) > 8
     rows = [json.loads(path.read_text())["rows"] for path in project.parent.glob(".features/features/*/shards/*.json")]
     assert sum(rows) == 44
-    told = f"part 2 of 2: {reports[1]['computed']} of 44 images are this part's"
+    told = f"part 2 of 2: {reports[1]['computed']} of 44 images"
     assert told in ran[1][1]
     plain = json.loads(run("run", "-c", project, "--json")[0])
     assert (plain["extract"]["computed"], plain["extract"]["reused"]) == (0, 44)

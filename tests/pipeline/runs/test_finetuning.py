@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pipeline as frozenbase
-from pipeline.config.keyed import KEYED
+from pipeline.config.schema import field_places
 from pipeline.results import predictions, registry
 from pipeline.runs import boundary_rows, finetuning
 from stages.bases import catalogue, weights
@@ -50,7 +50,7 @@ def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
 
 
 def test_the_walk_covers_every_field_of_fine_tuning() -> None:
-    assert set(OTHER_VALUE) == {field for field in KEYED if field.startswith("finetune.")}
+    assert set(OTHER_VALUE) == {field for field in field_places() if field.startswith("finetune.")}
 
 
 @pytest.mark.parametrize("field", OTHER_VALUE)
@@ -61,7 +61,7 @@ def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_
     assert pipeline("run", "extract", "-c", config).code == 0
     key, rows = key_of(config)
     changed, others = key_of(config, f"{field.replace('*', 'last')}={OTHER_VALUE[field]}")
-    assert (changed != key) == (KEYED[field] == "finetune")
+    assert (changed != key) == (field_places()[field].stage == "finetune")
     of_rows = {"finetune.*.unfreeze_from", "finetune.*.dtype"}
     assert (others[0] != rows[0]) == (field in of_rows)
     if field == "finetune.*.views":
@@ -73,7 +73,7 @@ def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_
     ("changes", "message"),
     [
         (["last.unfreeze_from=block17"], "efficientnet_lite0 has no block 'block17'"),
-        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected one that becomes layers"),
+        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected logistic or dense"),
         (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
         (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
         (["last.views=5"], "views: augment makes 4 different views of an image; 5 were asked for"),
@@ -95,7 +95,7 @@ def test_a_head_elsewhere_than_on_the_base_s_output_is_refused(pipeline: Pipelin
     words = ("--set", "extract.taps={pooled: {}, b: {layer: block3_add}}", "--set", "heads.logistic={tap: [pooled, b]}")
     ran = pipeline("run", "finetune", "-c", write_finetuning(project.parent), "--json", *words)
     assert ran.code == 2
-    assert "sits on output and block3_add; expected one tap, the base's output" in ran.json["error"]["message"]
+    assert "uses output and block3_add; expected one tap, the base's output" in ran.json["error"]["message"]
 
 
 def test_an_empty_val_and_a_name_that_is_none(pipeline: Pipeline, project: Path) -> None:
@@ -279,7 +279,7 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Pa
     resumed = command(*words, expect=0)
     after = tuned(resumed.out)
     assert (after["hit"], after["epoch"] > 0, after["note"]) == (False, True, None)
-    assert f"last, seed 0: goes on after epoch {done} of 40, from its checkpoint\n" in resumed.err
+    assert f"last, seed 0: resumes after epoch {done} of 40, from its checkpoint\n" in resumed.err
     assert ((folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()) == expected
 
 

@@ -29,7 +29,7 @@ from stages.bases.recipe import Tap
 from stages.data import images
 from stages.data.images import Fit, PixelSpec, Resize
 from stages.export.deployable import Deployable
-from stages.heads.fitted import Head, Layer
+from stages.heads.fitted import Head, Layer, Layers
 from stages.metrics.calibration import apply_temperature
 from tests.conftest import command, opened
 
@@ -113,10 +113,10 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     )
     wide = 2 * 3 * 1280 + 192
     hidden = Layer(rng.normal(size=(wide, 8)) / 60, rng.normal(size=8), "tanh")
-    head = Head("dense", ("a", "b", "c"), (hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))), {})
+    head = Head("dense", ("a", "b", "c"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))]), {})
     tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
     servable = Deployable(recipe, taps, made[1].weights, head, 1.5, tail)
-    pixels = images.decode_whole((made[2][0].file).read_bytes())
+    pixels = images.decode((made[2][0].file).read_bytes(), None)
     fitted = np.asarray(images._fit(Image.fromarray(pixels), recipe.pixels))[None]
     found = np.asarray(
         keras_network.build_network(servable)(np.concatenate([fitted, fitted]))
@@ -182,7 +182,7 @@ def test_the_process_that_tries_it_cannot_import_this_package() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("knn", "--format", "keras", "--output", "m.keras"), "is a knn head: it compares with rows of train"),
+        (("knn", "--format", "keras", "--output", "m.keras"), "is a knn head, which has no layers to write"),
         (("both", "--format", "keras", "--output", "m.onnx"), "expected the name of a file that ends in .keras"),
         (("nobody", "--format", "keras", "--output", "m.keras"), "no model 'nobody'"),
         (("both", "--format", "keras", "--output", "m.keras", "--set", "extract.size=32"), "goes by its own settings"),

@@ -358,7 +358,7 @@ def test_an_interrupted_prediction_does_not_say_that_rows_are_kept(
     monkeypatch.setattr(fakes.FakeEmbed, "__call__", interrupted)
     ran = pipeline("predict", "logistic", new, "-c", config)
     assert ran.code == 130
-    assert "interrupted; nothing is lost that was there" in ran.err
+    assert "interrupted; finished work is kept" in ran.err
     assert "interrupted; 0 of 3 new rows are kept" in pipeline("predict", "logistic", new, "-c", config, "--keep").err
 
 

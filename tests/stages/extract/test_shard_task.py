@@ -166,7 +166,7 @@ def test_a_read_only_cache_serves_what_it_has_and_says_why_it_cannot_take_more(
     assert refused.code == 1
     assert "cannot write to the cache" in refused.json["error"]["message"]
     assert "(Read-only file system)" in refused.json["error"]["message"]
-    assert "name a place that can be written: --set cache.dir=DIR" in refused.json["error"]["hint"]
+    assert "name a writable cache: --set cache.dir=DIR" in refused.json["error"]["hint"]
 
 
 def test_the_list_of_rejects_goes_when_they_are_mended(pipeline: Pipeline, project: Path) -> None:
