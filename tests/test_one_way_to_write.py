@@ -66,7 +66,7 @@ def writes(node: ast.Call, opened: set[str]) -> bool:
     mode = "".join(str(a.value) for a in [*node.args, *(k.value for k in node.keywords)] if _is_mode(a))
     if words[0] in OURS or opened & {words[0], *map(ast.unparse, node.args)}:
         return False
-    if words[0] in ("shutil", "tempfile") or words == ["sqlite3", "connect"]:
+    if (words[0] in ("shutil", "tempfile") and words[-1] != "disk_usage") or words == ["sqlite3", "connect"]:
         return True
     if words[-1] in ("File", "memmap") or (words[-1] == "open" and words[0] != "os"):
         return bool(set(mode) & set("wax+"))
