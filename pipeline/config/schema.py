@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.config import head_schema
 from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import AnyHead, Count, Fraction, Logistic, Positive, Real, Whole
 from stages.bases import catalogue
 from stages.bases.catalogue import Base, Preprocess
-from stages.bases.recipe import Numerics, Pooling, StoredDtype
+from stages.bases.recipe import Pooling, StoredDtype
 from stages.data.images import Decode, Fit, Resize
 from stages.engines import select
-from stages.engines.select import Engine
+
+
+def _one_of(names: Callable[[], Collection[str]]) -> BeforeValidator:
+    """A name in a table, which is read when a value is checked."""
+
+    def check(value: Any) -> Any:
+        if value not in names():
+            expected = " or ".join(", ".join(map(repr, names())).rsplit(", ", 1))
+            raise PydanticCustomError("literal_error", "input should be {expected}", {"expected": expected})
+        return value
+
+    return BeforeValidator(check)
 
 
 class _Strict(BaseModel):
@@ -105,18 +118,11 @@ class Extract(_Strict):
     resize: Resize = "bilinear"
     decode: Decode = "scaled"
     taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
-    numerics: Numerics = "f32"
-    engine: Engine = "auto"
+    numerics: Annotated[str, _one_of(select.numerics_names)] = "f32"
+    engine: Annotated[str, _one_of(select.engine_names)] = select.AUTO
     batch: Literal["auto"] | Count = "auto"
     shard_rows: Literal["auto"] | Count = "auto"
     dtype: StoredDtype = "float32"
-
-    @model_validator(mode="after")
-    def _engine_can(self) -> Extract:
-        reason = select.find_conflict(self.engine, self.numerics)
-        if reason is not None:
-            raise ValueError(reason)
-        return self
 
 
 class Cluster(_Strict):
@@ -154,8 +160,11 @@ class RunConfig(_Strict):
                 if tap not in self.extract.taps:
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
-        if catalogue.is_model_file(self.base.name) and self.extract.numerics != "f32":
-            raise ValueError("extract.numerics: a model of one's own computes as it was saved; leave it at f32")
+        conflict = select.find_conflict(
+            self.extract.engine, self.extract.numerics, catalogue.find_format(self.base.name)
+        )
+        if conflict is not None:
+            raise ValueError(conflict)
         for name, tuned in self.finetune.items():
             if tuned.head not in self.heads:
                 raise ValueError(f"finetune.{name}.head: no head {tuned.head!r}; there are {', '.join(self.heads)}")

@@ -114,6 +114,12 @@ def _check_model(model: Model, servable: Deployable) -> None:
             f"{model} is a {servable.head.kind} head: it compares with rows of train, and has no layers to write",
             "export a logistic, ridge or dense head",
         )
+    kind = catalogue.base_of(servable.recipe.base).format
+    if not kind.keras:
+        raise Unusable(
+            f"{model} uses a base of the kind {kind.name!r}, of which no Keras network can be made",
+            "export a model on a base of the catalogue, or on a Keras file",
+        )
     if servable.recipe.numerics != "f32":
         raise Unusable(
             f"{model} stands on {servable.recipe.numerics} rows, which other programs would round otherwise",

@@ -54,7 +54,7 @@ _Parts = tuple[_Part, ...]
 def blocks_of(base: Base) -> tuple[Block, ...]:
     """The blocks of a base, the first one first. None of a base whose layers read more than one layer back."""
     blocks, windows = [], Windows()
-    parts = _PARTS[base.name]
+    parts = _PARTS.get(base.name, ())
     for before, part in itertools.pairwise(parts):
         windows += before.windows
         blocks.append(Block(part.name, before.output, windows, before.channels))
@@ -63,7 +63,7 @@ def blocks_of(base: Base) -> tuple[Block, ...]:
 
 def get_block(base: Base, name: str) -> Block:
     """The block of that name. Raises Unusable, naming the nearest."""
-    if base.own:
+    if base.is_file:
         raise Unusable(
             "a model of one's own has no named blocks, so it cannot be fine-tuned from one",
             "leave finetune: out, and train heads on any of its layers; or take a base of the table (pipeline bases)",

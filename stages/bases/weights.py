@@ -48,7 +48,7 @@ def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline:
     Unusable
         The setting names a folder, or is no digest.
     """
-    given = base.own or not (setting == "imagenet" or setting.startswith(_PREFIX))
+    given = base.is_file or not (setting == "imagenet" or setting.startswith(_PREFIX))
     path, field = file if given else published_path(base), _field(base)
     if path.is_dir():
         raise Unusable(f"{field}: {path} is a folder; expected a file")
@@ -180,12 +180,12 @@ def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
 
 def _field(base: Base) -> str:
     """Where pipeline.yaml names the file."""
-    return "base.name" if base.own else "base.weights"
+    return "base.name" if base.is_file else "base.weights"
 
 
 def _otherwise(base: Base) -> str:
     """What to write where there is no file."""
-    return "weights: sha256:DIGEST of a file whose rows are there" if base.own else "weights: imagenet"
+    return "weights: sha256:DIGEST of a file whose rows are there" if base.is_file else "weights: imagenet"
 
 
 def _run_keras(program: str, home: str) -> subprocess.CompletedProcess[str]:

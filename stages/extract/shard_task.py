@@ -22,12 +22,11 @@ from cache.errors import PipelineError, Unusable
 from cache.hash_index import HashIndex, Seen
 from cache.store import Cache
 from stages.bases import catalogue
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import ImageRejected
 from stages.engines import batch_independence, parity, select
 from stages.engines.embed import Embed, Taps
 from stages.engines.parity import Witnesses
-from stages.engines.select import Engine
 from stages.extract import prefetch
 
 SHARD_BYTES = 32_000_000
@@ -47,7 +46,7 @@ class Job:
     cache_root: str
     batch: int | None
     version: str
-    engine: Engine = "auto"
+    engine: str = select.AUTO
     lent: str | None = None
     witnesses: Witnesses = ()
 
@@ -83,8 +82,8 @@ def open_embed(job: Job, taps: Taps) -> Embed:
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
     places = [Path(root) for root in (job.cache_root, job.lent) if root is not None]
-    embed = select.open_engine(job.engine, job.recipe, taps, Path(job.weights), job.batch, places)
-    if catalogue.base_of(job.recipe.base).own:
+    embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch, places)
+    if catalogue.base_of(job.recipe.base).is_file:
         batch_independence.check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
     return embed
 

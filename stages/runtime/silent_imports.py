@@ -1,4 +1,4 @@
-"""Owns importing TensorFlow and OpenVINO without what they say unasked. Not what is done with them."""
+"""Owns importing TensorFlow and OpenVINO without their banners and telemetry. Not what is done with them."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-_turn = threading.RLock()
-"""Of two threads that took turns in between, the second would give the first's nowhere back, for good."""
+_lock = threading.RLock()
+"""Without it, two threads at once could leave file descriptor 2 redirected."""
 
 
 @contextlib.contextmanager
 def without_banners() -> Iterator[None]:
-    """TensorFlow's libraries greet on file descriptor 2 while they load, whatever the log level (tensorflow#100442)."""
-    logging.getLogger("tensorflow").addFilter(_is_no_advice)
+    """Discard what TensorFlow writes to file descriptor 2 while it loads, at any log level (tensorflow#100442)."""
+    logging.getLogger("tensorflow").addFilter(_is_not_retracing)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _turn:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
+    with _lock:
+        saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(devnull)
 
 
 def import_openvino() -> Any:
-    """The package `openvino`, mute: its telemetry would tell Google Analytics of each import, and write to ~/intel."""
+    """The package `openvino` without its telemetry, which reports to Google Analytics and writes to ~/intel."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
     import openvino
 
     return openvino
 
 
-def _is_no_advice(record: logging.LogRecord) -> bool:
-    """Whether it is no advice on retracing: a network is built, and traced, for each model on purpose."""
+def _is_not_retracing(record: logging.LogRecord) -> bool:
+    """Whether it is another message than the advice on retracing: each model is traced once on purpose."""
     return "triggered tf.function retracing" not in str(record.msg)

@@ -77,7 +77,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ),
         (
             "base: {name: m.h5}\nextract: {numerics: tensorflow-bf16}",
-            r"extract\.numerics: a model of one's own computes as it was saved; leave it at f32",
+            r"extract\.numerics: a base from a file computes as it was saved; leave it at f32",
             "",
         ),
         ("extract: {taps: {}}", r"extract\.taps: expected at least 1 entry, got \{\}", ""),

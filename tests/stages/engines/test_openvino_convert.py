@@ -14,7 +14,7 @@ from cache import compiled_models, gc
 from cache.errors import PipelineError
 from cache.hash_index import HashIndex
 from cache.store import Cache
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase, Tap
 from stages.engines import openvino_convert
 from stages.engines.openvino_engine import OpenVINOEmbed
 from tests.pipeline.cli.test_main import run
@@ -26,9 +26,8 @@ BOTH = {"avg": Tap(), "max": Tap("output", "max")}
 
 def test_two_taps_of_one_tensor_keep_their_names(files: Any, tmp_path: Path) -> None:  # noqa: F811
     taps = {"z": Tap("block3_add", "none"), "a": Tap("block3_add", "none", "float16"), "m": Tap()}
-    model = openvino_convert.converted_model(
-        recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"), 8, [tmp_path]
-    )
+    base = FrozenBase(recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"))
+    model = openvino_convert.converted_model(base, 8, [tmp_path])
     rows = OpenVINOEmbed(model, "f32", 8)(pictures(1))
     assert {name: r.shape[1:] for name, r in rows.items()} == {"z": (24, 24, 24), "a": (24, 24, 24), "m": (1280,)}
 
@@ -36,14 +35,14 @@ def test_two_taps_of_one_tensor_keep_their_names(files: Any, tmp_path: Path) -> 
 def test_another_batch_or_tap_is_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[int, list[str]]] = []
 
-    def convert(recipe: Recipe, taps: Any, weights: Path, batch: int) -> dict[str, bytes]:
-        made.append((batch, sorted(taps)))
+    def convert(base: FrozenBase, batch: int) -> dict[str, bytes]:
+        made.append((batch, sorted(base.taps)))
         return {"model.xml": b"", "model.bin": b""}
 
     monkeypatch.setattr(openvino_convert, "_convert", convert)
     lite0 = recipe("efficientnet_lite0")
     for batch, taps in ((8, BOTH), (8, BOTH), (4, BOTH), (8, {"avg": Tap()})):
-        openvino_convert.converted_model(lite0, taps, Path("w"), batch, [tmp_path])
+        openvino_convert.converted_model(FrozenBase(lite0, taps, Path("w")), batch, [tmp_path])
     assert made == [(8, sorted(BOTH)), (4, sorted(BOTH)), (8, ["avg"])]
 
 

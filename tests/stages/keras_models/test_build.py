@@ -80,7 +80,7 @@ def test_the_download_program_is_keras_s_and_its_file_is_where_we_look(tmp_path:
     [
         ("w.weights.h5", b"no hdf5", "do not fit vgg16 without its classifier"),
         ("w.pth", b"x", r"vgg16 takes Keras weights \(\.weights\.h5, \.h5\), not \.pth"),
-        ("w.bin", b"x", r"of no known kind; expected \.weights\.h5, \.h5 or \.pth"),
+        ("w.bin", b"x", r"unknown file type; expected \.weights\.h5, \.h5 or \.pth"),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path: Path, name: str, content: bytes, message: str) -> None:
