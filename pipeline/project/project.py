@@ -69,7 +69,6 @@ class Project:
         self.config: RunConfig = settings or yaml_file.load(path, options.overrides)
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), HashIndex(default_index_path()))
-        self.lent = self.cache.root  # a temporary cache may take its place, and need not convert models again
 
     @property
     def root(self) -> Path:

@@ -1,11 +1,11 @@
-"""Owns converting a base for OpenVINO, once: the model is kept in the cache. Not running it (openvino_engine.py).
+"""Owns converting a base for OpenVINO, once: the model is stored. Not running it (openvino_engine.py).
 
 Preprocessing and pooling are inside: uint8 in, taps out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ VERSION = 1
 GRAPH, WEIGHTS = "model.xml", "model.bin"
 
 
-def converted_model(base: FrozenBase, batch: int, places: Sequence[Path]) -> Mapping[str, bytes]:
+def converted_model(base: FrozenBase, batch: int) -> Mapping[str, bytes]:
     """The model as OpenVINO's two files, GRAPH and WEIGHTS; its outputs are named as the taps.
 
-    It is read from one of the caches at `places`, or made and kept in the first, unless it has a trained tail. Raises
-    Unusable if weights or taps do not fit the base.
+    It is stored (compiled_models.py), unless it has a trained tail. Raises Unusable if weights or taps do not fit.
     """
     components = {
         "version": VERSION,
@@ -33,7 +32,8 @@ def converted_model(base: FrozenBase, batch: int, places: Sequence[Path]) -> Map
         "batch": batch,
         "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
     }
-    return compiled_models.load_or_make(() if base.tail else places, components, partial(_convert, base, batch))
+    make = partial(_convert, base, batch)
+    return make() if base.tail else compiled_models.load_or_make(components, make)
 
 
 def _save(openvino: Any, model: Any, path: Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -69,10 +68,10 @@ class OpenVINOEmbed:
             self._idle.put(request)
 
 
-def open_converted(base: FrozenBase, batch: int | None, places: Sequence[Path]) -> OpenVINOEmbed:
+def open_converted(base: FrozenBase, batch: int | None) -> OpenVINOEmbed:
     """A base that converts by way of a TensorFlow graph (select.py `Open`)."""
     batch = batch or CPU_BATCH
-    return OpenVINOEmbed(converted_model(base, batch, places), base.recipe.numerics, batch)
+    return OpenVINOEmbed(converted_model(base, batch), base.recipe.numerics, batch)
 
 
 def check_bf16(capabilities: list[str]) -> None:

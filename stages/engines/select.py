@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from cache.errors import NotAvailable, Unusable
 from stages.bases import catalogue
@@ -17,8 +16,8 @@ from stages.runtime import hardware
 AUTO = "auto"
 
 
-Open = Callable[[FrozenBase, int | None, Sequence[Path]], Embed]
-"""(base, batch, caches that may have its compiled form; the first keeps it) -> the base, opened in an engine.
+Open = Callable[[FrozenBase, int | None], Embed]
+"""(base, batch or None) -> the base, opened in an engine.
 
 Raises Unusable if weights, taps or numerics do not fit the base or the machine.
 """
@@ -107,13 +106,13 @@ def choose_engine(asked: str, numerics: str, kind: BaseFormat = BUILT) -> Engine
     return next((engine for engine in here if engine.gpu or not hardware.has_gpu()), here[0])
 
 
-def open_engine(asked: str, base: FrozenBase, batch: int | None, places: Sequence[Path]) -> Embed:
+def open_engine(asked: str, base: FrozenBase, batch: int | None = None) -> Embed:
     """The base in the engine that `choose_engine` names; raises what that and `Open` raise."""
     kind = catalogue.base_of(base.recipe.base).format
     opener = choose_engine(asked, base.recipe.numerics, kind).opener(kind)
     assert opener is not None
     open_base: Open = load_function(opener)
-    return open_base(base, batch, places)
+    return open_base(base, batch)
 
 
 def _able(asked: str, numerics: str, kind: BaseFormat) -> list[EngineKind]:

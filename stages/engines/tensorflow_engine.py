@@ -1,6 +1,6 @@
-"""Owns running a base in TensorFlow, from a graph kept in the cache. Not tracing it (keras_models/trace.py).
+"""Owns running a base in TensorFlow, from a stored graph. Not tracing it (keras_models/trace.py).
 
-With a kept graph Keras is not imported, which saves two seconds with the building of the base. A TensorFlow room.
+With a stored graph Keras is not imported, which saves two seconds with the building of the base. A TensorFlow room.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ VERSION = 1
 """Of how a graph is made. Raise it when the same recipe gives another one."""
 
 GRAPH, ARRAYS, TENSORS = "graph.pb", "arrays.npz", "tensors.txt"
-"""The files of a kept graph. The last has the names of its input and outputs, a line each, the taps in order."""
+"""The files of a stored graph. The last has the names of its input and outputs, a line each, the taps in order."""
 
 _Call = Callable[[np.ndarray], Sequence[np.ndarray]]
 """uint8 (batch, h, w, 3) -> float32 (batch, ...) of each tap, sorted by name."""
@@ -57,17 +56,17 @@ class TensorFlowEmbed:
         return {name: rows[: len(pixels)] for name, rows in zip(self._names, outputs, strict=True)}
 
 
-def open_built(base: FrozenBase, batch: int | None, places: Sequence[Path]) -> TensorFlowEmbed:
-    """A base of the catalogue (select.py `Open`), from a kept graph."""
-    return TensorFlowEmbed(base, batch, partial(_open_kept, places))
+def open_built(base: FrozenBase, batch: int | None) -> TensorFlowEmbed:
+    """A base of the catalogue (select.py `Open`), from a stored graph."""
+    return TensorFlowEmbed(base, batch, _open_stored)
 
 
-def open_file(base: FrozenBase, batch: int | None, places: Sequence[Path]) -> TensorFlowEmbed:
+def open_file(base: FrozenBase, batch: int | None) -> TensorFlowEmbed:
     """A model file, traced anew in each process: its layers may hold lookup tables or Python functions."""
     return TensorFlowEmbed(base, batch, _open_traced)
 
 
-def _open_kept(places: Sequence[Path], base: FrozenBase, batch: int) -> _Call:
+def _open_stored(base: FrozenBase, batch: int) -> _Call:
     components = {
         "version": VERSION,
         "tensorflow": version("tensorflow"),
@@ -76,7 +75,7 @@ def _open_kept(places: Sequence[Path], base: FrozenBase, batch: int) -> _Call:
         "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
     }
     make = partial(_make_graph, base, batch)
-    return _open_session(compiled_models.load_or_make(() if base.tail else places, components, make))
+    return _open_session(make() if base.tail else compiled_models.load_or_make(components, make))
 
 
 def _open_traced(base: FrozenBase, batch: int) -> _Call:
@@ -116,7 +115,7 @@ def _make_graph(base: FrozenBase, batch: int) -> dict[str, bytes]:
     }
 
 
-def _open_session(kept: Mapping[str, bytes]) -> _Call:
+def _open_session(stored: Mapping[str, bytes]) -> _Call:
     """The graph in a session, which can compute in the caller's thread; functions of TensorFlow 2 cannot."""
     tf = _import_tensorflow()
     v1 = tf.compat.v1
@@ -126,9 +125,9 @@ def _open_session(kept: Mapping[str, bytes]) -> _Call:
         inter_op_parallelism_threads=-1,  # in the caller's
         allow_soft_placement=True,
     )
-    definition = v1.GraphDef.FromString(kept[GRAPH])
+    definition = v1.GraphDef.FromString(stored[GRAPH])
     _check_ops(definition)
-    arrays = npz.load(io.BytesIO(kept[ARRAYS]))
+    arrays = npz.load(io.BytesIO(stored[ARRAYS]))
     with tf.Graph().as_default() as graph:
         values = {name: v1.placeholder(array.dtype, array.shape) for name, array in arrays.items()}
         held = {name: v1.Variable(value, trainable=False, use_resource=True) for name, value in values.items()}
@@ -140,13 +139,13 @@ def _open_session(kept: Mapping[str, bytes]) -> _Call:
         session = v1.Session(graph=graph, config=settings)
         for name, variable in held.items():
             session.run(variable.initializer, {values[name]: arrays.pop(name)})
-    pixels, *taps = kept[TENSORS].decode().split()
+    pixels, *taps = stored[TENSORS].decode().split()
     call: _Call = session.make_callable(taps, [pixels])
     return call
 
 
 def _check_ops(definition: Any) -> None:
-    """Raises PipelineError for a graph that does more than compute, as write a file: others may write to a cache."""
+    """Raises PipelineError for a graph that does more than compute, such as write a file."""
     from tensorflow.python.framework import op_def_registry
 
     functions = definition.library.function
@@ -156,9 +155,8 @@ def _check_ops(definition: Any) -> None:
     others = sorted(name for name in names if known.get(name) is None or known[name].is_stateful)
     if others:
         raise PipelineError(
-            f"a base's graph, from converted/ in the cache, has {', '.join(others)}; expected nothing but arithmetic, "
-            "as in those that are made here",
-            "delete converted/ there, and find out who wrote it; graphs are made again",
+            f"a graph in {compiled_models.default_folder()} has {', '.join(others)}; expected arithmetic only",
+            "delete that folder, and find out who wrote it; graphs are made again",
         )
 
 

@@ -43,7 +43,7 @@ class Deployable:
         names = [str(number) for number in range(len(self.taps))]
         taps = dict(zip(names, self.taps, strict=True))
         base = FrozenBase(self.recipe, taps, self.weights, self.tail)
-        embed = select.open_engine(select.AUTO, base, None, ())
+        embed = select.open_engine(select.AUTO, base)
 
         def predict(pixels: np.ndarray) -> np.ndarray:
             rows = embed_all(embed, pixels)

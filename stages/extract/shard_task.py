@@ -37,8 +37,7 @@ _PROGRESS_S = 0.25
 class Job:
     """What all tasks of a run share. `batch` None lets the engine choose.
 
-    lent: another cache, whose converted models may be read. witnesses: images that have rows already, by which another
-    engine is checked.
+    witnesses: images that have rows already, by which another engine is checked.
     """
 
     recipe: Recipe
@@ -47,7 +46,6 @@ class Job:
     batch: int | None
     version: str
     engine: str = select.AUTO
-    lent: str | None = None
     witnesses: Witnesses = ()
 
 
@@ -73,7 +71,7 @@ class Receipt:
 def open_embed(job: Job, taps: Taps) -> Embed:
     """The base in the engine that runs it here, from the very weights that the key names.
 
-    TensorFlow is imported here, and nowhere earlier; where OpenVINO has a converted model in the cache, it is not.
+    TensorFlow is imported here, and nowhere earlier; not at all if a model compiled for OpenVINO is stored.
     """
     found = atomic_files.sha256_of(Path(job.weights))
     if found != job.recipe.weights_sha256:
@@ -81,8 +79,7 @@ def open_embed(job: Job, taps: Taps) -> Embed:
             f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
-    places = [Path(root) for root in (job.cache_root, job.lent) if root is not None]
-    embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch, places)
+    embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch)
     if catalogue.base_of(job.recipe.base).is_file:
         batch_independence.check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
     return embed

@@ -215,7 +215,7 @@ def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Networ
     expected = keras_s_own(network, pixels)
     scale = np.abs(expected).max()
     for name in ("tensorflow", "openvino"):
-        embed = select.open_engine(name, FrozenBase(recipe, {"rows": Tap()}, network.file), None, [tmp_path])
+        embed = select.open_engine(name, FrozenBase(recipe, {"rows": Tap()}, network.file))
         off = np.abs(embed(pixels)["rows"] - expected).max()
         assert off <= TOLERANCE * scale, name
         swapped = embed(np.ascontiguousarray(pixels[..., ::-1]))["rows"]

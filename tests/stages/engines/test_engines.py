@@ -15,8 +15,6 @@ import skimage.data
 
 from cache import compiled_models
 from cache.errors import PipelineError, Unusable
-from cache.hash_index import HashIndex
-from cache.store import Cache
 from stages.bases import catalogue
 from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import PixelSpec
@@ -77,7 +75,7 @@ def embed(
     numerics: str = "f32",
     engine: str = "tensorflow",
 ) -> Any:
-    return engines.open_engine(engine, FrozenBase(recipe(name, numerics), taps, files(name)), batch, [])
+    return engines.open_engine(engine, FrozenBase(recipe(name, numerics), taps, files(name)), batch)
 
 
 def has_bf16() -> bool:
@@ -178,7 +176,7 @@ def test_an_unknown_layer_is_named_with_some_that_are_there(files: Any) -> None:
 def test_a_kept_graph_gives_the_same_rows_in_a_process_without_keras(files: Any, tmp_path: Path) -> None:
     taps = {"z": Tap("block3_add", "none"), "a": Tap()}
     base = FrozenBase(recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"))
-    rows = engines.open_engine("tensorflow", base, None, [tmp_path])(pictures(3))
+    rows = engines.open_engine("tensorflow", base)(pictures(3))
     program = f"""
 import sys
 from pathlib import Path
@@ -188,7 +186,7 @@ from stages.engines import select
 from tests.stages.engines.test_engines import pictures, recipe
 taps = {taps!r}
 base = FrozenBase(recipe("efficientnet_lite0"), taps, Path({str(tmp_path / "gone")!r}))
-embed = select.open_engine("tensorflow", base, None, [Path({str(tmp_path)!r})])
+embed = select.open_engine("tensorflow", base)
 np.savez({str(tmp_path / "rows.npz")!r}, **embed(pictures(3)))
 assert "keras" not in sys.modules
 import keras
@@ -201,22 +199,21 @@ keras.Sequential([keras.layers.Dense(1)]).compile("adam")
 
 def test_large_arrays_are_held_once_and_outside_the_graph(files: Any, tmp_path: Path) -> None:
     """TensorFlow would hold those inside several times over."""
-    engines.open_engine("tensorflow", FrozenBase(recipe("vgg16"), {"t": Tap()}, files("vgg16")), None, [tmp_path])
-    (graph,) = tmp_path.glob(f"converted/*/{tensorflow_engine.GRAPH}")
-    (arrays,) = tmp_path.glob(f"converted/*/{tensorflow_engine.ARRAYS}")
+    engines.open_engine("tensorflow", FrozenBase(recipe("vgg16"), {"t": Tap()}, files("vgg16")))
+    (graph,) = compiled_models.default_folder().glob(f"*/{tensorflow_engine.GRAPH}")
+    (arrays,) = compiled_models.default_folder().glob(f"*/{tensorflow_engine.ARRAYS}")
     assert graph.stat().st_size < 1e6 < 50e6 < arrays.stat().st_size
 
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_kept_graph_that_would_write_a_file_is_refused(files: Any, tmp_path: Path, plain: bool) -> None:
-    """A cache may be one that others write to."""
     import tensorflow as tf
 
     base = FrozenBase(recipe("efficientnet_lite0"), {"t": Tap()}, files("efficientnet_lite0"))
-    engines.open_engine("tensorflow", base, None, [tmp_path / "ours"])
-    (record,) = (tmp_path / "ours").glob("converted/*/record.json")
+    engines.open_engine("tensorflow", base)
+    (record,) = compiled_models.default_folder().glob("*/record.json")
     components = json.loads(record.read_text())["components"]
-    contents = compiled_models.read(tmp_path / "ours", components)
+    contents = compiled_models.load(components)
     assert contents is not None
 
     def write(path: str) -> None:
@@ -227,7 +224,7 @@ def test_a_kept_graph_that_would_write_a_file_is_refused(files: Any, tmp_path: P
         write(str(tmp_path / "written")) if plain else tf.function(write)(str(tmp_path / "written"))
     graph.MergeFrom(more.as_graph_def())
     theirs = {**contents, tensorflow_engine.GRAPH: graph.SerializeToString()}
-    compiled_models.store(Cache(tmp_path / "theirs", HashIndex()), components, theirs)
-    with pytest.raises(PipelineError, match=r"has .*WriteFile; expected nothing but arithmetic"):
-        engines.open_engine("tensorflow", base, None, [tmp_path / "theirs"])
+    compiled_models.store(components, theirs)
+    with pytest.raises(PipelineError, match=r"has .*WriteFile; expected arithmetic only"):
+        engines.open_engine("tensorflow", base)
     assert not (tmp_path / "written").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,11 @@ class ToyEmbed:
         return {name: rows if tap.pooling == "none" else rows.mean(axis=(1, 2)) for name, tap in self.taps.items()}
 
 
-def open_toy(base: FrozenBase, batch: int | None, places: Sequence[Path]) -> ToyEmbed:
+def open_toy(base: FrozenBase, batch: int | None) -> ToyEmbed:
     return ToyEmbed(base, batch, float(base.weights.read_text()))
 
 
-def open_catalogued(base: FrozenBase, batch: int | None, places: Sequence[Path]) -> ToyEmbed:
+def open_catalogued(base: FrozenBase, batch: int | None) -> ToyEmbed:
     return ToyEmbed(base, batch, 1.0)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pipeline as frozenbase
+from cache import compiled_models
 from cache.errors import NotAvailable, PipelineError, Unusable
 from stages.engines import openvino_engine, select
 from stages.extract import shard_task
@@ -75,7 +76,8 @@ def test_a_converted_model_is_kept_and_later_needs_no_tensorflow(photographs: Pa
     log = tmp_path / "log"
     first = json.loads(run(*words, FAKE="", WATCH=str(log))[0])["extract"]
     assert (first["engine"], first["computed"], "tensorflow" in events(log)[-1]) == ("openvino", 10, True)
-    (kept,) = (tmp_path / ".features" / "converted").iterdir()
+    (kept,) = compiled_models.default_folder().iterdir()
+    assert not (tmp_path / ".features" / "converted").exists(), "where others may write"
     rows = stored(photographs)
     shutil.rmtree(tmp_path / ".features" / "features")
     again = json.loads(run(*words, FAKE="", WATCH=str(log))[0])["extract"]
