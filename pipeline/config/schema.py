@@ -119,7 +119,7 @@ class Extract(_Strict):
     decode: Decode = "scaled"
     taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
     numerics: Annotated[str, _one_of(select.numerics_names)] = "f32"
-    engine: Annotated[str, _one_of(select.engine_names)] = select.AUTO
+    engine: Annotated[str, _one_of(lambda: [select.AUTO, *select.ENGINES])] = select.AUTO
     batch: Literal["auto"] | Count = "auto"
     shard_rows: Literal["auto"] | Count = "auto"
     dtype: StoredDtype = "float32"

@@ -82,7 +82,7 @@ def _tuned_again(
     tuning.prepare(plan)
     again = tuning.train(seed)
     key = Tuning(then, name, full, start).folder(seed).name
-    return key, tuning.circumstances(), again.metrics, {**again.head.arrays(), **again.tail}
+    return key, tuning.provenance(), again.metrics, {**again.head.arrays(), **again.tail}
 
 
 def _unwatched(spec: HeadConfig) -> HeadConfig:
@@ -109,7 +109,7 @@ def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str
 def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
     """Today's images that are among `ids`; none, with a warning, where there is no looking for them."""
     try:
-        return today.at_hand(ids)
+        return today.rows_with_files(ids)
     except Unusable as error:
         log.warning("%d images have no row, and there is no looking for their files: %s", len(ids), error.message)
         return []

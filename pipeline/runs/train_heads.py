@@ -220,7 +220,7 @@ def provenance_of(
     stores: Sequence[FeatureStore], ids: Sequence[str], packages: Sequence[str] = PACKAGES
 ) -> dict[str, Any]:
     """Machines, libraries and code behind the rows of `ids`, and at work now."""
-    made = [record for store in stores for record in store.provenance(ids)]
+    made = [record for store in stores for record in store.shard_records(store.serving(ids))]
     made_with: dict[str, set[str]] = defaultdict(set)
     for record in made:
         for package, version in record.get("versions", {}).items():

@@ -12,9 +12,10 @@ from pipeline.config.head_schema import format_setting
 from pipeline.evaluation.reproduction_report import Reproduction
 from pipeline.results.model import SHORT, Model
 from pipeline.results.record_diff import Pair, format_value
-from pipeline.show.console import ERR, OUT, echo, format_time, make_table, relative_path, show_counts
+from pipeline.show.console import ERR, OUT, echo, format_time, make_table, relative_path
 from pipeline.show.evaluation_tables import show_metrics
 from pipeline.show.finetune_tables import show_gain
+from pipeline.show.run_tables import show_counts
 from stages.metrics.classification import NAMES
 
 _WIDTH = 100

