@@ -103,6 +103,15 @@ def finish(
     sys.exit(error.exit_code if error else 0)
 
 
+def do_and_finish(work: Callable[[], T], printer: Callable[[T], None]) -> NoReturn:
+    """Do the work of the current command, which has the options above, and `finish` it under its own name."""
+    context = click.get_current_context()
+    assert context is not None
+    name, given = str(context.info_name), context.params
+    report, error = report_errors(work, given["verbose"])
+    finish(name, name, report, error, printer, given["config"], given["as_json"], given["verbose"])
+
+
 def log_to_stderr(quiet: bool, verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))

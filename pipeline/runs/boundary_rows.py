@@ -13,6 +13,7 @@ import numpy as np
 from cache.errors import ImagesRejected, NotAvailable, Unusable
 from cache.store import FeatureStore
 from pipeline.config.finetune_schema import FineTune
+from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Project
 from pipeline.runs import extraction
 from stages.bases import blocks
@@ -21,9 +22,6 @@ from stages.bases.recipe import Recipe, Tap
 from stages.data.augment import View
 from stages.data.manifest import Manifest, Row
 from stages.finetune.boundary_maps import Cached, Computed
-
-KINDS = ("logistic", "dense")
-"""Kinds of head that can be trained further as layers of the network."""
 
 _SPARE = 0.5
 """Share of the free disk space that boundary rows may take with `mode: auto`."""
@@ -71,11 +69,9 @@ def check_finetune(project: Project, name: str) -> None:
     first_trained_block(project, spec)
     head = project.config.heads[spec.head]
     where = f"finetune.{name}.head: {spec.head!r}"
-    if head.kind not in KINDS:
-        raise Unusable(
-            f"{where} is of kind {head.kind}; expected one that can be trained further: {' or '.join(KINDS)}",
-            "name another head",
-        )
+    if not HEAD_KINDS[head.kind].finetunable:
+        kinds = " or ".join(name for name, kind in HEAD_KINDS.items() if kind.finetunable)
+        raise Unusable(f"{where} is of kind {head.kind}; expected {kinds}", "name another head")
     for point in head.points().values():
         taps = [project.tap(tap) for tap in point.taps]
         if len(taps) > 1 or taps[0].layer not in ("output", project.base.output):

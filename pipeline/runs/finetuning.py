@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from pipeline.project.project import Project
 from pipeline.results import registry
 from pipeline.results.model import read_head
 from pipeline.results.predictions import Predictions
-from pipeline.runs import boundary_rows, sweeps, train_heads
+from pipeline.runs import boundary_rows, provenance, sweeps, train_heads
 from pipeline.runs.boundary_rows import Plan
 from pipeline.runs.finetune_report import FineTuneReport, TunedReport
 from pipeline.runs.sweeps import SweepReport
@@ -32,9 +32,10 @@ from stages.bases import weights
 from stages.data.manifest import Manifest
 from stages.extract import throughput
 from stages.finetune.boundary_maps import Boundary
-from stages.heads import fitted
+from stages.heads import labelled_rows
 from stages.heads.fitted import Head
-from stages.metrics import paired_tests
+from stages.metrics import evaluate, paired_tests
+from stages.metrics.figures import Metrics
 from stages.runtime.silent_imports import without_banners
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Tuned:
     head: Head
     tail: Mapping[str, np.ndarray]
     probabilities: np.ndarray
-    metrics: dict[str, Any]
+    metrics: Metrics
 
 
 def run_finetune(project: Project, name: str, manifest: Manifest, plan: Plan | None, notify: Notify) -> FineTuneReport:
@@ -92,9 +93,10 @@ def find_tuning(project: Project, name: str, manifest: Manifest) -> Tuning | Non
     """The fine-tuning of that name if its head exists, else None. Trains nothing."""
     of = project.config.finetune[name].head
     try:
-        classes = fitted.check_classes(manifest, project.config.data.classes)
-        head = sweeps.find_result(project, of, manifest, classes)
-        return None if head is None else Tuning(project, name, manifest, _start(project, of, head))
+        classes = labelled_rows.check_classes(manifest, project.config.data.classes)
+        found = sweeps.find_points(project, of, manifest, classes)
+        ready = found.points and not found.missing
+        return Tuning(project, name, manifest, _start(project, of, found)) if ready else None
     except Unusable:  # reported for the head
         return None
 
@@ -125,7 +127,7 @@ class Tuning:
         self.block = boundary_rows.first_trained_block(project, self.spec)
         self.classes = start.head.classes
         self.samples = manifest.samples
-        self.numbers = {split: fitted.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
+        self.numbers = {split: labelled_rows.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
         self._boundary: Boundary | None = None
 
     def folder(self, seed: int) -> Path:
@@ -145,7 +147,8 @@ class Tuning:
         record = records.load_folder(folder)
         if record is None:
             return None
-        metrics, chosen = records.read(folder / "metrics.json"), records.read(folder / "head.json")["chosen"]
+        metrics = Metrics.from_json(records.read(folder / "metrics.json"))
+        chosen = records.read(folder / "head.json")["chosen"]
         return self._report(seed, True, metrics, chosen, record["seconds"])
 
     def unfinished(self, seed: int) -> bool:
@@ -185,7 +188,7 @@ class Tuning:
         contents = {
             **tuned.head.to_files(),
             "tail.npz": npz.dump(tuned.tail),
-            "metrics.json": records.dump(tuned.metrics),
+            "metrics.json": records.dump(tuned.metrics.to_json()),
             **Predictions.of(self.samples, tuned.probabilities, self.classes, self.manifest).to_files(),
             "manifest.jsonl": self.manifest.to_bytes(),
         }
@@ -202,7 +205,7 @@ class Tuning:
         with without_banners():
             from stages.finetune import training
         network = self._network
-        targets = fitted.target_columns(self.samples, self.classes)
+        targets = labelled_rows.target_columns(self.samples, self.classes)
         data = training.Data(self._boundary, targets, self.numbers["train"], self.numbers["val"])
         frozen = self._frozen()
         network.reset()  # it has the weights of the seed before
@@ -211,7 +214,7 @@ class Tuning:
         history = training.train(spec, seed, network, data, checkpoint, partial(self._watch, seed, notify))
         head = network.head({"epoch": history.best, "history": history.to_json()})
         probabilities = head.probabilities(network.features(self._boundary, np.arange(len(self.samples))))
-        metrics = {**self._evaluate(probabilities, frozen, seed), "start": {"difference": float(start)}}
+        metrics = replace(self._evaluate(probabilities, frozen, seed), start=float(start))
         return Tuned(head, network.tail_arrays(), probabilities, metrics)
 
     @contextmanager
@@ -222,16 +225,15 @@ class Tuning:
         with self.project.progress(title, epochs, done) as advance:
             yield advance
 
-    def _report(
-        self, seed: int, hit: bool, metrics: Mapping[str, Any], chosen: Mapping[str, Any], seconds: float
-    ) -> TunedReport:
+    def _report(self, seed: int, hit: bool, metrics: Metrics, chosen: Mapping[str, Any], seconds: float) -> TunedReport:
         folder = self.folder(seed)
         return TunedReport(folder.name, seed, hit, folder, metrics, seconds, chosen, self.spec.lr)
 
     def provenance(self) -> dict[str, Any]:
         """What is in no key but may change the last bits of a model."""
         plain = boundary_rows.view_stores(self.project, self.spec)[0]
-        return {**train_heads.provenance_of([plain], [row.id for row in self.samples]), "finetune_version": VERSION}
+        found = provenance.environment([plain], [row.id for row in self.samples], ("tensorflow", "keras"))
+        return {**found, "finetune_version": VERSION}
 
     @cached_property
     def _network(self) -> Network:
@@ -249,18 +251,18 @@ class Tuning:
             self.start.head.probabilities, features, np.arange(len(features)), len(self.classes)
         )
 
-    def _evaluate(self, probabilities: np.ndarray, frozen: np.ndarray, seed: int) -> dict[str, Any]:
-        """metrics.json: metrics of the model and of the frozen head, and their paired difference."""
-        metrics = train_heads.evaluate(self.samples, probabilities, self.classes, seed)
+    def _evaluate(self, probabilities: np.ndarray, frozen: np.ndarray, seed: int) -> Metrics:
+        """Metrics of the model and of the frozen head, and their paired difference."""
+        metrics = evaluate.evaluate_splits(self.samples, probabilities, self.classes, seed)
         baseline, difference = {}, {}
         for split in ("val", "test"):
             here = self.numbers[split]
             rows = [self.samples[i] for i in here]
             labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
-            both = paired_tests.compare(labels, frozen[here], probabilities[here], self.classes, groups)
-            baseline[split] = both["a"]
-            difference[split] = {**both["difference"], "mcnemar": both["mcnemar"]}
-        return {**metrics, "baseline": baseline, "difference": difference}
+            baseline[split], _, difference[split] = paired_tests.compare(
+                labels, frozen[here], probabilities[here], self.classes, groups
+            )
+        return replace(metrics, baseline=baseline, difference=difference)
 
     def _record(self, seed: int, key: str, seconds: float) -> dict[str, Any]:
         """record.json; `head` is the key of the head it started from, and config has that head's settings."""
@@ -286,4 +288,4 @@ class Tuning:
             "config": config.model_dump(),
             **self.provenance(),
         }
-        return train_heads.make_record(project, about, stores, self.manifest)
+        return provenance.make_record(project, about, stores, self.manifest)

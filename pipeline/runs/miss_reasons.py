@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache import records
-from pipeline.config.finetune_schema import NOT_KEYED
-from pipeline.config.head_schema import ELSEWHERE, HeadConfig
+from pipeline.config.finetune_schema import FineTune
+from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results.record_diff import Differences, find_differences
 from pipeline.runs import boundary_rows
@@ -111,8 +111,8 @@ def _finetune_inputs(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     spec = record["config"]["finetune"][name]
     head = record["config"]["heads"][spec["head"]]
     return {
-        "settings": {**_without_none(spec, NOT_KEYED), "seed": record["seed"]},
-        "head": _without_none(head, ELSEWHERE),
+        "settings": {**_without_none(spec, FineTune.not_by_value()), "seed": record["seed"]},
+        "head": _without_none(head, HEAD_KINDS[head["kind"]].spec.not_by_value()),
         "classes": list(record["classes"]),
         "rows": _shared_by_taps(record["extract"]["boundary"]),
         "head_rows": _describe_rows(_head_taps(record, head)),

@@ -12,7 +12,7 @@ from pipeline.results.record_diff import Differences
 from pipeline.runs import boundary_rows, extraction, finetuning, miss_reasons, rejects, sweeps, train_heads
 from stages.data.manifest import Manifest
 from stages.extract import throughput
-from stages.heads import fitted
+from stages.heads import labelled_rows
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
@@ -177,22 +177,23 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int) -> Sta
         return StageStatus("head", name, "MISS", _unhashed(unhashed), total, total, at_most=True)
     try:
         train_heads.check_leaks(project, manifest)
-        classes = fitted.check_classes(manifest, project.config.data.classes)
+        classes = labelled_rows.check_classes(manifest, project.config.data.classes)
     except Unusable as error:
         return status("BLOCKED", error.message)
     points = project.config.heads[name].points()
-    missing = sweeps.missing_points(project, name, manifest, classes)
-    if not missing:
+    found = sweeps.find_points(project, name, manifest, classes)
+    if len(found.points) == len(points):
         reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
         return status("HIT", reason, 0)
-    diverged = sweeps.diverged_points(project, name, missing)
-    if len(diverged) == len(points):
+    if len(found.diverged) == len(points):
         return status("BLOCKED", f"all {len(points)} points diverged")
-    if len(missing) < len(points) or diverged:
-        reason = f"{len(points) - len(missing)} of {len(points)} points are there"
-        reason += f", {len(diverged)} diverged" if diverged else ""
-        return status("HIT", reason, 0) if len(missing) == len(diverged) else status("PARTIAL", reason)
-    point, folder = next(iter(missing.items()))
+    lost = f", {len(found.diverged)} diverged" if found.diverged else ""
+    reason = f"{len(found.points)} of {len(points)} points are there{lost}"
+    if not found.missing:
+        return status("HIT", reason, 0)
+    if found.points or found.diverged:
+        return status("PARTIAL", reason)
+    point, folder = next(iter(found.missing.items()))
     why = miss_reasons.explain_head(project, name, points[point], folder.parent, manifest, classes)
     return status("MISS", why.reason, seconds=why.seconds, differences=why.differences)
 

@@ -6,14 +6,13 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from cache.errors import PipelineError
+from stages.metrics.figures import Figure
 
 OUT = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -24,13 +23,12 @@ def format_figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def format_interval(figures: Mapping[str, Any], name: str) -> str:
-    """`0.858 (0.823-0.891)`; the value alone where there is no interval (metrics of older versions)."""
-    value, interval = figures[name], figures.get("ci", {}).get(name)
-    if value is None:
-        return "-"
-    separator = " to " if interval and interval[0] < 0 else "-"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f}{separator}{interval[1]:.3f})" if interval else "")
+def format_interval(figure: Figure) -> str:
+    """`0.858 (0.823-0.891)`; the value alone where there is no interval."""
+    if figure.value is None or figure.ci is None:
+        return format_figure(figure.value)
+    low, high = figure.ci
+    return f"{figure.value:.3f} ({low:.3f}{' to ' if low < 0 else '-'}{high:.3f})"
 
 
 def show_error(error: PipelineError) -> None:

@@ -102,9 +102,9 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
     for name, head in best.items():
         first = (name, "reused" if head.hit else "trained")
         for split in ("val", "test"):
-            figures = head.metrics[split]
-            shown = [format_interval(figures, metric) for metric in ("accuracy", "auroc")]
-            table.add_row(*first, split, f"{figures['n']:,}", *shown)
+            figures = head.metrics.splits[split]
+            shown = [format_interval(figures[name]) for name in ("accuracy", "auroc")]
+            table.add_row(*first, split, f"{figures.n:,}", *shown)
             first = ("", "")
     OUT.print()
     OUT.print(table)
@@ -122,7 +122,7 @@ def _show_leaderboard(name: str, report: SweepReport) -> None:
     """The points of a sweep, the best on val first; figures of test are shown for the winner only."""
     table = make_table(name, "", ">val log-loss", ">accuracy", ">AUROC", "key")
     for point, head in report.ranked()[:_MOST_POINTS]:
-        figures = [head.metrics["val"][metric] for metric in ("log_loss", "accuracy", "auroc")]
+        figures = [head.metrics.splits["val"].values[name] for name in ("log_loss", "accuracy", "auroc")]
         table.add_row(point, "reused" if head.hit else "trained", *map(format_figure, figures), head.key[:12])
     for point, lost in list(report.diverged.items())[:_MOST_POINTS]:
         table.add_row(point, "diverged", *map(format_figure, (None, None, None)), lost.key[:12])

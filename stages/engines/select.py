@@ -73,7 +73,9 @@ def numerics_names() -> list[str]:
 def find_conflict(asked: str, numerics: str, kind: BaseFormat) -> str | None:
     """Why a base of that kind cannot run in those numerics on the engine `asked`; None where it can."""
     if kind.numerics is not None and numerics not in kind.numerics:
-        return f"extract.numerics: a base from a file computes as it was saved; leave it at {kind.numerics[0]}"
+        return (
+            f"extract.numerics: a user model computes in the dtypes it was saved with; leave it at {kind.numerics[0]}"
+        )
     if _able(asked, numerics, kind):
         return None
     if asked == AUTO:

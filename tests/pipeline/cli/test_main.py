@@ -230,7 +230,7 @@ def spoil(project: Path, how: str) -> None:
             "1 images have two labels for the same bytes: bright/copied.png (bright) = dark/0001.png (dark)",
             "remove the wrong copy",
         ),
-        ("leak", "the same bytes or groups stand in more than one split", "data.on_leak: warn"),
+        ("leak", "the same bytes or groups are in more than one split", "data.on_leak: warn"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence_and_exit_2(project: Path, how: str, message: str, hint: str) -> None:
@@ -245,7 +245,7 @@ def test_what_cannot_be_used_is_one_sentence_and_exit_2(project: Path, how: str,
 def test_a_leak_can_be_accepted(project: Path) -> None:
     spoil(project, "leak")
     _, err = run("run", "-c", project, "--set", "data.on_leak=warn")
-    assert "the same bytes or groups stand in more than one split" in err
+    assert "the same bytes or groups are in more than one split" in err
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_what_lacks_a_class_or_a_label_is_said(project: Path) -> None:
         (project.parent / "images" / f"loose{i}.png").write_bytes(fakes.numbered(i))
     out, err = run("run", "-c", project, "--set", "data.split.test=0")
     assert "no AUROC on test: it has no image of bright, dark" in out
-    assert "3 of 29 images have no label; heads go without them" in err
+    assert "3 of 29 images have no label; heads leave them out" in err
 
 
 def test_the_hint_without_images_names_the_manifest_of_these_settings(project: Path) -> None:

@@ -104,14 +104,14 @@ def test_images_that_are_gone_with_their_rows_are_listed_and_left_out(
     shutil.rmtree(project.parent / ".features")
     ran = reproduced(pipeline, project, code=1)
     assert [absent["path"] for absent in ran["reproduce"]["absent"]] == gone
-    assert {absent["reason"] for absent in ran["reproduce"]["absent"]} == {"no image of today has its bytes"}
+    assert {absent["reason"] for absent in ran["reproduce"]["absent"]} == {"no image below data.root has its bytes"}
     assert not ran["reproduce"]["reproduced"]
     assert ran["error"]["code"] == "not_reproduced"
     assert "does not come out bitwise the same: metrics differ by up to " in ran["error"]["message"]
     assert ran["error"]["hint"].startswith(f"what differs: 2 of {IMAGES} images are absent")
     shown = pipeline("reproduce", "logistic", "-c", project)
     assert ["absent", "2"] in [line.split() for line in shown.out.splitlines()]
-    assert "  absent bright/0003.png: no image of today has its bytes" in shown.err.splitlines()
+    assert "  absent bright/0003.png: no image below data.root has its bytes" in shown.err.splitlines()
 
 
 def test_an_image_that_changed_since_is_absent(pipeline: Pipeline, project: Path, made: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_setting_that_would_make_another_model_is_refused(pipeline: Pipeline, 
     pipeline("run", "-c", project)
     ran = pipeline("reproduce", "logistic", "-c", project, "--set", "extract.size=32")
     assert ran.code == 2
-    assert "--set extract.size=32: a model goes by its own settings" in ran.err
+    assert "--set extract.size=32: a model keeps the settings it was made with" in ran.err
 
 
 def test_weights_are_those_of_the_record_wherever_they_are_now(pipeline: Pipeline, project: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pipeline as frozenbase
-from pipeline.config.keyed import KEYED
+from pipeline.config.schema import field_places
 from pipeline.results import predictions, registry
 from pipeline.runs import boundary_rows, finetuning
 from stages.bases import catalogue, weights
@@ -50,7 +50,7 @@ def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
 
 
 def test_the_walk_covers_every_field_of_fine_tuning() -> None:
-    assert set(OTHER_VALUE) == {field for field in KEYED if field.startswith("finetune.")}
+    assert set(OTHER_VALUE) == {field for field in field_places() if field.startswith("finetune.")}
 
 
 @pytest.mark.parametrize("field", OTHER_VALUE)
@@ -61,7 +61,7 @@ def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_
     assert pipeline("run", "extract", "-c", config).code == 0
     key, rows = key_of(config)
     changed, others = key_of(config, f"{field.replace('*', 'last')}={OTHER_VALUE[field]}")
-    assert (changed != key) == (KEYED[field] == "finetune")
+    assert (changed != key) == (field_places()[field].stage == "finetune")
     of_rows = {"finetune.*.unfreeze_from", "finetune.*.dtype"}
     assert (others[0] != rows[0]) == (field in of_rows)
     if field == "finetune.*.views":
@@ -73,7 +73,7 @@ def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_
     ("changes", "message"),
     [
         (["last.unfreeze_from=block17"], "efficientnet_lite0 has no block 'block17'"),
-        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected one that can be trained further"),
+        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected logistic or dense"),
         (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
         (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
         (["last.views=5"], "views: augment makes 4 different views of an image; 5 were asked for"),
@@ -209,7 +209,7 @@ def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weight
         assert said[row.id] == pytest.approx(p, rel=1e-5)
     copy = folder / "copy.png"
     copy.write_bytes((folder / "images" / then.rows[0].path).read_bytes() + b"another file")
-    assert "the base is to run, and the weights" in command(*words, copy, expect=4).json["error"]["message"]
+    assert "rows are to be computed, and the weights" in command(*words, copy, expect=4).json["error"]["message"]
     found = command(*words, copy, "--set", "base.weights=elsewhere.pth", expect=0).json["predict"]
     assert (found["computed"], found["reused"]) == (1, 24)
     assert list(found["predictions"][-1]["probabilities"].values()) == pytest.approx(said[then.rows[0].id], rel=1e-5)
