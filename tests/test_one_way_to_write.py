@@ -41,21 +41,21 @@ PATH = {
 }
 LIBRARIES = {
     "save", "savez", "savez_compressed", "savefig", "save_model", "save_weights", "export", "write_table",
-    "ParquetWriter",
+    "ParquetWriter", "retrieve",
 }  # fmt: skip
-"""Functions of NumPy, matplotlib, OpenVINO, Keras and pyarrow that write, some of them in C++."""
+"""Functions of NumPy, matplotlib, OpenVINO, Keras, pyarrow and pooch that write, some of them in C++."""
 OURS = {"atomic_files", "csv_parquet"}
 """Modules of ours with functions of such names: these are looked at where they stand."""
 ELSEWHERE = {
     ("cache/hash_index.py", "_connect"): "the stat index: disposable, one for each host, outside of the cache",
     ("cache/hash_index.py", "_opened"): "the same, by SQLite",
-    ("stages/bases/weights.py", "_fetch"): "the download of weights, where Keras keeps them",
+    ("stages/bases/weights.py", "_published_file"): "the download of weights, where Keras keeps them",
     ("stages/keras_models/keras2_files.py", "_write"): "a copy of a model of Keras 2, for as long as it is read",
     ("stages/runtime/silent_imports.py", "without_banners"): "standard error to nowhere while TensorFlow starts",
     ("stages/engines/openvino_convert.py", "_convert"): "a graph on its way through OpenVINO, in a temporary folder",
     ("stages/engines/openvino_convert.py", "_save"): "the same, by OpenVINO",
     ("pipeline/config/init_project.py", "_copy"): "the images of the demo",
-    ("pipeline/serving/export_model.py", "write"): "a draft that is tried, then published from its bytes",
+    ("pipeline/serving/export_model.py", "write_checked"): "a draft that is tried, then published from its bytes",
     ("stages/export/keras_network.py", "save_network"): "that draft, where it was told to",
 }
 
