@@ -80,7 +80,7 @@ def mutants() -> Iterator[Mutant]:
                 yield Mutant(module, node.lineno, node.col_offset, ast.unparse(node), "False")
 
 
-def tests_for(mutant: Mutant | None) -> list[str]:
+def noticing_tests(mutant: Mutant | None) -> list[str]:
     """Paths of the tests that may notice it, the fastest first."""
     left_out = ("mutations", "one_way_to_write", *LAST)
     names = [path.stem.removeprefix("test_") for path in (REPOSITORY / "tests" / "cache").glob("test_*.py")]
@@ -98,7 +98,7 @@ def survives(folder: Path, mutant: Mutant | None) -> tuple[bool, str]:
     if mutant is not None:
         (folder / "cache" / f"{mutant.module}.py").write_text(mutant.source())
     words = ["-x", "--tb=line", "--timeout=60", "--scale=0.02", f"--basetemp={folder}/tmp", "-pno:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *words, *tests_for(mutant)]
+    command = [sys.executable, "-m", "pytest", *words, *noticing_tests(mutant)]
     path = os.pathsep.join([str(folder), str(REPOSITORY)])
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     shutil.rmtree(folder)

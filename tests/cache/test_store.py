@@ -23,6 +23,8 @@ from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore
 from tests.support import crash
 
+pytestmark = pytest.mark.forks
+
 COMPONENTS = {"base": "fake", "scale": 0.1}
 
 
