@@ -29,6 +29,7 @@ from pipeline.runs.finetune_report import FineTuneReport, TunedReport
 from pipeline.runs.sweeps import SweepReport
 from pipeline.runs.train_heads import HeadReport
 from stages.bases import weights
+from stages.data import augment
 from stages.data.manifest import Manifest
 from stages.extract import throughput
 from stages.finetune.boundary_maps import Boundary
@@ -133,9 +134,13 @@ class Tuning:
         self._boundary: Boundary | None = None
 
     def folder(self, seed: int) -> Path:
-        """Where the model of that seed lies."""
+        """The folder of the model of that seed."""
+        views_version = (
+            augment.VERSION if self.spec.views > 1 and augment.VERSION > 1 else None
+        )  # so that old keys stay
         parts = {
             "version": VERSION,
+            "views_version": views_version,
             "spec": self.spec.settings,
             "seed": seed,
             "boundary": boundary_rows.view_stores(self.project, self.spec)[0].key,
