@@ -157,7 +157,7 @@ def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Pat
     """One of its two taps is left out."""
     model, servable, tried_on = made
     (layer,) = servable.head.layers
-    head = replace(servable.head, layers=(replace(layer, weights=layer.weights[1280:]),))
+    head = replace(servable.head, form=Layers([replace(layer, weights=layer.weights[1280:])]))
     wrong = replace(servable, taps=servable.taps[1:], head=head)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
