@@ -1,6 +1,6 @@
-"""Owns models that were converted for an engine: each under the key of what it was made of, whole or absent.
+"""Owns models converted for an engine, each stored under the key of its components. Not what is in them.
 
-They are made again at some cost, so gc takes them by age or size, like rows that nobody needs. Not what is in them.
+Converting again takes a while, so gc removes them by age or size, like unneeded rows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 def load_or_make(
     places: Sequence[Path], components: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]
 ) -> Mapping[str, bytes]:
-    """The files, by name, that one of the caches at `places` has for these components; else those that `make` gives.
+    """The files, by name, stored for these components in one of the caches at `places`; else what `make` returns.
 
-    What was made is kept in the first of them.
+    What `make` returns is stored in the first of them.
     """
     for place in places:
         found = read(place, components)
@@ -36,9 +36,9 @@ def load_or_make(
 
 
 def read(root: Path, components: Mapping[str, Any]) -> dict[str, bytes] | None:
-    """The files, by name, that were kept in the cache at `root` for these components; None where they are not whole.
+    """The files, by name, stored in the cache at `root` for these components; None where any is absent or damaged.
 
-    The bytes that are returned are those whose digests were checked.
+    The digests of the returned bytes have been checked.
     """
     key = keys.digest("converted", components)
     folder = root / "converted" / key
@@ -48,24 +48,24 @@ def read(root: Path, components: Mapping[str, Any]) -> dict[str, bytes] | None:
     try:
         contents = _contents(folder, record, key)
     except (OSError, ValueError) as error:
-        log.warning("the converted model in %s is damaged (%s); it is made again", folder, error)
+        log.warning("the converted model in %s is damaged (%s); it is converted again", folder, error)
         return None
     atomic_files.note_use(folder / records.RECORD, USED_S)
     return contents
 
 
 def store(cache: Cache, components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
-    """Keep the files under the key of their components. Where the cache cannot be written, that is said."""
+    """Store the files under the key of their components. Logs it where the cache cannot be written."""
     key = keys.digest("converted", components)
     try:
         cache.prepare()
         records.publish_folder(cache.root / "converted" / key, contents, {"key": key, "components": components})
     except OSError as error:
-        log.info("the converted model is not kept in %s: %s", cache.root, error)
+        log.info("the converted model is not stored in %s: %s", cache.root, error)
 
 
 def verify(cache: Cache) -> list[tuple[str, str]]:
-    """Read all of them; (path, reason) of what is damaged, which is set aside."""
+    """Read all of them; damaged ones, as (path, reason), are moved to quarantine."""
     damaged = []
     for path in sorted(cache.root.glob(f"converted/*/{records.RECORD}")):
         try:
@@ -77,11 +77,11 @@ def verify(cache: Cache) -> list[tuple[str, str]]:
 
 
 def _contents(folder: Path, record: Mapping[str, Any], key: str) -> dict[str, bytes]:
-    """Raises ValueError where something is not what its record says, OSError where it cannot be read."""
+    """Raises ValueError where a file differs from its record, OSError where it cannot be read."""
     if record.get("key") != key:
-        raise ValueError("its record tells of another")
+        raise ValueError("its record is of another model")
     contents = {name: (folder / name).read_bytes() for name in record.get("files", {})}
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != record["files"][name]:
-            raise ValueError(f"{name} is not as it was written")
+            raise ValueError(f"{name} was changed after it was written")
     return contents

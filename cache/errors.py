@@ -1,4 +1,4 @@
-"""Owns the errors a person can meet, each with its exit code. Not how they are shown (pipeline/cli/main.py)."""
+"""Owns the errors that users see, each with its exit code. Not how they are shown (pipeline/cli/main.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class PipelineError(Exception):
-    """Something went wrong that a person can act on.
+    """An error that the user can act on.
 
     `message` says what was found, where, and what was expected; `hint` is the next step.
     """
@@ -15,7 +15,7 @@ class PipelineError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)  # both, so that it survives pickling on its way back from a worker
+        super().__init__(message, hint)  # both, so that it can be pickled and sent back from a worker
         self.message = message
         self.hint = hint
 
@@ -31,31 +31,31 @@ class Unusable(PipelineError):
 
 
 class Diverged(Unusable):
-    """Training whose loss was never a number: settings that give no head."""
+    """Training whose loss was never finite, so that these settings give no head."""
 
 
 class ImagesRejected(PipelineError):
-    """What was asked is done, but images were rejected: under `data.on_bad: fail`, or by `predict`."""
+    """Done, but images were rejected: under `data.on_bad: fail`, or by `predict`."""
 
     code = "images_rejected"
     exit_code = 3
 
 
 class NotAvailable(PipelineError):
-    """Something needed is not cached, or needs a network or a file that isn't there."""
+    """Something is not cached, or needs a network or a file that isn't there."""
 
     code = "not_available"
     exit_code = 4
 
 
 class Damaged(PipelineError):
-    """Something in a cache is not as it was written; it was set aside, or left out."""
+    """Files in a cache were changed after they were written; they were moved to quarantine, or left out."""
 
     code = "damaged"
 
 
 class Unwritable(PipelineError, OSError):
-    """A file that cannot be written or removed. Also an OSError, with its errno, for callers that can do without it."""
+    """A file that cannot be written or removed. Also an OSError, with its errno, so that callers can ignore it."""
 
     code = "unwritable"
 
@@ -75,4 +75,4 @@ class Interrupted(PipelineError):
 
 
 class Unkeyable(TypeError):
-    """A value that has no canonical form cannot be part of a key. Never a random key instead."""
+    """A value without a canonical form, which cannot be part of a key."""

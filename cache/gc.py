@@ -1,4 +1,4 @@
-"""Owns what a cache holds, entry by entry, and taking away what nobody needs. Not who needs what (registrations.py)."""
+"""Owns listing what a cache holds, and removing what is not needed. Not who needs what (registrations.py)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cache import atomic_files, records
 from cache.store import Cache, FeatureStore
 
 LEFTOVER_S = 86_400
-"""What is part of nothing (a temp file, a shard without its record) may still be in the making until it is so old."""
+"""A temp file, or a shard without its record, may still be being written until it is this old."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that can go: the rows of a key, a manifest, a converted model, a file in quarantine, or a leftover.
+    """What gc can remove: the rows of a key, a manifest, a converted model, a file in quarantine, or a leftover.
 
-    `used` is when it was last used, in s since the epoch by the clock of the cache's file system; `key` the extract key
-    that it belongs to, if any; `components` are those of a key, {} where they cannot be read.
+    `used` is its last use, in s since the epoch by the clock of the cache's file system; `key` the extract key
+    that it belongs to, if any; `components` those of the key, {} where they cannot be read.
     """
 
     kind: Literal["features", "manifest", "converted", "quarantine", "leftover"]
@@ -35,7 +35,7 @@ class Entry:
 
 
 def list_entries(cache: Cache) -> list[Entry]:
-    """All that the cache holds but its few bytes of bookkeeping."""
+    """All that the cache holds, except a few bytes of bookkeeping."""
     found = [entry for store in cache.stores() for entry in _of_store(store)]
     for path in sorted(cache.root.glob("manifests/*.jsonl")):
         size, used = _size_and_age([path, path.with_suffix(".json")], path)
@@ -51,10 +51,10 @@ def list_entries(cache: Cache) -> list[Entry]:
 def choose_surplus(
     found: Sequence[Entry], needed: Collection[str], older_than: float | None, max_bytes: int | None, now: float
 ) -> list[Entry]:
-    """Those of `found` to take away.
+    """Those of `found` to remove.
 
     Old leftovers always. Of what is not `needed`, least recently used first: all that was not used for `older_than` s,
-    and as much more as it takes to come down to `max_bytes`.
+    and as many more as bring the rest down to `max_bytes`.
     """
     leftovers = [entry for entry in found if entry.kind == "leftover"]
     whole = [entry for entry in found if entry.kind != "leftover"]
@@ -70,7 +70,7 @@ def choose_surplus(
 
 
 def remove_entries(going: Iterable[Entry], busy: Callable[[], Collection[str]]) -> Iterator[Entry]:
-    """Take entries away, and yield each. What is `busy` now, asked again before each, stays, leftovers of it too."""
+    """Remove entries, and yield each. Names in `busy()`, called again before each, stay, with their leftovers."""
     for entry in going:
         if not {entry.name, entry.key} & set(busy()):
             _remove(entry)
@@ -78,7 +78,7 @@ def remove_entries(going: Iterable[Entry], busy: Callable[[], Collection[str]]) 
 
 
 def cache_clock(cache: Cache) -> float:
-    """Now, in s since the epoch, by the clock that dates the files of the cache; ours where it cannot be written."""
+    """Now, in s since the epoch, by the clock that dates the cache's files; this host's if the cache is read-only."""
     try:
         return atomic_files.disk_clock(cache.root)
     except OSError:
@@ -86,14 +86,11 @@ def cache_clock(cache: Cache) -> float:
 
 
 def _of_store(store: FeatureStore) -> Iterator[Entry]:
-    """The rows of a key, and leftovers beside them."""
+    """The rows of a key, and leftovers in its folder."""
     recorded = set(store.names())
-    whole: list[Path] = []
-    rest: list[Path] = []
-    for path in store.folder.rglob("*"):
-        if path.is_file():
-            left = path.name.startswith(".") or (path.suffix == ".h5" and path.stem not in recorded)
-            (rest if left else whole).append(path)
+    files = [path for path in store.folder.rglob("*") if path.is_file()]
+    rest = [p for p in files if p.name.startswith(".") or (p.suffix == ".h5" and p.stem not in recorded)]
+    whole = set(files) - set(rest)
     rows = sum(record.get("rows", 0) for record in store.shard_records())
     size, used = _size_and_age(whole, store.folder / "spec.json")
     yield Entry("features", store.key, store.folder, rows, size, used, store.key, store.components)
@@ -101,9 +98,9 @@ def _of_store(store: FeatureStore) -> Iterator[Entry]:
 
 
 def _remove(entry: Entry) -> None:
-    """Records go before their shards: what has no record does not exist, so at no time does a row lack its bytes.
+    """Records are removed before their shards: a shard without a record does not count, so no row ever lacks its bytes.
 
-    Only what is there at the start goes: rows that come meanwhile stay.
+    Rows that are added meanwhile stay.
     """
     if entry.kind == "manifest":
         atomic_files.remove(entry.path.with_suffix(".json"), entry.path)
@@ -120,7 +117,7 @@ def _remove(entry: Entry) -> None:
         atomic_files.remove(entry.path / records.RECORD, *entry.path.glob("[!.]*"))
         with contextlib.suppress(OSError):
             atomic_files.remove_folder(entry.path)
-    elif not entry.path.with_suffix(".json").exists():  # a shard may have come to count
+    elif not entry.path.with_suffix(".json").exists():  # a shard may have got its record since
         atomic_files.remove(entry.path)
 
 
@@ -129,7 +126,7 @@ def _file(kind: Literal["quarantine", "leftover"], path: Path, key: str | None =
 
 
 def _size_and_age(paths: Iterable[Path], dated: Path) -> tuple[int, float]:
-    """Bytes of all, and when `dated` (or the latest of all) was touched; files that go meanwhile count for nothing."""
+    """Bytes of all, and the mtime of `dated` (else the latest of all); files that vanish meanwhile are skipped."""
     size, used = 0, 0.0
     for path in paths:
         with contextlib.suppress(FileNotFoundError):

@@ -1,13 +1,13 @@
-"""Owns the per-host memory of which bytes a file held: (path, stat) -> SHA-256.
+"""Owns the per-host index of file digests: (path, stat) -> SHA-256. Not in the cache, which may be shared or read-only.
 
-Disposable: losing it costs rehashing, nothing else. It is never in the cache, which may be shared or read-only.
-An entry is kept only if the file's ctime was at least 2 s older than the hashing: within one tick of a coarse clock
-a file can change without its stat changing.
+Losing it costs rehashing, nothing else. An entry is kept only if the file's ctime was at least 2 s older than the
+hashing: within one tick of a coarse clock a file can change without its stat changing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import logging
 import os
@@ -22,12 +22,10 @@ from pathlib import Path
 
 import platformdirs
 
-from cache import atomic_files
-
 log = logging.getLogger(__name__)
 
 MIN_AGE_S = 2.0
-_AT_ONCE = 256
+_BLOCK = 256
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
@@ -38,7 +36,7 @@ Stat = tuple[int, int, int, int, int]
 """(device, inode, size, mtime_ns, ctime_ns)"""
 
 Seen = tuple[str, Stat, float, str]
-"""(path, stat, time of hashing in s since the epoch, SHA-256): what a reader of a file can tell the index."""
+"""(path, stat, time of hashing in s since the epoch, SHA-256)"""
 
 
 def stat_file(result: os.stat_result) -> Stat:
@@ -51,16 +49,15 @@ def default_index_path() -> Path:
 
 
 class HashIndex:
-    """Digests of files, from memory where their stat is unchanged, else by reading them.
+    """Digests of files, from the index where their stat is unchanged, else by reading them.
 
-    `path` is the SQLite file, None for an index that lives only as long as the process. A file that cannot be
-    opened or written is as good as none.
+    `path` is the SQLite file; with None, or where it cannot be opened, the index lives as long as the process.
     """
 
     def __init__(self, path: Path | None = None, min_age_s: float = MIN_AGE_S) -> None:
         self.min_age_s = min_age_s
         self._db = _connect(path)
-        self._lock = threading.Lock()  # of one connection: heads that are trained side by side ask at once
+        self._lock = threading.Lock()  # of one connection: heads are trained in parallel
 
     def digest(self, path: Path) -> str:
         """SHA-256 of one file. Raises OSError where it cannot be read."""
@@ -75,20 +72,20 @@ class HashIndex:
         """SHA-256 of each absolute path, or the error met; `on_hashed(n)` is called as files are read."""
         found = self.known(paths)
         to_hash = [path for path in paths if path not in found]
-        side_by_side = min(8, 2 * (os.cpu_count() or 1))
-        with ThreadPoolExecutor(side_by_side) as threads:
-            at_once = threads.map if len(to_hash) > 1 else map  # one file is not worth a thread
-            for start in range(0, len(to_hash), _AT_ONCE):
-                part = to_hash[start : start + _AT_ONCE]
-                shares = [part[first::side_by_side] for first in range(side_by_side)]
-                results = dict(itertools.chain.from_iterable(at_once(_hash_all, shares)))
+        workers = min(8, 2 * (os.cpu_count() or 1))
+        with ThreadPoolExecutor(workers) as threads:
+            run = threads.map if len(to_hash) > 1 else map  # one file is not worth a thread
+            for start in range(0, len(to_hash), _BLOCK):
+                part = to_hash[start : start + _BLOCK]
+                shares = [part[first::workers] for first in range(workers)]
+                results = dict(itertools.chain.from_iterable(run(_hash_all, shares)))
                 self.remember(result for result in results.values() if not isinstance(result, OSError))
                 found |= {path: r if isinstance(r := results[path], OSError) else r[3] for path in part}
                 on_hashed(len(part))
         return found
 
     def known(self, paths: Sequence[str]) -> dict[str, str | OSError]:
-        """As `digests`, but no file is read: those that would have to be are left out."""
+        """As `digests`, but no file is read: those that are not in the index are left out."""
         found: dict[str, str | OSError] = {}
         entries = self._load(paths)
         for path in paths:
@@ -105,7 +102,7 @@ class HashIndex:
         return found
 
     def remember(self, seen: Iterable[Seen]) -> None:
-        """Keep what was read, unless the file was too young when it was hashed."""
+        """Add digests, except of files that changed less than `min_age_s` before they were hashed."""
         values = [
             (os.fsencode(path), *status, sha256)
             for path, status, when, sha256 in seen
@@ -133,7 +130,7 @@ class HashIndex:
 
 
 def _hash_all(paths: Sequence[str]) -> list[tuple[str, Seen | OSError]]:
-    """A thread's share: a task for each file would cost as much as a small file's digest."""
+    """One thread's files: a task for each file would cost as much as hashing a small one."""
     return [(path, _hash(path)) for path in paths]
 
 
@@ -143,7 +140,7 @@ def _hash(path: str) -> Seen | OSError:
         for _ in range(3):
             with open(path, "rb", buffering=0) as file:
                 before, when = stat_file(os.fstat(file.fileno())), time.time()
-                sha256 = atomic_files.sha256_of_open(file)
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 if stat_file(os.fstat(file.fileno())) == before:
                     return (path, before, when, sha256)
         return OSError(f"it changes while it is read: {path}")
@@ -162,7 +159,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
             log.debug("stat index %s: %s", path, error)
             break
         except sqlite3.DatabaseError as error:
-            log.debug("stat index %s: %s; it is disposable, and made anew", path, error)
+            log.debug("stat index %s: %s; it is deleted and made again", path, error)
             with contextlib.suppress(OSError):
                 path.unlink()
     return _opened(":memory:")

@@ -1,4 +1,4 @@
-"""Owns reading rows by number once it is known where they lie. Not finding that out (store.py)."""
+"""Owns reading rows whose shards and positions are known. Not finding those (store.py)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cache.shards import ShardLayout
 
 
 class LazyRows:
-    """The rows of some ids, in order, as one array of shape (n, ...) that is read only where it is sliced.
+    """The rows of some ids, in order, as one array of shape (n, ...) that is read when it is sliced.
 
-    It holds no file open and no id, so that it is small where it is pickled.
+    It keeps no open file and no ids, so its pickle is small.
     """
 
     def __init__(self, layouts: Sequence[ShardLayout], which: np.ndarray, positions: np.ndarray) -> None:
-        """Row i lies in layouts[which[i]] at positions[i]; int arrays of shape (n,), n > 0."""
+        """Row i is in layouts[which[i]] at positions[i]; int arrays of shape (n,), n > 0."""
         self._layouts = [replace(layout, ids=()) for layout in layouts]
         self._which = which
         self._positions = positions
@@ -32,9 +32,9 @@ class LazyRows:
         return self.shape[0]
 
     def __getitem__(self, part: Any) -> np.ndarray:
-        """A fresh ndarray of the rows that the (first) slice, numbers or single number mean, as stored.
+        """A new ndarray of the rows selected by the (first) slice, int array or int, as stored.
 
-        Raises NotAvailable where a shard has gone since the rows were looked for.
+        Raises NotAvailable where a shard was removed after the rows were found.
         """
         first, *others = part if isinstance(part, tuple) else (part,)
         which, positions = (np.atleast_1d(array[first]) for array in (self._which, self._positions))
@@ -46,7 +46,7 @@ class LazyRows:
                 out[here] = shards.read_rows(layout, positions[here])
             except FileNotFoundError as error:
                 raise NotAvailable(
-                    f"the shard {layout.path} has gone since its rows were looked for", "run it again"
+                    f"the shard {layout.path} was removed after its rows were found", "run it again"
                 ) from error
         found = out[(slice(None), *others)] if others else out
         return found[0] if isinstance(first, int | np.integer) else found

@@ -1,4 +1,4 @@
-"""Owns arrays by name as the bytes of an .npz, and back. Not where they lie (atomic_files.py); never pickled."""
+"""Owns named arrays as the bytes of an .npz, and back, without pickle. Not writing them (atomic_files.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(source: Path | BinaryIO) -> dict[str, np.ndarray]:
     OSError
         It cannot be read.
     ValueError, EOFError, zipfile.BadZipFile
-        It is no whole .npz, or holds a pickled object.
+        It is not a complete .npz, or holds a pickled object.
     """
     with np.load(source, allow_pickle=False) as arrays:
         return dict(arrays)

@@ -1,4 +1,4 @@
-"""Owns small JSON records and what their presence means: what has no record does not exist. Not what they say."""
+"""Owns small JSON records, and the rule that a result without its record does not exist. Not their fields."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RECORD = "record.json"
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
-    """JSON for a person to read: sorted, indented, one final newline."""
+    """Readable JSON: sorted, indented, one final newline."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The record at `path`; None where there is none, or where it is not a whole JSON object."""
+    """The record at `path`; None where there is none, or where it is damaged, with a warning."""
     try:
         return read(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -33,7 +33,7 @@ def load(path: Path) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record at `path`. Raises OSError where it cannot be read, ValueError where it is not a whole JSON object."""
+    """The record at `path`. Raises OSError where it cannot be read, ValueError where it is not a JSON object."""
     value = json.loads(path.read_bytes())
     if not isinstance(value, dict):
         raise ValueError(f"a {type(value).__name__}, not an object")
@@ -41,13 +41,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
-    """Publish each file of a result, then its record, which holds their digests. Raises Unwritable, leaving no file."""
+    """Publish the files of a result, then its record with their digests; all or none. Raises Unwritable."""
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     atomic_files.publish_all(folder, {**contents, RECORD: dump({**record, "files": digests})})
 
 
 def load_folder(folder: Path) -> dict[str, Any] | None:
-    """The record of a published result whose files are all there, byte for byte; else None."""
+    """The record of a published result, if all its files have the digests it lists; else None."""
     record = load(folder / RECORD)
     if record is None:
         return None

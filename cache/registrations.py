@@ -1,6 +1,6 @@
-"""Owns who says that they need what of a cache: projects under roots/, running jobs under jobs/. Not what is removed.
+"""Owns who needs what of a cache: projects register under roots/, running jobs under jobs/. Not what gc removes.
 
-Neither is needed for correctness: a row that gc takes away from under a run is absent, and is said to be.
+Correctness does not depend on it: a reader of a deleted row gets NotAvailable.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from cache import atomic_files, records
 log = logging.getLogger(__name__)
 
 SILENT_S = 3600
-"""A job shows itself every minute. One that did not for so long is over; a process id would mean little elsewhere."""
+"""A running job touches its file every minute. After this long without, it counts as ended; no process id is used."""
 
 GONE_S = 30 * 86_400
-"""A project whose pipeline.yaml is gone counts for so long after its last run: its disk may not be mounted today."""
+"""A project whose pipeline.yaml is gone counts for this long after its last run: its disk may just not be mounted."""
 
-_BEAT_S = 60
+_TOUCH_S = 60
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A project that uses a cache: its pipeline.yaml, the names it needed last, and those that its tags need.
+    """A project that uses a cache: its pipeline.yaml, the names that its last run needed, and those that its tags need.
 
-    Names are extract keys and manifest digests. `seen` is its last run, in s since the epoch.
+    Names are extract keys and manifest digests. `seen` is the time of its last run, in s since the epoch.
     """
 
     record: Path
@@ -47,12 +47,12 @@ class Registration:
 
     @property
     def here(self) -> bool:
-        """Whether `path` is one of this host."""
+        """Whether the project is on this host."""
         return self.host == socket.gethostname()
 
     @property
     def gone(self) -> bool:
-        """Whether it was here, and is no longer. What may not be looked at is not gone."""
+        """Whether it was on this host and is no longer there. A path without permission is not gone."""
         try:
             os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -63,7 +63,7 @@ class Registration:
 
 
 def register(cache: Path, path: Path, needs: Iterable[str], tags: Mapping[str, Iterable[str]]) -> None:
-    """Note that the project with that pipeline.yaml uses the cache. Where it cannot be noted, that is said."""
+    """Record that the project with that pipeline.yaml uses the cache. Logs it where the cache cannot be written."""
     text = {
         "host": socket.gethostname(),
         "path": str(path),
@@ -76,11 +76,11 @@ def register(cache: Path, path: Path, needs: Iterable[str], tags: Mapping[str, I
             atomic_files.publish(target, records.dump(text))
         atomic_files.note_use(target, SILENT_S)
     except (OSError, UnicodeEncodeError) as error:
-        log.info("%s does not know that %s uses it, so its gc may take these rows: %s", cache, path, error)
+        log.info("%s is not registered in %s, so its gc may remove these rows: %s", path, cache, error)
 
 
 def load_registration(cache: Path, path: Path) -> Registration | None:
-    """What was registered last of the project with that pipeline.yaml on this host."""
+    """The registration of the project with that pipeline.yaml on this host."""
     return _read(_record(cache, path))
 
 
@@ -91,11 +91,11 @@ def list_registrations(cache: Path) -> list[Registration]:
 
 @contextmanager
 def running_job(cache: Path, needs: Iterable[str]) -> Iterator[None]:
-    """While this lasts, gc leaves alone the names in `needs`. Where the cache cannot be written, nothing is noted."""
-    path, over = cache / "jobs" / f"{uuid.uuid4().hex}.json", threading.Event()
+    """While this lasts, gc keeps the names in `needs`; without effect where the cache cannot be written."""
+    path, ended = cache / "jobs" / f"{uuid.uuid4().hex}.json", threading.Event()
 
-    def beat() -> None:
-        while not over.wait(_BEAT_S):
+    def touch() -> None:
+        while not ended.wait(_TOUCH_S):
             atomic_files.note_use(path)
 
     text = {"host": socket.gethostname(), "pid": os.getpid(), "needs": sorted(needs)}
@@ -104,20 +104,20 @@ def running_job(cache: Path, needs: Iterable[str]) -> Iterator[None]:
     except OSError:
         yield
         return
-    threading.Thread(target=beat, daemon=True).start()
+    threading.Thread(target=touch, daemon=True).start()
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         with contextlib.suppress(OSError):
             atomic_files.remove(path)
 
 
 def list_jobs(cache: Path, now: float) -> Iterator[tuple[Path, frozenset[str], bool]]:
-    """(file, names it needs, whether it runs) of each job; `now` by the clock of the cache's file system."""
+    """(file, names it needs, whether it is running) of each job; `now` by the clock of the cache's file system."""
     for path in sorted(cache.glob("jobs/*.json")):
         text = records.load(path)
-        with contextlib.suppress(FileNotFoundError):  # it ended this moment
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
             runs = now - path.stat().st_mtime < SILENT_S
             yield path, _names((text or {}).get("needs")), runs
 

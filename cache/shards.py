@@ -1,4 +1,4 @@
-"""Owns one shard's HDF5 layout: bytes in, arrays out. Not where shards live nor when they count (store.py).
+"""Owns the HDF5 layout of a shard: bytes in, arrays out. Not which shards count (store.py).
 
 Layout, schema 1. Root attributes: `schema` (int64), `key` (S64). Datasets: `ids` (n, 32) uint8, each row the
 SHA-256 of an image file; `features` (n, ...) float32 or float16, row for row. No links, no variable lengths, no
@@ -18,17 +18,18 @@ import h5py
 import numpy as np
 
 SCHEMA = 1
+WRONG_DIGEST = "its SHA-256 is not its name"
 _TRIAL_ROWS = 8
 _DTYPES = ("float32", "float16")
 
 
 class BadShard(Exception):
-    """The file is not a shard as this module writes them."""
+    """The file is not a shard as this module writes it."""
 
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """Where a shard's arrays lie: `offset` is the byte at which contiguous features start, None if compressed."""
+    """What a shard holds. `offset` is the byte at which contiguous features start, None if compressed."""
 
     path: Path
     ids: tuple[str, ...]
@@ -45,9 +46,9 @@ def build_shard(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
     key : str
         The extract key the rows belong to, 64 hex digits.
     ids : sequence of str, length n
-        SHA-256 of each image file, 64 hex digits, no two alike.
+        SHA-256 of each image file, 64 hex digits, without duplicates.
     features : ndarray of shape (n, ...), float32 or float16
-        Vectors are stored raw; maps too, unless shuffle and gzip at least halve the first rows.
+        Vectors are stored uncompressed; maps too, unless shuffle and gzip at least halve the first rows.
 
     Raises
     ------
@@ -57,10 +58,10 @@ def build_shard(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
     features = np.ascontiguousarray(features)
     if len(ids) != len(features) or len(ids) == 0:
         raise ValueError(
-            f"shard of {key[:12]}: {len(ids)} ids for {len(features)} rows; expected as many, at least one"
+            f"shard of {key[:12]}: {len(ids)} ids for {len(features)} rows; expected one id a row, at least one row"
         )
     if len(set(ids)) != len(ids):
-        raise ValueError(f"shard of {key[:12]}: an id stands twice")
+        raise ValueError(f"shard of {key[:12]}: an id is repeated")
     if features.dtype.name not in _DTYPES:
         raise ValueError(f"shard of {key[:12]}: dtype {features.dtype}; expected one of {', '.join(_DTYPES)}")
     finite = np.isfinite(features).reshape(len(ids), -1).all(axis=1)
@@ -81,14 +82,14 @@ def build_shard(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
 
 
 def inspect_shard(path: Path, key: str) -> ShardLayout:
-    """Open a shard whose digest has been checked, and say what it holds.
+    """The layout of a shard whose digest has been checked.
 
     Raises
     ------
     BadShard
         It is not schema 1 of exactly this layout, or belongs to another key.
     OSError
-        It cannot be opened, which says nothing about what is in it: too many open files, for one.
+        It cannot be opened, though it may be valid: too many open files, for one.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -102,7 +103,7 @@ def inspect_shard(path: Path, key: str) -> ShardLayout:
 def read_rows(layout: ShardLayout, positions: np.ndarray) -> np.ndarray:
     """The rows at `positions` (int array of any order), as stored: ndarray of shape (len(positions), ...).
 
-    Nothing else of the shard is kept in memory.
+    Other rows are not kept in memory.
     """
     if layout.offset is not None:
         mapped = np.memmap(layout.path, layout.dtype, "r", layout.offset, layout.shape)

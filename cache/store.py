@@ -1,4 +1,4 @@
-"""Owns where shards lie, which count, and which row is served. Not their layout (shards.py) nor what a key means."""
+"""Owns which shards of a cache count, and which row is read. Not their layout (shards.py), nor what a key means."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 
 USED_S = 3600
-"""The last use of what lies here is noted, in its mtime, once it is so long ago."""
+"""The last use of a file is recorded in its mtime, at most this often."""
 
 
 def key_of(components: Mapping[str, Any]) -> str:
-    """The extract key: SHA-256, in hex, of all that decides a row's value."""
+    """The extract key: SHA-256, in hex, of everything that determines a row's value."""
     return keys.digest("extract", components)
 
 
@@ -35,7 +35,7 @@ class Cache:
     """The folder `.features`: feature stores by key, and manifests by digest. Deleting it costs time only."""
 
     def __init__(self, root: Path, index: HashIndex) -> None:
-        """Raises `Unusable` where a newer program wrote the cache. Creates nothing."""
+        """Raises `Unusable` where a newer version wrote the cache. Creates nothing."""
         self.root = root
         self.index = index
         marker = records.load(root / "CACHE.json")
@@ -47,11 +47,11 @@ class Cache:
             )
 
     def features(self, components: Mapping[str, Any]) -> FeatureStore:
-        """The store of the extract key that is the digest of `components`."""
+        """The rows of the extract key of `components`."""
         return FeatureStore(self, key_of(components), components)
 
     def stores(self) -> list[FeatureStore]:
-        """All that lie here, by key; the components of one whose spec.json is damaged are {}."""
+        """All feature stores, sorted by key; with components {} where spec.json is damaged."""
         keys_here = sorted(folder.name for folder in self.root.glob("features/*") if keys.is_digest(folder.name))
         return [FeatureStore(self, key, self._spec(key)) for key in keys_here]
 
@@ -64,11 +64,11 @@ class Cache:
 
     @property
     def quarantine(self) -> Path:
-        """Where files lie that are not what their name says."""
+        """The folder of damaged files."""
         return self.root / "quarantine"
 
     def put_named(self, folder: str, data: bytes, suffix: str) -> str:
-        """Keep `data` in `folder` under its own SHA-256, and return that."""
+        """Store `data` in `folder` under its SHA-256, and return that."""
         name = hashlib.sha256(data).hexdigest()
         self.prepare()
         path = self.root / folder / f"{name}{suffix}"
@@ -77,20 +77,17 @@ class Cache:
         return name
 
     def check_named(self, folder: str, suffix: str) -> list[tuple[str, str]]:
-        """Read what `put_named` kept; (path, reason) of what is damaged, which is set aside."""
-        found = [
-            path
-            for path in sorted((self.root / folder).glob(f"*{suffix}"))
-            if atomic_files.sha256_of(path) != path.stem
-        ]
-        for path in found:
+        """Read what `put_named` stored; damaged files, as (path, reason), are moved to quarantine."""
+        paths = sorted((self.root / folder).glob(f"*{suffix}"))
+        damaged = [path for path in paths if atomic_files.sha256_of(path) != path.stem]
+        for path in damaged:
             atomic_files.quarantine(path, self.quarantine)
-        return [(str(path), "its bytes are not those of its name") for path in found]
+        return [(str(path), shards.WRONG_DIGEST) for path in damaged]
 
     def prepare(self) -> None:
-        """Write the marker, and a .gitignore, since a cache is nobody's source."""
+        """Write CACHE.json, and a .gitignore, so that a cache is not committed."""
         marker = records.load(self.root / "CACHE.json")
-        if marker is None or marker.get("format") != FORMAT:  # damaged: a newer one was refused
+        if marker is None or marker.get("format") != FORMAT:  # damaged: a newer version was refused
             if not (self.root / ".gitignore").exists():
                 atomic_files.publish(self.root / ".gitignore", b"*\n")
             atomic_files.publish(self.root / "CACHE.json", records.dump({"format": FORMAT, "program": "frozenbase"}))
@@ -99,8 +96,8 @@ class Cache:
 class FeatureStore:
     """Rows of one extract key, by the SHA-256 of the image they were computed on.
 
-    A row is absent or complete. It needs no lock: shards are immutable, named by their own SHA-256, and count
-    only once their record stands beside them. A row that stands in two shards is served from the smaller name.
+    A row is absent or complete. There are no locks: shards are immutable, named by their own SHA-256, and count
+    only once they have a record. A row that is in two shards is read from the one with the smaller name.
     """
 
     def __init__(self, cache: Cache, key: str, components: Mapping[str, Any]) -> None:
@@ -111,7 +108,7 @@ class FeatureStore:
         self._layouts: dict[str, shards.ShardLayout] = {}
 
     def prepare(self) -> None:
-        """Make ready to take rows. Raises Unwritable where the cache cannot be written."""
+        """Create the store's folder and spec.json. Raises Unwritable where the cache cannot be written."""
         self.cache.prepare()
         if not self.spec_is_right():
             atomic_files.publish(self.folder / "spec.json", records.dump(self.components))
@@ -120,18 +117,18 @@ class FeatureStore:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def spec_is_right(self) -> bool:
-        """Whether the components lie readable beside the shards."""
+        """Whether spec.json holds the components of this key."""
         return bool(self.cache._spec(self.key))
 
     def note_use(self) -> None:
-        """Note that the rows are in use, and mend spec.json if it is damaged; a read-only cache stays as it is."""
+        """Record that the rows are used, and rewrite spec.json if it is damaged; no error in a read-only cache."""
         if self.names() and not self.spec_is_right():
             with contextlib.suppress(OSError):
                 self.prepare()
         atomic_files.note_use(self.folder / "spec.json", USED_S)
 
     def missing(self, ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that have no row, once each, in the order given. Damaged shards are set aside first."""
+        """Those of `ids` without a row, once each, in the order given. Damaged shards go to quarantine first."""
         present = self._locate()
         return [i for i in dict.fromkeys(ids) if i not in present]
 
@@ -139,8 +136,8 @@ class FeatureStore:
         """Write one shard and its record, and return its name.
 
         `ids` are n SHA-256 hex strings, `features` an ndarray of shape (n, ...), all finite. `provenance`
-        (engine, versions, seconds) is kept in the record and is not part of any key.
-        Raises ValueError for rows that cannot be a shard, Unwritable where the disk is full or read-only.
+        (engine, versions, seconds) goes into the record and is part of no key.
+        Raises ValueError for invalid rows, Unwritable where the disk is full or read-only.
         """
         data = shards.build_shard(self.key, ids, features)
         name = hashlib.sha256(data).hexdigest()
@@ -148,23 +145,23 @@ class FeatureStore:
         atomic_files.store_content(self.path(name), data, name, self.cache.quarantine)
         try:
             if self._open(name) is not None:
-                atomic_files.sync_folder(self.record_path(name).parent)  # another may have published it this moment
+                atomic_files.sync_folder(self.record_path(name).parent)  # another may have just published it
                 return name
-        except shards.BadShard:  # a record that is damaged, or tells of something else
+        except shards.BadShard:  # its record is damaged, or of another shard
             atomic_files.quarantine(self.record_path(name), self.cache.quarantine)
         facts = self._facts(name, len(data), features.shape, features.dtype)
         atomic_files.publish(self.record_path(name), records.dump({**provenance, **facts}))
         return name
 
     def read(self, ids: Sequence[str]) -> np.ndarray:
-        """The rows of `ids` (at least one), in that order: a fresh ndarray of shape (len(ids), ...), as stored.
+        """The rows of `ids` (at least one), in that order: a new ndarray of shape (len(ids), ...), as stored.
 
         Raises NotAvailable, naming the first, where a row is absent.
         """
         return self.rows(ids)[:]
 
     def rows(self, ids: Sequence[str]) -> LazyRows:
-        """The same, found but not read yet."""
+        """The same, read when sliced."""
         present = self._locate()
         absent = [i for i in ids if i not in present]
         if absent:
@@ -179,12 +176,8 @@ class FeatureStore:
         positions = np.array([present[i][1] for i in ids])
         return LazyRows([self._layouts[name] for name in names], which, positions)
 
-    def provenance(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The records of the shards that serve `ids`, by name."""
-        return self.shard_records(self.serving(ids))
-
     def serving(self, ids: Sequence[str]) -> list[str]:
-        """Names of the shards that serve `ids`, sorted."""
+        """Names of the shards that hold `ids`, sorted."""
         present = self._locate()
         return sorted({present[i][0] for i in ids if i in present})
 
@@ -193,9 +186,9 @@ class FeatureStore:
         return sorted(path.stem for path in self.folder.glob("shards/[0-9a-f]*.json"))
 
     def check(self, name: str) -> bool:
-        """Read a shard anew, whatever was remembered of it; False where it has no record.
+        """Read and verify a shard, without the stat index; False where it has no record.
 
-        Raises BadShard where it is not what it should be, OSError where it cannot be read.
+        Raises BadShard where it is damaged, OSError where it cannot be read.
         """
         return self._open(name, atomic_files.sha256_of) is not None
 
@@ -205,7 +198,7 @@ class FeatureStore:
         return [record for name in names if (record := records.load(self.record_path(name))) is not None]
 
     def _locate(self) -> dict[str, tuple[str, int]]:
-        """id -> (shard, position) over all shards that count. The others are set aside, with one warning for all."""
+        """id -> (shard, position) over all shards. Damaged ones go to quarantine, with one warning for all."""
         layouts, bad = {}, []
         for name in self.names():
             try:
@@ -219,15 +212,14 @@ class FeatureStore:
         if bad:
             self._warn(bad)
         present: dict[str, tuple[str, int]] = {}
-        for name in sorted(layouts, reverse=True):  # the smallest name is written last, and wins
-            for position, image in enumerate(layouts[name].ids):
-                present[image] = (name, position)
+        for name in sorted(layouts, reverse=True):  # the smallest name is last, and wins
+            present |= {image: (name, position) for position, image in enumerate(layouts[name].ids)}
         return present
 
     def _open(self, name: str, digest: Callable[[Path], str] | None = None) -> shards.ShardLayout | None:
-        """The layout of a shard; None where it has no record. Raises BadShard where they are not what they should be.
+        """The layout of a shard; None where it has no record. Raises BadShard where either is damaged.
 
-        The digest is checked before libhdf5 sees a byte: damaged HDF5 can hang or crash it.
+        The digest is checked before libhdf5 reads a byte: damaged HDF5 can hang or crash it.
         """
         try:
             record = records.read(self.record_path(name))
@@ -238,17 +230,17 @@ class FeatureStore:
         path = self.path(name)
         try:
             if (digest or self.cache.index.digest)(path) != name:
-                raise shards.BadShard("its bytes are not those of its name")
+                raise shards.BadShard(shards.WRONG_DIGEST)
             layout = shards.inspect_shard(path, self.key)
             facts = self._facts(name, path.stat().st_size, layout.shape, layout.dtype)
         except FileNotFoundError as error:
-            raise shards.BadShard("it is gone") from error
+            raise shards.BadShard("it is missing") from error
         if any(record.get(field) != value for field, value in facts.items()):
-            raise shards.BadShard("its record tells of another shard")
+            raise shards.BadShard("its record is of another shard")
         return layout
 
     def _facts(self, name: str, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
-        """What a record says of its shard, whoever wrote it."""
+        """The fields of a record that follow from its shard."""
         return {
             "schema": shards.SCHEMA,
             "key": self.key,
@@ -260,23 +252,22 @@ class FeatureStore:
         }
 
     def set_aside(self, name: str) -> bool:
-        """Move a shard that doesn't count, and its record, to quarantine; whether that went well."""
+        """Move a damaged shard and its record to quarantine; whether both were moved."""
         paths = [path for path in (self.record_path(name), self.path(name)) if path.exists()]
         moved = [atomic_files.quarantine(path, self.cache.quarantine) for path in paths]
         return all(moved)
 
     def _warn(self, bad: Sequence[tuple[str, str, bool]]) -> None:
-        """One warning for all shards that don't count: name, reason, and whether it was moved."""
+        """One warning for all damaged shards: name, reason, and whether it was moved."""
         name, reason, _ = bad[0]
+        moved = all(moved for *_, moved in bad)
         log.warning(
-            "%s of %s %s damaged or gone (first: %s: %s); %s; %s rows are computed again",
+            "%s of %s damaged or missing (first: %s: %s); %s; their rows are computed again",
             "1 shard" if len(bad) == 1 else f"{len(bad)} shards",
             self.key[:12],
-            "is" if len(bad) == 1 else "are",
             name[:12],
             reason,
-            f"moved to {self.cache.quarantine}" if all(moved for *_, moved in bad) else "what stays is passed over",
-            "its" if len(bad) == 1 else "their",
+            f"moved to {self.cache.quarantine}" if moved else "not all could be moved to quarantine, and are ignored",
         )
 
     def path(self, name: str) -> Path:

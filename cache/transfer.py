@@ -1,4 +1,4 @@
-"""Owns taking rows from one cache to another, file by file as they are. Not which rows, nor what goes with them."""
+"""Owns copying shards and named files from one cache to another. Not which ones (pipeline/maintenance)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cache.store import Cache, FeatureStore
 
 @dataclass
 class Copied:
-    """What came: shards, their rows and bytes; shards that were there already; (path, reason) of what was refused."""
+    """What was copied: shards, their rows and bytes; shards already present; (path, reason) of refused files."""
 
     shards: int = 0
     rows: int = 0
@@ -24,10 +24,7 @@ class Copied:
 def copy_shards(
     source: FeatureStore, target: Cache, names: Iterable[str], taken: Copied, on_done: Callable[[int], object]
 ) -> None:
-    """Copy the shards of those names with their records; one that is not what its name says is refused.
-
-    Raises Unwritable where the target cannot be written.
-    """
+    """Copy shards with their records; damaged ones are refused. Raises Unwritable where `target` cannot be written."""
     store = target.features(source.components)
     store.prepare()
     for name in names:
@@ -37,7 +34,7 @@ def copy_shards(
             continue
         try:
             if not source.check(name):
-                continue  # gc took it meanwhile
+                continue  # gc removed it meanwhile
             data = source.path(name).read_bytes()
             record = records.read(source.record_path(name))
             if hashlib.sha256(data).hexdigest() != name:
@@ -59,7 +56,7 @@ def _is_whole(store: FeatureStore, name: str) -> bool:
 
 
 def copy_named(source: Cache, target: Cache, folder: str, suffix: str, taken: Copied) -> list[str]:
-    """Copy what is named by its own SHA-256, and return these names."""
+    """Copy the files that are named by their SHA-256, and return these names."""
     names = []
     for path in sorted((source.root / folder).glob(f"*{suffix}")):
         if not keys.is_digest(path.stem):
@@ -68,5 +65,5 @@ def copy_named(source: Cache, target: Cache, folder: str, suffix: str, taken: Co
         if hashlib.sha256(data).hexdigest() == path.stem:
             names.append(target.put_named(folder, data, suffix))
         else:
-            taken.refused.append((str(path), "its bytes are not those of its name"))
+            taken.refused.append((str(path), shards.WRONG_DIGEST))
     return names

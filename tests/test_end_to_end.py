@@ -23,7 +23,7 @@ from stages.data import images
 from stages.engines import select
 from stages.heads import fitted
 from tests.conftest import opened
-from tests.pipeline.cli.test_main import run
+from tests.support.process import run
 
 N = 60
 

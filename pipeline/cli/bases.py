@@ -9,7 +9,8 @@ import rich_click as click
 
 from cache.errors import Unusable
 from pipeline.cli.options import log_to_stderr, report_errors
-from pipeline.show.console import OUT, echo, make_table, show_result
+from pipeline.show.console import OUT, echo, make_table
+from pipeline.show.run_tables import show_result
 from stages.bases import blocks, catalogue, weights
 from stages.bases.catalogue import Base
 

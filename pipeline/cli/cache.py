@@ -1,4 +1,4 @@
-"""Owns the `pipeline cache` commands: options and exit codes. What they do is upkeep.py's and export_import.py's."""
+"""Owns the `pipeline cache` commands: options and exit codes. Not what they do (pipeline/maintenance)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pipeline.show.progress import make_progress
 T = TypeVar("T")
 
 _SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
+_LEFT_OUT = "are damaged, and were left out"
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -49,27 +50,27 @@ class _Share(click.ParamType):
 
 @click.group("cache")
 def group() -> None:
-    """Look after the cache: what is in it, whether it is whole, making room, and moving rows elsewhere."""
+    """List, verify and shrink the cache; copy rows to and from other machines."""
 
 
 @group.command("ls")
 @preview_options
 def ls_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
-    """List what lies in the cache: rows, bytes, last use, the models made of it, and who needs it."""
+    """List the contents of the cache: rows, bytes, last use, the models made of them, and who needs them."""
     _do("cache ls", "contents", upkeep.list_contents, cache_tables.show_contents, config, overrides, as_json, verbose)
 
 
 @group.command("verify")
 @preview_options
-@click.option("--subset", type=_Share(), default="100%", show_default=True, help="How much to read, drawn at random.")
+@click.option("--subset", type=_Share(), default="100%", show_default=True, help="Share of shards to read, at random.")
 def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool, subset: float) -> None:
-    """Read shards and manifests again, and compare with their digests. What is damaged goes to quarantine; exit 1."""
+    """Read shards and manifests, and compare them with their digests. Damaged ones go to quarantine; exit 1."""
 
     def work(project: Project) -> upkeep.Verified:
         return upkeep.verify_cache(project, subset)
 
     def judge(report: upkeep.Verified) -> PipelineError | None:
-        return _damaged(report.damaged, "are damaged", "pipeline run extract mends it: it computes their rows again")
+        return _damaged(report.damaged, "are damaged", "pipeline run extract computes their rows again")
 
     _do("cache verify", "verified", work, cache_tables.show_verified, config, overrides, as_json, verbose, judge)
 
@@ -77,17 +78,17 @@ def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verb
 @group.command("gc")
 @preview_options
 @click.option("--older-than", type=_Amount("age", _SECONDS, "30d"), metavar="AGE",
-              help="Remove what nobody needs and was not used for so long, e.g. 30d or 12h.")  # fmt: skip
+              help="Remove what is not needed and was not used for this long, e.g. 30d or 12h.")  # fmt: skip
 @click.option("--max-size", type=_Amount("size", _BYTES, "10GB"), metavar="SIZE",
-              help="Remove what nobody needs, least recently used first, down to this size, e.g. 10GB.")  # fmt: skip
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+              help="Remove what is not needed, least recently used first, down to this size, e.g. 10GB.")  # fmt: skip
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 def gc_command(
     config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool,
     older_than: float | None, max_size: float | None, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Make room. Leftovers of killed runs, a day old, always go; the rest by age or size, if asked.
+    """Remove leftovers of killed runs that are a day old, and with the options what is not needed, by age or size.
 
-    Never what a pipeline.yaml that used this cache needs, nor a tagged model, nor a running job.
+    What a pipeline.yaml that used this cache needs, or a tagged model, or a running job, always stays.
     """
     size = None if max_size is None else int(max_size)
 
@@ -101,15 +102,13 @@ def gc_command(
 @click.argument("folder", type=click.Path(path_type=Path))
 @preview_options
 def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
-    """Write FOLDER: pipeline.yaml, the manifest and the shards it needs. Heads are trained there, without images."""
+    """Write pipeline.yaml, the manifest and its shards to FOLDER, to train heads there without the images."""
 
     def work(project: Project) -> export_import.Moved:
         return export_import.export_rows(project, folder)
 
     def judge(moved: export_import.Moved) -> PipelineError | None:
-        return _damaged(
-            moved.taken.refused, "were damaged, and are left out", "pipeline run extract, then export again"
-        )
+        return _damaged(moved.taken.refused, _LEFT_OUT, "pipeline run extract, then export again")
 
     _do("cache export", "moved", work, cache_tables.show_export, config, overrides, as_json, verbose, judge)
 
@@ -118,7 +117,7 @@ def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_js
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @preview_options
 def import_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
-    """Take the rows in FOLDER (an export, or a cache) into this project's cache, checking every digest.
+    """Copy the rows in FOLDER (an export, or a cache) into this project's cache, checking every digest.
 
     Where there is no pipeline.yaml yet, that of the export is written.
     """
@@ -127,7 +126,7 @@ def import_command(folder: Path, config: Path, overrides: tuple[str, ...], as_js
         lambda: export_import.import_rows(folder, config, make_progress(ERR, False), overrides), verbose
     )
     if moved is not None:
-        error = _damaged(moved.taken.refused, "were damaged, and are left out", "export them again, or compute them")
+        error = _damaged(moved.taken.refused, _LEFT_OUT, "export them again, or compute them")
     finish("cache import", "moved", moved, error, cache_tables.show_import, config, as_json, verbose)
 
 
@@ -136,7 +135,7 @@ def _do(
     overrides: tuple[str, ...], as_json: bool, verbose: bool,
     judge: Callable[[T], PipelineError | None] = lambda report: None,
 ) -> NoReturn:  # fmt: skip
-    """Open the project, do the work, show it, and exit; none of these commands computes a row."""
+    """Open the project, do the work, show the result, and exit; none of these commands computes rows."""
     log_to_stderr(False, verbose)
     options, progress = Options(overrides, require_cached=True), make_progress(ERR, False)
 

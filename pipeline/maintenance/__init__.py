@@ -1,4 +1,1 @@
-"""Looking after a cache: listing, verifying, removing, exporting and importing.
-
-Who needs which rows is decided in runs/.
-"""
+"""Owns the care of a cache: listing, verifying, removing, exporting and importing. Not who needs which rows (runs/)."""

@@ -1,4 +1,4 @@
-"""Owns `cache export` and `cache import`: a project's rows in one folder, with all that its heads need elsewhere."""
+"""Owns `cache export` and `cache import`: a folder with a project's rows and settings. Not copying (transfer.py)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CACHE = ".features"
 
 @dataclass(frozen=True)
 class Moved:
-    """What was moved to where; `config` is the pipeline.yaml to go on with, `manifest` the file of its images."""
+    """What was copied to `folder`; `config` is the pipeline.yaml to go on with, `manifest` the file of its images."""
 
     taken: Copied
     folder: Path
@@ -35,26 +35,25 @@ class Moved:
 
     def to_json(self) -> dict[str, Any]:
         refused = [{"path": path, "reason": reason} for path, reason in self.taken.refused]
-        moved = {**vars(self.taken), "refused": refused}
         manifest = None if self.manifest is None else str(self.manifest)
-        return {**moved, "folder": str(self.folder), "config": str(self.config), "manifest": manifest}
+        places = {"folder": str(self.folder), "config": str(self.config), "manifest": manifest}
+        return {**vars(self.taken), "refused": refused, **places}
 
 
 def export_rows(project: Project, folder: Path) -> Moved:
-    """Write `folder` so that `pipeline run head` works in it: pipeline.yaml, manifest, and the shards it needs.
+    """Write pipeline.yaml, the manifest and the shards it needs to `folder`, so that `pipeline run head` works there.
 
-    An export that is there already is brought up to date. Raises Unusable where the folder holds something else,
-    NotAvailable where rows are missing (the project's options must say so), ImagesRejected as a run would.
+    An existing export is updated. Raises Unusable where the folder holds something else, NotAvailable where rows are
+    missing (the project's options must set `require_cached`), ImagesRejected as a run would.
     """
     if folder.exists() and not (folder.is_dir() and ((folder / MARKER).exists() or _is_empty(folder))):
-        raise Unusable(f"{folder} is there, and is no export", "name a folder that is new or empty")
+        raise Unusable(f"{folder} exists, and is not an export", "name a folder that is new or empty")
     target, taken = Cache(folder / _CACHE, HashIndex()), Copied()
     with registrations.running_job(project.cache.root, project.keys.values()):
         report, manifest = extraction.run_extraction(project, {})
         rejects.fail_on_rejects(project, report)
-        atomic_files.publish(
-            folder / MARKER, records.dump({"of": str(project.path)})
-        )  # first: one that is killed can go on
+        # first, so that an export that was killed can be continued
+        atomic_files.publish(folder / MARKER, records.dump({"of": str(project.path)}))
         for store in {store.key: store for store in map(project.store, report.keys)}.values():
             names = store.serving(manifest.ids)
             with project.progress(f"copying {len(names)} shards", len(names)) as advance:
@@ -68,9 +67,9 @@ def export_rows(project: Project, folder: Path) -> Moved:
 
 
 def import_rows(folder: Path, config: Path, progress: Progress, overrides: tuple[str, ...] = ()) -> Moved:
-    """Take the rows of an export, or of any cache folder, into the cache of `config`; digests are checked on the way.
+    """Copy the rows of an export, or of any cache folder, into the cache of `config`; all digests are checked.
 
-    Where there is no pipeline.yaml yet, that of the export is written, with its manifest, once the rows are there.
+    Where there is no pipeline.yaml yet, that of the export is written, with its manifest, after the rows.
     """
     root = folder if (folder / "CACHE.json").is_file() else folder / _CACHE
     if not (root / "CACHE.json").is_file():
@@ -83,19 +82,19 @@ def import_rows(folder: Path, config: Path, progress: Progress, overrides: tuple
     new = _new_project(folder, config.parent, manifest) if manifest is not None and not config.exists() else {}
     settings = yaml_file.load(folder / "pipeline.yaml", overrides) if new else None
     project = Project(config, Options(overrides, offline=True), progress, settings)
-    taken = _take_all(Cache(root, HashIndex()), project)
+    taken = _copy_all(Cache(root, HashIndex()), project)
     for path, data in new.items():
         atomic_files.publish(path, data)
     here = project.cache.root / "manifests" / f"{manifest}.jsonl"
     return Moved(taken, project.cache.root, config, here if here.is_file() else None)
 
 
-def _take_all(source: Cache, project: Project) -> Copied:
-    """Shards, manifests, and what is known of weights, unless the project knows others by that name."""
+def _copy_all(source: Cache, project: Project) -> Copied:
+    """Copy shards, manifests, and digests of weights, except for names that stand for other weights here."""
     target, taken = project.cache, Copied()
     stores = source.stores()
     bad = [str(store.folder / "spec.json") for store in stores if not store.components]
-    taken.refused += [(path, "its components give another key") for path in bad]
+    taken.refused += [(path, "its components do not match its key") for path in bad]
     good = [store for store in stores if store.components]
     keys, total = [store.key for store in good], sum(len(store.names()) for store in good)
     with registrations.running_job(target.root, keys), project.progress(f"reading {total} shards", total) as advance:
@@ -108,21 +107,21 @@ def _take_all(source: Cache, project: Project) -> Copied:
 
 
 def _new_project(folder: Path, target: Path, manifest: str) -> dict[Path, bytes]:
-    """The files of an export that make `target` a project. Half a table would be half the images, so it is compared."""
+    """The files that make `target` a project. The manifest must be whole: half of it would be half the images."""
     path = folder / MANIFEST
     if not path.is_file() or atomic_files.sha256_of(path) != manifest:
         raise Unusable(
-            f"{path} is not as it was exported", "export again; labels are corrected in the manifest after the import"
+            f"{path} was changed after the export", "export again; correct labels in the manifest after the import"
         )
     if (target / MANIFEST).exists() and atomic_files.sha256_of(target / MANIFEST) != manifest:
-        raise Unusable(f"{target / MANIFEST} is there already", "import into another folder, or move it away first")
+        raise Unusable(f"{target / MANIFEST} exists already", "import into another folder, or move it away first")
     return {target / MANIFEST: path.read_bytes(), target / "pipeline.yaml": (folder / "pipeline.yaml").read_bytes()}
 
 
 def _settings(project: Project) -> bytes:
-    """pipeline.yaml for a host without images: what was set, with the manifest as its table."""
+    """pipeline.yaml for a host without images: the project's settings, with the manifest as data.table."""
     settings = project.config.model_dump(include={"base", "extract", "heads"})
-    del settings["base"]["trust"]  # whoever opens a model there, has to say so there
+    del settings["base"]["trust"]  # to be set where the model is opened
     data = project.config.data.model_dump(exclude_defaults=True, include={"root", "classes", "on_bad", "on_leak"})
     tree = {"data": {**data, "table": MANIFEST}, **settings}
     RunConfig.model_validate(tree)
@@ -131,5 +130,5 @@ def _settings(project: Project) -> bytes:
 
 
 def _is_empty(folder: Path) -> bool:
-    """But for what an export leaves that is killed at its first step."""
+    """Whether it is empty, except for the temp file of an export that was killed at its first step."""
     return all(path.name.startswith(f".{MARKER}.") for path in folder.iterdir())

@@ -1,4 +1,4 @@
-"""Owns looking after a cache: what lies there, whether it is whole, and making room. Not who needs it."""
+"""Owns listing a cache, verifying it, and removing what is not needed. Not who needs what (runs/retention.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.runs.retention import Needs
 
 @dataclass(frozen=True)
 class Contents:
-    """What the cache in `root` holds, who needs it, and which models were made of it, by name of the entry."""
+    """What the cache in `root` holds; who needs each entry and which models were made of it, by the entry's name."""
 
     root: Path
     entries: list[Entry]
@@ -46,7 +46,7 @@ class Contents:
 
 @dataclass
 class Verified:
-    """What `verify` read, of how many shards, and (path, reason) of what is not as it was written."""
+    """Shards read, of how many, their bytes, and (path, reason) of damaged files."""
 
     shards: int = 0
     of: int = 0
@@ -59,7 +59,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Tidied:
-    """What gc took away, or would take away, and what is left, of it needed by somebody."""
+    """What gc removed, or with `dry` would remove; bytes that are left, and of these the needed ones."""
 
     removed: list[Entry]
     left: int
@@ -75,12 +75,12 @@ def check_cache_exists(project: Project) -> None:
     """Raises Unusable where the project has no cache, or names a folder that is something else."""
     root = project.cache.root
     if not (root / "CACHE.json").is_file():
-        what = "is no cache: it has no CACHE.json" if root.exists() else "is not there yet"
-        raise Unusable(f"{root} {what}", "pipeline run extract makes one; cache.dir, or PIPELINE_CACHE_DIR, names it")
+        what = "is not a cache: it has no CACHE.json" if root.exists() else "does not exist yet"
+        raise Unusable(f"{root} {what}", "pipeline run extract creates one; or name another with cache.dir")
 
 
 def list_contents(project: Project) -> Contents:
-    """All that lies in the project's cache."""
+    """All entries of the project's cache."""
     models: dict[str, list[str]] = defaultdict(list)
     here = {root.path.parent for root in registrations.list_registrations(project.cache.root) if root.here}
     for model in (model for folder in sorted(here) for model in registry.list_models(folder)):
@@ -90,7 +90,7 @@ def list_contents(project: Project) -> Contents:
 
 
 def collect_garbage(project: Project, older_than: float | None, max_bytes: int | None, dry: bool) -> Tidied:
-    """Take away leftovers, what nobody needs and was not used for `older_than` s, and the rest down to `max_bytes`."""
+    """Remove leftovers; of what is not needed, what was not used for `older_than` s, and more down to `max_bytes`."""
     cache = project.cache
     found, needed = gc.list_entries(cache), retention.find_needs(project).keys()
     going = gc.choose_surplus(found, needed, older_than, max_bytes, gc.cache_clock(cache))
@@ -102,9 +102,9 @@ def collect_garbage(project: Project, older_than: float | None, max_bytes: int |
 
 
 def verify_cache(project: Project, share: float) -> Verified:
-    """Read `share` (0 to 1) of the shards, drawn at random, and all small files; set aside what is damaged.
+    """Read a random `share` (0 to 1) of the shards, and all other files; damaged ones go to quarantine.
 
-    What cannot be read is told of too, and stays where it is: that may be the disk's fault.
+    Files that cannot be read are reported, and stay: that may be the disk's fault.
     """
     stores = project.cache.stores()
     every = [(store, name) for store in stores for name in store.names()]
@@ -125,7 +125,7 @@ def verify_cache(project: Project, share: float) -> Verified:
         report.damaged += project.cache.check_named(folder, suffix)
     report.damaged += compiled_models.verify(project.cache)
     damaged = [str(store.folder / "spec.json") for store in stores if not store.components]
-    report.damaged += [(path, "its components give another key; the next run mends it") for path in damaged]
+    report.damaged += [(path, "its components do not match its key; the next run rewrites it") for path in damaged]
     return report
 
 

@@ -1,1 +1,1 @@
-"""The public Python interface: `pipeline.open` and `BottleneckFeatures`. The work is done in the rooms below."""
+"""Owns the public Python interface, `pipeline.open` and `BottleneckFeatures`. Not what they call (runs/, serving/)."""

@@ -1,4 +1,4 @@
-"""Owns `pipeline.open`: a pipeline.yaml from Python. It raises and logs, and prints nothing; the work is elsewhere."""
+"""Owns `pipeline.open`: a pipeline.yaml from Python. Not the work itself (runs/, serving/)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def open(
 ) -> OpenPipeline:
     """The pipeline of that pipeline.yaml, or of the one in the folder `path`.
 
-    overrides: fields that are set as by --set, ("extract.size=160",) or {"extract.size": 160}.
-    Raises Unusable, naming the field, for settings that cannot be used.
+    overrides: fields to set, as with --set: ("extract.size=160",) or {"extract.size": 160}.
+    Raises Unusable, naming the field, for invalid settings.
     """
     if isinstance(overrides, str):
         overrides = (overrides,)
@@ -38,7 +38,7 @@ def open(
 
 
 class OpenPipeline:
-    """Features and models of one pipeline.yaml. Images are looked at once: open it again to see new ones.
+    """Features and models of one pipeline.yaml. Images are listed once: open it again to see new ones.
 
     Every error is a `cache.errors.PipelineError`: its `message` says what was found, its `hint` what to do.
     """
@@ -48,7 +48,7 @@ class OpenPipeline:
 
     @property
     def manifest(self) -> tuple[Row, ...]:
-        """Each image file that can be read: (id, path, label, split, group), in the order of its folder or table."""
+        """Each readable image file: (id, path, label, split, group), in the order of its folder or table."""
         return self._project.manifest.rows
 
     def features(
@@ -56,40 +56,40 @@ class OpenPipeline:
     ) -> Features:
         """X, y and ids of the images in `split` (train, val or test; None for all), one row for each image.
 
-        X is float32 (n, dim), or (n, h, w, channels) for a tap with pooling none: an ndarray of its own, or with
+        X is float32 (n, dim), or (n, h, w, channels) for a tap with pooling none: a new ndarray, or with
         `lazy` a dask array that reads about 32 MB at a time. y holds the labels, str or None; ids the SHA-256 of each
-        file. Copies of an image count once (once in each of their splits, under data.on_leak: warn). Those with a
-        label come first, sorted by id, which is the order that heads see; then those without one.
+        file. Copies of an image count once (once in each of their splits, under data.on_leak: warn). Labelled images
+        come first, sorted by id, in the order that heads use; then those without a label.
 
-        Missing rows, of all taps, are computed first, as by `pipeline run extract`; unless `compute` is False, where
-        NotAvailable is raised for them. Raises Unusable for what is no tap or split, or has no images, and where heads
-        would refuse the labels or splits; ImagesRejected under data.on_bad: fail.
+        Missing rows, of all taps, are computed first, as by `pipeline run extract`; with `compute=False`, NotAvailable
+        is raised instead. Raises Unusable for an unknown tap or split, one without images, and labels or splits that
+        heads cannot use; ImagesRejected under data.on_bad: fail.
         """
         dataset.check_request(self._project, tap, split)
-        _ = self._project.manifest  # so that the copy shares it
+        _ = self._project.manifest  # computed here, so that the copy shares it
         project = copy.copy(self._project)
         project.options = replace(project.options, require_cached=not compute)
         found = dataset.select_rows(project, run_stages(project, (), {}), tap, split)
         return found.lazy() if lazy else found.whole()
 
     def head(self, name: str) -> Head:
-        """The head of that name, trained first if it is not there, as by `pipeline run head NAME`.
+        """The head of that name, trained first if need be, as by `pipeline run head NAME`.
 
         Its `classes` are in the order of the columns of `probabilities(X)`, where X is (n, dim), of its own tap.
-        Raises Unusable where there is no such head, or labels and splits cannot carry one.
+        Raises Unusable where there is no such head, or it cannot be trained on these labels and splits.
         """
         return read_head(self._trained(name).path)
 
     def metrics(self, name: str) -> dict[str, Any]:
-        """Figures of that head: {"val": {...}, "test": {...}}. The same errors."""
-        return self._trained(name).metrics
+        """Figures of that head: {"val": {...}, "test": {...}}. Raises as `head` does."""
+        return self._trained(name).metrics.to_json()
 
     def finetune(self, name: str) -> Model:
-        """The fine-tuned model of that name, trained first if it is not there, as by `pipeline run finetune NAME`.
+        """The fine-tuned model of that name, trained first if need be, as by `pipeline run finetune NAME`.
 
-        Of several seeds it is the best on val. Its `metrics` hold the frozen head's too, and the difference; `history`
-        has its curves.
-        Raises Unusable where there is no such fine-tuning, or its head, labels or splits cannot carry one.
+        Of several seeds it is the best on val. Its `metrics` also hold the frozen head's, and the difference;
+        `history` holds its curves.
+        Raises Unusable where there is no such fine-tuning, or it cannot be trained on this head, labels and splits.
         """
         self._project.check_finetune([name])
         result: dict[str, Any] = {}
@@ -97,23 +97,23 @@ class OpenPipeline:
         return self.model(f"finetune/{name}/{result['finetune'][name].winner.key}")
 
     def model(self, name: str) -> Model:
-        """The saved model that head/NAME, finetune/NAME, a tag or the first digits of a key mean. Nothing is computed.
+        """The saved model called head/NAME, finetune/NAME, a tag or the first digits of a key. Nothing is computed.
 
-        Raises Unusable where nothing or several bear that name, or it is damaged.
+        Raises Unusable where no model or several have that name, or it is damaged.
         """
         return registry.find(self._project.folder, name)
 
     def predict(
         self, model: str, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, keep: bool = False
     ) -> Predicted:
-        """What a model says of image files, and of all images in folders: paths, classes and probabilities.
+        """Classify image files, and all images in folders: paths, classes and probabilities.
 
-        model: head/NAME, a tag, or the first digits of a key; it goes by its own settings, not by this pipeline.yaml.
-        paths: relative to the current folder. Rows that the cache has are used; others are computed, and kept with
-        `keep`. `predicted` goes by the threshold and `confidence` by the temperature that were fitted on val;
-        `probabilities` are the model's own, without it. Images that cannot be used are in `rejected`, not in `paths`.
-        Raises Unusable where a path is not there or no image is named; NotAvailable where rows are missing and so are
-        the weights.
+        model: head/NAME, a tag, or the first digits of a key; its own settings apply, not this pipeline.yaml's.
+        paths: relative to the current folder. Cached rows are used; others are computed, and stored with `keep`.
+        `predicted` applies the threshold and `confidence` the temperature that were fitted on val; `probabilities` are
+        without it. Images that cannot be used are in `rejected`, not in `paths`.
+        Raises Unusable where a path does not exist or no image is named; NotAvailable where rows and weights are
+        missing.
         """
         several = [paths] if isinstance(paths, str | os.PathLike) else paths
         return predict(self._project, model, [os.fspath(path) for path in several], keep)

@@ -1,4 +1,4 @@
-"""Owns BottleneckFeatures, the pipeline as a scikit-learn transformer. Not the rows, which extraction.py fills in."""
+"""Owns BottleneckFeatures, the pipeline as a scikit-learn transformer. Not computing rows (runs/extraction.py)."""
 
 from __future__ import annotations
 
@@ -19,41 +19,40 @@ from stages.bases import catalogue
 from stages.data.manifest import Manifest, Row
 
 _TAP = "features"
-_FEW = 5
+_SHOWN = 5
 
 
 class BottleneckFeatures(TransformerMixin, BaseEstimator):
-    """Paths of images -> what a frozen base says of them. Rows come from the cache; those that it lacks are computed.
+    """Paths of images -> features of a frozen base. Cached rows are read; missing ones are computed and stored.
 
-    They are the very rows of a pipeline.yaml with these settings, kept under the same key. There is nothing to learn,
-    so `transform` needs no `fit`.
+    Rows have the same key as those of a pipeline.yaml with these settings. `transform` needs no `fit`.
 
     Parameters
     ----------
     base, weights : str
         As base.name and base.weights in pipeline.yaml. The path of a file is relative to the current folder.
     trust, preprocess : bool, dict or None
-        Of a model file as base: as base.trust and base.preprocess in pipeline.yaml.
+        For a model file as base: as base.trust and base.preprocess in pipeline.yaml.
     size : int or None
-        Images are scaled to size x size; None for the size that the base was made for.
+        Images are scaled to size x size; None for the base's own size.
     image_fit : str
         extract.fit in pipeline.yaml. (`fit` is a method here.)
     resize, decode, numerics, dtype : str
-        As in pipeline.yaml under extract. dtype is how rows are kept; what comes out is float32.
+        As in pipeline.yaml under extract. dtype is that of stored rows; `transform` returns float32.
     layer, pooling : str
-        The tap: `output` or any layer's name; avg, max, or none for whole maps, which come out flat.
+        The tap: `output` or any layer's name; avg, max, or none for whole maps, which are flattened.
     cache_dir : str, path or None
-        The cache; None for $PIPELINE_CACHE_DIR, or else `.features` in the current folder.
+        The cache; None for $PIPELINE_CACHE_DIR, else `.features` in the current folder.
     root : str, path or None
         The folder that relative paths start from; None for the current one.
     workers : int
-        1 extracts in this process with a thread per core; more are processes, for which a script needs the usual
+        1 extracts in this process with a thread per core; more are processes, for which a script needs
         `if __name__ == "__main__":`.
 
     Attributes
     ----------
     extract_key_ : str
-        After `fit`, the key of the rows: 64 hex digits, by which `pipeline cache ls` lists them.
+        After `fit`, the key of the rows: 64 hex digits, as listed by `pipeline cache ls`.
     """
 
     __module__ = "pipeline"  # in pickles, so that they outlast this file; older ones name pipeline.transformer
@@ -82,20 +81,20 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         self.workers = workers
 
     def fit(self, X: Any, y: Any = None) -> BottleneckFeatures:
-        """Check the parameters; no image is looked at.
+        """Check the parameters; no image is read.
 
-        Raises Unusable for a value that is none, NotAvailable where the weights are neither here nor known.
+        Raises Unusable for an invalid value, NotAvailable where the weights are missing and their digest unknown.
         """
         self.extract_key_ = self._project().store(_TAP).key
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """The rows of the images at the paths X, in that order: a fresh ndarray (n, dim), float32.
+        """The rows of the images at the paths X, in that order: a new ndarray (n, dim), float32.
 
-        X: n > 0 paths (str or os.PathLike) in a list, tuple, array or Series, or in a table of one column. An image
-        may stand in it more than once.
-        Raises Unusable, naming the first few, where files cannot be read or decoded; NotAvailable where rows are
-        missing and so are the weights.
+        X: n > 0 paths (str or os.PathLike) in a list, tuple, array or Series, or in a table of one column. Paths may
+        be repeated.
+        Raises Unusable, naming the first few, where files cannot be read or decoded; NotAvailable where rows and
+        weights are missing.
         """
         project = self._project()
         paths = [os.path.join(project.root, path) for path in _paths(X)]
@@ -113,22 +112,22 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         return rows.reshape(len(rows), -1).astype(np.float32, copy=False)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """`base_layer_pooling_0` and on, one for each column: ndarray (dim,) of str objects.
+        """`base_layer_pooling_0` and so on, one for each column: ndarray (dim,) of str objects.
 
-        How many there are is read from the cache: NotAvailable is raised before it has a row.
+        Their number is read from the cache; NotAvailable is raised where it has no row yet.
         """
         store = self._project().store(_TAP)
         records = store.shard_records(store.names()[:1])
         if not records:
             raise NotAvailable(
-                f"the cache {store.cache.root} has no row yet that tells how many features there are",
+                f"the number of features is unknown: the cache {store.cache.root} has no row of them yet",
                 "transform an image first",
             )
         dim = int(np.prod(records[0]["shape"]))
         return np.array([f"{self.base}_{self.layer}_{self.pooling}_{i}" for i in range(dim)], dtype=object)
 
     def __sklearn_tags__(self) -> Any:
-        """What comes in is one path for each sample, looked at by nobody but us."""
+        """Input is one path for each sample, validated here."""
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array = tags.input_tags.string = True
         tags.input_tags.two_d_array = tags.requires_fit = False
@@ -136,38 +135,27 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         return tags
 
     def _project(self) -> Project:
-        """A project without a pipeline.yaml, in the current folder. Raises Unusable for parameters that have no use."""
+        """A project without a pipeline.yaml, in the current folder. Raises Unusable for invalid parameters."""
         cache = None if self.cache_dir is None else os.fspath(self.cache_dir)
-        settings = yaml_file.validate(
-            {
-                "data": {"root": os.fspath(self.root or ".")},
-                "base": {
-                    "name": self.base,
-                    "weights": self.weights,
-                    "trust": self.trust,
-                    "preprocess": self.preprocess,
-                },
-                "extract": {
-                    "size": catalogue.choose_base(str(self.base)).size if self.size is None else self.size,
-                    "fit": self.image_fit,
-                    "resize": self.resize,
-                    "decode": self.decode,
-                    "taps": {_TAP: {"layer": self.layer, "pooling": self.pooling}},
-                    "numerics": self.numerics,
-                    "dtype": self.dtype,
-                },
-                "heads": {},
-                "cluster": {"workers": self.workers},
-                "cache": {"dir": cache},
-            },
-            type(self).__name__,
-        )
-        overrides = () if cache is None else (f"cache.dir={cache}",)  # it goes before the environment
-        return Project(Path.cwd(), Options(overrides), no_progress, settings)
+        base = {field: getattr(self, field) for field in ("weights", "trust", "preprocess")}
+        extract = {field: getattr(self, field) for field in ("resize", "decode", "numerics", "dtype")}
+        size = catalogue.choose_base(str(self.base)).size if self.size is None else self.size
+        taps = {_TAP: {"layer": self.layer, "pooling": self.pooling}}
+        settings = {
+            "data": {"root": os.fspath(self.root or ".")},
+            "base": {"name": self.base, **base},
+            "extract": {"size": size, "fit": self.image_fit, "taps": taps, **extract},
+            "heads": {},
+            "cluster": {"workers": self.workers},
+            "cache": {"dir": cache},
+        }
+        overrides = () if cache is None else (f"cache.dir={cache}",)  # takes precedence over the environment
+        config = yaml_file.validate(settings, type(self).__name__)
+        return Project(Path.cwd(), Options(overrides), no_progress, config)
 
 
 def _paths(X: Any) -> Sequence[str]:
-    """The paths in X, in order. Raises Unusable where it holds none, or something else."""
+    """The paths in X, in order. Raises Unusable where it is empty, or holds something else."""
     array = np.asarray(X, dtype=object)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -183,6 +171,6 @@ def _paths(X: Any) -> Sequence[str]:
 
 
 def _unusable(reasons: Mapping[str, str], of: int) -> Unusable:
-    first = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_FEW])
-    more = f"; and {len(reasons) - _FEW} more" if len(reasons) > _FEW else ""
-    return Unusable(f"{len(reasons)} of {of} images cannot be used: {first}{more}", "mend them, or leave them out")
+    first = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_SHOWN])
+    more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+    return Unusable(f"{len(reasons)} of {of} images cannot be used: {first}{more}", "repair them, or leave them out")

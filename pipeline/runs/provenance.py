@@ -37,7 +37,7 @@ def environment(stores: Sequence[FeatureStore], ids: Sequence[str], packages: Se
 
     packages: those that fit the result, beside PACKAGES.
     """
-    made = [record for store in stores for record in store.provenance(ids)]
+    made = [record for store in stores for record in store.shard_records(store.serving(ids))]
     made_with: dict[str, set[str]] = defaultdict(set)
     for record in made:
         for package, version in record.get("versions", {}).items():

@@ -14,7 +14,6 @@ from cache.errors import Diverged, Unusable
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results import registry
-from pipeline.results.model import without_test
 from pipeline.runs import train_heads
 from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
@@ -49,7 +48,7 @@ class SweepReport:
 
     def ranked(self) -> list[tuple[str, HeadReport]]:
         """Points and their reports by val log-loss, ascending; of equals, the earlier of the grid."""
-        return sorted(self.points.items(), key=lambda pair: pair[1].metrics["val"]["log_loss"])
+        return sorted(self.points.items(), key=lambda pair: pair[1].metrics.rank)
 
     @property
     def winner(self) -> HeadReport:
@@ -60,7 +59,7 @@ class SweepReport:
         (best, winner), *_ = ranked = self.ranked()
         points = []
         for point, report in ranked:
-            metrics = report.metrics if point == best else without_test(report.metrics)
+            metrics = report.metrics if point == best else report.metrics.without_test()
             points.append({"point": point, **report.to_json(), "metrics": metrics})
         hit = all([report.hit for report in self.points.values()] + [lost.hit for lost in self.diverged.values()])
         diverged = [{"point": point, **vars(lost)} for point, lost in self.diverged.items()]

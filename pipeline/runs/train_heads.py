@@ -25,6 +25,8 @@ from stages.data.manifest import Manifest, Row
 from stages.heads import fitted, labelled_rows
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
+from stages.metrics import evaluate
+from stages.metrics.figures import Metrics
 from stages.runtime.parallel import run_in_threads
 from stages.runtime.silent_imports import without_banners
 
@@ -38,7 +40,7 @@ class HeadReport:
     key: str
     hit: bool
     path: Path
-    metrics: dict[str, Any]
+    metrics: Metrics
     lacking: dict[str, list[str]]
 
     def to_json(self) -> dict[str, Any]:
@@ -52,7 +54,7 @@ class Fitted:
     head: Head
     rows: tuple[Row, ...]
     probabilities: np.ndarray
-    metrics: dict[str, Any]
+    metrics: Metrics
 
 
 def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> HeadReport:
@@ -70,7 +72,7 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     done = fit_head(project, logged, manifest, classes)
     contents = {
         **done.head.to_files(),
-        "metrics.json": records.dump(done.metrics),
+        "metrics.json": records.dump(done.metrics.to_json()),
         **predictions.Predictions.of(done.rows, done.probabilities, classes, manifest).to_files(),
         "manifest.jsonl": manifest.to_bytes(),
     }
@@ -97,7 +99,7 @@ def find_head(
     folder = head_folder(project, name, spec, manifest, classes)
     if records.load_folder(folder) is None:
         return None
-    metrics = records.read(folder / "metrics.json")
+    metrics = Metrics.from_json(records.read(folder / "metrics.json"))
     return HeadReport(folder.name, True, folder, metrics, _lacking(manifest, classes))
 
 
@@ -114,7 +116,7 @@ def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, classes: tu
     head = fit_kind(spec, features, samples, classes)
     probabilities = predict_blocks(head.probabilities, features, kept, len(classes))
     rows = tuple(samples[i] for i in kept)
-    return Fitted(head, rows, probabilities, evaluate(rows, probabilities, classes, spec.seed))
+    return Fitted(head, rows, probabilities, evaluate.evaluate_splits(rows, probabilities, classes, spec.seed))
 
 
 def predict_blocks(
@@ -171,21 +173,6 @@ def check_leaks(project: Project, manifest: Manifest) -> None:
         )
     if leaks:
         log.warning("the same bytes or groups are in more than one split: %s", leaks)
-
-
-def evaluate(rows: Sequence[Row], probabilities: np.ndarray, classes: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """metrics.json: figures, intervals and details of val and test, and the calibration fitted on val."""
-    from stages.metrics import bootstrap, calibration, classification
-
-    out: dict[str, Any] = {}
-    splits = {}
-    for split in ("val", "test"):
-        here = [i for i, row in enumerate(rows) if row.split == split]
-        labels, groups = [rows[i].label or "" for i in here], [rows[i].group for i in here]
-        splits[split] = labels, probabilities[here]
-        figures = bootstrap.metrics_with_intervals(*splits[split], classes, groups, seed)
-        out[split] = {**figures, **classification.details(*splits[split], classes, groups)}
-    return {**out, "calibration": calibration.fit_calibration(splits, classes)}
 
 
 def head_environment(project: Project, spec: HeadConfig, ids: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,6 @@ def deployable(today: Project, model: Model) -> Deployable:
     head, tail = model.head, model.tail
     then = restored_project.restore(today, model)
     file = weights.ensure_file(then.base, then.weights, today.options.offline)
-    heat = model.calibration.get("temperature")
+    heat = model.calibration.temperature
     taps = tuple(then.tap(tap) for tap in restored_project.head_settings(then, model).taps)
     return Deployable(then.recipe, taps, file, head, 1.0 if heat is None else heat, tail)

@@ -76,7 +76,7 @@ def check_file(
 
     What the process says on standard error goes to `log`. Raises PipelineError where it is too far off, or no use.
     """
-    whole = (images.decode_whole(sample.file.read_bytes()) for sample in tried_on)
+    whole = (images.decode(sample.file.read_bytes(), None) for sample in tried_on)
     names, said = _alone(file, whole, log, advance)
     expected, stored = (np.stack([getattr(sample, part) for sample in tried_on]) for part in ("expected", "stored"))
     largest = float(np.abs(said - expected).max())
@@ -96,7 +96,7 @@ def check_file(
 def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
     """id -> a file that holds those bytes now."""
     try:
-        return {row.id: today.root / row.path for row in today.at_hand(ids)}
+        return {row.id: today.root / row.path for row in today.rows_with_files(ids)}
     except Unusable as error:
         what = f"a file is tried on original images before it counts, and there are none: {error.message}"
         raise NotAvailable(what, "name the folder where they are: --set data.root=DIR") from error

@@ -126,7 +126,7 @@ def _check_model(model: Model, servable: Deployable) -> None:
 def _about(model: Model, servable: Deployable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """What PATH.json says, but for the file itself."""
     classes, pixels = servable.head.classes, servable.recipe.pixels
-    limit = model.calibration.get("threshold")
+    limit = model.calibration.threshold
     if limit is not None:  # it is of probabilities before any temperature, and the file has one inside
         limit = float(apply_temperature(np.array([[1 - limit, limit]]), servable.temperature)[0, 1])
     licence = catalogue.base_of(servable.recipe.base).licence

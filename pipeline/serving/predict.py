@@ -58,12 +58,12 @@ class Predicted:
     @property
     def threshold(self) -> float | None:
         """With two classes, the probability from which the second is the better guess on val; see calibration.py."""
-        return self.model.calibration.get("threshold")
+        return self.model.calibration.threshold
 
     @property
     def temperature(self) -> float | None:
         """What the logits are divided by for `confidence`: fitted on val."""
-        return self.model.calibration.get("temperature")
+        return self.model.calibration.temperature
 
     @property
     def predicted(self) -> list[str]:

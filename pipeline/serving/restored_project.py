@@ -17,7 +17,7 @@ from pipeline.config.head_schema import HeadConfig
 from pipeline.config.schema import BaseChoice
 from pipeline.project.project import Project
 from pipeline.results.model import Model
-from pipeline.results.record_diff import find_differences, format_value
+from pipeline.results.record_diff import find_differences, format_changes
 from pipeline.runs import boundary_rows
 from stages.bases import catalogue, weights
 from stages.bases.catalogue import Base
@@ -96,7 +96,7 @@ def restore(today: Project, model: Model) -> Project:
         if then.recipe.key(tap) != wanted["key"]:
             components = then.recipe.components(tap)
             changed = find_differences({name: part for name, part in wanted.items() if name != "key"}, components)
-            parts = "; ".join(f"{name} {format_value(a)} -> {format_value(b)}" for name, (a, b) in changed.items())
+            parts = format_changes(changed)
             raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
     return then
 

@@ -1,4 +1,4 @@
-"""Owns how a cache looks to a person: what is in it, what was found damaged, what went, what was moved."""
+"""Owns the text of the `pipeline cache` commands. Not what they do (pipeline/maintenance)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipeline.maintenance.upkeep import Contents, Tidied, Verified
 from pipeline.results.model import SHORT
 from pipeline.show.console import ERR, OUT, count_of, echo, format_config_option, format_time, make_table, relative_path
 
-_MOST = 5
+_SHOWN = 5
 _KINDS = {
     "features": "key", "manifest": "manifest", "converted": "converted model", "quarantine": "damaged file",
     "leftover": "leftover",
 }  # fmt: skip
-_USUAL = {"numerics": "f32", "dtype": "float32"}
+_DEFAULTS = {"numerics": "f32", "dtype": "float32"}
 
 
 def show_contents(found: Contents) -> None:
-    """Rows by key first, with who needs them; then all else, in sum."""
+    """Rows by key, with who needs them; then the totals of everything else."""
     rows = [entry for entry in found.entries if entry.kind == "features"]
     if rows:
         table = make_table("key", ">rows", ">size", "last used", "what")
@@ -40,13 +40,13 @@ def show_contents(found: Contents) -> None:
         if some:
             what = count_of(len(some), "model" if kind == "converted" else "file")
             echo(f"{kind}: {what}, {decimal(sum(entry.bytes for entry in some))}")
-    echo(f"{decimal(sum(entry.bytes for entry in found.entries))} in all, in {relative_path(found.root)}")
+    echo(f"{decimal(sum(entry.bytes for entry in found.entries))} in total, in {relative_path(found.root)}")
 
 
 def show_verified(report: Verified) -> None:
     of = f"{report.shards:,} of {count_of(report.of, 'shard')}, {decimal(report.bytes)}"
     echo(f"read {of}: {len(report.damaged)} damaged")
-    for path, reason in report.damaged[:_MOST]:
+    for path, reason in report.damaged[:_SHOWN]:
         echo(f"  {relative_path(path)}: {reason}", ERR)
 
 
@@ -60,44 +60,42 @@ def show_gc(report: Tidied) -> None:
     went = ", ".join(count_of(n, _KINDS[kind]) for kind, n in kinds.items()) or "nothing"
     echo(f"{'would remove' if report.dry else 'removed'} {went}, {freed}; {decimal(report.left)} left")
     if report.needed:
-        echo(f"{decimal(report.needed)} are needed (pipeline cache ls says by whom) and stay")
+        echo(f"{decimal(report.needed)} are needed (see pipeline cache ls) and stay")
 
 
 def show_export(moved: Moved) -> None:
     _show_taken(moved)
-    if moved.taken.refused:
-        return
-    echo(f"next: copy {moved.folder} to where the heads are trained, and there: pipeline run head")
+    if not moved.taken.refused:
+        echo(f"next: copy {moved.folder} to where the heads are trained, and there: pipeline run head")
 
 
 def show_import(moved: Moved) -> None:
     _show_taken(moved)
     if moved.taken.refused:
         return
-    option = format_config_option(moved.config)
-    echo(f"next: pipeline run head{option}")
+    echo(f"next: pipeline run head{format_config_option(moved.config)}")
     if moved.manifest is not None and not (moved.config.parent / MANIFEST).exists():
-        echo(f"  where the images are not: --set data.table={os.path.relpath(moved.manifest, moved.config.parent)}")
+        echo(f"  without the images: --set data.table={os.path.relpath(moved.manifest, moved.config.parent)}")
 
 
 def _show_taken(moved: Moved) -> None:
     taken = moved.taken
-    there = f"; {taken.there:,} were there already" if taken.there else ""
+    there = f"; {taken.there:,} were present already" if taken.there else ""
     came = f"{count_of(taken.shards, 'shard')}, {count_of(taken.rows, 'row')}, {decimal(taken.bytes)}"
     echo(f"{came} to {relative_path(moved.folder)}{there}")
-    for path, reason in taken.refused[:_MOST]:
+    for path, reason in taken.refused[:_SHOWN]:
         echo(f"  refused {relative_path(path)}: {reason}", ERR)
 
 
 def _what(spec: Mapping[str, Any]) -> str:
-    """`efficientnet_lite0 224x224 squash, output avg`, with what is not the usual."""
+    """`efficientnet_lite0 224x224 squash, output avg`, and settings other than the defaults."""
     if not spec:
-        return "its spec.json is damaged; the next run mends it"
+        return "its spec.json is damaged; the next run rewrites it"
     if not {"base", "pixels", "tap"} <= set(spec):
         return "made by another program, or an older version of this one"
     pixels, tap = spec["pixels"], spec["tap"]
     height, width = pixels["size"]
     text = f"{spec['base']['name']} {width}x{height} {pixels['fit']}, {tap['layer']} {tap['pooling']}"
-    unusual = [str(spec.get(name)) for name, usual in _USUAL.items() if spec.get(name) != usual]
+    unusual = [str(spec.get(name)) for name, default in _DEFAULTS.items() if spec.get(name) != default]
     view = [f"view {spec['view']['number']}"] if "view" in spec else []
     return ", ".join([text, *unusual, *view])

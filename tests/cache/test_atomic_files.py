@@ -189,8 +189,8 @@ def _a_folder(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("place", "reason", "advice"),
     [
-        (_in_the_way, "Not a directory", "a file stands where a folder should be"),
-        (_a_folder, "Is a directory", "a file stands where a folder should be, or the other way round"),
+        (_in_the_way, "Not a directory", "a file is where a folder should be"),
+        (_a_folder, "Is a directory", "a file is where a folder should be, or the other way round"),
         (lambda folder: folder / ("n" * 300), "File name too long", "choose a shorter name"),
     ],
 )

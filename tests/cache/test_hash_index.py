@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from cache import atomic_files
 from cache.hash_index import HashIndex
 
 
@@ -22,13 +21,13 @@ def sha(data: bytes) -> str:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of files whose bytes are read."""
     names: list[str] = []
-    original = atomic_files.sha256_of_open
+    original = hashlib.file_digest
 
-    def note(file: object) -> str:
+    def note(file: object, algorithm: str) -> object:
         names.append(os.path.basename(os.readlink(f"/proc/self/fd/{file.fileno()}")))  # type: ignore[attr-defined]
-        return original(file)  # type: ignore[arg-type]
+        return original(file, algorithm)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(atomic_files, "sha256_of_open", note)
+    monkeypatch.setattr(hashlib, "file_digest", note)
     return names
 
 

@@ -45,7 +45,7 @@ def test_a_job_runs_as_long_as_it_shows_itself(tmp_path: Path, silent: float, ru
 
 
 def test_a_job_shows_itself_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registrations, "_BEAT_S", 0.01)
+    monkeypatch.setattr(registrations, "_TOUCH_S", 0.01)
     with registrations.running_job(tmp_path, ["a"]):
         (path,) = (tmp_path / "jobs").iterdir()
         os.utime(path, (0, 0))

@@ -80,7 +80,7 @@ def test_what_is_no_shard_is_not_built(n: int, features: np.ndarray, message: st
 
 
 def test_an_id_stands_once() -> None:
-    with pytest.raises(ValueError, match="an id stands twice"):
+    with pytest.raises(ValueError, match="an id is repeated"):
         shards.build_shard(KEY, [ids(1)[0]] * 2, np.ones((2, 4), np.float32))
 
 

@@ -75,7 +75,7 @@ def test_a_shard_that_went_after_its_rows_were_found_is_said_to_be_gone(tmp_path
     shard = put(store, [1])
     found = store.rows([name(1)])
     store.path(shard).unlink()
-    with pytest.raises(NotAvailable, match=f"{shard}.h5 has gone since"):
+    with pytest.raises(NotAvailable, match=f"{shard}.h5 was removed after"):
         found[:]
 
 
@@ -143,7 +143,7 @@ def test_a_damaged_file_is_set_aside_and_only_its_rows_are_missing(
         assert opened(tmp_path).missing([name(1), name(2), name(3)]) == [name(1), name(2)]
     assert len(caplog.records) == 1
     assert len(list((tmp_path / "quarantine").iterdir())) == 2
-    assert f"1 shard of {store.key[:12]} is damaged or gone (first: {bad[:12]}: " in caplog.text
+    assert f"1 shard of {store.key[:12]} damaged or missing (first: {bad[:12]}: " in caplog.text
     put(opened(tmp_path), [1, 2])
     assert np.array_equal(opened(tmp_path).read([name(2), name(3)]), np.stack([row(2), row(3)]))
 
@@ -153,7 +153,7 @@ def test_a_shard_that_is_gone_is_missing(tmp_path: Path, caplog: pytest.LogCaptu
     shard = put(store, [1])
     (store.folder / "shards" / f"{shard}.h5").unlink()
     assert opened(tmp_path).missing([name(1)]) == [name(1)]
-    assert f"(first: {shard[:12]}: it is gone); moved to {tmp_path}/quarantine; its rows" in caplog.text
+    assert f"(first: {shard[:12]}: it is missing); moved to {tmp_path}/quarantine; their rows" in caplog.text
 
 
 def test_many_damaged_shards_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -163,7 +163,7 @@ def test_many_damaged_shards_are_one_warning(tmp_path: Path, caplog: pytest.LogC
         (store.folder / "shards" / f"{shard}.h5").write_bytes(b"")
     assert len(opened(tmp_path).missing([name(i) for i in range(3)])) == 3
     assert [record.getMessage() for record in caplog.records] == [
-        f"3 shards of {store.key[:12]} are damaged or gone (first: {bad[0][:12]}: its bytes are not those of its "
+        f"3 shards of {store.key[:12]} damaged or missing (first: {bad[0][:12]}: its SHA-256 is not its "
         f"name); moved to {tmp_path}/quarantine; their rows are computed again"
     ]
 
@@ -212,7 +212,7 @@ def test_the_records_tell_who_made_the_rows(tmp_path: Path) -> None:
     store = opened(tmp_path)
     both = [store.put(*rows([i]), {"engine": f"fake {i}", "rows": "many"}) for i in (1, 2)]
     assert opened(tmp_path).missing([name(1), name(2)]) == []  # what a record must say is not theirs to change
-    assert [record["engine"] for record in store.provenance([name(2), name(3)])] == ["fake 2"]
+    assert [record["engine"] for record in store.shard_records(store.serving([name(2), name(3)]))] == ["fake 2"]
     assert [record["sha256"] for record in store.shard_records()] == sorted(both)
     (store.folder / "shards" / f"{both[0]}.json").unlink()
     assert [record["engine"] for record in store.shard_records(both)] == ["fake 2"]
@@ -224,7 +224,7 @@ def test_a_shard_is_checked_anew_and_said_to_be_whole_without_a_record_or_damage
     store.record_path(bare).unlink()
     store.path(damaged).write_bytes(store.path(damaged).read_bytes()[:-1])
     assert [store.check(shard) for shard in (whole, bare)] == [True, False]
-    with pytest.raises(shards.BadShard, match="its bytes are not those of its name"):
+    with pytest.raises(shards.BadShard, match="its SHA-256 is not its name"):
         store.check(damaged)
 
 
@@ -233,7 +233,7 @@ def test_what_is_named_by_its_bytes_is_compared_with_its_name(tmp_path: Path) ->
     good, bad = (cache.put_named("manifests", data, ".jsonl") for data in (b"good", b"bad"))
     path = tmp_path / "manifests" / f"{bad}.jsonl"
     path.write_bytes(b"worse")
-    assert cache.check_named("manifests", ".jsonl") == [(str(path), "its bytes are not those of its name")]
+    assert cache.check_named("manifests", ".jsonl") == [(str(path), "its SHA-256 is not its name")]
     assert [path.stem for path in (tmp_path / "manifests").iterdir()] == [good]
     assert [path.read_bytes() for path in (tmp_path / "quarantine").iterdir()] == [b"worse"]
     assert cache.check_named("manifests", ".jsonl") == []

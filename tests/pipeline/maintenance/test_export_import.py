@@ -112,7 +112,7 @@ def test_a_torn_manifest_is_refused_before_anything_is_written(
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:9]))
     (tmp_path / "laptop").mkdir()
     ran = pipeline("cache", "import", exported, "-c", tmp_path / "laptop")
-    assert (ran.code, f"{manifest} is not as it was exported" in ran.err) == (2, True)
+    assert (ran.code, f"{manifest} was changed after the export" in ran.err) == (2, True)
     assert list((tmp_path / "laptop").iterdir()) == []
 
 
@@ -163,7 +163,7 @@ def test_an_import_does_not_overwrite_a_manifest_of_one_s_own(
     (tmp_path / "laptop").mkdir()
     (tmp_path / "laptop" / "manifest.jsonl").write_text("mine")
     ran = pipeline("cache", "import", exported, "-c", tmp_path / "laptop" / "second.yaml")
-    assert (ran.code, "manifest.jsonl is there already" in ran.err) == (2, True)
+    assert (ran.code, "manifest.jsonl exists already" in ran.err) == (2, True)
     assert sorted(path.name for path in (tmp_path / "laptop").iterdir()) == ["manifest.jsonl"]
 
 
@@ -228,6 +228,6 @@ def test_what_is_no_export_is_refused(pipeline: Pipeline, project: Path, tmp_pat
     assert "is neither an export nor a cache" in ran.err
     pipeline("run", "extract", "-c", project)
     ran = pipeline("cache", "export", tmp_path / "photos", "-c", project)
-    assert (ran.code, "is there, and is no export" in ran.err) == (2, True)
+    assert (ran.code, "exists, and is not an export" in ran.err) == (2, True)
     ran = pipeline("cache", "export", project.parent, "-c", project)
     assert ran.code == 2

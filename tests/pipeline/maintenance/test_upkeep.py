@@ -97,10 +97,10 @@ def test_a_folder_that_is_no_cache_is_left_alone(
     theirs.write_bytes(b"mine")
     os.utime(theirs, (0, 0))
     ran = pipeline("cache", command, "-c", project, "--set", f"cache.dir={theirs.parent}")
-    assert (ran.code, "is no cache: it has no CACHE.json" in ran.err) == (2, True)
+    assert (ran.code, "is not a cache: it has no CACHE.json" in ran.err) == (2, True)
     assert theirs.exists()
     ran = pipeline("cache", command, "-c", project)
-    assert (ran.code, ".features is not there yet" in ran.err) == (2, True)
+    assert (ran.code, ".features does not exist yet" in ran.err) == (2, True)
 
 
 def test_gc_by_age(pipeline: Pipeline, project: Path, two_sizes: tuple[str, str]) -> None:

@@ -257,7 +257,7 @@ def test_pickle(features: BottleneckFeatures, images: list[str], fitted: bool) -
 
 
 def test_get_feature_names_out(features: BottleneckFeatures, images: list[str]) -> None:
-    with pytest.raises(NotAvailable, match="no row yet that tells how many features"):
+    with pytest.raises(NotAvailable, match="the number of features is unknown"):
         features.get_feature_names_out()
     features.transform(images[:1])
     assert features.get_feature_names_out().tolist() == [f"efficientnet_lite0_output_avg_{i}" for i in range(6)]

@@ -20,9 +20,9 @@ from pipeline.results import predictions, registry
 from pipeline.runs import boundary_rows, finetuning
 from stages.bases import catalogue, weights
 from stages.data import augment
-from tests.conftest import Pipeline, Ran, command, opened
-from tests.pipeline.cli.test_main import run, start
+from tests.conftest import Pipeline, Ran, command, opened, write_finetuning
 from tests.support import fakes
+from tests.support.process import run, start
 
 OTHER_VALUE = {
     "finetune.*.head": "wide",
@@ -44,18 +44,6 @@ OTHER_VALUE = {
 }
 
 
-def settings(folder: Path, images: str = "images", size: int = 32) -> Path:
-    """A project on real layers and real weights, as small as they go: 24 pictures of 32 pixels a side."""
-    config = folder / "pipeline.yaml"
-    config.write_text(
-        f"data: {{root: {images}, split: {{val: 0.3, test: 0.2}}}}\nextract: {{size: {size}}}\n"
-        "heads: {logistic: {C: 0.01}, wide: {C: 0.1}, near: {kind: knn}, early: {tap: pooled}}\n"
-        "finetune:\n"
-        "  last: {unfreeze_from: block16, lr: 1.0e-3, epochs: 2, batch: 8, augment: {flip: both}, views: 2}\n"
-    )
-    return config
-
-
 def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
     """The key of the model of the first seed, and those of its boundary's views."""
     project = opened(config, *overrides)
@@ -72,7 +60,7 @@ def test_the_walk_covers_every_field_of_fine_tuning() -> None:
 def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_s(
     pipeline: Pipeline, project: Path, field: str
 ) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     assert pipeline("run", "extract", "-c", config).code == 0
     key, rows = key_of(config)
     changed, others = key_of(config, f"{field.replace('*', 'last')}={OTHER_VALUE[field]}")
@@ -111,7 +99,7 @@ def test_every_version_of_an_arithmetic_is_listed() -> None:
 def test_raising_a_version_moves_the_keys_of_all_that_depends_on_it(
     pipeline: Pipeline, project: Path, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     assert pipeline("run", "extract", "-c", config).code == 0
 
     def keys() -> dict[str, str]:
@@ -133,7 +121,7 @@ def test_raising_a_version_moves_the_keys_of_all_that_depends_on_it(
 def test_a_model_without_views_does_not_depend_on_augmentation(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     assert pipeline("run", "extract", "-c", config).code == 0
     key, _ = key_of(config, "finetune.last.views=1")
     monkeypatch.setattr(augment, "VERSION", 2)
@@ -156,7 +144,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_computed(
     pipeline: Pipeline, project: Path, changes: list[str], message: str
 ) -> None:
     words = [word for change in changes for word in ("--set", f"finetune.{change}")]
-    ran = pipeline("run", "finetune", "-c", settings(project.parent), "--json", *words)
+    ran = pipeline("run", "finetune", "-c", write_finetuning(project.parent), "--json", *words)
     assert ran.code == 2
     assert message in ran.json["error"]["message"]
     assert not (project.parent / ".features").exists()
@@ -164,13 +152,13 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_computed(
 
 def test_a_head_elsewhere_than_on_the_base_s_output_is_refused(pipeline: Pipeline, project: Path) -> None:
     words = ("--set", "extract.taps={pooled: {}, b: {layer: block3_add}}", "--set", "heads.logistic={tap: [pooled, b]}")
-    ran = pipeline("run", "finetune", "-c", settings(project.parent), "--json", *words)
+    ran = pipeline("run", "finetune", "-c", write_finetuning(project.parent), "--json", *words)
     assert ran.code == 2
-    assert "sits on output and block3_add; expected one tap, the base's output" in ran.json["error"]["message"]
+    assert "uses output and block3_add; expected one tap, the base's output" in ran.json["error"]["message"]
 
 
 def test_an_empty_val_and_a_name_that_is_none(pipeline: Pipeline, project: Path) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     ran = pipeline("run", "finetune", "-c", config, "--json", "--set", "data.split.val=0")
     assert (ran.code, "no labelled image is in val" in ran.json["error"]["message"]) == (2, True)
     ran = pipeline("run", "finetune", "lst", "-c", config)
@@ -218,7 +206,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     fakes.two_classes(folder / "images", 12)
     official = weights.published_path(catalogue.get_base("efficientnet_lite0")).read_bytes()
     (folder / "own.pth").write_bytes(official + b"not the file that comes along")
-    config = settings(folder)
+    config = write_finetuning(folder)
     config.write_text(config.read_text() + "base: {weights: own.pth}\n")
     extracted = command("run", "extract", "-c", config, "--json", "--for", "finetune/last", expect=0)
     counts = rows_by_key(config)
@@ -350,7 +338,7 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Pa
     resumed = command(*words, expect=0)
     after = tuned(resumed.out)
     assert (after["hit"], after["epoch"] > 0, after["note"]) == (False, True, None)
-    assert f"last, seed 0: goes on after epoch {done} of 40, from its checkpoint\n" in resumed.err
+    assert f"last, seed 0: resumes after epoch {done} of 40, from its checkpoint\n" in resumed.err
     assert ((folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()) == expected
 
 
@@ -391,7 +379,7 @@ def test_status_tells_of_a_fine_tuning_that_was_made_before_and_why_it_would_be_
 def test_status_says_of_a_fine_tuning_that_was_never_made_how_to_make_it_and_counts_it_not(
     pipeline: Pipeline, project: Path
 ) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     pipeline("run", "-c", config)
     assert standing(config) == {"last": ("not made", "")}
     assert "not made: finetune last (pipeline run finetune last)\n" in pipeline("status", "-c", config).out
@@ -413,7 +401,7 @@ def test_training_that_gained_nothing_says_so_and_what_to_try(copied: Path) -> N
 
 
 def test_auto_takes_no_cache_where_there_are_more_views_than_epochs(pipeline: Pipeline, project: Path) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     pipeline("run", "extract", "-c", config)
     spec = ("finetune.last.views=4", "finetune.last.epochs=3")
     plans = {}
@@ -427,7 +415,7 @@ def test_auto_takes_no_cache_where_there_are_more_views_than_epochs(pipeline: Pi
 
 
 def test_status_and_dry_run_say_what_a_fine_tuning_lacks(pipeline: Pipeline, project: Path) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     ran = pipeline("run", "finetune", "-n", "-c", config, "--json")
     assert ran.code == 0, ran.out
     found = {(s["stage"], s["name"]): (s["state"], s["missing"]) for s in ran.json["status"]["stages"]}

@@ -20,8 +20,8 @@ from pipeline.serving import dataset
 from pipeline.serving.dataset import Dataset
 from pipeline.serving.export_features import FORMATS
 from tests.conftest import Pipeline
-from tests.pipeline.cli.test_main import run
 from tests.support import fakes
+from tests.support.process import run
 
 N = 24
 NAMES = {"ids", "labels", "splits", "groups", "paths", "features", "tap", "extract_key"}

@@ -116,7 +116,7 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     head = Head("dense", ("a", "b", "c"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))]), {})
     tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
     servable = Deployable(recipe, taps, made[1].weights, head, 1.5, tail)
-    pixels = images.decode_whole((made[2][0].file).read_bytes())
+    pixels = images.decode((made[2][0].file).read_bytes(), None)
     fitted = np.asarray(images._fit(Image.fromarray(pixels), recipe.pixels))[None]
     found = np.asarray(
         keras_network.build_network(servable)(np.concatenate([fitted, fitted]))

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skimage.data
-from PIL import Image
 
 from cache import atomic_files
 from cache.errors import Unusable
@@ -22,6 +20,8 @@ from stages.bases.catalogue import Base
 from stages.bases.recipe import Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines import select
+from tests.support.networks import randomise
+from tests.support.pictures import photographs
 
 SMALLEST = (
     "efficientnet_lite0", "mobilenet", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_b0",
@@ -110,40 +110,6 @@ def build_theirs(made: Network) -> None:
         made.theirs = keras_s_function(made.base)(include_top=False, weights="imagenet", input_shape=shape)
 
 
-def randomise(model: Any, base: Base) -> None:
-    """Random weights, and statistics of normalisation as training would leave them, taken from photographs.
-
-    With those that Keras begins with, a deep network of random weights says the same of every image, whatever was done
-    to its pixels. EfficientNet's first layer has the numbers that Keras's files have.
-    """
-    import keras
-
-    from stages.keras_models.trace import preprocess
-
-    rng = np.random.default_rng(1)
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization | keras.layers.LayerNormalization):
-            layer.set_weights([w + rng.normal(0, 0.1, w.shape).clip(-0.3, 0.3) for w in layer.get_weights()])
-        elif isinstance(layer, keras.layers.Normalization) and layer.weights:
-            layer.set_weights(
-                [np.array(catalogue.IMAGENET_MEAN), np.array(catalogue.IMAGENET_STD), *layer.get_weights()[2:]]
-            )
-            layer.finalize_state()
-    if not norms:
-        return
-    before = [layer.momentum for layer in norms]
-    model.trainable = True
-    for layer in norms:
-        layer.momentum = 0.0
-    model(preprocess(photographs(model.input_shape[1], 4), base.preprocess), training=True)
-    model.trainable = False
-    for layer, momentum in zip(norms, before, strict=True):
-        layer.momentum = momentum
-        *others, mean, variance = layer.get_weights()
-        layer.set_weights([*others, mean, np.maximum(variance, variance.mean())])  # or rounding is blown up
-
-
 def test_the_table_s_facts_are_those_of_the_network(network: Network) -> None:
     base, model = network.base, network.model
     assert model.output_shape[-1] == base.feature_dim
@@ -221,17 +187,6 @@ def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Networ
         swapped = embed(np.ascontiguousarray(pixels[..., ::-1]))["rows"]
         assert np.abs(swapped - expected).max() > 20 * off, "as near as it is far with other channels, however deep"
         assert np.abs(swapped - expected).max() > 3 * TOLERANCE * scale, "or the test could not fail"
-
-
-def photographs(size: int, crops: int = 1) -> np.ndarray:
-    """Three, as a whole; and of each `crops` - 1 parts."""
-    found = []
-    for picture in (skimage.data.chelsea(), skimage.data.coffee(), skimage.data.astronaut()):
-        height, width = picture.shape[:2]
-        for crop in range(crops):
-            box = (crop * width // 8, crop * height // 8, width, height)
-            found.append(np.asarray(Image.fromarray(picture).resize((size, size), box=box)))
-    return np.stack(found)
 
 
 def keras_s_own(network: Network, pixels: np.ndarray) -> np.ndarray:

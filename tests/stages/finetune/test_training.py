@@ -23,7 +23,7 @@ from stages.finetune.boundary_maps import Cached
 from stages.finetune.network import Network
 from stages.heads.fitted import Head, Layer, Layers
 from stages.keras_models import build
-from tests.stages.heads.test_dense import curve
+from tests.support.networks import curve
 
 SIZE = 64
 N = 40
