@@ -110,8 +110,9 @@ class OpenPipeline:
 
         model: head/NAME, a tag, or the first digits of a key; its own settings apply, not this pipeline.yaml's.
         paths: relative to the current folder. Cached rows are used; others are computed, and stored with `keep`.
-        `predicted` applies the threshold and `confidence` the temperature that were fitted on val; `probabilities` are
-        without it. Images that cannot be used are in `rejected`, not in `paths`.
+        `predicted` is the most probable class, `confidence` its probability at the temperature fitted on val,
+        `at_threshold` the class by the threshold fitted on val; `probabilities` are without it. Images that cannot be
+        used are in `rejected`, not in `paths`.
         Raises Unusable where a path does not exist or no image is named; NotAvailable where rows and weights are
         missing.
         """

@@ -17,6 +17,7 @@ from pipeline.results import registry
 from pipeline.runs import train_heads
 from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
+from stages.metrics import calibration
 from stages.runtime.parallel import run_in_threads
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
     if spec.sweep is None:
         report = train_heads.run_head(project, name, spec, manifest, classes)
         registry.record_latest(project.folder, f"head/{name}", report.key)
+        _warn_of_limits(name, report)
         return report
     points = spec.points()
     folders = {point: train_heads.head_folder(project, name, s, manifest, classes) for point, s in points.items()}
@@ -107,6 +109,7 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
         lost = next(iter(diverged.values()))
         raise Diverged(f"heads.{name}: all {len(points)} points diverged; the first: {lost.message}", lost.hint)
     registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys)
+    _warn_of_limits(name, swept.winner)
     return swept
 
 
@@ -134,6 +137,11 @@ def _read_diverged(folder: Path) -> DivergedPoint | None:
     """The point of that folder, if a sweep found it diverging and it gave no head since."""
     note = None if (folder / records.RECORD).exists() else records.load(folder / DIVERGED)
     return None if note is None else DivergedPoint(folder.name, True, note["message"], note["hint"])
+
+
+def _warn_of_limits(name: str, report: HeadReport) -> None:
+    for text in [] if report.hit else calibration.describe_limits(report.metrics.calibration):
+        log.warning("heads.%s: %s", name, text)
 
 
 def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages.data.manifest import Row
-from stages.metrics import classification, evaluate
+from stages.metrics import calibration, classification, evaluate
 from tests.conftest import Pipeline, Ran
 
 
@@ -55,11 +55,14 @@ def test_a_table_for_a_person_has_the_interval_beside_the_figure(pipeline: Pipel
     assert max(map(len, ran.out.splitlines()[3:7])) <= 100
 
 
-def test_show_has_calibration_and_classes(pipeline: Pipeline, project: Path) -> None:
-    _, metrics = trained(pipeline, project)
+def test_show_has_calibration_and_classes(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "LEAST_IMAGES", 5)
+    monkeypatch.setattr(calibration, "LEAST_OF_CLASS", 2)
+    ran, metrics = trained(pipeline, project, "--set", "heads.logistic.C=0.001")
     out = pipeline("show", "logistic", "-c", project).out
     assert f"calibrated on val: logits / {metrics['calibration']['temperature']:.3f}" in out
     assert "threshold with the best balanced accuracy on val" in out
+    assert ran.err.count("heads.logistic: the temperature is at its limit") == 1
     assert any(line.split()[:2] == ["bright", str(metrics["test"]["per_class"]["bright"]["support"])]
                for line in out.partition("class (test)")[2].splitlines())  # fmt: skip
 
