@@ -82,8 +82,7 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
         registry.record_latest(project.folder, f"head/{name}", report.key)
         _warn_of_limits(name, report)
         return report
-    points = spec.points()
-    folders = {point: train_heads.head_folder(project, name, s, manifest, classes) for point, s in points.items()}
+    points, folders = _points(project, name, manifest, classes)
     keys = [folder.name for folder in folders.values()]
     registry.record_latest(project.folder, f"head/{name}", None, keys)  # first, so that a killed run's points are known
 
@@ -118,19 +117,31 @@ def find_points(project: Project, name: str, manifest: Manifest, classes: tuple[
 
     A head without a sweep that diverged is missing: it is tried each time.
     """
-    head = project.config.heads[name]
+    specs, folders = _points(project, name, manifest, classes)
     points: dict[str, HeadReport] = {}
     diverged: dict[str, DivergedPoint] = {}
     missing: dict[str, Path] = {}
-    for point, spec in head.points().items():
-        folder = train_heads.head_folder(project, name, spec, manifest, classes)
-        if report := train_heads.find_head(project, name, spec, manifest, classes):
+    for point, folder in folders.items():
+        if report := train_heads.find_head(project, name, specs[point], manifest, classes):
             points[point] = report
-        elif head.sweep is not None and (lost := _read_diverged(folder)):
+        elif project.config.heads[name].sweep is not None and (lost := _read_diverged(folder)):
             diverged[point] = lost
         else:
             missing[point] = folder
     return SweepReport(points, diverged, missing)
+
+
+def _points(
+    project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]
+) -> tuple[dict[str, HeadConfig], dict[str, Path]]:
+    """The points of the head of that name, and their folders; of points with the same key (taps of two names), one."""
+    specs = project.config.heads[name].points()
+    folders: dict[str, Path] = {}
+    for point, spec in specs.items():
+        folder = train_heads.head_folder(project, name, spec, manifest, classes)
+        if folder not in folders.values():
+            folders[point] = folder
+    return {point: specs[point] for point in folders}, folders
 
 
 def _read_diverged(folder: Path) -> DivergedPoint | None:

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from cache.store import Cache
 from pipeline.project.project import Project
 from pipeline.results import registry
 from pipeline.results.csv_parquet import Columns
+from pipeline.results.frames import Tabular
 from pipeline.results.model import Model
 from pipeline.runs import extraction, rejects
 from pipeline.serving import restored_project
@@ -36,8 +38,8 @@ from stages.metrics import calibration
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Predicted:
+@dataclass(frozen=True, repr=False)
+class Predicted(Tabular):
     """What a model says of n images, in the order they were named; of a folder's, sorted.
 
     `paths` are as they were named; `ids` are the SHA-256 of the files. `probabilities` (n, classes), float64, are the
@@ -54,6 +56,10 @@ class Predicted:
     computed: int
     reused: int
     ignored: int
+
+    def summary(self) -> str:
+        counts = ", ".join(f"{name} {n:,}" for name, n in Counter(self.predicted).most_common(5))
+        return f"{self.model}, {len(self.paths):,} images: {counts or 'none'}"
 
     @property
     def threshold(self) -> float | None:
