@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.runs import train_heads
 from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
 from stages.metrics import calibration
+from stages.runtime.hardware import cpu_count
 from stages.runtime.parallel import run_in_threads
 
 log = logging.getLogger(__name__)
@@ -161,4 +161,4 @@ def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:
         return 1
     ids = [row.id for row in manifest.samples]
     widest = max(train_heads.feature_matrix(project, point, ids).dim for point in spec.points().values())
-    return max(1, min(os.cpu_count() or 1, AT_ONCE_BYTES // (4 * widest * len(ids))))
+    return max(1, min(cpu_count(), AT_ONCE_BYTES // (4 * widest * len(ids))))

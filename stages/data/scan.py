@@ -15,6 +15,7 @@ from cache import keys
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.data.manifest import Row
+from stages.runtime.silent_imports import import_parquet
 
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"]
@@ -254,11 +255,6 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise Unusable(
-            f"data.table: reading {path.name} needs pyarrow", "pip install 'frozenbase[parquet]', or save it as .csv"
-        ) from error
+    _, parquet = import_parquet()
     rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
     return rows

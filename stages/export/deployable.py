@@ -1,6 +1,6 @@
-"""Owns a model as one function of pixels: base, taps, head, temperature. Not where its parts lie, nor its file form.
+"""Owns a model as one function of pixels: base, taps, head, temperature. Not its files, nor its exported form.
 
-Nothing here imports TensorFlow until the function is opened.
+TensorFlow is imported when the function is opened.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase, Recipe, Tap
+from stages.engines import select
+from stages.engines.embed import embed_all
 from stages.heads.fitted import Head
 from stages.metrics.calibration import apply_temperature
 
 
 @dataclass(frozen=True)
 class Deployable:
-    """All that decides what a model says of an image.
+    """All that decides the probabilities a model gives an image.
 
-    taps: where the head looks, joined in this order, maps flattened. weights: the file of the base's weights. tail:
+    taps: the inputs of the head, joined in this order, maps flattened. weights: the file of the base's weights. tail:
     arrays by layer and number among its weights (`head_conv/0`), put in after those; {} for a frozen base.
     temperature: what logits are divided by.
     """
@@ -35,21 +37,18 @@ class Deployable:
     def open(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function of fitted pixels uint8 (n, height, width, 3): probabilities (n, classes) float64, rows sum to 1.
 
-        It is the way of extraction and heads, rounding of stored rows included. Raises Unusable where a part does not
-        fit.
+        It computes as extraction and heads do, rounding of stored rows included. Raises Unusable where a part does
+        not fit.
         """
-        from stages.engines.tensorflow_engine import TensorFlowEmbed
-
         names = [str(number) for number in range(len(self.taps))]
         taps = dict(zip(names, self.taps, strict=True))
-        embed = TensorFlowEmbed(self.recipe, taps, self.weights, tail=self.tail)
+        base = FrozenBase(self.recipe, taps, self.weights, self.tail)
+        embed = select.open_engine(select.AUTO, base)
 
         def predict(pixels: np.ndarray) -> np.ndarray:
-            parts = []
-            for start in range(0, len(pixels), embed.batch):
-                rows = embed(pixels[start : start + embed.batch])
-                flat = [rows[name].reshape(len(rows[name]), -1) for name in names]
-                parts.append(np.concatenate(flat, axis=1).astype(self.recipe.dtype).astype(np.float32))
-            return apply_temperature(self.head.probabilities(np.concatenate(parts)), self.temperature)
+            rows = embed_all(embed, pixels)
+            flat = np.concatenate([rows[name].reshape(len(pixels), -1) for name in names], axis=1)
+            stored = flat.astype(self.recipe.dtype).astype(np.float32)
+            return apply_temperature(self.head.probabilities(stored), self.temperature)
 
         return predict

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cache import atomic_files
 from cache.errors import PipelineError, Unusable
 from stages.extract.source_digest import source_digest
+from stages.runtime.hardware import cpu_count
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -68,9 +69,8 @@ def _local(workers: int) -> Iterator[Client]:
     """A cluster of `workers` processes on this machine, which share its cores."""
     import dask
     import distributed
-    from dask.system import CPU_COUNT
 
-    threads = max(1, CPU_COUNT // workers)
+    threads = max(1, cpu_count() // workers)
     quiet = {"distributed.worker.profile.enabled": False}  # its samples can hang CPython up to 3.11.8 (gh-106883)
     # Two clusters started at once, in threads of one process, fail on each other's partial imports.
     with _starting, dask.config.set(quiet):

@@ -28,7 +28,6 @@ from stages.extract.cluster import ClusterSpec, connect, worker_died_error
 from stages.extract.prefetch import read_image
 from stages.extract.shard_task import SHARD_BYTES, Job, Receipt, Task, extract_shard, stop_run, write_error
 from stages.runtime import hardware
-from stages.runtime.parallel import run_in_threads
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +123,7 @@ def all_rejects(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
 def find_rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -> dict[str, str]:
     """Decode all images; id -> reason of those that a run would reject."""
     found = {}
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(hardware.cpu_count()) as threads:
         reasons = threads.map(lambda item: _reject(recipe, *item), paths.items())
         for image, reason in zip(paths, reasons, strict=True):
             on_decoded(1)
@@ -160,9 +159,9 @@ def compute_missing(
 
 
 def _in_process(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Receipt:
-    from dask.system import CPU_COUNT  # what this process may use, not what the machine has
+    from dask.threaded import get  # dask.compute would import `distributed`
 
-    total, name, lock = Receipt(), _run_name(), threading.Lock()
+    total, name, lock, threads = Receipt(), _run_name(), threading.Lock(), hardware.cpu_count()
 
     def advance(rows: int) -> None:
         with lock:
@@ -173,7 +172,13 @@ def _in_process(cache: Cache, work: Work, on_progress: Callable[[int], object]) 
         with lock:
             _add(cache, total, receipt)
 
-    run_in_threads(extract, work.tasks(CPU_COUNT, name), on_error=partial(stop_run, name))
+    graph = {f"shard {number}": (partial(extract, task),) for number, task in enumerate(work.tasks(threads, name))}
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            get(graph, list(graph), pool=pool)
+        except BaseException:
+            stop_run(name)  # tasks under way need not finish
+            raise
     return total
 
 

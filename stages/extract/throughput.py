@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from stages.data.images import ImageRejected
 from stages.engines.embed import Taps
 from stages.extract import prefetch, shard_task
 from stages.extract.shard_task import Job
+from stages.runtime.hardware import cpu_count
 
 IMAGES = 16
 
@@ -35,7 +35,7 @@ def seconds_per_image(shard_records: Sequence[Mapping[str, Any]]) -> float | Non
     The median, because a thread's first shard includes building the base.
     """
     each = [record["seconds"] / record["rows"] for record in shard_records if record["rows"]]
-    return statistics.median(each) / (os.cpu_count() or 1) if each else None  # one task per core at a time
+    return statistics.median(each) / cpu_count() if each else None  # one task per core at a time
 
 
 def time_images(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]]) -> Trial | None:
@@ -60,7 +60,7 @@ def time_images(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]
 
     parts = [images[i : i + embed.batch] for i in range(0, len(images), embed.batch)]
     started = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(cpu_count()) as threads:
         done = sum(threads.map(forward, parts))
     spent = time.perf_counter() - started
     sizes = {key: int(row[0].size) * np.dtype(job.recipe.stored(taps[key])).itemsize for key, row in rows.items()}

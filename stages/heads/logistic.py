@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from stages.heads.fitted import Head, Layer, Layers, softmax
 from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix, Scaler
 from stages.metrics import classification
+from stages.runtime.hardware import cpu_count
 
 PATH = tuple(float(c) for c in np.round(np.logspace(-6, 3, 19), 10))
 """C of the path, ascending: two to a decade, of the scikit-learn kind (it multiplies the sum of losses)."""
@@ -74,7 +74,7 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     scaler = Scaler.of(x)
     z, z_val = scaler.apply(x), scaler.apply(features.take(val))
     blocks = list(features.blocks(np.arange(len(val)), outputs))
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(_LANES, os.cpu_count() or 1)) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(_LANES, cpu_count())) as pool:
         problem = Problem(z, y[train], outputs, pool)
 
         def judge(model: Model) -> float:

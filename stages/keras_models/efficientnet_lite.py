@@ -1,7 +1,7 @@
-"""Owns the EfficientNet-Lite architecture in Keras, and how PyTorch's names map to its layers. A TensorFlow room.
+"""Owns the EfficientNet-Lite architecture in Keras, and the mapping of PyTorch's names to layers. A TensorFlow room.
 
-EfficientNet (Tan & Le 2019) without squeeze-and-excitation, with ReLU6, with stem and head of fixed width, and first
-and last stage of fixed depth (github.com/tensorflow/tpu, models/official/efficientnet/lite). Padding is TensorFlow's
+EfficientNet (Tan & Le 2019) without squeeze-and-excitation, with ReLU6, a stem and head of fixed width, and a first and
+last stage of fixed depth (github.com/tensorflow/tpu, models/official/efficientnet/lite). Padding is TensorFlow's
 'same'.
 """
 
@@ -14,7 +14,7 @@ import keras
 from keras import layers
 
 from cache.errors import Unusable
-from stages.bases import blocks, torch_pickle
+from stages.bases import torch_pickle
 
 _STAGES = (  # kernel, stride, expansion, channels, repeats
     (3, 1, 1, 16, 1),
@@ -36,12 +36,12 @@ def lite0(input_shape: tuple[int, int, int]) -> keras.Model:
 
 
 def lite1(input_shape: tuple[int, int, int]) -> keras.Model:
-    """EfficientNet-Lite1, as lite0, with blocks up to `block21`."""
+    """EfficientNet-Lite1: as lite0, with blocks up to `block21`."""
     return _lite("efficientnet_lite1", input_shape, 1.0, 1.1)
 
 
 def lite2(input_shape: tuple[int, int, int]) -> keras.Model:
-    """EfficientNet-Lite2, as lite1, and wider by a tenth."""
+    """EfficientNet-Lite2: as lite1, with a tenth more channels."""
     return _lite("efficientnet_lite2", input_shape, 1.1, 1.2)
 
 
@@ -53,13 +53,19 @@ def _lite(name: str, input_shape: tuple[int, int, int], width: float, depth: flo
         outer = (kernel, stride, expansion, channels, repeats) in (_STAGES[0], _STAGES[-1])
         for repeat in range(repeats if outer else math.ceil(depth * repeats)):
             number += 1
-            scaled = blocks.round_channels(width * channels)
+            scaled = _round_channels(width * channels)
             x = _block(x, f"block{number}", kernel, stride if repeat == 0 else 1, expansion, scaled)
     return keras.Model(image, _conv(x, "head", 1280, 1, 1), name=name)
 
 
+def _round_channels(channels: float) -> int:
+    """To the nearest multiple of 8 that takes away no more than a tenth (Tan & Le 2019, in their code)."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest
+
+
 def load_torch(model: keras.Model, path: Path) -> None:
-    """Fill the model from a `.pth` of the efficientnet_lite packages. Raises Unusable where a tensor does not fit."""
+    """Load a `.pth` of the efficientnet_lite packages into the model. Raises Unusable if a tensor does not fit."""
     tensors = torch_pickle.read_tensors(path)
     for layer in model.layers:
         names = _torch_names(layer)
@@ -102,7 +108,7 @@ def _block(
 
 
 def _torch_names(layer: layers.Layer) -> list[str]:
-    """The tensors of one layer, in the order of Keras's weights; none for a layer without weights."""
+    """Names of the tensors of one layer, in the order of Keras's weights; [] for a layer without weights."""
     if not layer.weights:
         return []
     block, _, part = layer.name.partition("_")

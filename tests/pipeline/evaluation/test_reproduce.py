@@ -158,7 +158,7 @@ def test_a_setting_that_would_make_another_model_is_refused(pipeline: Pipeline, 
     pipeline("run", "-c", project)
     ran = pipeline("reproduce", "logistic", "-c", project, "--set", "extract.size=32")
     assert ran.code == 2
-    assert "--set extract.size=32: a model goes by its own settings" in ran.err
+    assert "--set extract.size=32: a model keeps the settings it was made with" in ran.err
 
 
 def test_weights_are_those_of_the_record_wherever_they_are_now(pipeline: Pipeline, project: Path) -> None:

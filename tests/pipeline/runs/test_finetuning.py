@@ -268,7 +268,7 @@ def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weight
         assert said[row.id] == pytest.approx(p, rel=1e-5)
     copy = folder / "copy.png"
     copy.write_bytes((folder / "images" / then.rows[0].path).read_bytes() + b"another file")
-    assert "the base is to run, and the weights" in command(*words, copy, expect=4).json["error"]["message"]
+    assert "rows are to be computed, and the weights" in command(*words, copy, expect=4).json["error"]["message"]
     found = command(*words, copy, "--set", "base.weights=elsewhere.pth", expect=0).json["predict"]
     assert (found["computed"], found["reused"]) == (1, 24)
     assert list(found["predictions"][-1]["probabilities"].values()) == pytest.approx(said[then.rows[0].id], rel=1e-5)

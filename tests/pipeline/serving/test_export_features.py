@@ -172,7 +172,7 @@ def test_without_pyarrow_it_says_what_to_install(project: Path, tmp_path: Path) 
     """Before anything is computed."""
     words = ("export", "features", "-c", project, "--format", "parquet", "--output", tmp_path / "x.parquet")
     _, err = run(*words, expect=2, HIDE="pyarrow")
-    assert "writing Parquet needs pyarrow" in err
+    assert "Parquet files need pyarrow, which is not installed" in err
     assert "pip install 'frozenbase[parquet]'" in err
     assert not (project.parent / ".features").exists()
 

@@ -161,7 +161,7 @@ def test_the_model_goes_by_its_own_record_not_by_today_s_settings(pipeline: Pipe
     assert predicted(pipeline, config, new) == before
     ran = pipeline("predict", "logistic", new, "-c", config, "--set", "extract.size=32")
     assert ran.code == 2
-    assert "--set extract.size=32: a model goes by its own settings" in ran.err
+    assert "--set extract.size=32: a model keeps the settings it was made with" in ran.err
 
 
 def test_weights_are_those_of_the_record_wherever_they_are_now(pipeline: Pipeline, config: Path, new: Path) -> None:

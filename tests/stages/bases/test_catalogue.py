@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import hashlib
 import sys
@@ -17,9 +18,10 @@ from cache import atomic_files
 from cache.errors import Unusable
 from stages.bases import blocks, catalogue, weights
 from stages.bases.catalogue import Base
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines import select
+from tests.support import generate_blocks
 from tests.support.networks import randomise
 from tests.support.pictures import photographs
 
@@ -43,14 +45,14 @@ ODD = (
 class Network:
     """A base as we build it, with random weights and statistics, and those in a file as Keras's downloads are.
 
-    theirs: the same with that file by Keras's function and weights="imagenet", which asked for (file name, its hash).
+    theirs: the same with that file by Keras's function and weights="imagenet", which asked for (name, URL, hash).
     """
 
     base: Base
     file: Path
     model: Any = None
     theirs: Any = None
-    asked: tuple[str, str | None] | None = None
+    asked: tuple[str, str, str | None] | None = None
 
     @property
     def size(self) -> int:
@@ -101,7 +103,7 @@ def build_theirs(made: Network) -> None:
     from keras.src.utils import file_utils
 
     def get_file(name: str, origin: str, file_hash: str | None = None, **more: Any) -> str:
-        made.asked = (name, file_hash)
+        made.asked = (name, origin, file_hash)
         return str(made.file)
 
     shape = (made.size, made.size, 3)
@@ -132,47 +134,34 @@ def test_each_boundary_cuts_the_network_in_two_and_is_as_large_as_the_table_says
         assert found[-1].boundary != network.base.output
         for block in (found[0], found[len(found) // 2], found[-1]):  # a cut in the middle of a block would show here
             keras.Model(model.get_layer(block.boundary).output, model.output)
-    cuts = places_where_one_layer_is_read(model)
-    assert {block.boundary for block in found} <= cuts
-
-
-def places_where_one_layer_is_read(model: Any) -> set[str]:
-    """Layers whose output is all that later layers read of what lies before them."""
-    order = {layer.name: number for number, layer in enumerate(model.layers)}
-    last: dict[str, int] = {}
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
-            for tensor in node.input_tensors:
-                source = tensor._keras_history.operation.name
-                if source in order:
-                    last[source] = max(last.get(source, 0), order[layer.name])
-    cuts, reach = set(), 0
-    for name, number in order.items():
-        if reach <= number:  # nothing before it is read after it
-            cuts.add(name)
-        reach = max(reach, last.get(name, 0))
-    return cuts
+    assert {block.boundary for block in found} <= generate_blocks.find_cuts(model)
 
 
 def test_the_weight_file_and_its_digest_are_those_that_keras_fetches_or_the_package_ships(network: Network) -> None:
     base = network.base
     algorithm, _, digest = base.digest.partition(":")
     if base.package is None:
-        assert network.asked == (base.weights, digest or None)
+        assert network.asked == (base.weights, base.url, digest or None)
     else:
         assert atomic_files.sha256_of(weights.published_path(base)) == digest
     assert not digest or len(digest) == 2 * hashlib.new(algorithm).digest_size
 
 
-def test_each_digest_is_one_of_keras_s_own() -> None:
+def test_each_url_and_digest_stands_in_keras_s_own_source() -> None:
     """Of all bases, and without building them; test_the_weight_file... knows whose it is."""
     import keras
 
     folder = Path(keras.__file__).parent / "src" / "applications"
-    source = "".join(path.read_text() for path in folder.glob("*.py"))
+    nodes = [node for path in folder.glob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for base in OF_KERAS:
+        folder_url, _, name = base.url.rpartition("/")
+        assert base.url in texts or f"{folder_url}/" in texts, base.name
+        assert name in (base.weights, *texts), base.name
     digests = [base.digest.rpartition(":")[2] for base in OF_KERAS if base.digest]
-    assert [digest for digest in digests if f'"{digest}"' not in source] == []
+    assert set(digests) <= texts
     assert len(set(digests)) == len(digests) == len(OF_KERAS) - 2
+    assert len({base.url for base in OF_KERAS}) == len(OF_KERAS)
 
 
 def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Network, tmp_path: Path) -> None:
@@ -181,7 +170,7 @@ def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Networ
     expected = keras_s_own(network, pixels)
     scale = np.abs(expected).max()
     for name in ("tensorflow", "openvino"):
-        embed = select.open_engine(name, recipe, {"rows": Tap()}, network.file, None, [tmp_path])
+        embed = select.open_engine(name, FrozenBase(recipe, {"rows": Tap()}, network.file))
         off = np.abs(embed(pixels)["rows"] - expected).max()
         assert off <= TOLERANCE * scale, name
         swapped = embed(np.ascontiguousarray(pixels[..., ::-1]))["rows"]
@@ -214,6 +203,18 @@ def test_a_base_takes_as_few_pixels_as_keras_does(base: Base) -> None:
         keras_s_function(base)(include_top=False, weights=None, input_shape=(base.least - 1, base.least, 3))
     with pytest.raises(Unusable, match=f"{base.name} needs at least {base.least} pixels a side"):
         build.build_base(base, None, base.least, base.least - 1)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SMALLEST else pytest.mark.slow) for name in catalogue.BASES]
+)
+def test_blocks_json_holds_what_is_read_from_the_networks(name: str) -> None:
+    from stages.keras_models import build
+
+    base, size = catalogue.get_base(name), generate_blocks.SIZE
+    found = generate_blocks.find_blocks(base, build.build_base(base, None, size, size))
+    assert found == list(blocks.blocks_of(base)), "python -m tests.support.generate_blocks"
+    assert bool(found) != name.startswith("nasnet")
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
-from dask.system import CPU_COUNT
 
 from cache.errors import PipelineError, Unusable
 from stages.extract import shard_task
 from stages.extract.cluster import ClusterSpec, connect
+from stages.runtime import hardware
 from tests.support import fakes, source_tree
 from tests.support.networks import DEFAULT
 from tests.support.process import events, run, start, wait_for_shards
@@ -51,7 +51,7 @@ def no_profile(dask_worker: Any) -> None:
 def test_two_workers_are_processes_and_listen_on_this_machine_only(tmp_path: Path) -> None:
     with connect(ClusterSpec(2), tmp_path, []) as client:
         assert len({*client.run(os.getpid).values(), os.getpid()}) == 3
-        assert sum(client.nthreads().values()) == max(2, CPU_COUNT)
+        assert sum(client.nthreads().values()) == max(2, hardware.cpu_count())
         assert listening() == {"127.0.0.1"}
         client.run(no_profile)
 
