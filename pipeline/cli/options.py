@@ -113,7 +113,17 @@ def do_and_finish(work: Callable[[], T], printer: Callable[[T], None]) -> NoRetu
 
 
 def log_to_stderr(quiet: bool, verbose: bool) -> None:
+    """Log to stderr, each warning once: several heads may have the same."""
     handler = logging.StreamHandler()
+    warned: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        repeated = record.levelno >= logging.WARNING and text in warned
+        warned.add(text)
+        return not repeated
+
+    handler.addFilter(is_new)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     for name in ("cache", "stages", "pipeline"):
         logger = logging.getLogger(name)

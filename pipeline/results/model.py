@@ -15,6 +15,8 @@ import numpy as np
 from cache import npz, records
 from cache.errors import Unusable
 from pipeline.config.head_schema import HEAD_KINDS
+from pipeline.results.csv_parquet import Columns
+from pipeline.results.frames import Tabular, figure_columns
 from stages.data.manifest import Manifest
 from stages.heads.fitted import Head
 from stages.metrics.figures import Calibration, Metrics
@@ -27,8 +29,8 @@ _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
 """Fields of its own settings, and of `extract`, that models of one name are not compared by."""
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, repr=False)
+class Model(Tabular):
     """One result under models/. `record` is {} where it cannot be read; older ones lack fields.
 
     `beaten`: a point of a sweep that is not its best on val. `differs`: the settings that results of its name don't
@@ -45,6 +47,13 @@ class Model:
 
     def __str__(self) -> str:
         return f"{self.name} {self.key[:SHORT]}"
+
+    def summary(self) -> str:
+        return str(self)
+
+    def columns(self) -> Columns:
+        """A row for each figure, with its value and interval in val and test."""
+        return figure_columns(self.figures)
 
     @property
     def created(self) -> float:
@@ -136,7 +145,7 @@ class Model:
             **self.to_json(),
             "metrics": self.figures,
             "head": self.read("head.json"),
-            "counts": self.manifest().counts(),
+            "counts": self.manifest().counts(self.record.get("classes", ())),
             "record": self.record,
         }
 

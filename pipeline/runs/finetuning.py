@@ -29,6 +29,7 @@ from pipeline.runs.finetune_report import FineTuneReport, TunedReport
 from pipeline.runs.sweeps import SweepReport
 from pipeline.runs.train_heads import HeadReport
 from stages.bases import weights
+from stages.data import augment
 from stages.data.manifest import Manifest
 from stages.extract import throughput
 from stages.finetune.boundary_maps import Boundary
@@ -132,8 +133,11 @@ class Tuning:
 
     def folder(self, seed: int) -> Path:
         """The folder of the model of that seed."""
+        # left out where it was 1 or there are no views, so that keys of existing models stay
+        views_version = augment.VERSION if self.spec.views > 1 and augment.VERSION > 1 else None
         parts = {
             "version": VERSION,
+            "views_version": views_version,
             "spec": self.spec.settings,
             "seed": seed,
             "boundary": boundary_rows.view_stores(self.project, self.spec)[0].key,

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.evaluation.compare import Comparison
 from pipeline.evaluation.crossval import OutOfFold
 from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
+from stages.metrics import calibration
 from stages.metrics.classification import NAMES
 from stages.metrics.figures import Calibration, Figure, Figures, Metrics
 
@@ -100,6 +101,8 @@ def format_difference(difference: Figure) -> str:
 
 
 def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None:
+    for note in (*(found.notes or ()), *calibration.describe_limits(found)):
+        echo(f"\n{note}")
     if found.temperature is not None:
         echo(f"\ncalibrated on val: logits / {found.temperature:.3f}")
         table = make_table("", *(title for split in before for title in (f">{split}", ">calibrated")))

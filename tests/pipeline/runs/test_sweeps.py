@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cache.errors import Unusable
+from pipeline.config import yaml_file
 from pipeline.runs import sweeps, train_heads
 from tests.conftest import Pipeline, counts
 from tests.support import fakes
@@ -103,6 +104,36 @@ def test_of_points_that_an_older_version_made_nothing_is_hidden(pipeline: Pipeli
     assert set(listed(pipeline, swept).values()) == {True}
     assert heads(pipeline, swept)["few"]["hit"]
     assert [key for key, told in listed(pipeline, swept).items() if told] == [few["key"]]
+
+
+@pytest.mark.parametrize(
+    ("head", "points"),
+    [
+        (
+            "kind: dense, sweep: {units: [[], [4]], dropout: [0.2, 0.5], activation: [relu, tanh]}",
+            ["units=[] dropout=0.2 activation=relu"]
+            + [f"units=[4] dropout={d} activation={a}" for d in (0.2, 0.5) for a in ("relu", "tanh")],
+        ),
+        ("kind: dense, epochs: 5, sweep: {patience: [3, 5, 9, null]}", ["patience=3", "patience=5"]),
+        (
+            "kind: knn, sweep: {k: [1, [1], [3, 1], [1, 3]], temperature: [0.1, 0.2]}",
+            ["k=1 temperature=0.1", "k=[3,1] temperature=0.1", "k=[3,1] temperature=0.2"],
+        ),
+        ("kind: logistic, sweep: {C: [1, 1.0], seed: [0, 1]}", ["C=1 seed=0", "C=1 seed=1"]),
+    ],
+)
+def test_points_that_cannot_differ_are_one(project: Path, head: str, points: list[str]) -> None:
+    project.write_text(project.read_text() + f"heads: {{h: {{{head}}}}}\n")
+    assert list(yaml_file.load(project).heads["h"].points()) == points
+
+
+def test_taps_of_two_names_that_are_the_same_are_one_point(pipeline: Pipeline, project: Path) -> None:
+    text = project.read_text().replace("size: 16", "size: 16, taps: {pooled: {}, twin: {pooling: avg}}")
+    project.write_text(text + "heads: {h: {sweep: {tap: [pooled, twin]}}}\n")
+    assert [point["point"] for point in heads(pipeline, project)["h"]["points"]] == ["tap=pooled"]
+    assert heads(pipeline, project)["h"]["hit"]
+    *_, status = pipeline("status", "--hash", "-c", project, "--json").json["status"]["stages"]
+    assert status["state"] == "HIT"
 
 
 def test_each_point_is_cached_on_its_own(pipeline: Pipeline, swept: Path) -> None:

@@ -30,6 +30,7 @@ from stages.data import images
 from stages.data.images import Fit, PixelSpec, Resize
 from stages.export.deployable import Deployable
 from stages.heads.fitted import Head, Layer, Layers
+from stages.metrics import calibration
 from stages.metrics.calibration import apply_temperature
 from tests.conftest import command, opened
 
@@ -60,7 +61,10 @@ data: {{split: {{val: 0.3, test: 0.2}}}}
 extract: {{size: {SIZE}, taps: {{pooled: {{}}, early: {{layer: block3_add, pooling: max}}}}}}
 heads: {{both: {{kind: logistic, tap: [pooled, early]}}, knn: {{kind: knn, k: 3}}}}
 """)
-    command("run", "-c", config, expect=0)
+    with pytest.MonkeyPatch.context() as patched:  # val has seven images
+        patched.setattr(calibration, "LEAST_IMAGES", 5)
+        patched.setattr(calibration, "LEAST_OF_CLASS", 2)
+        command("run", "-c", config, expect=0)
     return config
 
 
@@ -143,12 +147,12 @@ def test_what_is_written_says_what_the_model_says(project: Path, tmp_path: Path,
     assert about["licences"] == {"weights": "Apache-2.0", "data": "not known"}
     model = registry.find(project.parent, "both")
     assert about["model"] == {"name": "head/both", "key": model.key, "kind": "logistic"}
-    calibration = model.read("metrics.json")["calibration"]
-    assert about["temperature"] == calibration["temperature"]
+    fitted = model.calibration
+    assert about["temperature"] == fitted.temperature
     with np.load(model.folder / "predictions.npz") as stored:
         before = stored["probabilities"]
     after = apply_temperature(before, about["temperature"])
-    assert np.array_equal(after[:, 1] >= about["threshold"], before[:, 1] >= calibration["threshold"])
+    assert np.array_equal(after[:, 1] >= about["threshold"], before[:, 1] >= fitted.threshold)
     again = command("export", "both", "-c", project, "--format", kind, "--output", path)
     assert (again.code, "is there already" in again.err) == (2, True)
 
@@ -157,7 +161,7 @@ def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Pat
     """One of its two taps is left out."""
     model, deployable, tried_on = made
     (layer,) = deployable.head.layers
-    head = replace(deployable.head, layers=(replace(layer, weights=layer.weights[1280:]),))
+    head = replace(deployable.head, form=Layers([replace(layer, weights=layer.weights[1280:])]))
     wrong = replace(deployable, taps=deployable.taps[1:], head=head)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
