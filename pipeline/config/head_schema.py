@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -15,6 +16,8 @@ Whole = Annotated[int, BeforeValidator(messages.reject_bool)]
 Positive = Annotated[Real, Field(gt=0)]
 Count = Annotated[Whole, Field(ge=1)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
+
+MOST_POINTS = 10_000
 
 ELSEWHERE = frozenset({"tap", "sweep", "log_dir"})
 """Fields that are not in a head's key as they stand: taps are there by their extract keys."""
@@ -59,6 +62,9 @@ class HeadConfig(BaseModel):
         for field in self.sweep or {}:
             if field not in known:
                 raise ValueError(f"sweep: there is no varying {field!r}; expected one of {', '.join(known)}")
+        points = math.prod(map(len, (self.sweep or {}).values()))
+        if points > MOST_POINTS:
+            raise ValueError(f"sweep: {points:,} points; at most {MOST_POINTS:,} are possible")
         try:
             self.points()
         except ValidationError as error:

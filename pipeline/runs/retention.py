@@ -42,7 +42,7 @@ def register_tags(config: Path, progress: Progress, cache_dir: str | None) -> No
 def find_needs(project: Project) -> Needs:
     """Who needs what in the project's cache."""
     found: dict[str, list[str]] = defaultdict(list)
-    for name in _asks(project):  # it may have moved since it was registered
+    for name in asked_names(project):  # it may have moved since it was registered
         found[name].append(str(project.path))
     for root in registrations.list_registrations(project.cache.root):
         for name, who in _of_root(project, root):
@@ -95,12 +95,12 @@ def _wants(project: Project, root: Registration) -> set[str]:
     """The keys of a pipeline.yaml as it reads today, and the manifest it works from; none where it is unreadable."""
     try:
         other = Project(root.path, Options(offline=True), project.progress)
-        return _asks(other) if os.path.samefile(other.cache.root, project.cache.root) else set()
+        return asked_names(other) if os.path.samefile(other.cache.root, project.cache.root) else set()
     except (PipelineError, OSError):
         return set()
 
 
-def _asks(project: Project) -> set[str]:
+def asked_names(project: Project) -> set[str]:
     """The keys of its settings, and the manifest that it works from."""
     table = project.config.data.table
     manifest = {project.at(table).stem} if table is not None else set()

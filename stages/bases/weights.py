@@ -25,6 +25,7 @@ from stages.bases.catalogue import Base
 log = logging.getLogger(__name__)
 
 _PREFIX = "sha256:"
+_NOTE = {"base": str, "setting": str, "sha256": str}
 _DOWNLOAD = "import keras; keras.applications.{builder}(include_top=False, weights='imagenet')"
 
 
@@ -58,7 +59,7 @@ def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline:
         if not keys.is_digest(wanted):
             raise Unusable(f"base.weights: {setting!r} is no digest; expected sha256: and 64 hex digits")
         return Weights(setting, wanted, path if found == wanted else None)
-    known = _remembered(base.name, setting, cache)
+    known = known_digests(base.name, setting, cache)
     if found is None and len(known) == 1:
         log.warning("weights %s of %s are not here; the cache knows them as sha256:%s", setting, base.name, known[0])
         return Weights(setting, known[0], None)
@@ -202,14 +203,16 @@ def remember_digest(base: Base, weights: Weights, cache: Cache) -> None:
 
 
 def copy_notes(source: Cache, target: Cache) -> None:
-    """Remember in `target` what `source` does, but for names by which it knows another file."""
+    """Remember in `target` what `source` does, except for names that stand for another file there."""
     for path in sorted(source.root.glob("weights/*.json")):
-        fact, data = records.load(path) or {}, path.read_bytes()
-        whole = hashlib.sha256(data).hexdigest() == path.stem
-        if whole and not _remembered(str(fact.get("base")), str(fact.get("setting")), target):
-            target.put_named("weights", data, ".json")
+        fact = records.load(path, _NOTE)
+        if fact is None or not keys.is_digest(fact["sha256"]) or known_digests(fact["base"], fact["setting"], target):
+            continue
+        target.put_named("weights", keys.canonical({name: fact[name] for name in _NOTE}), ".json")
 
 
-def _remembered(base: str, setting: str, cache: Cache) -> list[str]:
-    facts = [records.load(path) or {} for path in sorted(cache.root.glob("weights/*.json"))]
-    return sorted({f["sha256"] for f in facts if f.get("base") == base and f.get("setting") == setting})
+def known_digests(base: str, setting: str, cache: Cache) -> list[str]:
+    """The digests that the cache remembers for that setting of `base.weights`, sorted."""
+    notes = [records.load(path, _NOTE) for path in sorted(cache.root.glob("weights/*.json"))]
+    found = {note["sha256"] for note in notes if note and (note["base"], note["setting"]) == (base, setting)}
+    return sorted(filter(keys.is_digest, found))

@@ -34,7 +34,7 @@ def seconds_per_image(made: Sequence[Mapping[str, Any]]) -> float | None:
 
     The median of shards: a thread's first one took the start-up of the base with it.
     """
-    each = [record["seconds"] / record["rows"] for record in made if record["rows"]]
+    each = [record["seconds"] / record["rows"] for record in made if record["rows"] and record.get("seconds")]
     return statistics.median(each) / (os.cpu_count() or 1) if each else None  # tasks go side by side, one a core
 
 
