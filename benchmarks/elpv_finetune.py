@@ -116,10 +116,10 @@ def out_of_fold(config: Path, size: int, block: str, table: str) -> None:
         labels += [by_path[path].label or "" for path in paths[0]]
         groups += [by_path[path].group for path in paths[0]]
     p = [np.concatenate(said[kind]) for kind in ("head", "finetune")]
-    both = paired_tests.compare(labels, p[0], p[1], CLASSES, groups)
-    for title, side in (("frozen head", "a"), ("fine-tuned", "b")):
-        print(f"| {title} | {len(labels):,} | {shown(both[side], 'auroc', 'accuracy')} |")
-    gaps = " | ".join(above(both["difference"][name]) for name in ("auroc", "accuracy"))
+    frozen, tuned, difference = paired_tests.compare(labels, p[0], p[1], CLASSES, groups)
+    for title, figures in (("frozen head", frozen), ("fine-tuned", tuned)):
+        print(f"| {title} | {len(labels):,} | {shown(figures.to_json(), 'auroc', 'accuracy')} |")
+    gaps = " | ".join(above(difference.figures[name].to_json()) for name in ("auroc", "accuracy"))
     print(f"| difference | | {gaps} |", flush=True)
 
 

@@ -47,9 +47,7 @@ def main() -> None:
             found = pipeline.open(config, {"extract.numerics": numerics}).features()
             said = out_of_fold(config, found.X, found.y, found.ids)
             labels, images, classes = list(found.y) * TIMES, list(found.ids) * TIMES, sorted(set(found.y))
-            figures = bootstrap.metrics_with_intervals(
-                labels, said, classes, images
-            )  # an image's five are drawn together
+            figures = bootstrap.metrics_with_intervals(labels, said, classes, images).values  # five of an image as one
             if numerics == "f32":
                 exact, before, first = found.X, said, figures
             apart = np.abs(found.X - exact).max() / np.abs(exact).max()

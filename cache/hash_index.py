@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MIN_AGE_S = 2.0
 _BLOCK = 256
+_THREADS = 8
+"""For a disk or network that is slow to answer; on few CPUs the idle ones cost nothing."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
@@ -72,12 +74,11 @@ class HashIndex:
         """SHA-256 of each absolute path, or the error met; `on_hashed(n)` is called as files are read."""
         found = self.known(paths)
         to_hash = [path for path in paths if path not in found]
-        workers = min(8, 2 * (os.cpu_count() or 1))
-        with ThreadPoolExecutor(workers) as threads:
+        with ThreadPoolExecutor(_THREADS) as threads:
             run = threads.map if len(to_hash) > 1 else map  # one file is not worth a thread
             for start in range(0, len(to_hash), _BLOCK):
                 part = to_hash[start : start + _BLOCK]
-                shares = [part[first::workers] for first in range(workers)]
+                shares = [part[first::_THREADS] for first in range(_THREADS)]
                 results = dict(itertools.chain.from_iterable(run(_hash_all, shares)))
                 self.remember(result for result in results.values() if not isinstance(result, OSError))
                 found |= {path: r if isinstance(r := results[path], OSError) else r[3] for path in part}

@@ -1,4 +1,4 @@
-"""What a person touches: the command line, pipeline.yaml, and from Python `open` and `BottleneckFeatures`."""
+"""The user interface: the command line, pipeline.yaml, and from Python `open` and `BottleneckFeatures`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FROM = {"open": "pipeline.python.api", "BottleneckFeatures": "pipeline.python.t
 
 
 def __getattr__(name: str) -> Any:
-    """Imported where it is asked for: scikit-learn has no place in a command that needs none."""
+    """Imported on first use, so that commands that need no scikit-learn don't import it."""
     if name in _FROM:
         return getattr(importlib.import_module(_FROM[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

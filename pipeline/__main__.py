@@ -1,7 +1,4 @@
-"""Owns how the command starts and ends: no traceback for Ctrl-C during the imports, nor for an output that is full.
-
-The command itself is main.py.
-"""
+"""Owns start and end of the command: no traceback for Ctrl-C during imports or a full output. Not the commands."""
 
 from __future__ import annotations
 
@@ -10,18 +7,18 @@ import sys
 
 
 def main() -> None:
-    gc.set_threshold(100_000, 20, 100)  # many rows and no cycles: looking for them took a tenth of a run over 100,000
+    gc.set_threshold(100_000, 20, 100)  # the default costs a tenth of a run over 100,000 rows
     try:
         from pipeline.cli.main import main as command
 
         command(prog_name="pipeline")
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:  # what commands do is guarded; what they print, and look up for that, is not
+    except OSError as error:  # commands catch their own; this is from printing
         where = error.filename or "standard output cannot be written"
         sys.exit(f"Error: {where}: {error.strerror or error}")
     finally:
-        gc.freeze()  # to look through all there is once more, at the very end, took a tenth of a second
+        gc.freeze()  # saves the collection at exit, a tenth of a second
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from stages.data import images
 from stages.engines import select
 from stages.heads import fitted
 from tests.conftest import opened
-from tests.pipeline.cli.test_main import run
+from tests.support.process import run
 
 N = 60
 
@@ -162,12 +162,12 @@ def test_the_record_says_how_it_came_about(emptied: Path) -> None:
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_vgg16_without_network_or_file_is_exit_4(emptied: Path, tmp_path: Path, offline: bool) -> None:
-    """Where it may, Keras's own download is tried: a proxy that refuses makes a host without a network."""
+    """Where it may, a download is tried: a proxy that refuses makes a host without a network."""
     words = ("run", "extract", "-c", emptied, "--json", "--set", "base.name=vgg16", *(["--offline"] if offline else []))
     proxy = "http://127.0.0.1:9"
     out, _ = run(*words, FAKE="", expect=4, KERAS_HOME=str(tmp_path), https_proxy=proxy, http_proxy=proxy)
     error = json.loads(out)["error"]
-    assert ("are not fetched now" if offline else "cannot be fetched (") in error["message"]
+    assert ("nothing is downloaded offline" if offline else "cannot be downloaded: ") in error["message"]
     assert list((tmp_path / "models").glob("*")) == []
     assert "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" in error["message"]
     assert str(tmp_path) in error["message"]

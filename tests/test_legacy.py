@@ -22,8 +22,8 @@ import pytest
 
 import pipeline as frozenbase
 from tests.conftest import command
-from tests.pipeline.cli.test_main import events, run
 from tests.support import GOLDEN
+from tests.support.process import events, run
 
 FIXTURE = GOLDEN / "project-5c1307c.tar.xz"
 IMAGES = 40
@@ -183,7 +183,7 @@ def cpu() -> list[str]:
 def test_a_fine_tuning_that_was_killed_goes_on_to_the_same_end(srv: Path, said: dict[str, Any]) -> None:
     then, config = said["trial"], srv / "trial"
     ran = command("run", "finetune", "--json", "-c", config, expect=0)
-    assert f"goes on after epoch {then['epochs']} of 12, from its checkpoint" in ran.err
+    assert f"resumes after epoch {then['epochs']} of 12, from its checkpoint" in ran.err
     assert then["epochs"] > 0
     model = srv / "trial" / "models" / "finetune" / "long" / then["key"]
     assert ran.json["finetune"]["long"]["key"] == then["key"]

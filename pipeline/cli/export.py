@@ -1,7 +1,4 @@
-"""Owns the `pipeline export` commands: options, and what is printed.
-
-What they write is export_features.py's, and a model export_model.py's.
-"""
+"""Owns the `pipeline export` commands: options and printing. Not the files (export_features.py, export_model.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from stages.data.manifest import SPLITS
 
 
 class _Export(click.RichGroup):
-    """`pipeline export MODEL ...`: what is no command's name belongs to the command called MODEL."""
+    """`pipeline export NAME ...`: a name that is no command is an argument of the command MODEL."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
@@ -54,9 +51,9 @@ def model_command(
 ) -> None:  # fmt: skip
     """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
 
-    MODEL is head/NAME or finetune/NAME (what its last run gave; of a sweep, the best), a tag, or the first digits of a
-    key. PATH.json tells classes, threshold, input and licences. The file counts as written once a fresh process without
-    this package has said of 32 original images what the model says of them, to 0.005.
+    MODEL is head/NAME or finetune/NAME (the latest result; of a sweep, the best), a tag, or the first digits of a key.
+    PATH.json has classes, threshold, input and licences. Before the file is published, a fresh process without this
+    package runs it on 32 original images: its probabilities must be the model's, to 0.005.
     """
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
@@ -67,7 +64,7 @@ def model_command(
         return export_model.export_model(config, options, progress, model, kind, output, force)
 
     written, error = report_errors(work, verbose)
-    finish("export", "written", written, error, _say_model, config, as_json, verbose)
+    finish("export", "written", written, error, _print_model, config, as_json, verbose)
 
 
 @export.command("features")
@@ -93,16 +90,16 @@ def features_command(
         return export_features.export_features(project, kind, output, tap, split, force)
 
     written, error = report_errors(work, verbose)
-    finish("export features", "written", written, error, _say, config, as_json, verbose)
+    finish("export features", "written", written, error, _print, config, as_json, verbose)
 
 
-def _say(written: Written) -> None:
+def _print(written: Written) -> None:
     shape = " x ".join(f"{n:,}" for n in written.shape)
     echo(f"wrote {written.file}: {shape} {written.dtype}, {decimal(written.bytes)}")
     echo(f"  tap {written.tap}, extract key {written.key[:SHORT]}")
 
 
-def _say_model(written: Exported) -> None:
+def _print_model(written: Exported) -> None:
     about, check = written.about, written.about["check"]
     echo(f"wrote {written.file}: {decimal(about['bytes'])}, and {export_model.description_path(written.file).name}")
     echo(f"  model {about['model']['name']} {about['model']['key'][:SHORT]}")
@@ -112,4 +109,4 @@ def _say_model(written: Exported) -> None:
         f"probabilities differ by at most {check['max_difference']:.1e}"
     )
     if check["decode_scaled_adds"] is not None:
-        echo(f"  decode: scaled, which the file cannot do, moves them by at most {check['decode_scaled_adds']:.1e}")
+        echo(f"  decode: scaled, which the file cannot do, changes them by at most {check['decode_scaled_adds']:.1e}")

@@ -1,4 +1,4 @@
-"""Owns init, run and status, and the list of all commands: options, what is printed, exit codes. No work is done."""
+"""Owns init, run and status, and the list of all commands: options, output, exit codes. Not the work."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from pipeline.project.job_shares import Part
 from pipeline.project.project import Options, Project
 from pipeline.runs import status
 from pipeline.runs.run import run_stages, select_stages
-from pipeline.show.console import ERR, echo, format_config_option, show_error, show_result
+from pipeline.show.console import ERR, echo, format_config_option, show_error
 from pipeline.show.finetune_tables import show_finetune
 from pipeline.show.progress import make_progress
+from pipeline.show.run_tables import show_result
 
 STALE = 5
-"""Exit code of `status -q` where something is not fresh."""
+"""Exit code of `status -q` where a run would compute something."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="frozenbase", prog_name="pipeline")
 def main() -> None:
-    """Run a frozen base over images once, keep what it says, and train heads on that in seconds."""
+    """Extract features of images with a frozen base once, cache them, and train heads on them in seconds."""
 
 
 @main.command("init")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
 @click.option("--images", type=click.Path(path_type=Path), help="The folder of the images.  [default: FOLDER/images]")
-@click.option("--demo", is_flag=True, help="Lay out the demo dataset: 2,624 images of solar cells.")
+@click.option("--demo", is_flag=True, help="Copy the demo dataset: 2,624 images of solar cells.")
 def init_command(folder: Path, images: Path | None, demo: bool) -> None:
     """Look at the images, and write a commented pipeline.yaml to FOLDER (default: here)."""
     if demo and images is not None:
@@ -58,8 +59,8 @@ def init_command(folder: Path, images: Path | None, demo: bool) -> None:
 @run_options
 @click.option("--for", "purposes", multiple=True, metavar="finetune/NAME",
               help="With extract: also the boundary of that fine-tuning, in the same pass.")  # fmt: skip
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would be computed, and why; keep nothing.")
-@click.option("--hash", "read_files", is_flag=True, help="With -n: read the files that are new, to be exact.")
+@click.option("-n", "--dry-run", is_flag=True, help="Preview what would be computed, and why; keep nothing.")
+@click.option("--hash", "read_files", is_flag=True, help="With -n: read new files, for exact counts.")
 @click.option("--workers", type=click.IntRange(1), envvar="PIPELINE_WORKERS", show_envvar=True,
               help="Processes to extract with.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", envvar="PIPELINE_SCHEDULER", show_envvar=True,
@@ -73,11 +74,11 @@ def run_command(
     dry_run: bool, read_files: bool, workers: int | None, scheduler: str | None, part: str | None,
     require_cached: bool, offline: bool, as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Extract features, then train the heads on them; what is unchanged is not computed again.
+    """Extract features, then train the heads on them; only new or changed inputs are computed.
 
-    `run extract` stops after the features. `run head NAME...` trains the heads of those names (default: all); their
-    rows are computed first where they are missing. `run finetune NAME...` trains the last blocks of the base too, as
-    finetune: in pipeline.yaml says (default: all there); it runs only when it is named.
+    `run extract` stops after the features. `run head NAME...` trains these heads (default: all), after
+    extracting what they lack. `run finetune NAME...` trains the last blocks of the base too, as
+    set under finetune: in pipeline.yaml (default: all); plain `run` does not fine-tune.
     """
     if names and stage not in ("head", "finetune"):
         raise click.UsageError(f"`run {stage}` takes no names; got {names[0]!r}")
@@ -88,7 +89,7 @@ def run_command(
     if part is not None and stage != "extract":
         raise click.UsageError("--part goes with `run extract`: heads need the rows of all parts")
     if part is not None and dry_run:
-        raise click.UsageError("--part and -n don't go together; -n tells of all images")
+        raise click.UsageError("--part and -n cannot be combined: -n previews all images")
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
     options = Options(overrides, workers, scheduler, require_cached, offline or dry_run, read_files or not dry_run)
@@ -101,10 +102,10 @@ def run_command(
         if dry_run:
             result["status"] = status.preview_stage(project, stage, names)
         else:
-            also = [purpose.removeprefix("finetune/") for purpose in purposes]
-            run_stages(project, wanted["head"], result, wanted["finetune"], also, tell)
+            also_for = [purpose.removeprefix("finetune/") for purpose in purposes]
+            run_stages(project, wanted["head"], result, wanted["finetune"], also_for, note)
 
-    def tell(text: str) -> None:
+    def note(text: str) -> None:
         if not quiet:
             echo(text, ERR)
 
@@ -117,18 +118,18 @@ def run_command(
 
 @main.command("status")
 @preview_options
-@click.option("--hash", "read_files", is_flag=True, help="Read the files that are new, to be exact.")
+@click.option("--hash", "read_files", is_flag=True, help="Read new files, for exact counts.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; exit 0 if all is fresh, 5 if not.")
 def status_command(
     config: Path, overrides: tuple[str, ...], as_json: bool, read_files: bool, quiet: bool,
     verbose: bool,
 ) -> None:  # fmt: skip
-    """Say for each stage whether it is there, and if not, why not. With -v, what differs from the nearest entry.
+    """Show for each stage what a run would compute, and why. With -v, what differs from the nearest entry.
 
-    Fine-tunings run only when named; those that were made before are told of too, and count for -q.
+    Fine-tunings that ran before are included, and count for -q.
 
-    Files that are new or were touched count as missing (`at most`) unless --hash reads them. Where no rows tell how
-    long extraction takes, 16 images are timed.
+    New or touched files count as missing (`at most`) unless --hash reads them. Where no cached rows give the time per
+    image, 16 images are timed.
     """
     log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}

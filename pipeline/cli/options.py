@@ -1,4 +1,4 @@
-"""Owns what all commands share: options, logging, and how what stops one becomes a sentence and an exit code."""
+"""Owns what all commands share: options, logging, and turning exceptions into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from typing import Any, NoReturn, TypeVar
 import rich_click as click
 
 from cache.errors import Interrupted, PipelineError, Unusable
-from pipeline.show.console import show_result
+from pipeline.show.run_tables import show_result
 
 T = TypeVar("T")
 
-
-_TOLD = "stages.bases.weights"
-"""Its notes are told without -v: a download takes a while, and nobody has asked for it in so many words."""
-
-
-_UNNAMED = "something that the system does not name, as an open file or a connection"
+_ALWAYS_LOGGED = "stages.bases.weights"
+"""Its INFO messages are shown without -v: downloads take a while."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM. Not an Exception, so that nothing on its way takes it for a failure of its own."""
+    """SIGTERM. Not an Exception, so that `except Exception` on its way doesn't catch it."""
 
 
 _CONFIG = click.option("-c", "--config", type=click.Path(path_type=Path), default="pipeline.yaml", show_default=True,
@@ -41,7 +37,7 @@ _VERBOSE = click.option("-v", "--verbose", is_flag=True, help="More on stderr, w
 
 
 def preview_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that reads pipeline.yaml and computes nothing, so that it downloads nothing either."""
+    """The options of a command that reads pipeline.yaml, computes nothing and downloads nothing."""
     return _CONFIG(_SET(_JSON(_VERBOSE(command))))
 
 
@@ -51,16 +47,16 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def results_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that reads what lies beside pipeline.yaml, and not that itself."""
+    """The options of a command that reads models, and not pipeline.yaml."""
     return _CONFIG(_JSON(_VERBOSE(command)))
 
 
 def report_errors(
-    work: Callable[[], T], verbose: bool = False, unnamed: str = _UNNAMED
+    work: Callable[[], T], verbose: bool = False, unnamed: str = "an open file or a connection"
 ) -> tuple[T | None, PipelineError | None]:
-    """Do the work; whatever stops it comes back as one sentence with an exit code, never as a traceback.
+    """(result, None), or (None, error) with one message, exit code and hint for whatever was raised.
 
-    `unnamed` is what to call that of which the system refuses something without a name.
+    `unnamed` stands in the message of an OSError without a file name.
     """
 
     def terminate(*_: Any) -> None:
@@ -72,23 +68,23 @@ def report_errors(
     except PipelineError as error:
         return None, error
     except KeyboardInterrupt as error:
-        kept = error.args[0] if error.args else "nothing is lost that was there"
-        stopped = Interrupted(f"interrupted; {kept}", f"to go on: {_typed()}")
+        kept = error.args[0] if error.args else "finished work is kept"
+        stopped = Interrupted(f"interrupted; {kept}", f"to go on: {shlex.join(['pipeline', *sys.argv[1:]])}")
         stopped.exit_code = 143 if isinstance(error, Terminated) else 130
         return None, stopped
-    except Exception as error:  # noqa: BLE001 (the last line of defence)
+    except Exception as error:  # noqa: BLE001 (whatever else: a message, no traceback)
         if verbose:
             traceback.print_exc()
         if isinstance(error, OSError) and error.strerror:
             advice = "check the path, its permissions and the space; " if error.filename else ""
             return None, PipelineError(
-                f"{error.filename or unnamed}: {error.strerror}", f"{advice}-v shows where it was met"
+                f"{error.filename or unnamed}: {error.strerror}", f"{advice}-v shows where it happened"
             )
         return None, PipelineError(f"unexpected {type(error).__name__}: {error}", "run again with -v to see where")
 
 
 def results_folder(config: Path) -> Path:
-    """Where the results of a project lie, whether or not there is a pipeline.yaml; Unusable where there is nothing."""
+    """The project's folder, with or without a pipeline.yaml. Raises Unusable where it has neither that nor models/."""
     folder = (config if config.is_dir() else config.parent).absolute()
     if not (config.exists() or (folder / "models").is_dir()):
         raise Unusable(f"{folder} has neither {config.name} nor models/", "name the project's pipeline.yaml with -c")
@@ -99,12 +95,21 @@ def finish(
     command: str, part: str, report: T | None, error: PipelineError | None, printer: Callable[[T], None],
     config: Path, as_json: bool, verbose: bool,
 ) -> NoReturn:  # fmt: skip
-    """Show what came of a command, with `printer` or as `part` of its JSON, and what stopped it; then exit."""
+    """Show the report, with `printer` or as `part` of the JSON, and the error; then exit."""
     if report is not None and not as_json:
         _, failed = report_errors(lambda: printer(report), verbose, "standard output")
         error = error or failed
     show_result(command, {} if report is None else {part: report}, error, as_json, config, verbose)
     sys.exit(error.exit_code if error else 0)
+
+
+def do_and_finish(work: Callable[[], T], printer: Callable[[T], None]) -> NoReturn:
+    """Do the work of the current command, which has the options above, and `finish` it under its own name."""
+    context = click.get_current_context()
+    assert context is not None
+    name, given = str(context.info_name), context.params
+    report, error = report_errors(work, given["verbose"])
+    finish(name, name, report, error, printer, given["config"], given["as_json"], given["verbose"])
 
 
 def log_to_stderr(quiet: bool, verbose: bool) -> None:
@@ -114,8 +119,4 @@ def log_to_stderr(quiet: bool, verbose: bool) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
-    logging.getLogger(_TOLD).setLevel(logging.ERROR if quiet else logging.INFO)
-
-
-def _typed() -> str:
-    return shlex.join(["pipeline", *sys.argv[1:]])
+    logging.getLogger(_ALWAYS_LOGGED).setLevel(logging.ERROR if quiet else logging.INFO)

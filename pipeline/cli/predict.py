@@ -1,4 +1,4 @@
-"""Owns `pipeline predict`: options, and what is printed. What a model says is predict.py's."""
+"""Owns the `pipeline predict` command: options and printing. Not the predictions (serving/predict.py)."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from pipeline.show.progress import make_progress
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="A .csv or .parquet file, with the probability of each class, instead of a table.")  # fmt: skip
-@click.option("--keep", is_flag=True, help="Keep the rows of images that are new in the cache.")
+@click.option("--keep", is_flag=True, help="Store the rows of new images in the cache.")
 @run_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notes, only errors on stderr.")
 def predict_command(
     model: str, paths: tuple[str, ...], output: Path | None, keep: bool, config: Path, overrides: tuple[str, ...],
     offline: bool, as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Say what MODEL takes images for: PATHs are files, or folders, which are searched however deep.
+    """Classify images with MODEL. PATHs are files or folders; folders are searched recursively.
 
-    MODEL goes by its own settings, base and weights; --set may only say where things lie. Rows that the cache has are
-    used, others computed and not kept. Images that cannot be used are listed on stderr, and the exit code is 3.
+    MODEL keeps the settings, base and weights it was made with; --set can change places only. Cached rows are used,
+    missing ones computed and not stored. Images that cannot be used are listed on stderr, and the exit code is 3.
 
-    predicted: the class by the threshold that was fitted on val, where there is one (two classes); else the likeliest.
+    predicted: with two classes, by the threshold fitted on val, if there is one; else the likeliest class.
 
-    confidence: its calibrated probability, at the temperature that was fitted on val.
+    confidence: its probability at the temperature fitted on val.
 
-    p_CLASS (--json, --output): the model's own probabilities as in `pipeline predictions`, without a temperature. The
-    threshold is one of these.
+    p_CLASS (--json, --output): probabilities without a temperature, as in `pipeline predictions`. The threshold applies
+    to these.
     """
     log_to_stderr(quiet, verbose)
     options = Options(overrides, offline=offline)
@@ -64,12 +64,12 @@ def predict_command(
 
 
 def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
-    """The table to stdout, or where it was written; bad images and notes to stderr."""
+    """The table, or its path, on stdout; bad images and notes on stderr."""
     if output is not None:
         echo(f"{count_of(len(found.paths), 'image')}: {output}")
     elif found.paths:
         _show_table(found)
-    for reject in found.rejected[1:]:  # the error tells of the first
+    for reject in found.rejected[1:]:  # the error names the first
         echo(f"  rejected {reject.path}: {reject.reason}", ERR)
     if quiet:
         return
@@ -81,7 +81,7 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
 
 
 def _show_table(found: Predicted) -> None:
-    """One line for each image, the path last: however long it is, it is not broken."""
+    """One line for each image, the path last and never broken."""
     both = zip(found.predicted, found.likeliest, strict=True)
     classes = ["predicted", *(name if name == likeliest else f"{name} *" for name, likeliest in both)]
     width = max(map(cell_len, classes))

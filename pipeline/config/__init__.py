@@ -1,4 +1,4 @@
 """pipeline.yaml: its fields, reading it, and `pipeline init`, which writes one.
 
-What the fields mean on disk is left to project/.
+Not the paths, keys and images that a file means on a disk (project/).
 """

@@ -1,25 +1,20 @@
-"""Owns the settings of fine-tuning as pipeline.yaml has them. Not the work, nor what a base's blocks are called."""
+"""Owns the fields of fine-tuning in pipeline.yaml. Not training (finetuning.py), nor names of blocks (blocks.py)."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.config.head_schema import Count, Fraction, Positive, Real, Whole
+from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
 from stages.bases.recipe import StoredDtype
 from stages.data.augment import Augment
-
-NOT_KEYED = frozenset({"head", "mode", "seeds", "log_dir"})
-"""Fields that are not in a model's key as they stand: head and seed are there by themselves."""
 
 Share = Annotated[Real, Field(ge=0, le=0.5)]
 
 
-class AugmentConfig(BaseModel):
+class AugmentConfig(Section, keyed="finetune"):
     """How views of an image differ from it; see stages/data/augment.py."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     flip: Literal["none", "horizontal", "vertical", "both"] = "horizontal"
     turns: bool = False
@@ -36,19 +31,17 @@ class AugmentConfig(BaseModel):
 
     @property
     def different(self) -> int | None:
-        """How many views of an image there are, the plain one among them; None where there is no end of them."""
+        """How many different views of an image there are, the original included; None: no limit."""
         drawn = self.rotate or self.shift or self.scale or self.brightness or self.contrast
         return None if drawn else len(self.augment.elements())
 
 
-class FineTune(BaseModel):
-    """Train `unfreeze_from` and all blocks after it, from where `head` stands."""
+class FineTune(Section, keyed="finetune"):
+    """Train `unfreeze_from`, all blocks after it, and the head, which starts from `head`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    head: str = "logistic"
+    head: Annotated[str, Keyed("finetune", by_value=False)] = "logistic"
     unfreeze_from: str
-    mode: Literal["auto", "cached", "full"] = "auto"
+    mode: Annotated[Literal["auto", "cached", "full"], Keyed("none")] = "auto"
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: Positive = 1e-5
     schedule: Literal["constant", "cosine"] = "constant"
@@ -60,8 +53,8 @@ class FineTune(BaseModel):
     dtype: StoredDtype = "float32"
     augment: AugmentConfig | None = None
     views: Count = 1
-    seeds: Annotated[list[Whole], Field(min_length=1)] = [0]
-    log_dir: str | None = None
+    seeds: Annotated[list[Whole], Field(min_length=1), Keyed("finetune", by_value=False)] = [0]
+    log_dir: Annotated[str | None, Keyed("none")] = None
 
     @model_validator(mode="after")
     def _views_differ(self) -> FineTune:
@@ -76,5 +69,5 @@ class FineTune(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of it enters a key; where rows come from, and how many seeds there are, does not."""
-        return self.model_dump(exclude=set(NOT_KEYED))
+        """The fields that enter a model's key by value; head and seed of each model enter apart."""
+        return self.model_dump(exclude=self.not_by_value())

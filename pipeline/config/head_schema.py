@@ -1,37 +1,29 @@
-"""Owns the kinds of heads as pipeline.yaml has them: fields, defaults, and the points of a sweep. Not fitting them."""
+"""Owns the kinds of heads: their fields and defaults, the points of a sweep, and what each kind can do. Not fitting."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.config import messages
-from stages.heads.fitted import Activation
-
-Real = Annotated[float, BeforeValidator(messages.reject_bool), Field(allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(messages.reject_bool)]
-Positive = Annotated[Real, Field(gt=0)]
-Count = Annotated[Whole, Field(ge=1)]
-Fraction = Annotated[Real, Field(ge=0, lt=1)]
+from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
+from stages.heads.fitted import Activation, Form, Layers
+from stages.heads.neighbours import Neighbours
 
 MOST_POINTS = 10_000
 
-ELSEWHERE = frozenset({"tap", "sweep", "log_dir"})
-"""Fields that are not in a head's key as they stand: taps are there by their extract keys."""
 
-
-class HeadConfig(BaseModel):
-    """What all kinds share. `tap` is one name or several, whose features are joined in that order."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    _fixed: ClassVar[frozenset[str]] = frozenset({"kind", "sweep", "log_dir"})
+class HeadConfig(Section, keyed="head"):
+    """Fields of all kinds. `tap` is one name or several, whose features are joined in that order."""
 
     kind: str
-    tap: str | Annotated[list[str], Field(min_length=1)] = "pooled"
-    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = None
+    tap: Annotated[str | Annotated[list[str], Field(min_length=1)], Keyed("head", by_value=False)] = "pooled"
+    sweep: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]] | None, Keyed("head", by_value=False)] = None
     seed: Whole = 0
 
     @property
@@ -41,11 +33,11 @@ class HeadConfig(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of it enters a key."""
-        return self.model_dump(exclude=set(ELSEWHERE))
+        """The fields that enter a head's key by value; taps enter by their extract keys."""
+        return self.model_dump(exclude=self.not_by_value())
 
     def points(self) -> dict[str, HeadConfig]:
-        """Each point of the grid that `sweep` spans, under a name like `C=0.1 tap=early`; without one, itself as ''."""
+        """Each point of the grid that `sweep` spans, named like `C=0.1 tap=early`; without a sweep, itself as ''."""
         if self.sweep is None:
             return {"": self}
         grid, own = self.sweep, self.model_dump(exclude={"sweep"})
@@ -58,10 +50,11 @@ class HeadConfig(BaseModel):
 
     @model_validator(mode="after")
     def _sweep_fits(self) -> HeadConfig:
-        known = [field for field in type(self).model_fields if field not in self._fixed]
+        places = self.places().items()
+        known = [name for name, place in places if place.stage == "head" and name not in ("kind", "sweep")]
         for field in self.sweep or {}:
             if field not in known:
-                raise ValueError(f"sweep: there is no varying {field!r}; expected one of {', '.join(known)}")
+                raise ValueError(f"sweep: no field {field!r} can vary; expected one of {', '.join(known)}")
         points = math.prod(map(len, (self.sweep or {}).values()))
         if points > MOST_POINTS:
             raise ValueError(f"sweep: {points:,} points; at most {MOST_POINTS:,} are possible")
@@ -105,38 +98,65 @@ class Dense(HeadConfig):
     batch: Count = 32
     epochs: Count = 100
     patience: Count | None = 5
-    log_dir: str | None = None
+    log_dir: Annotated[str | None, Keyed("none")] = None
 
 
-KINDS: dict[str, type[HeadConfig]] = {"logistic": Logistic, "ridge": Ridge, "knn": Knn, "dense": Dense}
+@dataclass(frozen=True)
+class HeadKind:
+    """A kind of head: all that other modules know of it.
+
+    module: has fit(spec, features, rows, classes) -> Head; imported when a head is fitted. form: what its heads
+    consist of. packages: those it is fitted with, beside scikit-learn and numpy. parallel: whether several may be
+    fitted at the same time. exportable, finetunable: whether its layers can be written to a file, or trained further.
+    """
+
+    spec: type[HeadConfig]
+    module: str
+    form: type[Form] = Layers
+    packages: tuple[str, ...] = ()
+    parallel: bool = True
+    exportable: bool = True
+    finetunable: bool = False
 
 
-def _kind(value: Any) -> str | None:
-    """The kind that is meant; where none is told, logistic."""
-    found = value.get("kind", "logistic") if isinstance(value, dict) else getattr(value, "kind", None)
-    return found if isinstance(found, str) else None
+HEAD_KINDS = {
+    "logistic": HeadKind(Logistic, "stages.heads.logistic", finetunable=True),
+    "ridge": HeadKind(Ridge, "stages.heads.ridge"),
+    "knn": HeadKind(Knn, "stages.heads.knn", form=Neighbours, exportable=False),
+    "dense": HeadKind(
+        Dense, "stages.heads.dense", packages=("tensorflow", "keras"), parallel=False, finetunable=True
+    ),  # Keras has one seed for the process, and uses all cores by itself
+}
+"""A new kind is a row here and the module it names."""
 
 
-AnyHead = Annotated[
-    Annotated[Logistic, Tag("logistic")]
-    | Annotated[Ridge, Tag("ridge")]
-    | Annotated[Knn, Tag("knn")]
-    | Annotated[Dense, Tag("dense")],
-    Discriminator(
-        _kind,
-        custom_error_type="unknown_kind",
-        custom_error_message=f"kind should be one of {', '.join(KINDS)}",
-    ),
-]
+def spec_of(value: Any) -> type[HeadConfig] | None:
+    """The fields of the kind that `value` (as in pipeline.yaml) names, by default logistic; None for no such kind."""
+    kind = value.get("kind", "logistic") if isinstance(value, dict) else None
+    row = HEAD_KINDS.get(kind) if isinstance(kind, str) else None
+    return None if row is None else row.spec
 
 
-def head_fields() -> list[str]:
-    """Names of the fields of all kinds, once each."""
-    return list(dict.fromkeys(name for kind in KINDS.values() for name in kind.model_fields))
+def _validate(value: Any) -> HeadConfig:
+    if isinstance(value, HeadConfig):
+        return value
+    spec = spec_of(value)
+    if spec is None:
+        raise PydanticCustomError("unknown_kind", "kind should be one of {kinds}", {"kinds": ", ".join(HEAD_KINDS)})
+    return spec.model_validate(value)
+
+
+AnyHead = Annotated[SerializeAsAny[HeadConfig], PlainValidator(_validate)]
+"""A head of any kind in HEAD_KINDS."""
+
+
+def head_places() -> dict[str, Keyed]:
+    """Where the fields of all kinds enter keys, each name once."""
+    return {name: place for kind in HEAD_KINDS.values() for name, place in kind.spec.places().items()}
 
 
 def format_setting(value: Any) -> str:
-    """A value of a setting, shortly."""
+    """A value of a setting, shortened."""
     if isinstance(value, float):
         return format(value, "g")
     return str(value).replace(" ", "").replace("'", "")

@@ -1,4 +1,4 @@
-"""Owns `pipeline init`: a look at a folder of images, and a commented pipeline.yaml for it. Also the demo dataset."""
+"""Owns `pipeline init`: a commented pipeline.yaml for a folder of images, and the demo dataset. Not the scan."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ data:
   # columns: {{path: path, label: label, split: split, group: group}}   # names in the table
   # group_from: null          # a regular expression on the path, e.g. '(panel\\d+)_': a group stays in one split
   {classes}
-  split: {{method: hash, val: 0.15, test: 0.15, seed: 0}}   # a hash of each image's bytes: new images move no old one
-  # on_bad: fail              # fail: finish extraction, list rejects, exit 3, no heads | skip: go on without them
-  # on_leak: fail             # the same bytes in two splits of yours: fail | warn
+  split: {{method: hash, val: 0.15, test: 0.15, seed: 0}}   # a hash of each image's bytes: adding images moves no other
+  # on_bad: fail              # fail: finish extraction, list rejects, exit 3, no heads | skip: continue without them
+  # on_leak: fail             # the same bytes in two of your splits: fail | warn
 
 base: {{name: efficientnet_lite0, weights: imagenet}}   # or mobilenet_v2, resnet50, vgg16; weights: imagenet or a file
 
@@ -42,7 +42,7 @@ extract:
   # decode: scaled            # scaled: JPEGs decoded at no less than twice the size, faster | full
   taps:
     pooled: {{layer: output, pooling: avg}}   # any layer of the base; avg | max | none
-  # numerics: f32             # f32 | openvino-bf16, tensorflow-bf16: bfloat16 inside, keyed apart
+  # numerics: f32             # f32 | openvino-bf16, tensorflow-bf16: bfloat16 inside, with its own keys
   # engine: auto              # tensorflow | openvino: auto is openvino where it is installed and there is no GPU
   # dtype: float32            # as stored: float32 | float16
   # shard_rows: auto
@@ -56,40 +56,40 @@ heads:
   #    weight_decay: 0, label_smoothing: 0, class_weight: none, batch: 32, epochs: 100, patience: 5, log_dir: null}}
   # several: {{sweep: {{C: [0.001, 0.01, 0.1], tap: [pooled]}}}}     # a head for each point of the grid, ranked by val
 
-# finetune:                     # runs only when it is named: pipeline run finetune; pipeline bases lists blocks
+# finetune:                     # runs only on request: pipeline run finetune; pipeline bases lists blocks
 #   last: {{head: logistic, unfreeze_from: BLOCK, mode: auto, optimizer: adam, lr: 1.0e-5, schedule: constant,
 #          weight_decay: 0, class_weight: none, batch: 32, epochs: 10, patience: 3, dtype: float32, augment: null,
 #          views: 1, seeds: [0], log_dir: null}}
 #     # augment: {{flip: horizontal, turns: false, rotate: 0, shift: 0, scale: 0, brightness: 0, contrast: 0, seed: 0}}
 
 # cluster: {{workers: auto}}    # auto: one process; N processes; or scheduler: tcp://127.0.0.1:8786
-# cache: {{dir: .features}}     # may be deleted: costs time only
+# cache: {{dir: .features}}     # may be deleted: it is computed again
 """
 
 
 @dataclass(frozen=True)
 class Started:
-    """What init found and wrote."""
+    """The images that init found, and the pipeline.yaml that it wrote."""
 
     config: Path
     images: Path
     found: Found
 
     def lines(self) -> list[str]:
-        """What a person wants to know of the images before anything runs."""
+        """Summary of the images, for printing."""
         rows = self.found.rows
         labels = Counter(row.label for row in rows if row.label is not None)
-        made = Counter(row.split for row in rows if row.split is not None)
-        many = f", and {len(labels) - 8} more" if len(labels) > 8 else ""
+        splits = Counter(row.split for row in rows if row.split is not None)
+        more = f", and {len(labels) - 8} more" if len(labels) > 8 else ""
         lines = [f"{len(rows)} images in {self.images}"]
         if labels:
-            lines.append("classes: " + ", ".join(f"{k} {n}" for k, n in sorted(labels.items())[:8]) + many)
+            lines.append("classes: " + ", ".join(f"{k} {n}" for k, n in sorted(labels.items())[:8]) + more)
             if loose := [row.path for row in rows if row.label is None]:
                 lines.append(f"in no class folder, so without a label: {len(loose)}, such as {loose[0]}")
         else:
             lines.append("no class folders: features can be extracted (pipeline run extract); a head needs labels")
-        if made:
-            lines.append("splits, from the folders: " + ", ".join(f"{k} {n}" for k, n in made.items()))
+        if splits:
+            lines.append("splits, from the folders: " + ", ".join(f"{k} {n}" for k, n in splits.items()))
         if self.found.ignored:
             kinds = ", ".join(f"{kind} {n}" for kind, n in self.found.ignored.most_common(5))
             lines.append(f"{self.found.ignored.total()} other files are ignored: {kinds}")
@@ -102,13 +102,13 @@ def init(folder: Path, images: Path | None) -> Started:
 
     Raises Unusable where a pipeline.yaml is there already, or the images cannot be used.
     """
-    target = _free(folder)
+    target = _new_config(folder)
     images = images if images is not None else folder / "images"
     if not images.is_dir():
         what = "is a file; expected a folder of images" if images.exists() else "is not there"
-        meant = folder if folder.is_dir() and folder != Path() else "PATH"
-        advice = f"name the folder of the images: pipeline init --images {meant}"
-        raise Unusable(f"{images} {what}", advice)
+        example = folder if folder.is_dir() and folder != Path() else "PATH"
+        hint = f"name the folder of the images: pipeline init --images {example}"
+        raise Unusable(f"{images} {what}", hint)
     try:
         found = scan.scan_folders(images)
     except Unusable as error:
@@ -121,11 +121,11 @@ def init(folder: Path, images: Path | None) -> Started:
 
 
 def init_demo(folder: Path) -> Started:
-    """Lay out the ELPV solar cells as `folder`/images/functional and defective, and write pipeline.yaml for them."""
-    target = _free(folder)
+    """Copy the ELPV solar cells to `folder`/images/functional and defective, and write pipeline.yaml for them."""
+    target = _new_config(folder)
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
-        raise Unusable("the demo images are not installed", "where frozenbase lies: pip install '.[demo]'")
+        raise Unusable("the demo images are not installed", "in frozenbase's source folder: pip install '.[demo]'")
     source = Path(spec.submodule_search_locations[0]) / "data"
     with open(source / "labels.csv", newline="") as file:
         for path, probability, _kind in csv.reader((" ".join(line.split()) for line in file), delimiter=" "):
@@ -135,15 +135,16 @@ def init_demo(folder: Path) -> Started:
     return Started(target, folder / "images", scan.scan_folders(folder / "images"))
 
 
-def _free(folder: Path) -> Path:
+def _new_config(folder: Path) -> Path:
+    """Raises Unusable where there is a pipeline.yaml already."""
     target = folder / "pipeline.yaml"
     if target.exists():
-        raise Unusable(f"{target} is there already", f"edit it, or remove it first; then: pipeline run -c {target}")
+        raise Unusable(f"{target} exists already", f"edit it, or remove it first; then: pipeline run -c {target}")
     return target
 
 
 def _write(target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True) -> None:
-    """Where there are no two classes to tell apart, the heads are commented out."""
+    """Write pipeline.yaml; with fewer than two classes, the heads are commented out."""
     listed = (
         f"classes: [{', '.join(classes)}]   # their order; with two, the second is the positive one"
         if classes
@@ -152,16 +153,16 @@ def _write(target: Path, about: str, root: str, classes: list[str] | None, train
     quoted = yaml.safe_dump(root, default_style=None, width=10_000).splitlines()[0]
     text = _TEMPLATE.format(about=about, root=quoted, classes=listed)
     if not trainable:
-        none = "heads: {}                     # none yet: there are no two classes. With labels (or data.table):"
+        none = "heads: {}                     # none yet: fewer than two classes. With labels (or data.table):"
         text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")
     try:
         atomic_files.publish(target, text.encode("utf-8"))
     except UnicodeEncodeError as error:
-        raise Unusable(f"{root!r} is no name that a text file can hold", "rename the folder") from error
+        raise Unusable(f"{root!r} is not valid Unicode, as pipeline.yaml must be", "rename the folder") from error
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A copy, whole or not at all: a link would let an edit here change the installed package."""
+    """A complete copy or none. Not a link: an edit would change the installed package."""
     if not target.exists():
         part = target.with_name(f".{target.name}.part")
         with atomic_files.naming_path(target, "written"):

@@ -1,4 +1,4 @@
-"""Owns the words for a value that pipeline.yaml cannot have: what was expected, what was found. Not where it stands."""
+"""Owns the messages for invalid values in pipeline.yaml: what was expected, what was found. Not where it is."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ _WORDS = {
     "too_short": "at least {min_length} entry",
     "tuple_type": "a list",
 }
-"""What was expected, by pydantic's type of an error; its own words are for programmers."""
+"""What was expected, by pydantic's type of an error; its own messages are for programmers."""
 
 _LONGEST = 60
 """Characters of a value that are shown."""
 
 
 def reject_bool(value: Any) -> Any:
-    """The value, unless it is true or false, which pydantic would take for 1 or 0. YAML reads yes and on as true."""
+    """The value, unless it is true or false, which pydantic accepts as 1 or 0. YAML reads yes and on as true."""
     if isinstance(value, bool):
         raise PydanticCustomError("number_type", "input should be a number")
     return value
 
 
 def describe(problems: Sequence[Mapping[str, Any]]) -> str:
-    """What is wrong with one field; `problems` are pydantic's, one for each way in which it may be written."""
+    """What is wrong with one field; `problems` are pydantic's, one for each type that it may have."""
     first = problems[0]
     if first["type"] == "missing":
-        return "it is not there, and has no default"
+        return "it is missing, and has no default"
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "unknown_kind" and not isinstance(first["input"], dict):
@@ -62,7 +62,7 @@ def describe(problems: Sequence[Mapping[str, Any]]) -> str:
 
 
 def yaml_hint(problems: Sequence[Mapping[str, Any]]) -> str:
-    """What to do where YAML reads a word otherwise than it looks; else nothing. `problems` as `sentence` takes them."""
+    """What to do where YAML reads a word as something else; "" elsewhere. `problems` as for `describe`."""
     return next(filter(None, map(_hint, problems)), "")
 
 
@@ -78,7 +78,7 @@ def _hint(problem: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As it is in the file, or nearly: text in quotes, so that an empty one is seen."""
+    """About as it is in the file; text in quotes, so that an empty one is visible."""
     if value is None:
         return "nothing"
     text = str(value).lower() if isinstance(value, bool) else repr(value)

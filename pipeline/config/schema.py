@@ -1,15 +1,16 @@
-"""Owns the fields of pipeline.yaml, their defaults and checks. Not reading it (yaml_file.py), nor keys (keyed.py)."""
+"""Owns the fields of pipeline.yaml, their defaults, checks and places in keys. Not reading it (yaml_file.py)."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import head_schema
+from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
 from pipeline.config.finetune_schema import FineTune
-from pipeline.config.head_schema import AnyHead, Count, Fraction, Logistic, Positive, Real, Whole
+from pipeline.config.head_schema import AnyHead, Logistic
 from stages.bases import catalogue
 from stages.bases.catalogue import Base, Preprocess
 from stages.bases.recipe import Numerics, Pooling, StoredDtype
@@ -18,18 +19,14 @@ from stages.engines import select
 from stages.engines.select import Engine
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Columns(_Strict):
+class Columns(Section, keyed="none"):
     path: str = "path"
     label: str = "label"
     split: str = "split"
     group: str = "group"
 
 
-class Split(_Strict):
+class Split(Section, keyed="samples"):
     method: Literal["hash"] = "hash"
     val: Fraction = 0.15
     test: Fraction = 0.15
@@ -42,19 +39,19 @@ class Split(_Strict):
         return self
 
 
-class Data(_Strict):
+class Data(Section, keyed="none"):
     root: str = "images"
     table: str | None = None
     columns: Columns = Columns()
-    group_from: str | None = None
-    classes: list[str] | None = None
+    group_from: Annotated[str | None, Keyed("samples")] = None
+    classes: Annotated[list[str] | None, Keyed("head")] = None
     split: Split = Split()
     on_bad: Literal["fail", "skip"] = "fail"
     on_leak: Literal["fail", "warn"] = "fail"
 
 
-class PreprocessConfig(_Strict):
-    """What a model of one's own does to RGB pixels x of 0 to 255: (x * scale - mean) / std, channels in `order`."""
+class PreprocessConfig(Section, keyed="extract"):
+    """The input of a user model from RGB pixels x of 0 to 255: (x * scale - mean) / std, channels in `order`."""
 
     scale: Positive = 1.0
     mean: tuple[Real, Real, Real] = (0.0, 0.0, 0.0)
@@ -62,53 +59,53 @@ class PreprocessConfig(_Strict):
     order: Literal["rgb", "bgr"] = "rgb"
 
 
-class BaseChoice(_Strict):
+class BaseChoice(Section, keyed="extract"):
     name: str = "efficientnet_lite0"
     weights: str = "imagenet"
-    trust: bool = False
+    trust: Annotated[bool, Keyed("none")] = False
     preprocess: PreprocessConfig | None = None
 
     @property
     def base(self) -> Base:
-        """Raises Unusable where there is none of that name."""
+        """Raises Unusable where there is no base of that name."""
         numbers = None if self.preprocess is None else Preprocess(**self.preprocess.model_dump())
         return catalogue.choose_base(self.name, self.trust, numbers)
 
     @property
     def file(self) -> str:
-        """The path of its file, as it is written."""
+        """The path of its file, as in pipeline.yaml."""
         return self.name if catalogue.is_model_file(self.name) else self.weights
 
     @property
     def setting(self) -> str:
-        """What says which weights: a word, a digest or a path. A model of one's own has its weights in its file."""
+        """Which weights: a word, a digest or a path. The file of a user model has them."""
         return self.name if catalogue.is_model_file(self.name) and self.weights == "imagenet" else self.weights
 
     @model_validator(mode="after")
-    def _an_own_model_or_not(self) -> BaseChoice:
+    def _fits_kind_of_base(self) -> BaseChoice:
         if not catalogue.is_model_file(self.name):
             if self.preprocess is not None:
-                raise ValueError(f"preprocess: {self.name} has its own; it is for a model file as base.name")
+                raise ValueError(f"preprocess: {self.name} has its own; set it only where base.name is a model file")
         elif self.weights != "imagenet" and not self.weights.startswith("sha256:"):
-            raise ValueError(f"weights: {self.name} has its weights in it; leave weights out, or give sha256:DIGEST")
+            raise ValueError(f"weights: {self.name} contains its weights; leave weights out, or give sha256:DIGEST")
         return self
 
 
-class TapConfig(_Strict):
+class TapConfig(Section, keyed="extract"):
     layer: str = "output"
     pooling: Pooling = "avg"
 
 
-class Extract(_Strict):
+class Extract(Section, keyed="extract"):
     size: Annotated[Whole, Field(ge=16, le=4096)] = 224
     fit: Fit = "squash"
     resize: Resize = "bilinear"
     decode: Decode = "scaled"
     taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
     numerics: Numerics = "f32"
-    engine: Engine = "auto"
-    batch: Literal["auto"] | Count = "auto"
-    shard_rows: Literal["auto"] | Count = "auto"
+    engine: Annotated[Engine, Keyed("none")] = "auto"
+    batch: Annotated[Literal["auto"] | Count, Keyed("none")] = "auto"
+    shard_rows: Annotated[Literal["auto"] | Count, Keyed("none")] = "auto"
     dtype: StoredDtype = "float32"
 
     @model_validator(mode="after")
@@ -119,16 +116,16 @@ class Extract(_Strict):
         return self
 
 
-class Cluster(_Strict):
+class Cluster(Section, keyed="none"):
     workers: Literal["auto"] | Count = "auto"
     scheduler: str | None = None
 
 
-class CacheConfig(_Strict):
+class CacheConfig(Section, keyed="none"):
     dir: str | None = None
 
 
-class RunConfig(_Strict):
+class RunConfig(Section):
     """The whole of pipeline.yaml, every field with its default."""
 
     data: Data = Data()
@@ -144,7 +141,7 @@ class RunConfig(_Strict):
     def _names_are_folders(cls, named: dict[str, Any]) -> dict[str, Any]:
         for name in named:
             if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-                raise ValueError(f"the name {name!r} cannot be a folder's; use letters, digits, - and _")
+                raise ValueError(f"{name!r} cannot name a folder; use letters, digits, - and _")
         return named
 
     @model_validator(mode="after")
@@ -155,31 +152,29 @@ class RunConfig(_Strict):
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
         if catalogue.is_model_file(self.base.name) and self.extract.numerics != "f32":
-            raise ValueError("extract.numerics: a model of one's own computes as it was saved; leave it at f32")
+            raise ValueError("extract.numerics: a user model computes in the dtypes it was saved with; leave it at f32")
         for name, tuned in self.finetune.items():
             if tuned.head not in self.heads:
                 raise ValueError(f"finetune.{name}.head: no head {tuned.head!r}; there are {', '.join(self.heads)}")
         return self
 
 
-def field_names(model: type[BaseModel] = RunConfig, prefix: str = "", deep: bool = False) -> list[str]:
-    """Dotted names of all fields; `*` stands for a name that the user chooses.
+def field_places(model: type[Section] = RunConfig, prefix: str = "", deep: bool = False) -> dict[str, Keyed]:
+    """Where each field enters keys, by its dotted name; `*` stands for a name that the user chooses.
 
     A group that may be null is one field, or with `deep` those in it.
     """
-    names = []
+    found: dict[str, Keyed] = {}
     for name, info in model.model_fields.items():
-        annotation = info.annotation
-        parts: tuple[Any, ...] = getattr(annotation, "__args__", ())
-        inner = parts[-1] if getattr(annotation, "__origin__", None) is dict else None
-        candidates = (annotation, *parts) if deep else (annotation,)
-        group = [part for part in candidates if isinstance(part, type) and issubclass(part, BaseModel)]
+        parts = get_args(info.annotation)
+        candidates = (info.annotation, *parts) if deep else (info.annotation,)
+        group = [part for part in candidates if isinstance(part, type) and issubclass(part, Section)]
         if name == "heads":
-            names += [f"{prefix}{name}.*.{field}" for field in head_schema.head_fields()]
-        elif isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += field_names(inner, f"{prefix}{name}.*.", deep)
+            found |= {f"{prefix}{name}.*.{field}": place for field, place in head_schema.head_places().items()}
+        elif get_origin(info.annotation) is dict and isinstance(parts[-1], type):
+            found |= field_places(parts[-1], f"{prefix}{name}.*.", deep)
         elif group:
-            names += field_names(group[0], f"{prefix}{name}.", deep)
+            found |= field_places(group[0], f"{prefix}{name}.", deep)
         else:
-            names.append(prefix + name)
-    return names
+            found[prefix + name] = model.places()[name]
+    return found

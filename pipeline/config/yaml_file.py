@@ -1,4 +1,4 @@
-"""Owns reading pipeline.yaml, --set on top of it, and one sentence for each mistake. Not the fields (schema.py)."""
+"""Owns reading pipeline.yaml, applying --set, and one sentence for each mistake. Not the fields (schema.py)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pydantic import ValidationError
 from cache import regular_files
 from cache.errors import Unusable
 from pipeline.config import head_schema, messages
-from pipeline.config.schema import RunConfig, field_names
+from pipeline.config.schema import RunConfig, field_places
 
 MOST_BYTES = 4_000_000
 _MOST_NODES = 100_000
 _UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained-float", "float")
-"""What pydantic puts into a location for the ways a field may be written; others begin with a word and a bracket."""
+"""What pydantic adds to a location for the types that a field may have; others begin with a word and a bracket."""
 
 
 def config_path(config: Path) -> Path:
-    """The file that is meant: `config`, or the pipeline.yaml in the folder `config`."""
+    """`config`, or if it is a folder the pipeline.yaml in it."""
     return config / "pipeline.yaml" if config.is_dir() else config
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read the file that `path` means, put `a.b=value` overrides on top, and check it all.
+    """Read pipeline.yaml, apply `a.b=value` overrides, and validate.
 
     Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
     """
@@ -55,7 +55,7 @@ def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise _explain(source, error) from error
+        raise _explain(source, tree, error) from error
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         raise Unusable(
             f"{path} is not valid YAML{where}: {error.problem}",
-            "look at that line and the one above: colons, brackets, and spaces (no tabs) before names",
+            "check that line and the one above: colons, brackets, and spaces (no tabs) before names",
         ) from error
     except RecursionError as error:
         raise Unusable(f"{path} is nested too deeply") from error
@@ -98,10 +98,10 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no plain word", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "a key is not a plain word", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
+                    None, None, f"the key {key_node.value!r} is repeated", key_node.start_mark
                 )
             seen.add(key_node.value)
         return dict(super().construct_mapping(node, deep))
@@ -121,23 +121,23 @@ def _override(tree: dict[str, Any], text: str) -> None:
         raise Unusable(f"--set {text!r}: the value is not valid YAML") from error
 
 
-def _explain(source: str, error: ValidationError) -> Unusable:
-    """The first problem, as one sentence; the ways a field may be written are one problem."""
+def _explain(source: str, tree: Mapping[str, Any], error: ValidationError) -> Unusable:
+    """The first problem, as one sentence; one for each type that a field may have count as one problem."""
     problems: dict[str, list[Any]] = {}
     for problem in error.errors():
         where = ".".join(str(part) for part in _written(problem["loc"]))
         problems.setdefault(where, []).append(problem)
     where, same = next(iter(problems.items()))
     inside = [deeper for deeper in problems if deeper.startswith(f"{where}.")]
-    if inside:  # a list that could have been a single value: what is wrong is in it
+    if inside:  # a list where a single value is allowed too: the problem is in an entry
         del problems[where]
         where, same = inside[0], problems[inside[0]]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if same[0]["type"] == "extra_forbidden":
         parent, _, name = where.rpartition(".")
-        siblings = _children(parent, same[0]["loc"])
+        siblings = _children(parent, tree)
         near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
-        near = near or [field for field in field_names() if field.endswith(f".{name}")]
+        near = near or [field for field in field_places() if field.endswith(f".{name}")]
         return Unusable(
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
             f"did you mean {near[0]}?" if near else "",
@@ -147,18 +147,18 @@ def _explain(source: str, error: ValidationError) -> Unusable:
 
 
 def _written(location: tuple[Any, ...]) -> list[Any]:
-    """`location` as it is in the file: pydantic's names for a kind of head, or for a way to write a field, left out."""
-    parts = [*location[:2], *location[3:]] if location[:1] == ("heads",) else list(location)
-    return [part for part in parts if part not in _UNION_PARTS and "[" not in str(part)]
+    """`location` as it is in the file, without the names of types that pydantic adds."""
+    return [part for part in location if part not in _UNION_PARTS and "[" not in str(part)]
 
 
-def _children(parent: str, location: tuple[Any, ...]) -> list[str]:
-    """Names of the fields directly below `parent` ("" for the top); of a head, those of its kind."""
+def _children(parent: str, tree: Mapping[str, Any]) -> list[str]:
+    """Names of the fields directly below `parent` ("" for the top); below a head, those of its kind."""
     here = parent.split(".") if parent else []
-    if here[:1] == ["heads"] and len(here) == 2:
-        return list(head_schema.KINDS[location[2]].model_fields)
+    spec = head_schema.spec_of(tree["heads"].get(here[1])) if here[:1] == ["heads"] and len(here) == 2 else None
+    if spec is not None:
+        return list(spec.model_fields)
     out: dict[str, None] = {}
-    for name in field_names(deep=True):
+    for name in field_places(deep=True):
         parts = name.split(".")
         if len(parts) > len(here) and all(a in (b, "*") for a, b in zip(parts, here, strict=False)):
             out[parts[len(here)]] = None

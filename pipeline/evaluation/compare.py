@@ -1,4 +1,4 @@
-"""Owns which rows two models can be compared on fairly, and their predictions there. Not the arithmetic."""
+"""Owns the rows that two models can be compared on, and their predictions there. Not the tests (paired_tests.py)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pipeline.serving import restored_project
 from pipeline.serving.inference import Inference
 from stages.data.manifest import Manifest, Row
 from stages.metrics import paired_tests
+from stages.metrics.figures import Difference, Figures
 
 _UNLABELLED = "without a label"
 _SEEN = "in train or val of A or B"
@@ -31,7 +32,7 @@ _ROWLESS = {"A": "without a row for A", "B": "without a row for B"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same rows. `dropped` counts today's other images by why; `hints` tell how to have more rows."""
+    """Two models on the same rows. `dropped` counts the other images by reason; `hints` are commands for more rows."""
 
     a: Model
     b: Model
@@ -39,35 +40,32 @@ class Comparison:
     groups: int
     dropped: Mapping[str, int]
     hints: Mapping[str, str]
-    result: Mapping[str, Any]
+    figures: tuple[Figures, Figures]
+    difference: Difference
 
     def to_json(self) -> dict[str, Any]:
-        """`a` and `b` are names, keys and figures; difference and mcnemar as stages.metrics.paired_tests has them."""
-        models = {
-            side: {"name": model.name, "key": model.key, "metrics": self.result[side]}
-            for side, model in (("a", self.a), ("b", self.b))
-        }
+        """`a` and `b` are names, keys and figures."""
+        models = zip("ab", (self.a, self.b), self.figures, strict=True)
         return {
             **{name: getattr(self, name) for name in ("images", "groups", "dropped", "hints")},
-            **models,
-            "difference": self.result["difference"],
-            "mcnemar": self.result["mcnemar"],
+            **{side: {"name": model.name, "key": model.key, "metrics": found} for side, model, found in models},
+            "difference": self.difference.figures,
+            "mcnemar": self.difference.mcnemar,
         }
 
 
 def compare(path: Path, options: Options, progress: Progress, a: str, b: str) -> Comparison:
-    """The models that `a` and `b` name, on today's labelled images that are in neither's train or val set.
+    """The models that `a` and `b` name, on today's labelled images that are not in a train or val set of either.
 
-    Nor may an image be of a group that is there. Predictions are computed from rows in the cache, each model's of its
-    own base and settings; nothing is extracted and nothing written. Raises Unusable where their classes differ, or
-    where no image is left.
+    Nor may an image be of a group that is there. Each model predicts from cached rows of its own base and settings;
+    nothing is extracted or written. Raises Unusable where their classes differ, or no image is left.
     """
     today = Project(path, options, progress)
     models = {"A": registry.find(today.folder, a), "B": registry.find(today.folder, b)}
     classes, others = (tuple(model.record["classes"]) for model in models.values())
     if sorted(classes) != sorted(others):
         raise Unusable(
-            f"{models['A']} tells {_few(classes)} apart, but {models['B']} {_few(others)}",
+            f"{models['A']} has the classes {_few(classes)}, but {models['B']} has {_few(others)}",
             "only models of the same classes can be compared",
         )
     today.manifest.check_labels()
@@ -82,17 +80,17 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
     predicted = {side: inference.probabilities(today.cache, ids) for side, inference in inferences.items()}
     order = [others.index(name) for name in classes]
     groups = [row.group for row in rows]
-    result = paired_tests.compare(
+    one, two, difference = paired_tests.compare(
         [row.label or "" for row in rows], predicted["A"], predicted["B"][:, order], classes, groups
     )
     named = len({group for group in groups if group is not None})
-    return Comparison(models["A"], models["B"], len(rows), named, dropped, hints, result)
+    return Comparison(models["A"], models["B"], len(rows), named, dropped, hints, (one, two), difference)
 
 
 def _fair(
     today: Manifest, then: list[Manifest], classes: tuple[str, ...], stores: Mapping[str, Sequence[FeatureStore]]
 ) -> tuple[list[Row], dict[str, int]]:
-    """One row for each image that is new to both models and known to both caches; the others counted by why."""
+    """One row for each image that is new to both models and has a row for both; the others counted by reason."""
     ids, groups = _seen(today, then)
     groups_of: dict[str, set[str | None]] = defaultdict(set)
     samples: dict[str, Row] = {}
@@ -121,7 +119,7 @@ def _fair(
 
 
 def _seen(today: Manifest, then: list[Manifest]) -> tuple[set[str], set[str]]:
-    """Ids that a model was fitted or chosen on; and their groups, as named then and as named today."""
+    """Ids in a train or val set of the models, and their groups, as named then and today."""
     fitted = [row for manifest in then for row in manifest.samples if row.split in ("train", "val")]
     ids = {row.id for row in fitted}
     named = [row.group for manifest in (today, *then) for row in manifest.rows if row.id in ids]
@@ -129,7 +127,7 @@ def _seen(today: Manifest, then: list[Manifest]) -> tuple[set[str], set[str]]:
 
 
 def _extraction(today: Project, model: Model) -> str:
-    """The command that computes what rows a model lacks of today's images."""
+    """The command that computes a model's missing rows of today's images."""
     then, now = model.record["config"], today.config.model_dump()
     fields = ("size", "fit", "resize", "decode", "numerics", "dtype")
     changed = {f"base.{n}": value for n, value in then["base"].items() if value != now["base"].get(n)}
@@ -156,7 +154,7 @@ def _extraction(today: Project, model: Model) -> str:
 def _advice(hints: Mapping[str, str]) -> str:
     if hints:
         return "compute the missing rows: " + "; ".join(dict.fromkeys(hints.values()))
-    return "label images that neither has seen, or train both with a test split (data.split.test)"
+    return "label images that are new to both, or train both with a test split (data.split.test)"
 
 
 def _few(classes: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Owns pictures of a model as files: of what, and where. Not what they look like (stages/metrics/plots.py)."""
+"""Owns writing the plots of a model. Not drawing them (stages/metrics/plots.py)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from stages.metrics import classification, plots
 
 
 def plot(model: Model, output: Path | None, form: plots.Format) -> list[Path]:
-    """Draw what a model said of val and test into the folder `output`; the paths of the files.
+    """Plot a model's predictions of val and test into `output`, by default plots/NAME-KEY beside models/; the paths.
 
-    By default that is plots/NAME-KEY beside models/, since nothing under models/ is changed. Files of the same name
-    are replaced. Raises NotAvailable where matplotlib is not installed, before anything is written.
+    Existing files are replaced. Raises NotAvailable where matplotlib is not installed, before anything is written.
     """
     folder = output or model.folder.parents[3] / "plots" / f"{model.name.partition('/')[2]}-{model.key[:SHORT]}"
     found = predictions.read_predictions(model)

@@ -1,7 +1,7 @@
-"""Owns making a recorded model again, beside itself. Not judging it (reproduction_report.py).
+"""Owns training a recorded model again. Not judging the result (reproduction_report.py).
 
-What counts is in the record: settings, labels, splits, ids. Only where things lie is today's: the images are found by
-the SHA-256 of their bytes wherever pipeline.yaml has its images now, whatever they are called.
+Settings, labels, splits and ids come from the record; only places are today's: images are found by the SHA-256 of
+their bytes below today's data.root, whatever their names.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from pipeline.runs.finetuning import Start, Tuning
 from pipeline.serving import restored_project
 from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
-from stages.heads import fitted
+from stages.heads import labelled_rows
+from stages.metrics.figures import Metrics
 
 log = logging.getLogger(__name__)
 
 
 def reproduce(path: Path, options: Options, progress: Progress, text: str, recompute: bool = False) -> Reproduction:
-    """Make the model that `text` names again, on its own settings, labels and splits, and compare.
+    """Train the model that `text` names again, on its own settings, labels and splits, and compare.
 
-    Rows come from the cache, and are computed into it where they are missing; with `recompute`, all are computed into
-    a temporary one. Raises Unusable where today's code cannot make it, NotAvailable where too little of it is left.
+    Missing rows are computed into the cache; with `recompute`, all rows into a temporary one. Raises Unusable where
+    today's code cannot make it, NotAvailable where too few of its images are left.
     """
     restored_project.check_places(options.overrides)
     today = Project(path, options, progress)
@@ -44,7 +45,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
     tuned = then.config.finetune[name] if restored_project.is_finetuned(model) else None
     name = name if tuned is None else tuned.head
-    spec = _unwatched(then.config.heads[name])
+    spec = _without_logs(then.config.heads[name])
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
     keys = [part["key"] for part in model.record["extract"].values()]
     with restored_project.temporary_cache(then) if recompute else registrations.running_job(then.cache.root, keys):
@@ -54,14 +55,15 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         if absent:
             _check_enough(left, classes, done)
         fitted = train_heads.fit_head(then, spec, left, classes)
-        now, metrics, arrays = train_heads.head_provenance(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
+        now, metrics, arrays = train_heads.head_environment(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
         key = train_heads.head_folder(then, name, spec, full, classes).name
         if tuned is not None:
             start = Start(fitted.head, key, spec)
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
     _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
-    done.metrics = {part: _figures(then, metrics[part]) for part, then in model.metrics.items()}
-    known = {name: value for name, value in model.record.items() if name in now}  # an older record knows less
+    again = metrics.to_json()
+    done.metrics = {part: _pair_figures(then, again[part]) for part, then in model.metrics.items()}
+    known = {name: value for name, value in model.record.items() if name in now}  # older records have fewer fields
     done.differences = {name: pair for name, pair in find_differences(known, now).items() if pair.recorded is not None}
     if key != model.key:
         done.differences["head key" if tuned is None else "model key"] = Pair(model.key, key)
@@ -70,8 +72,8 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
 
 def _tuned_again(
     then: Project, today: Project, model: Model, full: Manifest, left: Manifest, start: Start
-) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
-    """A fine-tuned model made again from its head made again: key, what is behind it, metrics.json, and arrays."""
+) -> tuple[str, dict[str, Any], Metrics, dict[str, np.ndarray]]:
+    """The fine-tuned model trained again from its head `start`: key, provenance, metrics and arrays."""
     name, seed = model.record["name"], model.record["seed"]
     spec = then.config.finetune[name]
     plan = boundary_rows.plan_boundary(then, spec, left)
@@ -82,16 +84,16 @@ def _tuned_again(
     tuning.prepare(plan)
     again = tuning.train(seed)
     key = Tuning(then, name, full, start).folder(seed).name
-    return key, tuning.circumstances(), again.metrics, {**again.head.arrays(), **again.tail}
+    return key, tuning.provenance(), again.metrics, {**again.head.arrays(), **again.tail}
 
 
-def _unwatched(spec: HeadConfig) -> HeadConfig:
-    """The same head, whose training is logged nowhere."""
+def _without_logs(spec: HeadConfig) -> HeadConfig:
+    """The same settings without log_dir."""
     return spec.model_copy(update={"log_dir": None}) if "log_dir" in type(spec).model_fields else spec
 
 
 def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str]) -> tuple[int, list[Absent]]:
-    """Compute the rows that are missing, from today's files. How many were, and the images that have none."""
+    """Compute the missing rows from today's files: how many were computed, and the images that have none."""
     taps = {then.store(name).key: then.tap(name) for name in names}
     lacking = schedule.find_missing(then.cache, then.recipe, taps, manifest.ids)
     if not lacking:
@@ -101,23 +103,26 @@ def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str
     receipt = extraction.compute_rows(
         then, Manifest(tuple(files)), taps, {i: lacking[i] for i in lacking if i in there}, then.recipe
     )
-    reasons = {**dict.fromkeys(lacking.keys() - there, "no image of today has its bytes"), **dict(receipt.rejected)}
+    reasons = {
+        **dict.fromkeys(lacking.keys() - there, "no image below data.root has its bytes"),
+        **dict(receipt.rejected),
+    }
     paths = {row.id: row.path for row in manifest.rows}
     return receipt.rows, [Absent(image, paths[image], reasons[image]) for image in lacking if image in reasons]
 
 
 def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
-    """Today's images that are among `ids`; none, with a warning, where there is no looking for them."""
+    """Today's images with those ids; none, with a warning, where they cannot be searched."""
     try:
-        return today.at_hand(ids)
+        return today.rows_with_files(ids)
     except Unusable as error:
-        log.warning("%d images have no row, and there is no looking for their files: %s", len(ids), error.message)
+        log.warning("%d images have no row, and their files cannot be searched: %s", len(ids), error.message)
         return []
 
 
 def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) -> None:
     try:
-        fitted.check_classes(left, classes)
+        labelled_rows.check_classes(left, classes)
     except Unusable as error:
         raise NotAvailable(
             f"{len(done.absent)} of the {done.images} images of {done.model} cannot be found "
@@ -133,6 +138,7 @@ def _compare_arrays(done: Reproduction, before: dict[str, np.ndarray], after: di
         done.arrays_same = all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
-def _figures(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
-    """Those that were recorded: a figure that was not reckoned then tells nothing."""
-    return dict(pair_fields(then, {name: now.get(name) for name in then}))
+def _pair_figures(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
+    """Those that were recorded, without intervals."""
+    names = [name for name in then if name != "ci"]
+    return pair_fields({name: then[name] for name in names}, {name: now.get(name) for name in names})

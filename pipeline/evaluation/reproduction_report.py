@@ -1,4 +1,4 @@
-"""Owns what came of making a model again: then beside now, and how far apart. Not making it (reproduce.py)."""
+"""Owns the result of training a model again: recorded and new figures and weights. Not training it (reproduce.py)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from cache.errors import PipelineError
 from pipeline.results.model import Model
-from pipeline.results.record_diff import Pair, format_value
+from pipeline.results.record_diff import Pair, format_changes
 from stages.metrics.classification import NAMES
 
 
 class NotReproduced(PipelineError):
-    """The model was made again, and is not bitwise the same."""
+    """The model that was trained again is not bitwise the same."""
 
     code = "not_reproduced"
 
 
 @dataclass(frozen=True)
 class Absent:
-    """An image that the model was made of and that is left out: where it lay then, and why it has no row now."""
+    """An image of the model that is left out: its path then, and why it has no row now."""
 
     id: str
     path: str
@@ -28,10 +28,10 @@ class Absent:
 
 @dataclass
 class Reproduction:
-    """A model beside itself made again. `images` counts different labelled ones; `absent` were left out.
+    """A model and the same trained again. `images` counts different labelled ones; `absent` were left out.
 
-    `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` gives for each part of
-    metrics.json and each dotted name in it what it was and is; `differences` what may explain it: versions, machines.
+    `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` has the fields of each
+    part of metrics.json, without intervals, which follow from the rest; `differences` may explain what differs.
     """
 
     model: Model
@@ -67,38 +67,33 @@ class Reproduction:
         }
 
     def check(self) -> None:
-        """Raises NotReproduced, saying by how much it differs and what else does, unless it is bitwise the same."""
+        """Raises NotReproduced, with how much differs and what may explain it, unless it is bitwise the same."""
         if self.reproduced:
             return
-        reasons = [
-            f"{name} {format_value(then)} -> {format_value(now)}" for name, (then, now) in self.differences.items()
-        ]
+        reasons = [format_changes(self.differences)] if self.differences else []
         if self.absent:
             where = "if they lie elsewhere: --set data.root=DIR"
             reasons.insert(0, f"{len(self.absent)} of {self.images} images are absent ({where})")
         raise NotReproduced(
-            f"{self.model} does not come out bitwise the same: {self._by_how_much()}",
+            f"{self.model} does not come out bitwise the same: {self._size()}",
             "what differs: " + "; ".join(reasons) if reasons else "nothing recorded differs: it is not deterministic",
         )
 
-    def _by_how_much(self) -> str:
-        gaps = {
-            f"{split} {name}": abs(pair.difference)
+    def _size(self) -> str:
+        gaps = [
+            (abs(pair.difference), f"{split} {name}")
             for split, figures in self.metrics.items()
             for name, pair in figures.items()
-            if name in NAMES and pair.difference is not None
-        }
-        largest = max(gaps, key=lambda name: gaps[name], default="")
-        if self.metrics_same:
-            text = "the metrics are the same"
-        elif largest and gaps[largest]:
-            text = f"metrics differ by up to {gaps[largest]:.2g} ({largest})"
-        elif all(figures["n"].same for figures in self.metrics.values() if "n" in figures):
-            text = "the metrics are the same, but not their intervals or details"
-        else:
-            text = "the metrics are not of the same images"
+            if name in NAMES and pair.difference
+        ]
+        metrics = f"metrics differ by up to {max(gaps)[0]:.2g} ({max(gaps)[1]})" if gaps else "the details differ"
+        return f"{'the metrics are the same' if self.metrics_same else metrics}, the head {self.weights}"
+
+    @property
+    def weights(self) -> str:
+        """How its weights differ, in words."""
         if self.arrays_same:
-            return f"{text}, the head is the same"
+            return "is bitwise the same"
         if self.weights_difference is None:
-            return f"{text}, the head is of another shape"
-        return f"{text}, the head's weights differ by up to {self.weights_difference:.2g}"
+            return "has other shapes"
+        return f"has weights that differ by up to {self.weights_difference:.2g}"

@@ -119,7 +119,7 @@ def _copy_all(source: Cache, project: Project, manifest: str | None) -> Copied:
             transfer.copy_shards(store, target, store.names(), taken, advance, partial(_find_fault, store.components))
         manifests = transfer.copy_named(source, target, "manifests", ".jsonl", taken)
         weights.copy_notes(source, target)
-        needed = {*names, *manifests} & {*retention.asked_names(project), manifest}
+        needed = {*names, *manifests} & {*retention.current_names(project), manifest}
         retention.register_project(project, needed, also_before=True)
     return taken
 
@@ -172,7 +172,7 @@ def _their_settings(folder: Path, source: Cache) -> tuple[dict[str, Any], tuple[
         raise Unusable(f"{path} cannot be read: {error}", "export again") from error
     theirs = yaml_file.load(path)
     choice = theirs.base
-    known = weights.known_digests(choice.base.name, choice.setting, source) if _names_file(choice) else []
+    known = weights.recorded_digests(choice.base.name, choice.setting, source) if _names_file(choice) else []
     if _names_file(choice) and len(known) != 1:
         raise Unusable(
             f"{path}: its base is the file {choice.setting}, and the export has {len(known)} digests of it; expected 1",

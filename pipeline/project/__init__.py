@@ -1,4 +1,1 @@
-"""A pipeline.yaml opened: paths, cache, manifest, taps and keys, and shares of it for job arrays.
-
-Computes no row and trains nothing.
-"""
+"""Owns an opened pipeline.yaml: paths, cache, manifest, taps, keys, and parts for job arrays. Computes no row."""

@@ -1,4 +1,4 @@
-"""Owns parts of an extraction, for job arrays: which images are whose. Not computing them, nor starting the jobs."""
+"""Owns which images belong to which part of a job array. Not computing them, nor starting jobs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from stages.data.manifest import Manifest
 
 @dataclass(frozen=True)
 class Part:
-    """One of `of` parts, by number from 1.
+    """Part `number` of `of`, counted from 1.
 
-    An image belongs to a part by its id alone, so that whatever others have done meanwhile, parts are disjoint, and
-    together everything.
+    The id of an image alone decides its part, so parts are disjoint and complete whatever others have done meanwhile.
     """
 
     number: int
@@ -22,22 +21,21 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Part:
-        """What `I/N` means. Raises Unusable for anything else."""
+        """The part of `I/N`. Raises Unusable for anything else."""
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         number, of = (int(match[1]), int(match[2])) if match else (0, 0)
         if not 1 <= number <= of:
-            raise Unusable(f"--part {text}: expected I/N, where I goes from 1 to N, as in 2/8")
+            raise Unusable(f"--part {text}: expected I/N with I from 1 to N, such as 2/8")
         return cls(number, of)
 
     def has(self, image: str) -> bool:
-        """Whether the image of that id is this part's."""
+        """Whether the image with that id belongs to this part."""
         return int(image[:16], 16) % self.of == self.number - 1
 
     def share(self, manifest: Manifest) -> Manifest:
-        """The rows that are this part's."""
+        """The rows of this part."""
         return Manifest(tuple(row for row in manifest.rows if self.has(row.id)))
 
-    def of_all(self, manifest: Manifest) -> str:
-        """In words, how much of it is this part's."""
-        n = len(self.share(manifest).ids)
-        return f"part {self.number} of {self.of}: {n:,} of {len(manifest.ids):,} images are this part's"
+    def describe(self, manifest: Manifest) -> str:
+        """`part 2 of 8: 12 of 96 images`."""
+        return f"part {self.number} of {self.of}: {len(self.share(manifest).ids):,} of {len(manifest.ids):,} images"

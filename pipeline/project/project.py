@@ -1,11 +1,11 @@
-"""Owns what a pipeline.yaml means here: paths, cache, images, taps and keys. Not its fields, nor what is done."""
+"""Owns what a pipeline.yaml resolves to: paths, cache, images, taps and keys. Not its fields (config/), nor runs."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from stages.extract.cluster import ClusterSpec
 
 
 class Progress(Protocol):
-    """progress(title, total or None) -> context that gives advance(n); `done` of the total were there before."""
+    """progress(title, total or None) -> context that gives advance(n); `done` of the total were done before."""
 
     def __call__(
         self, title: str, total: int | None, done: int = 0
@@ -38,13 +38,13 @@ class Progress(Protocol):
 
 @contextmanager
 def no_progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A Progress that nobody sees."""
+    """A Progress that shows nothing."""
     yield lambda n: None
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says on top of pipeline.yaml."""
+    """What the command line adds to pipeline.yaml."""
 
     overrides: tuple[str, ...] = ()
     workers: int | None = None
@@ -52,16 +52,16 @@ class Options:
     require_cached: bool = False
     offline: bool = False
     read_files: bool = True
-    """False: files that the stat index does not know are not hashed, but counted as such."""
+    """False: files that the stat index does not know are not hashed, only counted."""
     part: Part | None = None
-    """Extract the images of that part only."""
+    """Extract only the images of that part."""
 
 
 class Project:
-    """One pipeline.yaml: its settings resolved against its folder, its cache, and its images, looked at once."""
+    """One pipeline.yaml: settings resolved against its folder, the cache, and the images, scanned once."""
 
     def __init__(self, path: Path, options: Options, progress: Progress, settings: RunConfig | None = None) -> None:
-        """`settings` stand for what is written at `path`: those of a recorded model, made again."""
+        """`settings` replace those in the file at `path`; used for the settings in a model's record."""
         self.path = yaml_file.config_path(path).absolute()
         self.folder = self.path.parent
         self.options = options
@@ -69,18 +69,18 @@ class Project:
         self.config: RunConfig = settings or yaml_file.load(path, options.overrides)
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), HashIndex(default_index_path()))
-        self.lent = self.cache.root  # a temporary cache may take its place, and need not convert models again
+        self.models_from = self.cache.root  # where a temporary cache takes converted models from
 
     @property
     def root(self) -> Path:
         return self.at(self.config.data.root)
 
     def at(self, setting: str) -> Path:
-        """The path that a setting means: relative to pipeline.yaml, `~` is home."""
+        """The path of a setting: relative to the folder of pipeline.yaml; `~` is the home folder."""
         try:
             return self.folder / Path(setting).expanduser()
         except RuntimeError as error:
-            raise Unusable(f"{setting!r} means no path: {error}") from error
+            raise Unusable(f"{setting!r} is not a path: {error}") from error
 
     @cached_property
     def base(self) -> catalogue.Base:
@@ -88,8 +88,8 @@ class Project:
 
     @cached_property
     def weights(self) -> weights.Weights:
-        choice = self.config.base
-        return weights.resolve_weights(self.base, choice.setting, self.at(choice.file), self.cache, self._offline)
+        choice, offline = self.config.base, self.options.offline or self.options.require_cached
+        return weights.resolve_weights(self.base, choice.setting, self.at(choice.file), self.cache, offline)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -116,45 +116,41 @@ class Project:
 
     @cached_property
     def found(self) -> Found:
-        """The images as the folder or the table has them."""
+        """The images in the folder or table, with their ids."""
         data = self.config.data
         if data.table is not None:
             found = scan.read_table(self.at(data.table), data.columns.model_dump(), self.root)
         elif self.root.exists():
             found = scan.scan_folders(self.root)
         else:
-            raise Unusable(f"data.root: {self.root} is not there", self._instead_of_images())
+            raise Unusable(f"data.root: {self.root} is not there", self._missing_root_hint())
         with self.progress("hashing", None) as advance:
             return scan.hash_files(found, self.root, self.cache.index, advance, self.options.read_files)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """All images that can be read, each with its split."""
+        """All readable images, each with its split."""
         data, rows = self.config.data, self.found.rows
         if data.group_from is not None:
             rows = splits.group_by(rows, data.group_from)
         return Manifest(splits.assign_splits(rows, data.split.val, data.split.test, data.split.seed))
 
-    def at_hand(self, ids: Collection[str]) -> list[Row]:
-        """Today's images that are among `ids` and whose files are there, wherever they lie."""
+    def rows_with_files(self, ids: Collection[str]) -> list[Row]:
+        """The images among `ids` whose files exist."""
         return [row for row in self.found.rows if row.id in ids and (self.root / row.path).exists()]
 
     def check_heads(self, names: Collection[str]) -> None:
-        """Raises Unusable where pipeline.yaml has no head of one of these names."""
-        for name in names:
-            if name not in self.config.heads:
-                raise Unusable(f"no head {name!r} in {self.path.name}; it has {', '.join(self.config.heads)}")
+        """Raises Unusable if pipeline.yaml has no head of one of these names."""
+        if unknown := [name for name in names if name not in self.config.heads]:
+            raise Unusable(f"no head {unknown[0]!r} in {self.path.name}; it has {', '.join(self.config.heads)}")
 
     def check_finetune(self, names: Collection[str]) -> None:
-        """Raises Unusable where pipeline.yaml has no fine-tuning of one of these names."""
+        """Raises Unusable if pipeline.yaml has no fine-tuning of one of these names."""
         known = self.config.finetune
-        for name in names:
-            if name not in known:
-                has = f"it has {', '.join(known)}" if known else "its finetune: is empty"
-                raise Unusable(
-                    f"no fine-tuning {name!r} in {self.path.name}; {has}",
-                    "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}",
-                )
+        if unknown := [name for name in names if name not in known]:
+            has = f"it has {', '.join(known)}" if known else "its finetune: is empty"
+            hint = "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}"
+            raise Unusable(f"no fine-tuning {unknown[0]!r} in {self.path.name}; {has}", hint)
 
     @property
     def cluster(self) -> ClusterSpec:
@@ -162,36 +158,31 @@ class Project:
         workers = self.options.workers or (1 if settings.workers == "auto" else settings.workers)
         return ClusterSpec(workers, self.options.scheduler or settings.scheduler)
 
-    @property
-    def _offline(self) -> bool:
-        return self.options.offline or self.options.require_cached
-
     def _cache_dir(self) -> Path:
-        """Flag, then environment, then file, then beside pipeline.yaml."""
+        """--set, else PIPELINE_CACHE_DIR, else cache.dir in the file, else .features in the project's folder."""
         setting, environment = self.config.cache.dir, os.environ.get("PIPELINE_CACHE_DIR")
         if environment and not any(text.startswith("cache") for text in self.options.overrides):
             return Path(environment).absolute()
         return self.at(setting or ".features")
 
     def save_manifest(self, manifest: Manifest) -> str | None:
-        """Keep the manifest in the cache, with the settings that made it; its digest, or None in a read-only cache."""
-        try:
+        """Save the manifest in the cache with the settings that made it; its digest, or None if that is read-only."""
+        with suppress(OSError):
             digest = self.cache.put_named("manifests", manifest.to_bytes(), ".jsonl")
             path = self.cache.root / "manifests" / f"{digest}.json"
             if records.load(path) is None:
-                atomic_files.publish(path, records.dump({"created": time.time(), "settings": self._made_by()}))
-        except OSError:
-            return None
-        return digest
+                atomic_files.publish(path, records.dump({"created": time.time(), "settings": self._split_settings()}))
+            return digest
+        return None
 
-    def _made_by(self) -> dict[str, Any]:
+    def _split_settings(self) -> dict[str, Any]:
         data = self.config.data
         return {"group_from": data.group_from, "split": data.split.model_dump()}
 
-    def _instead_of_images(self) -> str:
+    def _missing_root_hint(self) -> str:
         saved = [(path, records.load(path) or {}) for path in self.cache.root.glob("manifests/*.json")]
-        like = [(r.get("created", 0), path) for path, r in saved if r.get("settings") == self._made_by()]
-        if not like:
+        same = [(r.get("created", 0), path) for path, r in saved if r.get("settings") == self._split_settings()]
+        if not same:
             return "name the folder of the images with data.root"
-        latest = os.path.relpath(max(like)[1].with_suffix(".jsonl"), self.folder)
+        latest = os.path.relpath(max(same)[1].with_suffix(".jsonl"), self.folder)
         return f"correct data.root, or work from saved rows without images: --set data.table={latest}"

@@ -82,7 +82,7 @@ class OpenPipeline:
 
     def metrics(self, name: str) -> dict[str, Any]:
         """Figures of that head: {"val": {...}, "test": {...}}. Raises as `head` does."""
-        return self._trained(name).metrics
+        return self._trained(name).metrics.to_json()
 
     def finetune(self, name: str) -> Model:
         """The fine-tuned model of that name, trained first if need be, as by `pipeline run finetune NAME`.

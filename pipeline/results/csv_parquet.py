@@ -1,4 +1,4 @@
-"""Owns a table of named columns as the bytes of a CSV or Parquet file. Not what stands in it."""
+"""Owns a table of named columns as the bytes of a CSV or Parquet file. Not its columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cache import atomic_files
-from cache.errors import NotAvailable, Unusable
+from cache.errors import Unusable
+from stages.runtime.silent_imports import import_parquet
 
 Columns = Mapping[str, Sequence[str | None] | np.ndarray]
 """Name -> n values: text or nothing, or an array of numbers (n,)."""
@@ -20,21 +21,21 @@ _LINES = 1000
 
 
 def check_path(path: Path) -> None:
-    """Raises Unusable where `path` ends in neither .csv nor .parquet, NotAvailable for Parquet without pyarrow."""
+    """Raises Unusable where `path` ends in neither .csv nor .parquet, or where Parquet lacks pyarrow."""
     if path.suffix.lower() not in FORMATS:
         raise Unusable(f"--output {path}: expected a name that ends in .csv or .parquet", "for example: out.csv")
     if path.suffix.lower() == ".parquet":
-        _import_pyarrow()
+        import_parquet()
 
 
 def write_table(columns: Columns, path: Path) -> None:
-    """As .csv or .parquet, by its name, whole or not at all. Raises as `check` does, before anything is written."""
+    """Write .csv or .parquet, by the name of `path`, whole or not at all. Raises as `check_path` does."""
     check_path(path)
     atomic_files.publish(path.absolute(), as_csv(columns) if path.suffix.lower() == ".csv" else as_parquet(columns))
 
 
 def as_csv(columns: Columns) -> bytes:
-    """UTF-8 with a header; numbers to the last bit, None as nothing, a byte that is not UTF-8 escaped."""
+    """UTF-8 with a header; numbers to the last bit, None as an empty field, bytes that are not UTF-8 escaped."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -46,11 +47,8 @@ def as_csv(columns: Columns) -> bytes:
 
 
 def as_parquet(columns: Columns) -> bytes:
-    """Raises NotAvailable where pyarrow is not installed."""
-    _import_pyarrow()
-    import pyarrow
-    from pyarrow import parquet
-
+    """Raises Unusable where pyarrow is not installed."""
+    pyarrow, parquet = import_parquet()
     out = pyarrow.BufferOutputStream()
     arrays = {
         name: pyarrow.array(values) if isinstance(values, np.ndarray) else pyarrow.array(_clean(values), "string")
@@ -58,13 +56,6 @@ def as_parquet(columns: Columns) -> bytes:
     }
     parquet.write_table(pyarrow.table(arrays), out)
     return bytes(out.getvalue())
-
-
-def _import_pyarrow() -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise NotAvailable("Parquet needs pyarrow", "pip install 'frozenbase[parquet]', or name a .csv") from error
 
 
 def _clean(values: Sequence[str | None]) -> list[str | None]:

@@ -1,7 +1,4 @@
-"""Owns one result under models/: its record, figures, head and tail, read back. Not finding it (registry.py).
-
-It reads the model's own folder only: no image, no cache, no pipeline.yaml is needed to tell what made it.
-"""
+"""Owns one result under models/: record, figures, head and tail in its folder. Not finding it (registry.py)."""
 
 from __future__ import annotations
 
@@ -17,23 +14,25 @@ import numpy as np
 
 from cache import npz, records
 from cache.errors import Unusable
+from pipeline.config.head_schema import HEAD_KINDS
 from stages.data.manifest import Manifest
 from stages.heads.fitted import Head
+from stages.metrics.figures import Calibration, Metrics
 
 SHORT = 12
-"""Digits of a key that are shown; six are enough to name one."""
+"""Digits of a key that are shown; six are enough to name a model."""
 
 _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
-"""Fields that don't tell a model from another of its name, of its own settings and of `extract`."""
+"""Fields of its own settings, and of `extract`, that models of one name are not compared by."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """One result under models/. `record` is {} where it cannot be read; fields that older ones lack are not there.
+    """One result under models/. `record` is {} where it cannot be read; older ones lack fields.
 
-    `beaten`: a point of a sweep that has another as its best on val. `differs`: those of its settings that are not the
-    same in all results of its name.
+    `beaten`: a point of a sweep that is not its best on val. `differs`: the settings that results of its name don't
+    share.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Model:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was set for it: its own fields by their names, and what its rows come from; {} without a record."""
+        """Its own fields by name, and the base and extract fields that decide its rows; {} without a record."""
         stage, _, name = self.name.partition("/")
         config = self.record.get("config", {})
         own = config.get("heads" if stage == "head" else stage, {}).get(name, {})
@@ -68,27 +67,27 @@ class Model:
 
     @cached_property
     def damaged(self) -> bool:
-        """Whether a file of it is gone or not as it was written; all are hashed for it."""
+        """Whether one of its files is missing or was changed; hashes all of them."""
         return records.load_folder(self.folder) is None
 
     def read(self, file: str) -> dict[str, Any]:
         return records.read(self.folder / file)
 
     @property
-    def figures(self) -> dict[str, Any] | None:
-        """Its metrics as a list of models may tell them, beaten ones without test; None where it is damaged."""
+    def listed_figures(self) -> Metrics | None:
+        """As lists of models have them: without test where it is beaten, None where it is damaged."""
         if self.damaged:
             return None
-        return without_test(self.metrics) if self.beaten else self.metrics
+        return self.figures.without_test() if self.beaten else self.figures
 
     @cached_property
     def head(self) -> Head:
-        """Its classifier; of a fine-tuned model, on the features that its own blocks give, which no cache has."""
+        """Its classifier; of a fine-tuned model, on features of its own blocks, which no cache has."""
         return read_head(self.folder)
 
     @cached_property
     def tail(self) -> dict[str, np.ndarray]:
-        """Weights of the blocks that were trained, by layer and number among its weights; none of a frozen base."""
+        """Weights of the blocks that were trained, by layer and number; empty for a frozen base."""
         if not (self.folder / "tail.npz").exists():
             return {}
         with _trusted(self.folder):
@@ -96,20 +95,25 @@ class Model:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Figures: {"val": {...}, "test": {...}}; of a fine-tuned model also `baseline`, those of the frozen head, and
-        the paired `difference`."""
+        """metrics.json: {"val": {...}, "test": {...}}; of a fine-tuned model also `baseline`, those of the frozen head,
+        and the paired `difference`."""
         return self.read("metrics.json")
 
     @cached_property
-    def calibration(self) -> dict[str, Any]:
-        """What was fitted on val: threshold and temperature among it; {} of an older model, which has none."""
-        return dict(self.metrics.get("calibration", {}))
+    def figures(self) -> Metrics:
+        """The same, typed."""
+        return Metrics.from_json(self.metrics)
+
+    @property
+    def calibration(self) -> Calibration:
+        """What was fitted on val; of an older model, nothing."""
+        return self.figures.calibration or Calibration()
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """Curves of what was trained in epochs, as loss and val_log_loss; {} for other kinds.
+        """One value for each epoch, as of loss and val_log_loss; {} for kinds that have no epochs.
 
-        One value for each epoch; val_log_loss of a fine-tuned model begins with epoch 0, the frozen head.
+        val_log_loss of a fine-tuned model begins with epoch 0, the frozen head.
         """
         return dict(self.head.chosen.get("history", {}))
 
@@ -123,48 +127,38 @@ class Model:
             "damaged": self.damaged,
             "beaten": self.beaten,
             "differs": dict(self.differs),
-            "metrics": self.figures,
+            "metrics": self.listed_figures,
         }
 
     def details(self) -> dict[str, Any]:
-        """All there is to know of it: its record, what was chosen on val, images of each class in each split.
-
-        Who asks for a model by its name is told what it does on test.
-        """
+        """Also its record, what was chosen on val, and images per class and split; figures of test are never hidden."""
         return {
             **self.to_json(),
-            "metrics": self.metrics,
+            "metrics": self.figures,
             "head": self.read("head.json"),
             "counts": self.manifest().counts(),
             "record": self.record,
         }
 
     def manifest(self) -> Manifest:
-        """The images it was made of, as they were labelled and split then."""
+        """Its images, with their labels and splits when it was made."""
         return Manifest.from_bytes((self.folder / "manifest.jsonl").read_bytes())
 
 
-def without_test(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics with null for all that is of test: validation stays clean where models are chosen among."""
-    hidden: dict[str, Any] = {**metrics, "test": None}
-    if "calibration" in metrics:  # an older one has none
-        hidden["calibration"] = {**metrics["calibration"], "test": None}
-    return hidden
-
-
 def read_head(folder: Path) -> Head:
-    """The head that lies in a model's folder. Raises Unusable for arrays that are not to be trusted."""
+    """The head in a model's folder. Raises Unusable for arrays that cannot be trusted."""
     with _trusted(folder):
-        return Head.from_files({name: (folder / name).read_bytes() for name in ("head.npz", "head.json")})
+        files = {name: (folder / name).read_bytes() for name in ("head.npz", "head.json")}
+        return Head.from_files(files, {kind: row.form for kind, row in HEAD_KINDS.items()})
 
 
 @contextlib.contextmanager
 def _trusted(folder: Path) -> Iterator[None]:
-    """Raises Unusable for what is no array of ours: no pickled object is ever loaded."""
+    """Raises Unusable for files that are no plain arrays: no pickled object is ever loaded."""
     try:
         yield
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise Unusable(
             f"the arrays in {folder} are not as this package writes them, and are not trusted: {error}",
-            "take a model that this package made, and whose files nobody has touched since",
+            "use a model that this package wrote and that was not changed since",
         ) from error

@@ -1,7 +1,6 @@
-"""Owns a model's predictions as columns, with the paths, labels, splits and groups it was made of. Nothing is computed.
+"""Owns a model's predictions with paths, labels, splits and groups, as it stores them. Computes none.
 
-They are kept twice in a model's folder: predictions.npz has the ids and the probabilities as they are, predictions.csv
-the whole table. Read from models/ alone: neither images nor a cache is needed.
+A model's folder has ids and probabilities in predictions.npz, and the whole table in predictions.csv.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from pipeline.results.model import Model
 from stages.data.manifest import Manifest, Row
 
 MOST = 10_000_000
-"""Probabilities up to which a model keeps those of train, and the table as CSV (200 MB)."""
+"""Probabilities up to which those of train are stored too, and the table as CSV (200 MB)."""
 
 MOST_JUDGED = 250_000_000
-"""Probabilities of val and test with which a head can still be judged: 2 GB."""
+"""Probabilities of val and test that a head is evaluated on at most: 2 GB."""
 
 
 def rows_to_keep(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
-    """The numbers of the rows whose probabilities a model keeps: of all, or above MOST of val and test alone.
+    """The numbers of the rows whose probabilities are stored: all, or above MOST those of val and test.
 
-    Raises Unusable where those are more than MOST_JUDGED.
+    Raises Unusable above MOST_JUDGED.
     """
     if len(rows) * len(classes) <= MOST:
         return np.arange(len(rows))
@@ -37,7 +36,7 @@ def rows_to_keep(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
     if len(judged) * len(classes) > MOST_JUDGED:
         raise Unusable(
             f"{len(judged):,} images in val and test times {len(classes):,} classes are {len(judged) * len(classes):,} "
-            f"probabilities; a head is judged on up to {MOST_JUDGED:,}",
+            f"probabilities; a head is evaluated on up to {MOST_JUDGED:,}",
             "put fewer images in val and test (data.split)",
         )
     return judged
@@ -45,10 +44,7 @@ def rows_to_keep(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row for each labelled image (copies count once, as in the figures); probabilities (n, classes) float64.
-
-    Of very many there are those of val and test alone: see `told`.
-    """
+    """The rows of rows_to_keep, where copies count once; probabilities (n, classes) float64."""
 
     rows: Sequence[Row]
     probabilities: np.ndarray
@@ -56,19 +52,19 @@ class Predictions:
 
     @classmethod
     def of(cls, rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], manifest: Manifest) -> Self:
-        """`rows` are some of the manifest's samples, which have no paths; here they get them."""
+        """`rows` are some of the manifest's samples, which have no paths; the manifest adds them."""
         paths = {(row.id, row.label, row.split): row.path for row in reversed(manifest.rows)}
         found = [row._replace(path=paths[row.id, row.label, row.split]) for row in rows]
         return cls(found, probabilities, tuple(classes))
 
     def to_files(self) -> dict[str, bytes]:
-        """As a model's folder has them."""
+        """The files of a model's folder."""
         arrays = {"ids": np.array([row.id for row in self.rows]), "probabilities": self.probabilities}
         table = {"predictions.csv": csv_parquet.as_csv(self.columns())} if self.probabilities.size <= MOST else {}
         return {"predictions.npz": npz.dump(arrays), **table}
 
     def columns(self) -> Columns:
-        """id, path, label, split, group, predicted, and `p_CLASS` for each class in the order of the head's."""
+        """id, path, label, split, group, predicted, and `p_CLASS` for each class in the head's order."""
         rows = {field: [getattr(row, field) for row in self.rows] for field in Row._fields}
         predicted = [self.classes[i] for i in self.probabilities.argmax(axis=1)]
         columns = {f"p_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)}
@@ -76,7 +72,7 @@ class Predictions:
 
 
 def read_predictions(model: Model) -> Predictions:
-    """The predictions that lie in a model's folder. Raises Unusable where they are not of the rows it was made of."""
+    """The predictions in a model's folder. Raises Unusable where they are not of its manifest's rows."""
     arrays = npz.load(model.folder / "predictions.npz")
     ids, probabilities = arrays["ids"].tolist(), arrays["probabilities"]
     manifest = model.manifest()
@@ -84,7 +80,7 @@ def read_predictions(model: Model) -> Predictions:
     rows = [row for row in manifest.samples if every or row.split != "train"]
     if ids != [row.id for row in rows]:
         raise Unusable(
-            f"{model}: predictions.npz and manifest.jsonl in {model.folder} tell of different images",
-            f"make it again: pipeline reproduce {model.name}/{model.key[:12]}",
+            f"{model}: predictions.npz and manifest.jsonl in {model.folder} are of different images",
+            "restore that folder from a copy, or delete it and run again",
         )
     return Predictions.of(rows, probabilities, model.record["classes"], manifest)

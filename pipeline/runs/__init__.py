@@ -1,4 +1,1 @@
-"""Runs and previews of them: extraction, heads, sweeps, fine-tuning, `status`, and who needs which rows.
-
-Prints nothing.
-"""
+"""Owns runs and their previews: extraction, heads, sweeps, fine-tuning, `status`, retention. Prints nothing (show/)."""

@@ -1,12 +1,11 @@
-"""Owns whether a fine-tuning can be, which boundary rows it needs, and having them computed. Not training on them."""
+"""Owns the boundary rows of a fine-tuning: checks, which are needed, having them computed. Not training on them."""
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from cache.errors import ImagesRejected, NotAvailable, Unusable
 from cache.store import FeatureStore
 from pipeline.config.finetune_schema import FineTune
+from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Project
 from pipeline.runs import extraction
 from stages.bases import blocks
@@ -23,16 +23,13 @@ from stages.data.augment import View
 from stages.data.manifest import Manifest, Row
 from stages.finetune.boundary_maps import Cached, Computed
 
-KINDS = ("logistic", "dense")
-"""Heads that become layers which train further."""
-
 _SPARE = 0.5
-"""Of the disk's free bytes: boundary rows that would take more are not kept unless `mode: cached` asks for it."""
+"""Share of the free disk space that boundary rows may take with `mode: auto`."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where boundary maps come from, and why; a row takes `each` bytes; `missing` of `rows` are to be made."""
+    """Where boundary maps come from, and why; a row takes `each` bytes; `missing` of `rows` are not in the cache."""
 
     mode: Literal["cached", "full"]
     why: str
@@ -46,7 +43,7 @@ class Plan:
 
 
 def first_trained_block(project: Project, spec: FineTune) -> Block:
-    """The first block that is trained. Raises Unusable where the base has none of that name."""
+    """The first block that is trained. Raises Unusable if the base has none of that name."""
     return blocks.get_block(project.base, spec.unfreeze_from)
 
 
@@ -56,7 +53,7 @@ def boundary_tap(project: Project, spec: FineTune) -> Tap:
 
 
 def boundary_taps(project: Project, names: Sequence[str]) -> dict[str, Tap]:
-    """The boundaries of those fine-tunings, by `finetune/NAME`. Raises Unusable where there is none of such a name."""
+    """The boundaries of those fine-tunings, by `finetune/NAME`. Raises Unusable if one is not in pipeline.yaml."""
     project.check_finetune(names)
     return {f"finetune/{name}": boundary_tap(project, project.config.finetune[name]) for name in names}
 
@@ -67,33 +64,31 @@ def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
 
 
 def check_finetune(project: Project, name: str) -> None:
-    """Raises Unusable where the base has no such block, or the head of a fine-tuning cannot be trained further."""
+    """Raises Unusable if the base has no such block, or the head cannot be trained further."""
     spec = project.config.finetune[name]
     first_trained_block(project, spec)
     head = project.config.heads[spec.head]
     where = f"finetune.{name}.head: {spec.head!r}"
-    if head.kind not in KINDS:
-        raise Unusable(
-            f"{where} is of kind {head.kind}; expected one that becomes layers: {' or '.join(KINDS)}",
-            "name another head",
-        )
+    if not HEAD_KINDS[head.kind].finetunable:
+        kinds = " or ".join(name for name, kind in HEAD_KINDS.items() if kind.finetunable)
+        raise Unusable(f"{where} is of kind {head.kind}; expected {kinds}", "name another head")
     for point in head.points().values():
         taps = [project.tap(tap) for tap in point.taps]
         if len(taps) > 1 or taps[0].layer not in ("output", project.base.output):
             raise Unusable(
-                f"{where} sits on {' and '.join(tap.layer for tap in taps)}; expected one tap, the base's output",
+                f"{where} uses {' and '.join(tap.layer for tap in taps)}; expected one tap, the base's output",
                 "name a head whose tap has layer: output, such as {kind: logistic, tap: pooled}",
             )
     if project.config.extract.numerics != "f32":
         raise Unusable(
-            f"finetune.{name}: extract.numerics is {project.config.extract.numerics}; training is done in f32",
+            f"finetune.{name}: extract.numerics is {project.config.extract.numerics}; fine-tuning computes in f32",
             "set extract.numerics: f32",
         )
 
 
 @contextmanager
-def advise_extraction(names: Iterable[str]) -> Iterator[None]:
-    """Within it, who is told to extract rows first is told to extract the boundaries of those fine-tunings too."""
+def extend_hints(names: Iterable[str]) -> Iterator[None]:
+    """Hints to extract rows first that are raised within it also name the boundaries of those fine-tunings."""
     try:
         yield
     except NotAvailable as error:
@@ -104,47 +99,48 @@ def advise_extraction(names: Iterable[str]) -> Iterator[None]:
 
 
 def views(spec: FineTune) -> list[View]:
-    """The views beside the plain one."""
+    """The augmented views, without the plain one."""
     if spec.augment is None:
         return []
     return [View(spec.augment.augment, spec.augment.seed, number) for number in range(1, spec.views)]
 
 
 def view_recipes(project: Project, spec: FineTune) -> list[Recipe]:
-    """How the rows of each view are made, the plain one first."""
+    """The recipe of each view, the plain one first."""
     return [project.recipe, *(replace(project.recipe, view=view) for view in views(spec))]
 
 
 def view_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
-    """The rows of each view, the plain one first."""
+    """The stored rows of each view, the plain one first."""
     tap = boundary_tap(project, spec)
     return [project.cache.features(recipe.components(tap)) for recipe in view_recipes(project, spec)]
 
 
 def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
-    """Where the maps come from: as `mode` says, or else the cache, unless that takes too much disk or saves nothing."""
+    """Where the maps come from: as `mode` says; for auto, the cache unless it takes too much disk or saves nothing."""
     shape = first_trained_block(project, spec).shape(project.config.extract.size)
     each = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
-    parts = list(zip(view_stores(project, spec), _images(spec, manifest), strict=True))
-    rows = sum(len(images.ids) for _, images in parts)
-    missing = sum(len(store.missing(images.ids)) for store, images in parts)
-    disk = os.statvfs(_existing(project.cache.root))
-    free = disk.f_bavail * disk.f_frsize
+    of_views = _images(spec, manifest)
+    rows = sum(len(images.ids) for images in of_views)
+    missing = sum(len(store.missing(m.ids)) for store, m in zip(view_stores(project, spec), of_views, strict=True))
+    root = project.cache.root
+    free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+    mode: Literal["cached", "full"] = "cached"
     if spec.mode != "auto":
-        return Plan(spec.mode, "as it is set", each, rows, missing)
-    if not missing:
-        return Plan("cached", "the maps are there", each, rows, 0)
-    if each * missing > _SPARE * free:
-        why = f"the maps would take {each * missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-        return Plan("full", why, each, rows, missing)
-    if spec.views > spec.epochs:
-        return Plan("full", f"{spec.views} views are more than {spec.epochs} epochs can see", each, rows, missing)
-    why = "each image goes through the frozen part once, not once an epoch"
-    return Plan("cached", why, each, rows, missing)
+        mode, why = spec.mode, "set in pipeline.yaml"
+    elif not missing:
+        why = "the maps are there"
+    elif each * missing > _SPARE * free:
+        mode, why = "full", f"the maps would take {each * missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    elif spec.views > spec.epochs:
+        mode, why = "full", f"{spec.views} views are more than {spec.epochs} epochs can use"
+    else:
+        why = "each image goes through the frozen part once, not once an epoch"
+    return Plan(mode, why, each, rows, missing)
 
 
 def compute_missing(project: Project, spec: FineTune, manifest: Manifest) -> None:
-    """Compute the rows that are missing, view by view. Raises ImagesRejected where an image has gone bad meanwhile."""
+    """Compute missing rows, view by view. Raises ImagesRejected if an image became unreadable since the plain view."""
     tap = boundary_tap(project, spec)
     for recipe, images in zip(view_recipes(project, spec), _images(spec, manifest), strict=True):
         receipt = extraction.fill_rows(project, images, [tap], recipe)
@@ -154,28 +150,23 @@ def compute_missing(project: Project, spec: FineTune, manifest: Manifest) -> Non
 
 
 def cached_maps(project: Project, spec: FineTune, samples: Sequence[Row], train: np.ndarray) -> Cached:
-    """The maps of the samples, from rows that are there; further views are of those that `train` names."""
+    """The maps of the samples, from cached rows; augmented views only of those that `train` numbers."""
     ids = [row.id for row in samples]
     plain, *others = view_stores(project, spec)
     return Cached(plain.rows(ids), [store.rows([ids[i] for i in train]) for store in others], train)
 
 
 def computed_maps(project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest) -> Computed:
-    """The same maps from the images, each time anew. Raises NotAvailable where files or weights are not there."""
+    """The same maps, computed from the images each time. Raises NotAvailable if files or weights are missing."""
     ids = [row.id for row in samples]
-    places = extraction.image_paths(project, manifest, dict.fromkeys(ids, ()))
+    paths = extraction.image_paths(project, manifest, ids)
     tap = boundary_tap(project, spec)
-    work = extraction.make_job(project, project.recipe, project.options.offline)
-    return Computed(work, {project.recipe.key(tap): tap}, [(i, places[i]) for i in ids], view_recipes(project, spec))
+    job = extraction.make_job(project, project.recipe, project.options.offline)
+    return Computed(job, {project.recipe.key(tap): tap}, [(i, paths[i]) for i in ids], view_recipes(project, spec))
 
 
 def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:
-    """Whose rows are needed: of the plain view all labelled images, of the others those of train."""
+    """The images of each view: all labelled ones of the plain view, those of train of the others."""
     labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
     train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
     return [labelled, *[train] * len(views(spec))]
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder that is there."""
-    return path if path.exists() else _existing(path.parent)

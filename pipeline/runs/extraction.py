@@ -1,4 +1,4 @@
-"""Owns which rows a project lacks, and having them computed. Not the work on them, nor what is made of them."""
+"""Owns the extraction of a project: which rows are missing, having them computed. Not the tasks (stages/extract)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMPUTE_FIRST = "compute them first: pipeline run extract"
 
 @dataclass
 class ExtractReport:
-    """What `run extract` did. `images` counts files, `unique` their different contents; of its part, if it had one."""
+    """What `run extract` did. `images` counts files, `unique` their different contents, of its part if it had one."""
 
     keys: dict[str, str]
     images: int = 0
@@ -47,17 +47,15 @@ class ExtractReport:
 
 
 def run_extraction(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:
-    """Compute what is missing at the taps of pipeline.yaml, and at `more` in the same pass; of its part, if it has one.
+    """Compute missing rows at the taps of pipeline.yaml and of `more`, in one pass; only of its part, if it has one.
 
-    Returns what was done, and the manifest of the images that have all their rows. The one that is saved is of all
-    parts: it is the last one's to save.
-
-    Raises NotAvailable where rows are missing and must not, or cannot, be computed.
+    Returns what was done, and the manifest of the images that have all their rows. With parts, the last part to finish
+    saves the manifest of all. Raises NotAvailable if rows are missing that must not, or cannot, be computed.
     """
     part, manifest, unreadable = project.options.part, project.manifest, project.found.rejected
     if part is not None:
         manifest = part.share(manifest)
-        unreadable = unreadable if part.number == 1 else []  # they have no id to go by
+        unreadable = unreadable if part.number == 1 else []  # they have no id, so part 1 lists them
     taps = {**project.taps, **more}
     report = ExtractReport(keys={name: project.recipe.key(tap) for name, tap in taps.items()}, part=part)
     started = time.perf_counter()
@@ -79,24 +77,24 @@ def run_extraction(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractRe
 
 
 def _of_all_parts(project: Project, taps: Iterable[Tap], rejected: Collection[str]) -> Manifest:
-    """The images that have all their rows, of all parts; empty while another still has some to compute."""
+    """The images of all parts that have all their rows; empty while another part has rows to compute."""
     whole, recipe = project.manifest, project.recipe
     others = whole.without(rejected)
-    lacking = schedule.find_missing(project.cache, recipe, {recipe.key(tap): tap for tap in taps}, others.ids)
-    if project.config.data.on_bad == "fail" and (lacking or project.found.rejected):
+    missing = schedule.find_missing(project.cache, recipe, {recipe.key(tap): tap for tap in taps}, others.ids)
+    if project.config.data.on_bad == "fail" and (missing or project.found.rejected):
         return Manifest(())
-    with suppress(NotAvailable):  # their files may be where that part runs
-        if schedule.all_rejects(recipe, image_paths(project, others, lacking)) is not None:
-            return others.without(lacking)
+    with suppress(NotAvailable):  # the files may be on the host of that part only
+        if schedule.all_rejects(recipe, image_paths(project, others, missing)) is not None:
+            return others.without(missing)
     return Manifest(())
 
 
 def find_rejects(project: Project) -> dict[str, str]:
-    """id -> reason of images that a run would reject: all that lack a row are decoded, if their files are here."""
+    """id -> reason of images that a run would reject; decodes all that miss a row, if their files exist."""
     taps = {project.recipe.key(tap): tap for tap in project.taps.values()}
-    lacking = schedule.find_missing(project.cache, project.recipe, taps, project.manifest.ids)
+    missing = schedule.find_missing(project.cache, project.recipe, taps, project.manifest.ids)
     try:
-        found = image_paths(project, project.manifest, lacking)
+        found = image_paths(project, project.manifest, missing)
     except NotAvailable:
         return {}
     with project.progress("decoding", len(found)) as advance:
@@ -104,17 +102,17 @@ def find_rejects(project: Project) -> dict[str, str]:
 
 
 def fill_rows(project: Project, manifest: Manifest, taps: Iterable[Tap], recipe: Recipe | None = None) -> Receipt:
-    """Compute the rows that the images of `manifest` lack at the taps; none is no work at all."""
+    """Compute the rows that the images of `manifest` miss at the taps."""
     recipe = recipe or project.recipe
     wanted = {recipe.key(tap): tap for tap in taps}
-    lacking = schedule.find_missing(project.cache, recipe, wanted, manifest.ids)
+    missing = schedule.find_missing(project.cache, recipe, wanted, manifest.ids)
     for tap in wanted.values():
         project.cache.features(recipe.components(tap)).note_use()
-    return compute_rows(project, manifest, wanted, lacking, recipe) if lacking else Receipt()
+    return compute_rows(project, manifest, wanted, missing, recipe) if missing else Receipt()
 
 
 def time_sample(project: Project, names: Sequence[str]) -> Trial | None:
-    """Take some images through the base at the taps `names`, and keep nothing; None where no image can be decoded."""
+    """Time some images at the taps `names`, storing nothing; None if none of them can be decoded."""
     found, root = project.found, str(project.root.absolute())
     rows = [*found.rows, *found.unhashed]
     some = [os.path.join(root, row.path) for row in rows[:: max(1, len(rows) // throughput.IMAGES)]]
@@ -126,51 +124,51 @@ def time_sample(project: Project, names: Sequence[str]) -> Trial | None:
 
 
 def make_job(project: Project, recipe: Recipe, offline: bool) -> Job:
-    """What all tasks share that make rows of that recipe. Raises NotAvailable where the weights are not to be had."""
+    """What all tasks that compute rows of that recipe share. Raises NotAvailable if the weights cannot be had."""
     file = weights.ensure_file(project.base, project.weights, offline)
     settings, root = project.config.extract, str(project.cache.root.absolute())
     batch = None if settings.batch == "auto" else settings.batch
-    return Job(recipe, str(file), root, batch, project.version, settings.engine, str(project.lent.absolute()))
+    return Job(recipe, str(file), root, batch, project.version, settings.engine, str(project.models_from.absolute()))
 
 
 def compute_rows(
-    project: Project, manifest: Manifest, taps: Mapping[str, Tap], lacking: Mapping[str, Sequence[str]], recipe: Recipe
+    project: Project, manifest: Manifest, taps: Mapping[str, Tap], missing: Mapping[str, Sequence[str]], recipe: Recipe
 ) -> Receipt:
-    """Rows of what `extract.missing` found lacking, from the files that `manifest` names."""
-    found = image_paths(project, manifest, lacking)
+    """Compute the rows that `schedule.find_missing` returned, from the files that `manifest` names."""
+    found = image_paths(project, manifest, missing)
     rejected = schedule.all_rejects(recipe, found)
     if rejected is not None:
         return Receipt(rejected=rejected)
     if project.options.require_cached:
         raise NotAvailable(
-            f"{len(lacking)} of {len(manifest.ids)} images have no feature row, and none is to be computed now",
+            f"{len(missing)} of {len(manifest.ids)} images have no feature row, and computing rows is not allowed here",
             COMPUTE_FIRST,
         )
-    there = parity.choose_witnesses(manifest.rows, project.root.absolute(), taps, lacking)
-    shared = replace(make_job(project, recipe, project.options.offline), witnesses=there)
+    witnesses = parity.choose_witnesses(manifest.rows, project.root.absolute(), taps, missing)
+    job = replace(make_job(project, recipe, project.options.offline), witnesses=witnesses)
     rows = project.config.extract.shard_rows
-    work = schedule.Work(shared, taps, lacking, found, None if rows == "auto" else rows)
+    work = schedule.Work(job, taps, missing, found, None if rows == "auto" else rows)
     try:
-        with project.progress("extracting", len(lacking)) as advance:
+        with project.progress("extracting", len(missing)) as advance:
             return schedule.compute_missing(project.cache, work, project.cluster, advance)
     except KeyboardInterrupt as stop:
-        left = schedule.find_missing(project.cache, recipe, taps, list(lacking))
-        stop.args = (f"{len(lacking) - len(left):,} of {len(lacking):,} new rows are kept",)
+        left = schedule.find_missing(project.cache, recipe, taps, list(missing))
+        stop.args = (f"{len(missing) - len(left):,} of {len(missing):,} new rows are kept",)
         raise
 
 
-def image_paths(project: Project, manifest: Manifest, lacking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Absolute paths for every id that lacks a row. Raises NotAvailable where a table's files are not there."""
-    found: dict[str, list[str]] = {image: [] for image in lacking}
+def image_paths(project: Project, manifest: Manifest, ids: Iterable[str]) -> dict[str, list[str]]:
+    """Absolute paths of each id. Raises NotAvailable if none of the files exists that a table names for an id."""
+    found: dict[str, list[str]] = {image: [] for image in ids}
     root = str(project.root.absolute())
     for row in manifest.rows:
         if row.id in found:
             found[row.id].append(os.path.join(root, row.path))
-    if project.config.data.table is not None:  # its ids may be believed, without a look at any file
-        gone = [places[0] for places in found.values() if not any(map(os.path.exists, places))]
-        if gone:
+    if project.config.data.table is not None:  # its ids are trusted, so its files may not exist
+        no_file = [paths[0] for paths in found.values() if not any(map(os.path.exists, paths))]
+        if no_file:
             raise NotAvailable(
-                f"{len(gone)} of {len(manifest.ids)} images have neither a row nor a file; the first: {gone[0]}",
+                f"{len(no_file)} of {len(manifest.ids)} images have neither a row nor a file; the first: {no_file[0]}",
                 "correct data.root, or bring their rows: pipeline cache import (other settings make other rows)",
             )
     return found

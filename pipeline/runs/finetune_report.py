@@ -1,4 +1,4 @@
-"""Owns what is told of fine-tuned models: figures, seeds, what went wrong. Not making them (finetuning.py)."""
+"""Owns the reports of fine-tuned models: figures, seeds, notes on training. Not training (finetuning.py)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runs.boundary_rows import Plan
+from stages.metrics.figures import Metrics
 
 
 @dataclass(frozen=True)
 class TunedReport:
-    """One seed's model: whether it was there, where it lies, its figures; baseline are those of the frozen head.
+    """One seed's model: whether it was there already, its folder, its figures, and the learning rate `lr` that was set.
 
-    `difference` is model minus head, by split, as paired_tests has it. metrics["start"]["difference"] is by how
-    much a probability of val differed from the head's before training: rounding, and what maps as float16 cost.
-    `chosen` has the epoch whose weights it has, 0 those before training, and the curves; `lr` is what it was set to.
+    `chosen`, from head.json, has the epoch whose weights it has, 0 those before training, and the curves.
     """
 
     key: str
     seed: int
     hit: bool
     path: Path
-    metrics: Mapping[str, Any]
+    metrics: Metrics
     seconds: float
     chosen: Mapping[str, Any]
     lr: float
@@ -35,7 +34,7 @@ class TunedReport:
 
     @property
     def note(self) -> str | None:
-        """What a person should know of its training, and do; None where it went as it should."""
+        """A warning about its training, with advice; None where there is none."""
         losses = self.chosen["history"]["loss"]
         lower = f"try a lower lr (it was {self.lr:g})"
         if None in losses:
@@ -49,23 +48,23 @@ class TunedReport:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        own = {name: part for name, part in self.metrics.items() if name not in ("baseline", "difference")}
-        beside = {name: self.metrics[name] for name in ("baseline", "difference")}
+        own = self.metrics.to_json()
+        frozen = {name: own.pop(name) for name in ("baseline", "difference")}
         about = {name: value for name, value in vars(self).items() if name not in ("chosen", "lr")}
-        return {**about, "path": str(self.path), "epoch": self.epoch, "note": self.note, "metrics": own, **beside}
+        return {**about, "path": str(self.path), "epoch": self.epoch, "note": self.note, "metrics": own, **frozen}
 
 
 @dataclass(frozen=True)
 class FineTuneReport:
-    """The models of all seeds; `plan` is None where all were there."""
+    """The models of all seeds; `plan` is None where all existed."""
 
     seeds: Mapping[int, TunedReport]
     plan: Plan | None
 
     @property
     def winner(self) -> TunedReport:
-        """The one with the least val log-loss."""
-        return min(self.seeds.values(), key=lambda report: report.metrics["val"]["log_loss"])
+        """The best on val."""
+        return min(self.seeds.values(), key=lambda report: report.metrics.rank)
 
     def to_json(self) -> dict[str, Any]:
         """The best on val, and all seeds."""

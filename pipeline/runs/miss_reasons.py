@@ -1,4 +1,4 @@
-"""Owns why rows or a model are not there, in words: what differs from the nearest that is. Not what a run would do."""
+"""Owns why rows or a model are missing: what differs from the nearest existing ones. Not their state (status.py)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache import records
-from pipeline.config.finetune_schema import NOT_KEYED
-from pipeline.config.head_schema import ELSEWHERE, HeadConfig
+from pipeline.config.finetune_schema import FineTune
+from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results.record_diff import Differences, find_differences
 from pipeline.runs import boundary_rows
@@ -23,7 +23,7 @@ _TAP = re.compile(r"(.*rows\.taps\.(\d+)\.)(\w+)")
 
 
 class Why(NamedTuple):
-    """A reason, the differences that it tells of, and how many seconds the nearest took; None where there is none."""
+    """A reason, the differences behind it, and the seconds that the nearest result took, if there is one."""
 
     reason: str
     differences: Differences
@@ -31,9 +31,9 @@ class Why(NamedTuple):
 
 
 def explain_rows(project: Project, components: Mapping[str, Any]) -> Why:
-    """Why no image has rows of that key: against the entry that has rows of these images and differs least.
+    """Why no image has rows of that key: compared with the key that has rows of these images and differs least.
 
-    Of several, it is the latest.
+    Of several such keys, the latest.
     """
     ids, ranked = project.manifest.ids, []
     for store in project.cache.stores():
@@ -47,114 +47,118 @@ def explain_rows(project: Project, components: Mapping[str, Any]) -> Why:
 def explain_head(
     project: Project, name: str, spec: HeadConfig, folder: Path, manifest: Manifest, classes: Sequence[str]
 ) -> Why:
-    """Why the head of those settings is not there: against the one in `folder`, of that name, that differs least."""
+    """Why the head with those settings is missing: compared with the one in `folder` that differs least."""
     stores = [project.store(tap) for tap in spec.taps]
     now = {
         "settings": spec.model_dump(exclude_none=True),
         "classes": list(classes),
-        "rows": _rows_of([{"key": store.key, **store.components} for store in stores]),
+        "rows": _describe_rows([{"key": store.key, **store.components} for store in stores]),
     }
-    return _nearest(folder, partial(_behind_head, name), now, manifest, "there is no head of that name yet")
+    return _nearest(folder, partial(_head_inputs, name), now, manifest, "there is no head of that name yet")
 
 
 def explain_finetune(tuning: Tuning, seed: int) -> Why:
-    """Why the fine-tuned model of that seed is not there: against the one of its name that differs least."""
+    """Why the fine-tuned model of that seed is missing: compared with the one of its name that differs least."""
     boundary = boundary_rows.view_stores(tuning.project, tuning.spec)[0]
     stores = [tuning.project.store(tap) for tap in tuning.start.spec.taps]
     now = {
-        "settings": {**_set(tuning.spec.settings), "seed": seed},
-        "head": _set(tuning.start.spec.settings),
+        "settings": {**_without_none(tuning.spec.settings), "seed": seed},
+        "head": _without_none(tuning.start.spec.settings),
         "classes": list(tuning.classes),
-        "rows": _before({"key": boundary.key, **boundary.components}),
-        "head_rows": _rows_of([{"key": store.key, **store.components} for store in stores]),
+        "rows": _shared_by_taps({"key": boundary.key, **boundary.components}),
+        "head_rows": _describe_rows([{"key": store.key, **store.components} for store in stores]),
     }
-    folder, never = tuning.folder(seed).parent, "there is no fine-tuning of that name yet"
-    return _nearest(folder, partial(_behind_tuned, tuning.name), now, tuning.manifest, never)
+    folder, none = tuning.folder(seed).parent, "there is no fine-tuning of that name yet"
+    return _nearest(folder, partial(_finetune_inputs, tuning.name), now, tuning.manifest, none)
 
 
 def _nearest(
-    folder: Path, behind: Callable[[Mapping[str, Any]], Any], now: Mapping[str, Any], manifest: Manifest, never: str
+    folder: Path, inputs: Callable[[Mapping[str, Any]], Any], now: Mapping[str, Any], manifest: Manifest, none: str
 ) -> Why:
-    """Why what `now` decides is not there: against the result in `folder` that differs least, by its record."""
-    found = [(path, r) for path in folder.glob(f"*/{records.RECORD}") if (r := records.load(path)) is not None]
-    if not found:
-        return Why(never, {})
+    """Why there is no result of the inputs `now`: compared, by records, with the one in `folder` that differs least.
+
+    `inputs` takes those of a result from its record. `none` is the reason if the folder has no result.
+    """
     ranked = []
-    for path, made in found:
-        differences = find_differences(behind(made), now)
-        far = len(differences) + (made["manifest"] != manifest.digest)
-        ranked.append((-far, made["created"], str(path.parent), made["seconds"], differences))
+    for path in folder.glob(f"*/{records.RECORD}"):
+        if (record := records.load(path)) is not None:
+            differences = find_differences(inputs(record), now)
+            distance = len(differences) + (record["manifest"] != manifest.digest)
+            ranked.append((-distance, record["created"], str(path.parent), record["seconds"], differences))
+    if not ranked:
+        return Why(none, {})
     *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:3])
     moved: Iterator[str] = iter(())
-    with suppress(FileNotFoundError):  # the record alone does not make a result
+    with suppress(FileNotFoundError):  # a record without its other files is no result
         moved = _moved(Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes()).samples, manifest.samples)
-    texts = dict.fromkeys([*_changed(differences), *moved])  # rows of head and boundary change alike
-    reason = "; ".join(texts) or "the one that is there is damaged, or by other code"
-    return Why(reason, differences, seconds)
+    texts = dict.fromkeys([*_changed(differences), *moved])  # head and boundary rows may change for the same reason
+    return Why(
+        "; ".join(texts) or "the existing one is damaged, or of another version of this package", differences, seconds
+    )
 
 
-def _behind_head(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
-    """What decided a head that is there, but for its images."""
+def _head_inputs(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an existing head was made from, apart from its images."""
     return {
-        "settings": _set(made["config"]["heads"][name]),
-        "classes": list(made["classes"]),
-        "rows": _rows_of(_head_taps(made, made["config"]["heads"][name])),
+        "settings": _without_none(record["config"]["heads"][name]),
+        "classes": list(record["classes"]),
+        "rows": _describe_rows(_head_taps(record, record["config"]["heads"][name])),
     }
 
 
-def _behind_tuned(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
-    """What decided a fine-tuned model that is there, but for its images."""
-    spec = made["config"]["finetune"][name]
-    head = made["config"]["heads"][spec["head"]]
+def _finetune_inputs(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an existing fine-tuned model was made from, apart from its images."""
+    spec = record["config"]["finetune"][name]
+    head = record["config"]["heads"][spec["head"]]
     return {
-        "settings": {**_set(spec, NOT_KEYED), "seed": made["seed"]},
-        "head": _set(head, ELSEWHERE),
-        "classes": list(made["classes"]),
-        "rows": _before(made["extract"]["boundary"]),
-        "head_rows": _rows_of(_head_taps(made, head)),
+        "settings": {**_without_none(spec, FineTune.not_by_value()), "seed": record["seed"]},
+        "head": _without_none(head, HEAD_KINDS[head["kind"]].spec.not_by_value()),
+        "classes": list(record["classes"]),
+        "rows": _shared_by_taps(record["extract"]["boundary"]),
+        "head_rows": _describe_rows(_head_taps(record, head)),
     }
 
 
-def _head_taps(made: Mapping[str, Any], head: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a record has of the taps of a head, in the head's order: its JSON has them by name."""
+def _head_taps(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The components of a head's taps in the order of the head; records sort them by name."""
     taps = [head["tap"]] if isinstance(head["tap"], str) else head["tap"]
-    return [made["extract"][tap] for tap in taps]
+    return [record["extract"][tap] for tap in taps]
 
 
-def _before(tap: Mapping[str, Any]) -> dict[str, Any]:
-    """What lies behind the rows of a tap but for which they are; of a boundary unfreeze_from and dtype tell that."""
+def _shared_by_taps(tap: Mapping[str, Any]) -> dict[str, Any]:
+    """The components that all taps have in common; of a boundary, unfreeze_from and dtype name the others."""
     return {name: part for name, part in tap.items() if name not in ("key", "tap", "dtype")}
 
 
-def _set(settings: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, Any]:
-    """The settings that have a value, as far as they decide anything."""
+def _without_none(settings: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, Any]:
+    """The settings that are not None and not in `but`."""
     return {field: value for field, value in settings.items() if value is not None and field not in but}
 
 
-def _rows_of(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What lies behind the rows of a head: what its taps share, and what each is, by number."""
+def _describe_rows(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The components of a head's rows: those its taps have in common, and those of each tap, by number."""
     each = {str(n): {"key": tap["key"], "dtype": tap.get("dtype"), **tap["tap"]} for n, tap in enumerate(taps, start=1)}
-    return {**_before(taps[0]), "taps": each}
+    return {**_shared_by_taps(taps[0]), "taps": each}
 
 
 def _changed(differences: Differences) -> Iterator[str]:
-    """`weights changed: 5793... -> 77cc...`; keys and the tap's name follow from the rest, and go unsaid.
+    """`weights changed: 5793... -> 77cc...`. Left out are keys and names of taps, which follow from the rest.
 
-    So does what another base brings along: its version, its weights, and how it wants its pixels.
+    Also left out is what comes with another base: its version, weights and preprocessing.
     """
     bases = {name.removesuffix("base.name") for name in differences if name.endswith("base.name")}
-    brought = tuple(f"{prefix}{part}." for prefix in bases for part in ("base", "preprocess"))
-    alone = {name.removesuffix("layer") for name, pair in differences.items() if _TAP.match(name) and None in pair}
+    implied = tuple(f"{prefix}{part}." for prefix in bases for part in ("base", "preprocess"))
+    moved = {name.removesuffix("layer") for name, pair in differences.items() if _TAP.match(name) and None in pair}
     for name, (before, now) in differences.items():
         tap = _TAP.match(name)
-        if tap and tap[1] in alone:
+        if tap and tap[1] in moved:
             if tap[3] == "layer":
                 yield f"tap {tap[2]} is {'new' if before is None else 'gone'}"
             continue
         last = name.rpartition(".")[2]
         if name.endswith("base.name"):
             yield f"base changed: {before} -> {now}"
-        elif last != "key" and name not in ("settings.tap", "settings.log_dir") and not name.startswith(brought):
+        elif last != "key" and name not in ("settings.tap", "settings.log_dir") and not name.startswith(implied):
             whose = "its head's " if name.startswith("head.") else ""
             whose += f"tap {tap[2]}'s " if tap and tap[2] != "1" else ""
             yield f"{whose}{last} changed: {_short(before)} -> {_short(now)}"
@@ -166,7 +170,7 @@ def _short(value: Any) -> str:
 
 
 def _moved(before: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
-    """In words, what became of the labelled images."""
+    """How the labelled images changed."""
     old, new = {row.id: row for row in before}, {row.id: row for row in now}
     counts = Counter(
         part

@@ -1,4 +1,4 @@
-"""Owns the lists of rejected images beside pipeline.yaml, and whether a run fails over them. Not why they are."""
+"""Owns rejects.csv, and whether a run fails over rejected images. Not rejecting them (stages/data)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _OF_PARTS = "rejects-[0-9]*-of-[0-9]*.csv"
 
 
 def file_name(part: Part | None) -> str:
-    """Name of the list, beside pipeline.yaml; each part has its own, since they run side by side."""
+    """Name of the list in the project's folder; each part has its own, since parts run at the same time."""
     return "rejects.csv" if part is None else f"rejects-{part.number}-of-{part.of}.csv"
 
 
 def write_rejects(project: Project, report: ExtractReport) -> None:
-    """List rejects, with the ids of those that could be read; where there are none, an old list goes.
+    """Write the list of rejects, with the ids of readable files, or remove it if there are none.
 
-    A run of all images speaks for those of parts too.
+    A run of all images also removes the lists of parts.
     """
     path = project.folder / file_name(report.part)
     try:
@@ -46,7 +46,7 @@ def write_rejects(project: Project, report: ExtractReport) -> None:
 
 
 def read_ids(project: Project) -> set[str]:
-    """Ids that the last run rejected, by its list or those of parts; empty where there is none that can be read."""
+    """Ids in the lists of the last run or its parts; empty if there is no readable list."""
     ids = set()
     for path in (project.folder / file_name(None), *project.folder.glob(_OF_PARTS)):
         with suppress(OSError, csv.Error), open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -55,19 +55,19 @@ def read_ids(project: Project) -> set[str]:
 
 
 def fail_on_rejects(project: Project, report: ExtractReport) -> None:
-    """Raises ImagesRejected where there is a reject under `data.on_bad: fail`, or nothing but rejects."""
+    """Raises ImagesRejected if there are rejects under `data.on_bad: fail`, or nothing but rejects."""
     none_left = len(report.rejected) == report.images and report.part is None
     if report.rejected and (none_left or project.config.data.on_bad == "fail"):
-        hint = f"mend or remove them (the list is in {file_name(report.part)})"
+        hint = f"repair or remove them (listed in {file_name(report.part)})"
         if none_left and project.config.data.table is not None:
             hint = f"correct data.root: the table's paths are relative to {project.root}"
         elif not none_left:
-            hint += ", or go on without them: --set data.on_bad=skip"
+            hint += ", or continue without them: --set data.on_bad=skip"
         raise ImagesRejected(summarize(report.rejected, report.images), hint)
 
 
 def summarize(rejected: Sequence[Reject], of: int) -> str:
-    """`3 of 65 images were rejected; the first: a.png: not an image of a known format`; of one, it says just that."""
+    """`3 of 65 images were rejected; the first: a.png: not an image of a known format`."""
     first = f"{rejected[0].path}: {rejected[0].reason}"
     if len(rejected) == 1:
         return f"1 of {of} images was rejected: {first}"

@@ -1,4 +1,4 @@
-"""Owns who needs what of a cache: pipeline.yaml files, tagged models, running jobs. Not what becomes of the rest."""
+"""Owns which keys of a cache are needed: by pipeline.yaml files, tagged models, running jobs. Not removing (gc.py)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pipeline.results import registry
 from pipeline.runs import boundary_rows
 
 Needs = Mapping[str, list[str]]
-"""Extract key or manifest digest -> who needs it, in words."""
+"""Extract key or manifest digest -> descriptions of who needs it."""
 
 
 def register_project(project: Project, names: Iterable[str], also_before: bool) -> None:
-    """Note in the cache that this project uses it, and for which keys and manifest; `also_before` adds to the noted."""
+    """Register the project in its cache, with the names it needs; `also_before` keeps those registered earlier."""
     cache, before = project.cache.root, registrations.load_registration(project.cache.root, project.path)
     earlier = before.needs if before is not None and also_before else frozenset()
     registrations.register(
@@ -31,8 +31,8 @@ def register_project(project: Project, names: Iterable[str], also_before: bool) 
 
 
 def register_tags(config: Path, progress: Progress, cache_dir: str | None) -> None:
-    """Note what the tagged models of a project need, in its cache and in `cache_dir`, that of the model just tagged."""
-    with suppress(PipelineError):  # there is no pipeline.yaml that can be read: it is noted by the next run
+    """Register what the tagged models of a project need, in its cache and in `cache_dir`, that of the model tagged."""
+    with suppress(PipelineError):  # pipeline.yaml cannot be read: the next run registers them
         for overrides in ((), (f"cache.dir={cache_dir}",) if cache_dir else ()):
             project = Project(config, Options(overrides, offline=True), progress)
             if registrations.load_registration(project.cache.root, project.path) is not None:
@@ -42,10 +42,10 @@ def register_tags(config: Path, progress: Progress, cache_dir: str | None) -> No
 def find_needs(project: Project) -> Needs:
     """Who needs what in the project's cache."""
     found: dict[str, list[str]] = defaultdict(list)
-    for name in asked_names(project):  # it may have moved since it was registered
+    for name in current_names(project):  # it may have moved since it was registered
         found[name].append(str(project.path))
-    for root in registrations.list_registrations(project.cache.root):
-        for name, who in _of_root(project, root):
+    for registration in registrations.list_registrations(project.cache.root):
+        for name, who in _registered_needs(project, registration):
             if who not in found[name]:
                 found[name].append(who)
     for name in names_in_use(project.cache):
@@ -55,53 +55,52 @@ def find_needs(project: Project) -> Needs:
 
 def names_in_use(cache: Cache) -> set[str]:
     """What running jobs need."""
-    return {
-        name for _, names, runs in registrations.list_jobs(cache.root, gc.cache_clock(cache)) if runs for name in names
-    }
+    jobs = registrations.list_jobs(cache.root, gc.cache_clock(cache))
+    return {name for _, names, runs in jobs if runs for name in names}
 
 
 def find_expired(cache: Cache) -> Iterator[Path]:
-    """Notes that count no more: of jobs that are over, and of projects that are long gone and left no tag."""
+    """Files of jobs that have ended, and of projects that are long gone and have no tag."""
     now = gc.cache_clock(cache)
     yield from (path for path, _, runs in registrations.list_jobs(cache.root, now) if not runs)
-    for root in registrations.list_registrations(cache.root):
-        if root.gone and now - root.seen > registrations.GONE_S and not root.tags:
-            yield root.record
+    for project in registrations.list_registrations(cache.root):
+        if project.gone and now - project.seen > registrations.GONE_S and not project.tags:
+            yield project.record
 
 
 def names_behind(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The extract keys behind a result, and its manifest."""
+    """The extract keys and the manifest that a result was made from."""
     keys = (str(tap["key"]) for tap in record.get("extract", {}).values())
     return (*keys, *([str(record["manifest"])] if "manifest" in record else []))
 
 
-def _of_root(project: Project, root: Registration) -> Iterator[tuple[str, str]]:
-    """(name, who needs it). What cannot be asked is taken as it was noted at its last run."""
-    tags = root.tags
-    if not root.here:
-        yield from ((name, f"{root.path} on {root.host}") for name in root.needs)
-    elif not root.gone:
-        wants = _wants(project, root)
-        yield from ((name, str(root.path)) for name in wants)
-        yield from ((name, f"the last run of {root.path}") for name in root.needs - wants)
-        tags = _tags(root.path.parent, root.tags)
-    elif gc.cache_clock(project.cache) - root.seen < registrations.GONE_S:
-        yield from ((name, f"{root.path}, which is gone") for name in root.needs)
+def _registered_needs(project: Project, registered: Registration) -> Iterator[tuple[str, str]]:
+    """(name, who needs it). Unreachable projects keep what they registered at their last run."""
+    tags = registered.tags
+    if not registered.here:
+        yield from ((name, f"{registered.path} on {registered.host}") for name in registered.needs)
+    elif not registered.gone:
+        current = _names_today(project, registered)
+        yield from ((name, str(registered.path)) for name in current)
+        yield from ((name, f"the last run of {registered.path}") for name in registered.needs - current)
+        tags = _tags(registered.path.parent, registered.tags)
+    elif gc.cache_clock(project.cache) - registered.seen < registrations.GONE_S:
+        yield from ((name, f"{registered.path}, which is gone") for name in registered.needs)
     for tag, names in tags.items():
-        yield from ((name, f"tag {tag} of {root.path.parent}") for name in names)
+        yield from ((name, f"tag {tag} of {registered.path.parent}") for name in names)
 
 
-def _wants(project: Project, root: Registration) -> set[str]:
-    """The keys of a pipeline.yaml as it reads today, and the manifest it works from; none where it is unreadable."""
+def _names_today(project: Project, registered: Registration) -> set[str]:
+    """The names that a registered pipeline.yaml needs today; empty if it is unreadable or uses another cache."""
     try:
-        other = Project(root.path, Options(offline=True), project.progress)
-        return asked_names(other) if os.path.samefile(other.cache.root, project.cache.root) else set()
+        other = Project(registered.path, Options(offline=True), project.progress)
+        return current_names(other) if os.path.samefile(other.cache.root, project.cache.root) else set()
     except (PipelineError, OSError):
         return set()
 
 
-def asked_names(project: Project) -> set[str]:
-    """The keys of its settings, and the manifest that it works from."""
+def current_names(project: Project) -> set[str]:
+    """The keys of the project's settings, and the saved manifest that it uses as its table."""
     table = project.config.data.table
     manifest = {project.at(table).stem} if table is not None else set()
     keys: set[str] = set()
@@ -112,9 +111,9 @@ def asked_names(project: Project) -> set[str]:
 
 
 def _tags(folder: Path, noted: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """What the tagged models of a project are made of; as `noted` where that of one cannot be told."""
+    """The names that tagged models were made from; those in `noted` if models/ or a record cannot be read."""
     try:
-        os.listdir(folder / "models" / "tags")  # glob would take what may not be read for empty
+        os.listdir(folder / "models" / "tags")  # glob takes an unreadable folder for empty
     except FileNotFoundError:
         return {}
     except OSError:

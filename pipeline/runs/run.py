@@ -1,4 +1,4 @@
-"""Owns a whole run: rows, then heads, and what is noted of them meanwhile. Not the work, nor how a run is shown."""
+"""Owns the order of a run: rows, then heads, then fine-tuning, with what is registered. Not the stages, nor output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from cache import registrations
 from pipeline.project.project import Project
 from pipeline.runs import boundary_rows, extraction, finetuning, rejects, retention, sweeps
-from pipeline.runs.finetuning import Tell
+from pipeline.runs.finetuning import Notify
 from stages.data.manifest import Manifest
 
 
@@ -18,17 +18,17 @@ def run_stages(
     result: dict[str, Any],
     tuned: Sequence[str] = (),
     also_for: Sequence[str] = (),
-    tell: Tell = lambda text: None,
+    notify: Notify = lambda text: None,
 ) -> Manifest:
-    """Compute the rows that are missing, then train what is not there; the manifest of what has its rows.
+    """Compute missing rows, then train missing models; the manifest of the images that have all rows.
 
-    heads and tuned: names of heads, and of fine-tunings. also_for: names of fine-tunings whose boundary is computed in
-    the same pass. `result` is filled with the reports as the stages end ("extract", "heads", "finetune"), so that a
-    failure still shows what was done. Raises ImagesRejected after extraction, and whatever stops a stage.
+    heads and tuned: names of heads and of fine-tunings. also_for: names of fine-tunings whose boundary rows are
+    computed in the same pass. The report of each stage is put into `result` ("extract", "heads", "finetune") when it
+    ends, so that a failure still shows what was done. Raises ImagesRejected after extraction, and errors of stages.
     """
-    _ = project.found  # images that are not there are said before weights are fetched
+    _ = project.found  # a missing folder of images is reported before weights are downloaded
     if project.options.part is not None:
-        tell(project.options.part.of_all(project.manifest))
+        notify(project.options.part.describe(project.manifest))
     for name in (*tuned, *also_for):
         boundary_rows.check_finetune(project, name)
     plans = {}
@@ -37,11 +37,11 @@ def run_stages(
         tuning = finetuning.find_tuning(project, name, project.manifest)
         if tuning is None or set(spec.seeds) - tuning.all_found().keys():
             plans[name] = boundary_rows.plan_boundary(project, spec, project.manifest)
-            tell(f"{name}: {plans[name]}")
+            notify(f"{name}: {plans[name]}")
     cached = [name for name, plan in plans.items() if plan.mode == "cached"]
     boundary = boundary_rows.boundary_taps(project, (*also_for, *cached))
     keys = [*project.keys.values(), *boundary_rows.extract_keys(project, (*tuned, *also_for))]
-    with registrations.running_job(project.cache.root, keys), boundary_rows.advise_extraction((*also_for, *cached)):
+    with registrations.running_job(project.cache.root, keys), boundary_rows.extend_hints((*also_for, *cached)):
         report, manifest = extraction.run_extraction(project, boundary)
         result["extract"] = report
         good = [] if report.manifest is None else [report.manifest]
@@ -54,15 +54,15 @@ def run_stages(
             result.setdefault("heads", {})[name] = sweeps.run_sweep(project, name, manifest)
         for name in tuned:
             result.setdefault("finetune", {})[name] = finetuning.run_finetune(
-                project, name, manifest, plans.get(name), tell
+                project, name, manifest, plans.get(name), notify
             )
     return manifest
 
 
 def select_stages(project: Project, stage: str | None, names: Sequence[str]) -> dict[str, Sequence[str]]:
-    """Which heads and which fine-tunings a run of `stage` (None: of everything but fine-tuning) has to do with.
+    """Names of the heads and fine-tunings of a run of `stage`; None means everything but fine-tuning.
 
-    Raises Unusable where pipeline.yaml has none of one of these names.
+    Raises Unusable if pipeline.yaml has none of one of these names.
     """
     if stage == "finetune":
         project.check_finetune(names)

@@ -1,4 +1,4 @@
-"""Owns saying what a run would do, and why: HIT, PARTIAL or MISS for each stage. Computes no row, trains nothing."""
+"""Owns previewing a run: HIT, PARTIAL, MISS or BLOCKED for each stage, and why. Not the reasons (miss_reasons.py)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pipeline.results.record_diff import Differences
 from pipeline.runs import boundary_rows, extraction, finetuning, miss_reasons, rejects, sweeps, train_heads
 from stages.data.manifest import Manifest
 from stages.extract import throughput
-from stages.heads import fitted
+from stages.heads import labelled_rows
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
 FEW = 5
-"""A class with fewer images in a split is warned of."""
+"""Fewer images of a class in a split give a warning."""
 
 
 @dataclass(frozen=True)
 class StageStatus:
     """What one stage would do.
 
-    `rows` counts the different images it covers, `missing` those it has to compute: at most, where files are not hashed
-    yet. `seconds` and `bytes` are estimates for these, from what rows of the same kind took before, else from a
-    trial; None where neither is to be had. BLOCKED: it would refuse.
+    `rows` counts its different images, `missing` those to compute, which is an upper limit while files are not hashed
+    (`at_most`). `seconds` and `bytes` are estimates for the missing ones, from earlier rows of the key, else from
+    timing a sample; None if neither is possible. BLOCKED: the stage would raise an error.
     """
 
     stage: Literal["extract", "head", "finetune"]
@@ -48,9 +48,9 @@ class StageStatus:
 class Status:
     """What a run would do, stage by stage, and how many images each class has in each split.
 
-    `unhashed` files are in neither: which images they are is not known yet. Nor are `rejected` ones: those that lack a
-    row and that the last run rejected, or, where files are read, all that cannot be decoded. `stops`: a run exits 3
-    over them before any head. `not_made`: fine-tunings that nobody has run yet, which none but a run of them makes.
+    Both leave out `unhashed` files, whose ids are unknown, and `rejected` ones: images without a row that the last run
+    rejected or, if files are read, all that cannot be decoded. `stops`: the run exits 3 because of them, before any
+    head. `not_made`: fine-tunings that never ran; they do not count for `fresh`.
     """
 
     stages: list[StageStatus]
@@ -69,9 +69,9 @@ class Status:
 
 
 def preview_run(project: Project, estimate: bool = True) -> Status:
-    """The status of all that a run goes through, and of those fine-tunings, run only when named, that were made before.
+    """The status of every stage of a run, and of the fine-tunings that ran before, though they run only when named.
 
-    With `estimate`, some images are taken through the base where no rows tell how long it takes.
+    With `estimate`, some images are timed if there are no rows to estimate from.
     """
     made = [name for name in project.config.finetune if finetuning.was_started(project, name)]
     not_made = [name for name in project.config.finetune if name not in made]
@@ -79,7 +79,7 @@ def preview_run(project: Project, estimate: bool = True) -> Status:
 
 
 def preview_stage(project: Project, stage: str | None = None, names: Sequence[str] = ()) -> Status:
-    """The status of all that a run of `stage` (None: of all but fine-tuning), or of `names` there, would go through."""
+    """The status of the stages of a run of `stage` (None: all but fine-tuning), or only of `names` in it."""
     if stage != "finetune":
         return _status(project, () if stage == "extract" else names or project.config.heads, (), True)
     tuned = names or tuple(project.config.finetune)
@@ -87,29 +87,29 @@ def preview_stage(project: Project, stage: str | None = None, names: Sequence[st
     return _status(project, first, tuned, True)
 
 
-def _status(project: Project, of: Collection[str], tuned: Sequence[str], estimate: bool) -> Status:
-    """Of the rows, the heads `of`, and the fine-tunings `tuned`, whose heads are among these."""
+def _status(project: Project, heads: Collection[str], tuned: Sequence[str], estimate: bool) -> Status:
+    """The status of the rows, of `heads`, and of the fine-tunings `tuned`, whose heads are among these."""
     manifest = project.manifest.without(_rejected(project))
     rejected = len(project.found.rejected) + len(project.manifest.rows) - len(manifest.rows)
     stages = [_extract(project, name, manifest) for name in project.config.extract.taps]
     if estimate:
-        stages = _tried(project, stages)
+        stages = _estimate(project, stages)
     blocked = {s.name for s in stages if s.state == "BLOCKED"}
     refused = rejected if project.config.data.on_bad == "fail" else 0
-    for name in of:
+    for name in heads:
         head = _head(project, name, manifest, refused)
         taps = {tap for point in project.config.heads[name].points().values() for tap in point.taps}
         if head.state == "MISS" and taps & blocked:
             head = replace(head, state="BLOCKED", reason="its rows cannot be computed")
         stages.append(head)
-    of_heads = {s.name: s for s in stages if s.stage == "head"}
+    by_head = {s.name: s for s in stages if s.stage == "head"}
     for name in tuned:
-        stages += _tuned(project, name, manifest, of_heads[project.config.finetune[name].head])
+        stages += _finetune(project, name, manifest, by_head[project.config.finetune[name].head])
     return Status(stages, manifest.counts(), len(project.found.unhashed), rejected, refused > 0)
 
 
 def _rejected(project: Project) -> Collection[str]:
-    """Ids of images that a run would reject, as it seems where no file is to be read."""
+    """Ids of images that a run would reject; if no file may be read, those without a row that the last one rejected."""
     if project.options.read_files:
         return extraction.find_rejects(project)
     before, ids = rejects.read_ids(project), project.manifest.ids
@@ -118,19 +118,19 @@ def _rejected(project: Project) -> Collection[str]:
 
 def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
     store, ids, unhashed = project.store(tap), manifest.ids, len(project.found.unhashed)
-    lacking = store.missing(ids)
-    missing, total = len(lacking) + unhashed, len(ids) + unhashed
+    without_row = store.missing(ids)
+    missing, total = len(without_row) + unhashed, len(ids) + unhashed
     if missing == 0:
         return StageStatus("extract", tap, "HIT", "all rows are there", total, 0)
     try:
-        extraction.image_paths(project, manifest, dict.fromkeys(lacking, ()))
+        extraction.image_paths(project, manifest, without_row)
     except NotAvailable as error:
         return StageStatus("extract", tap, "BLOCKED", error.message, total, missing)
-    made = store.shard_records()
-    rows = sum(record["rows"] for record in made)
-    pace = throughput.seconds_per_image(made)
+    shards = store.shard_records()
+    rows = sum(record["rows"] for record in shards)
+    pace = throughput.seconds_per_image(shards)
     seconds = None if pace is None else round(pace * missing, 1)
-    size = sum(record["bytes"] for record in made) // rows * missing if rows else None
+    size = sum(record["bytes"] for record in shards) // rows * missing if rows else None
     if missing < total or unhashed:
         state: State = "PARTIAL" if missing < total else "MISS"
         reason = _unhashed(unhashed) if unhashed else f"{missing} of {total} images have no row"
@@ -140,99 +140,104 @@ def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
     return StageStatus("extract", tap, "MISS", why.reason, total, missing, seconds, size, False, why.differences)
 
 
-def _tried(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
-    """`stages` with the estimates that are lacking, from a trial; BLOCKED where weights or taps turn out not to fit."""
-    lacking = [s.name for s in stages if s.missing and s.seconds is None and s.state != "BLOCKED"]
-    if not lacking:
-        return stages
+def _estimate(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
+    """`stages` with missing estimates from timing a sample; BLOCKED if weights or taps do not fit the base."""
+    names = [s.name for s in stages if s.missing and s.seconds is None and s.state != "BLOCKED"]
     try:
-        tried = extraction.time_sample(project, lacking)
-    except NotAvailable:  # no weights here; a look downloads none
+        trial = extraction.time_sample(project, names) if names else None
+    except NotAvailable:  # the weights are not here, and a preview downloads none
         return stages
     except Unusable as error:
-        return [replace(s, state="BLOCKED", reason=error.message) if s.name in lacking else s for s in stages]
-    if tried is None:
+        return [replace(s, state="BLOCKED", reason=error.message) if s.name in names else s for s in stages]
+    if trial is None:
         return stages
-    out = []
-    for s in stages:
-        if s.name in lacking:
-            size = tried.bytes[project.store(s.name).key] * s.missing
-            s = replace(s, seconds=round(tried.startup + tried.seconds * s.missing, 1), bytes=size)
-        out.append(s)
-    return out
+
+    def timed(s: StageStatus) -> StageStatus:
+        seconds, size = trial.startup + trial.seconds * s.missing, trial.bytes[project.store(s.name).key] * s.missing
+        return replace(s, seconds=round(seconds, 1), bytes=size)
+
+    return [timed(s) if s.name in names else s for s in stages]
 
 
 def _unhashed(n: int) -> str:
     return f"{n} files are not hashed yet (--hash makes it exact)"
 
 
-def _head(project: Project, name: str, manifest: Manifest, refused: int) -> StageStatus:
+def _head(project: Project, name: str, manifest: Manifest, rejected: int) -> StageStatus:
     samples, unhashed = len(manifest.samples), len(project.found.unhashed)
-    if refused:
-        reason = f"{refused} {'image is' if refused == 1 else 'images are'} rejected (data.on_bad: fail)"
-        return StageStatus("head", name, "BLOCKED", reason, samples, samples)
+
+    def status(state: State, reason: str, missing: int = samples, **more: Any) -> StageStatus:
+        return StageStatus("head", name, state, reason, samples, missing, **more)
+
+    if rejected:
+        are = "image is" if rejected == 1 else "images are"
+        return status("BLOCKED", f"{rejected} {are} rejected (data.on_bad: fail)")
     if unhashed:
         total = samples + unhashed
         return StageStatus("head", name, "MISS", _unhashed(unhashed), total, total, at_most=True)
     try:
         train_heads.check_leaks(project, manifest)
-        classes = fitted.check_classes(manifest, project.config.data.classes)
+        classes = labelled_rows.check_classes(manifest, project.config.data.classes)
     except Unusable as error:
-        return StageStatus("head", name, "BLOCKED", error.message, samples, samples)
+        return status("BLOCKED", error.message)
     points = project.config.heads[name].points()
-    absent = sweeps.missing_points(project, name, manifest, classes)
-    if not absent:
+    found = sweeps.find_points(project, name, manifest, classes)
+    if len(found.points) == len(points):
         reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
-        return StageStatus("head", name, "HIT", reason, samples, 0)
-    diverged = sweeps.diverged_points(project, name, absent)
-    if len(diverged) == len(points):
-        return StageStatus("head", name, "BLOCKED", f"all {len(points)} points diverged", samples, samples)
-    lost = f", {len(diverged)} diverged" if diverged else ""
-    reason = f"{len(points) - len(absent)} of {len(points)} points are there{lost}"
-    if len(absent) == len(diverged):
-        return StageStatus("head", name, "HIT", reason, samples, 0)
-    if len(absent) < len(points) or diverged:
-        return StageStatus("head", name, "PARTIAL", reason, samples, samples)
-    point, folder = next(iter(absent.items()))
+        return status("HIT", reason, 0)
+    if len(found.diverged) == len(points):
+        return status("BLOCKED", f"all {len(points)} points diverged")
+    lost = f", {len(found.diverged)} diverged" if found.diverged else ""
+    reason = f"{len(found.points)} of {len(points)} points are there{lost}"
+    if not found.missing:
+        return status("HIT", reason, 0)
+    if found.points or found.diverged:
+        return status("PARTIAL", reason)
+    point, folder = next(iter(found.missing.items()))
     why = miss_reasons.explain_head(project, name, points[point], folder.parent, manifest, classes)
-    return StageStatus("head", name, "MISS", why.reason, samples, samples, why.seconds, differences=why.differences)
+    return status("MISS", why.reason, seconds=why.seconds, differences=why.differences)
 
 
-def _tuned(project: Project, name: str, manifest: Manifest, head: StageStatus) -> list[StageStatus]:
-    """Of a fine-tuning: its boundary maps, and the models of its seeds."""
+def _finetune(project: Project, name: str, manifest: Manifest, head: StageStatus) -> list[StageStatus]:
+    """The status of a fine-tuning's boundary maps, and of the models of its seeds."""
     spec, unhashed = project.config.finetune[name], len(project.found.unhashed)
-    samples, late = len(manifest.samples) + unhashed, unhashed > 0
+    samples = len(manifest.samples) + unhashed
     try:
         boundary_rows.check_finetune(project, name)
     except Unusable as error:
         return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]
-    tuning = finetuning.find_tuning(project, name, manifest) if head.state == "HIT" else None
-    if tuning is None:
-        state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
-        reason = _unhashed(unhashed) if late else f"its head {spec.head}: {head.reason}"
-        model = StageStatus("finetune", name, state, reason, samples, samples, at_most=late)
-    else:
-        found = tuning.all_found()
-        absent = [seed for seed in spec.seeds if seed not in found]
-        if not absent:
-            reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "the very same model is there"
-            return [StageStatus("finetune", name, "HIT", reason, samples, 0)]
-        why = miss_reasons.explain_finetune(tuning, absent[0])
-        if found:
-            why = miss_reasons.Why(f"not there: seed{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}", {})
-        unfinished = [seed for seed in absent if tuning.unfinished(seed)]
-        if unfinished:
-            whose = f" (seed {', '.join(map(str, unfinished))})" if len(spec.seeds) > 1 else ""
-            why = miss_reasons.Why(f"its training has not ended: a run goes on from its checkpoint{whose}", {})
-        state = "PARTIAL" if found else "MISS"
-        model = StageStatus("finetune", name, state, why.reason, samples, samples, differences=why.differences)
+    model = _finetuned_models(project, name, manifest, head)
+    if model.state == "HIT":
+        return [model]
     plan = boundary_rows.plan_boundary(project, spec, manifest)
     if plan.mode == "full":
         return [replace(model, reason=f"{model.reason}; mode full: {plan.why}")]
     more = unhashed * len(boundary_rows.view_recipes(project, spec))
     rows, missing = plan.rows + more, plan.missing + more
-    state = "HIT" if not missing else "MISS" if missing == rows else "PARTIAL"
-    boundary = StageStatus(
-        "extract", f"finetune/{name}", state, plan.why, rows, missing, None, plan.each * missing, late
-    )
-    return [boundary, model]
+    state: State = "HIT" if not missing else "MISS" if missing == rows else "PARTIAL"
+    size = plan.each * missing
+    return [StageStatus("extract", f"finetune/{name}", state, plan.why, rows, missing, None, size, unhashed > 0), model]
+
+
+def _finetuned_models(project: Project, name: str, manifest: Manifest, head: StageStatus) -> StageStatus:
+    spec, unhashed = project.config.finetune[name], len(project.found.unhashed)
+    samples = len(manifest.samples) + unhashed
+    tuning = finetuning.find_tuning(project, name, manifest) if head.state == "HIT" else None
+    if tuning is None:
+        state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
+        reason = _unhashed(unhashed) if unhashed else f"its head {spec.head}: {head.reason}"
+        return StageStatus("finetune", name, state, reason, samples, samples, at_most=unhashed > 0)
+    found = tuning.all_found()
+    missing = [seed for seed in spec.seeds if seed not in found]
+    if not missing:
+        reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "the very same model is there"
+        return StageStatus("finetune", name, "HIT", reason, samples, 0)
+    why = miss_reasons.explain_finetune(tuning, missing[0])
+    if found:
+        seeds = ", ".join(map(str, missing))
+        why = miss_reasons.Why(f"not there: seed{'s' if len(missing) > 1 else ''} {seeds}", {})
+    if unfinished := [str(seed) for seed in missing if tuning.unfinished(seed)]:
+        which = f" (seed {', '.join(unfinished)})" if len(spec.seeds) > 1 else ""
+        why = miss_reasons.Why(f"its training has not ended: a run goes on from its checkpoint{which}", {})
+    state = "PARTIAL" if found else "MISS"
+    return StageStatus("finetune", name, state, why.reason, samples, samples, differences=why.differences)

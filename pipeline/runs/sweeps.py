@@ -1,82 +1,76 @@
-"""Owns a head's sweep: training its points side by side, and ranking them on val. Not one point (train_heads.py)."""
+"""Owns a head's sweep: training its points in parallel, and ranking them on val. Not one point (train_heads.py)."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cache import atomic_files, records
 from cache.errors import Diverged, Unusable
-from pipeline.config.head_schema import HeadConfig
+from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results import registry
-from pipeline.results.model import without_test
 from pipeline.runs import train_heads
 from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
+from stages.runtime.hardware import cpu_count
 from stages.runtime.parallel import run_in_threads
 
 log = logging.getLogger(__name__)
 
 DIVERGED = "diverged.json"
-"""In the folder of a point that diverged, alone there: no record, so no model. It spares training it again."""
+"""The only file in the folder of a point that diverged, so that it is not trained again. No record, so no model."""
 
 AT_ONCE_BYTES = 1 << 30
-"""Of features, in the points that are trained side by side."""
+"""Of features, in the points that are trained at the same time."""
 
 
 @dataclass(frozen=True)
 class DivergedPoint:
-    """A point that gave no head: its key, whether that was known already, why, and what to do."""
+    """A point without a head: its key, whether an earlier run found it diverging, why, and what to do."""
 
     key: str
     hit: bool
     message: str
     hint: str
 
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class SweepReport:
-    """The points of a sweep by name, in the order of its grid: one head or more, and those that diverged."""
+    """The points of a sweep by name, in the order of its grid: heads, diverged ones, and folders of missing ones."""
 
     points: Mapping[str, HeadReport]
     diverged: Mapping[str, DivergedPoint]
+    missing: Mapping[str, Path] = field(default_factory=dict)
 
     def ranked(self) -> list[tuple[str, HeadReport]]:
-        """Points and their reports, the least val log-loss first; of equals, the earlier of the grid."""
-        return sorted(self.points.items(), key=lambda pair: pair[1].metrics["val"]["log_loss"])
+        """Points and their reports by val log-loss, ascending; of equals, the earlier of the grid."""
+        return sorted(self.points.items(), key=lambda pair: pair[1].metrics.rank)
 
     @property
     def winner(self) -> HeadReport:
         return self.ranked()[0][1]
 
     def to_json(self) -> dict[str, Any]:
-        """The winner, and all points by rank; validation stays clean, so test is null but for the winner.
-
-        Points that diverged stand apart: they have no figures.
-        """
+        """The winner, all points by rank, and those that diverged. Metrics of test are null but for the winner."""
         (best, winner), *_ = ranked = self.ranked()
         points = []
         for point, report in ranked:
-            metrics = report.metrics if point == best else without_test(report.metrics)
+            metrics = report.metrics if point == best else report.metrics.without_test()
             points.append({"point": point, **report.to_json(), "metrics": metrics})
         hit = all([report.hit for report in self.points.values()] + [lost.hit for lost in self.diverged.values()])
-        diverged = [{"point": point, **report.to_json()} for point, report in self.diverged.items()]
+        diverged = [{"point": point, **vars(lost)} for point, lost in self.diverged.items()]
         return {**winner.to_json(), "hit": hit, "point": best, "points": points, "diverged": diverged}
 
 
 def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepReport:
-    """Train the head of that name, or all points of its sweep, unless they are there.
+    """Train the head of that name, or all points of its sweep, unless they are cached.
 
-    Raises Unusable where labels and splits, or the features, cannot carry it; points trained by then are kept.
-    A point that diverges is left out of the ranking, and remembered; Diverged is raised where all do.
+    Raises Unusable where labels, splits or features do not allow it; points trained by then are kept. A point that
+    diverges is left out of the ranking, and not trained again; Diverged is raised where all do.
     """
     from threadpoolctl import threadpool_limits
 
@@ -87,14 +81,13 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
         registry.record_latest(project.folder, f"head/{name}", report.key)
         return report
     points = spec.points()
-    keys = [train_heads.head_folder(project, name, point, manifest, classes).name for point in points.values()]
-    registry.record_latest(
-        project.folder, f"head/{name}", None, keys
-    )  # first: what a kill leaves are points all the same
+    folders = {point: train_heads.head_folder(project, name, s, manifest, classes) for point, s in points.items()}
+    keys = [folder.name for folder in folders.values()]
+    registry.record_latest(project.folder, f"head/{name}", None, keys)  # first, so that a killed run's points are known
 
     def train(point: str) -> HeadReport | DivergedPoint:
-        folder = train_heads.head_folder(project, name, points[point], manifest, classes)
-        if known := _known_to_diverge(folder):
+        folder = folders[point]
+        if known := _read_diverged(folder):
             return known
         try:
             return train_heads.run_head(project, name, points[point], manifest, classes)
@@ -105,69 +98,48 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
             raise Unusable(f"heads.{name} at {point}: {error.message}", error.hint) from error
 
     with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread
-        reports = run_in_threads(train, points, _at_once(project, spec, manifest))
-    swept = _told_apart(dict(zip(points, reports, strict=True)))
-    for point, lost in swept.diverged.items():
+        reports = dict(zip(points, run_in_threads(train, points, _at_once(project, spec, manifest)), strict=True))
+    diverged = {point: report for point, report in reports.items() if isinstance(report, DivergedPoint)}
+    swept = SweepReport({p: report for p, report in reports.items() if isinstance(report, HeadReport)}, diverged)
+    for point, lost in diverged.items():
         log.warning("heads.%s at %s is left out: %s; %s", name, point, lost.message, lost.hint)
     if not swept.points:
-        lost = next(iter(swept.diverged.values()))
+        lost = next(iter(diverged.values()))
         raise Diverged(f"heads.{name}: all {len(points)} points diverged; the first: {lost.message}", lost.hint)
     registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys)
     return swept
 
 
-def find_result(
-    project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]
-) -> HeadReport | SweepReport | None:
-    """What `run` would return, if all of it is there; nothing is trained, and nothing noted as the last run's."""
+def find_points(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> SweepReport:
+    """The cached points of the head of that name (without a sweep, ''), and those a run would train. Changes nothing.
+
+    A head without a sweep that diverged is missing: it is tried each time.
+    """
     head = project.config.heads[name]
-    if head.sweep is None:
-        return train_heads.find_head(project, name, head, manifest, classes)
-    reports: dict[str, HeadReport | DivergedPoint] = {}
+    points: dict[str, HeadReport] = {}
+    diverged: dict[str, DivergedPoint] = {}
+    missing: dict[str, Path] = {}
     for point, spec in head.points().items():
         folder = train_heads.head_folder(project, name, spec, manifest, classes)
-        report = train_heads.find_head(project, name, spec, manifest, classes) or _known_to_diverge(folder)
-        if report is None:
-            return None
-        reports[point] = report
-    swept = _told_apart(reports)
-    return swept if swept.points else None
+        if report := train_heads.find_head(project, name, spec, manifest, classes):
+            points[point] = report
+        elif head.sweep is not None and (lost := _read_diverged(folder)):
+            diverged[point] = lost
+        else:
+            missing[point] = folder
+    return SweepReport(points, diverged, missing)
 
 
-def missing_points(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> dict[str, Path]:
-    """The points of the head of that name that are not there (without a sweep, ''), and where each would lie."""
-    points = project.config.heads[name].points().items()
-    folders = {point: train_heads.head_folder(project, name, spec, manifest, classes) for point, spec in points}
-    return {point: folder for point, folder in folders.items() if records.load_folder(folder) is None}
-
-
-def diverged_points(project: Project, name: str, absent: Mapping[str, Path]) -> set[str]:
-    """Those of the `absent` points that a sweep found to diverge; a head without a sweep is tried each time."""
-    if project.config.heads[name].sweep is None:
-        return set()
-    return {point for point, folder in absent.items() if _known_to_diverge(folder)}
-
-
-def _known_to_diverge(folder: Path) -> DivergedPoint | None:
-    """What a sweep found of the point of that folder; None where it never diverged, or gave a head all the same."""
+def _read_diverged(folder: Path) -> DivergedPoint | None:
+    """The point of that folder, if a sweep found it diverging and it gave no head since."""
     note = None if (folder / records.RECORD).exists() else records.load(folder / DIVERGED)
     return None if note is None else DivergedPoint(folder.name, True, note["message"], note["hint"])
 
 
-def _told_apart(reports: Mapping[str, HeadReport | DivergedPoint]) -> SweepReport:
-    return SweepReport(
-        {point: report for point, report in reports.items() if isinstance(report, HeadReport)},
-        {point: report for point, report in reports.items() if isinstance(report, DivergedPoint)},
-    )
-
-
 def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:
-    """How many points may be trained side by side: one a core, as far as their features fit in AT_ONCE_BYTES.
-
-    Dense ones go one after the other: Keras has one seed for the process, and uses all cores by itself.
-    """
-    if spec.kind == "dense":
+    """How many points may be trained at the same time: one a core, as far as their features fit in AT_ONCE_BYTES."""
+    if not HEAD_KINDS[spec.kind].parallel:
         return 1
     ids = [row.id for row in manifest.samples]
     widest = max(train_heads.feature_matrix(project, point, ids).dim for point in spec.points().values())
-    return max(1, min(os.cpu_count() or 1, AT_ONCE_BYTES // (4 * widest * len(ids))))
+    return max(1, min(cpu_count(), AT_ONCE_BYTES // (4 * widest * len(ids))))

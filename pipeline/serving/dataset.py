@@ -1,4 +1,4 @@
-"""Owns which rows a person gets, in which order: X, y and ids, read at once, later, or block by block.
+"""Owns which rows a user gets, in which order: X, y and ids, read at once, lazily, or block by block.
 
 Not computing them (extraction.py), nor the files they may be written to (export_features.py).
 """
@@ -18,13 +18,13 @@ from pipeline.runs import train_heads
 from stages.data.manifest import SPLITS, Manifest, Row
 
 CHUNK_BYTES = 32_000_000
-"""About how much of X is in memory at a time, where it is not wanted whole."""
+"""About how much of X is in memory at a time, unless it is read whole."""
 
 
 class Features(NamedTuple):
     """X float32 (n, dim), or (n, h, w, channels) for maps; y (n,) str objects or None; ids (n,) str, of 64 hex digits.
 
-    X is an ndarray of its own, or a dask array.
+    X is a new ndarray, or a dask array.
     """
 
     X: Any
@@ -34,7 +34,7 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images, once each, and their rows at a tap, found but not read."""
+    """Images, each once, and their rows at a tap, not read yet."""
 
     tap: str
     key: str
@@ -65,7 +65,7 @@ class Dataset:
         return Features(X.astype(np.float32), self.y, self.ids)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """All rows as stored, some at a time, and which they are."""
+        """All rows as stored, a block at a time, with the slice that they are."""
         for start in range(0, len(self.rows), self.chunk):
             part = slice(start, min(start + self.chunk, len(self.rows)))
             yield part, self.rows[part]
@@ -84,7 +84,7 @@ def select_rows(project: Project, manifest: Manifest, tap: str, split: str | Non
     """The images of `manifest` that are in `split` (None: all) with their rows at the tap of that name.
 
     Copies count once, or once in each of their splits. First those with a label, as a head sees them
-    (`Manifest.samples`), then those without one; each sorted by id. `path` is the first of the image's paths.
+    (`Manifest.samples`), then those without one, both sorted by id. `path` is the first of the image's paths.
     Raises Unusable for a split without images, one image under two labels, and images or groups in two splits, unless
     data.on_leak is warn; NotAvailable where a row is absent.
     """

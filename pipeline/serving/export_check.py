@@ -1,4 +1,4 @@
-"""Owns trying an exported file: original images, a fresh process without this package, and what may come of it."""
+"""Owns testing an exported file on original images, in a fresh process without this package."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from stages.metrics.calibration import apply_temperature
 
 IMAGES = 32
 LIMIT = 5e-3
-"""Of the difference of a probability: a file that is further off is not the model."""
+"""The largest difference of a probability that a file may have."""
 
-_ALONE = Path(stages.__path__[0]) / "export" / "standalone_runner.py"
+_RUNNER = Path(stages.__path__[0]) / "export" / "standalone_runner.py"
 _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-"""Of the fresh process. It is held to the CPU, since the GPU's memory is taken by this one."""
+"""Of the fresh process. It runs on the CPU, since this process has the GPU's memory."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An original image; what this package says of it, decoded in full; and what it said when the model was made.
+    """An original image, and its probabilities (classes,) at the model's temperature.
 
-    Both are probabilities (classes,) at the model's temperature.
+    expected: by this package, of the image decoded in full. stored: as recorded when the model was made.
     """
 
     file: Path
@@ -45,47 +45,47 @@ class Sample:
     stored: np.ndarray
 
 
-def choose_samples(today: Project, model: Model, servable: Deployable) -> list[Sample]:
-    """Up to 32 of the images that the model was made of, spread over them, wherever their bytes are today.
+def choose_samples(today: Project, model: Model, deployable: Deployable) -> list[Sample]:
+    """Up to 32 images that the model was made from, evenly spread, wherever their bytes are today.
 
-    Raises NotAvailable where none of them is at hand.
+    Raises NotAvailable where none of them is found.
     """
-    said = predictions.read_predictions(model)
-    places = _places(today, {row.id for row in said.rows})
-    at_hand = [number for number, row in enumerate(said.rows) if row.id in places]
-    spread = np.linspace(0, len(at_hand) - 1, min(IMAGES, len(at_hand))).round().astype(int)
-    data = {at_hand[i]: places[said.rows[at_hand[i]].id].read_bytes() for i in spread}
-    chosen = [number for number in data if hashlib.sha256(data[number]).hexdigest() == said.rows[number].id]
+    recorded = predictions.read_predictions(model)
+    places = _places(today, {row.id for row in recorded.rows})
+    present = [number for number, row in enumerate(recorded.rows) if row.id in places]
+    spread = np.linspace(0, len(present) - 1, min(IMAGES, len(present))).round().astype(int)
+    data = {present[i]: places[recorded.rows[present[i]].id].read_bytes() for i in spread}
+    chosen = [number for number in data if hashlib.sha256(data[number]).hexdigest() == recorded.rows[number].id]
     if not chosen:
         raise NotAvailable(
-            f"none of the {len(said.rows)} images of {model} is at hand, and a file is tried on some before it counts",
+            f"none of the {len(recorded.rows)} images of {model} was found; an exported file is tested on some",
             "name the folder where they are: --set data.root=DIR",
         )
-    full = replace(servable.recipe.pixels, decode="full")
-    with today.progress(f"asking the model of {len(chosen)} images", None):
-        expected = servable.open()(np.stack([images.decode(data[number], full) for number in chosen]))
-    stored = apply_temperature(said.probabilities[chosen], servable.temperature)
-    paths = [places[said.rows[number].id] for number in chosen]
+    full = replace(deployable.recipe.pixels, decode="full")
+    with today.progress(f"computing the probabilities of {len(chosen)} images", None):
+        expected = deployable.open()(np.stack([images.decode(data[number], full) for number in chosen]))
+    stored = apply_temperature(recorded.probabilities[chosen], deployable.temperature)
+    paths = [places[recorded.rows[number].id] for number in chosen]
     return [Sample(*parts) for parts in zip(paths, expected, stored, strict=True)]
 
 
 def check_file(
-    file: Path, servable: Deployable, tried_on: Sequence[Sample], log: IO[bytes], advance: Callable[[int], object]
+    file: Path, deployable: Deployable, samples: Sequence[Sample], log: IO[bytes], advance: Callable[[int], object]
 ) -> dict[str, Any]:
-    """Ask the file, alone, of whole pictures: how far it is off, what ran it, and its names of input and output.
+    """Run the file on whole images: its largest difference, its runtime, and the names of its input and output.
 
-    What the process says on standard error goes to `log`. Raises PipelineError where it is too far off, or no use.
+    `log` gets the standard error of the process. Raises PipelineError where it is too far off, or cannot be run.
     """
-    whole = (images.decode_whole(sample.file.read_bytes()) for sample in tried_on)
-    names, said = _alone(file, whole, log, advance)
-    expected, stored = (np.stack([getattr(sample, part) for sample in tried_on]) for part in ("expected", "stored"))
-    largest = float(np.abs(said - expected).max())
+    whole = (images.decode(sample.file.read_bytes(), None) for sample in samples)
+    names, found = _run_file(file, whole, log, advance)
+    expected, stored = (np.stack([getattr(sample, part) for sample in samples]) for part in ("expected", "stored"))
+    largest = float(np.abs(found - expected).max())
     if not largest <= LIMIT:
-        off = f"of {len(tried_on)} images, a probability differs by up to {largest:.2g}, and the limit is {LIMIT:g}"
+        off = f"of {len(samples)} images, a probability differs by up to {largest:.2g}, and the limit is {LIMIT:g}"
         raise PipelineError(f"the file is not the model: {off}", "nothing was written")
-    scaled = servable.recipe.pixels.decode == "scaled"
+    scaled = deployable.recipe.pixels.decode == "scaled"
     return {
-        "images": len(tried_on),
+        "images": len(samples),
         "max_difference": largest,
         "limit": LIMIT,
         "decode_scaled_adds": float(np.abs(stored - expected).max()) if scaled else None,
@@ -96,19 +96,19 @@ def check_file(
 def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
     """id -> a file that holds those bytes now."""
     try:
-        return {row.id: today.root / row.path for row in today.at_hand(ids)}
+        return {row.id: today.root / row.path for row in today.rows_with_files(ids)}
     except Unusable as error:
-        what = f"a file is tried on original images before it counts, and there are none: {error.message}"
+        what = f"an exported file is tested on original images, and there are none: {error.message}"
         raise NotAvailable(what, "name the folder where they are: --set data.root=DIR") from error
 
 
-def _alone(
+def _run_file(
     file: Path, pictures: Iterable[np.ndarray], log: IO[bytes], advance: Callable[[int], object]
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What standalone_runner.py says of the file, and the file of pictures, uint8 (h, w, 3): (n, classes)."""
-    said = []
+    """What standalone_runner.py prints of the file, and probabilities (n, classes) of pictures uint8 (h, w, 3)."""
+    found = []
     with subprocess.Popen(
-        [sys.executable, "-I", str(_ALONE), str(file)],
+        [sys.executable, "-I", str(_RUNNER), str(file)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **_ENVIRONMENT},
     ) as process:  # fmt: skip
         assert process.stdin is not None
@@ -118,7 +118,7 @@ def _alone(
             for picture in pictures:
                 process.stdin.write(b"%d %d\n" % picture.shape[:2] + picture.tobytes())
                 process.stdin.flush()
-                said.append(json.loads(process.stdout.readline()))
+                found.append(json.loads(process.stdout.readline()))
                 advance(1)
         except (BrokenPipeError, json.JSONDecodeError) as error:
             process.wait()
@@ -128,10 +128,10 @@ def _alone(
                 process.stdin.close()
     if names["ours"]:
         raise PipelineError(f"the file was not tried without this package: {', '.join(names['ours'])} came along")
-    return names, np.array(said)
+    return names, np.array(found)
 
 
 def _last(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it ended without a word"
+    return lines[-1][:300] if lines else "it ended without a message"

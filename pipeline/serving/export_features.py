@@ -1,7 +1,7 @@
-"""Owns features as one file for other programs: npz, Parquet or HDF5. Not which rows (dataset.py), nor the cache's own.
+"""Owns features as one file for other programs: npz, Parquet or HDF5. Not which rows (dataset.py), nor shards.
 
-Each holds, image by image in one order: ids, labels, splits, groups, paths and features, as they are stored; and once
-the tap and the extract key. Nothing in it needs this package, nor pickle.
+Each file has ids, labels, splits, groups, paths and features, a row for each image, and once the tap and the extract
+key. Reading it takes neither this package nor pickle.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipeline.project.project import Project
 from pipeline.runs.run import run_stages
 from pipeline.serving import dataset
 from pipeline.serving.dataset import Dataset
+from stages.runtime.silent_imports import import_parquet
 
 Advance = Callable[[int], None]
 _COLUMNS = {"ids": "id", "labels": "label", "splits": "split", "groups": "group", "paths": "path"}
@@ -27,7 +28,7 @@ _COLUMNS = {"ids": "id", "labels": "label", "splits": "split", "groups": "group"
 
 @dataclass(frozen=True)
 class Written:
-    """What was written where; `shape` is that of the features."""
+    """A file that was written; `shape` is that of the features."""
 
     file: Path
     format: str
@@ -42,7 +43,7 @@ class Written:
 
 
 def export_features(project: Project, kind: str, path: Path, tap: str, split: str | None, force: bool) -> Written:
-    """Write the features of `split` (None: all images) at a tap to `path`, whole or not at all; missing ones first.
+    """Write the features of `split` (None: all images) at a tap to `path`, whole or not at all; compute missing ones.
 
     kind: one of FORMATS. Raises Unusable where something is there already (unless `force`), or pyarrow is needed and
     missing; Unwritable where it cannot be written; and as `OpenPipeline.features` does.
@@ -55,7 +56,7 @@ def export_features(project: Project, kind: str, path: Path, tap: str, split: st
     if path.exists() and not force:
         raise Unusable(f"{path} is there already", "name another file, or replace it: --force")
     if kind == "parquet":
-        _pyarrow()
+        import_parquet()
     chosen = dataset.select_rows(project, run_stages(project, (), {}), tap, split)
     with (
         project.progress("writing", len(chosen.images)) as advance,
@@ -67,7 +68,7 @@ def export_features(project: Project, kind: str, path: Path, tap: str, split: st
 
 
 def _npz(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
-    """Arrays by name; text of fixed width, "" for none. Features are in memory at once, as they are for a reader."""
+    """Arrays by name; text of fixed width, "" for none. Features are in memory at once."""
     text = {name: [value or "" for value in values] for name, values in _columns(chosen).items()}
     arrays: dict[str, Any] = {"features": chosen.rows[:], **text, **_about(chosen)}
     np.savez(buffer, **arrays)
@@ -88,7 +89,7 @@ def _hdf5(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
 
 def _parquet(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
     """A column each; features are lists of fixed length, maps flat, their shape in the metadata; null for none."""
-    pa, parquet = _pyarrow()
+    pa, parquet = import_parquet()
     shape = chosen.rows.shape[1:]
     width = int(np.prod(shape))
     about = {**_about(chosen), "shape": ",".join(map(str, shape))}
@@ -121,14 +122,3 @@ def _columns(chosen: Dataset) -> dict[str, list[str | None]]:
 
 def _about(chosen: Dataset) -> dict[str, str]:
     return {"tap": chosen.tap, "extract_key": chosen.key}
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise Unusable(
-            "writing Parquet needs pyarrow", "pip install 'frozenbase[parquet]', or use --format npz"
-        ) from error
-    return pyarrow, pyarrow.parquet

@@ -1,6 +1,6 @@
-"""Owns a model as one file for other programs, .keras or ONNX: writing it, and what is to be known of it beside it.
+"""Owns exporting a model to one file, .keras or ONNX, and the JSON that describes it.
 
-Not the network (keras_network.py), nor how the file is tried before it counts as written (export_check.py).
+Not the network (keras_network.py), nor the test of the file before it is published (export_check.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 
 from cache import atomic_files, records
 from cache.errors import Unusable
+from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.serving import deployables, export_check, restored_project
+from pipeline.serving import export_check, restored_project
 from pipeline.serving.export_check import Sample
-from stages.bases import catalogue
+from stages.bases import catalogue, weights
 from stages.export.deployable import Deployable
 from stages.metrics.calibration import apply_temperature
 from stages.runtime import hardware
@@ -32,7 +33,7 @@ SCHEMA = 1
 
 Kind = Literal["keras", "onnx"]
 NEEDS: Mapping[Kind, tuple[str, ...]] = {"keras": (), "onnx": ("onnx", "tf2onnx", "onnxruntime")}
-"""The packages that a kind of file needs, beside those that are always there."""
+"""The optional packages that a kind of file needs."""
 
 _PICTURES = (
     "whole pictures of any height and width, the same in a batch, decoded to 8-bit RGB: EXIF orientation applied, "
@@ -43,7 +44,7 @@ _PROBABILITIES = "for each class, in the order of `classes`, its probability aft
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, and what stands in the one beside it."""
+    """A file that was written, and the content of its JSON."""
 
     file: Path
     about: Mapping[str, Any]
@@ -55,43 +56,57 @@ class Exported:
 def export_model(
     config: Path, options: Options, progress: Progress, text: str, kind: Kind, path: Path, force: bool
 ) -> Exported:
-    """Write the model that `text` names to `path`, and what is to be known of it to `path`.json.
+    """Write the model that `text` names to `path`, and its description to `path`.json.
 
-    Raises Unusable for what cannot be written so, NotAvailable where weights or images are not at hand, PipelineError
-    where the file would not say what the model says. What was there before is then left as it was.
+    Raises Unusable where the model has no such form, NotAvailable where weights or images are missing, PipelineError
+    where the file would give other probabilities than the model. Existing files are then left as they were.
     """
     restored_project.check_places(options.overrides)
     _check_path(kind, path, force)
     today = Project(config, options, progress)
     model = registry.find(today.folder, text)
-    servable = deployables.deployable(today, model)
-    _check_model(model, servable)
-    return write(model, servable, export_check.choose_samples(today, model, servable), kind, path, progress)
+    deployable = load_deployable(today, model)
+    _check_model(model, deployable)
+    return write_checked(model, deployable, export_check.choose_samples(today, model, deployable), kind, path, progress)
 
 
-def write(
-    model: Model, servable: Deployable, tried_on: Sequence[Sample], kind: Kind, path: Path, progress: Progress
+def write_checked(
+    model: Model, deployable: Deployable, samples: Sequence[Sample], kind: Kind, path: Path, progress: Progress
 ) -> Exported:
-    """Write a draft, try it on those images, and publish it, whole, with its JSON; raises what `export` does."""
+    """Write a draft, test it on those images, and publish it with its JSON. Raises what `export_model` does."""
     with without_banners():
-        from stages.export import keras_network as room
+        from stages.export import keras_network
 
     with atomic_files.temporary_folder() as folder, open(folder / "log", "w+b") as log:
         draft = folder / f"model.{kind}"
         with progress(f"writing {kind}", None):
-            room.save_network(room.build_network(servable), kind, draft)
-        with progress("trying it in a fresh process", len(tried_on)) as advance:
-            check = export_check.check_file(draft, servable, tried_on, log, advance)
+            keras_network.save_network(keras_network.build_network(deployable), kind, draft)
+        with progress("testing it in a fresh process", len(samples)) as advance:
+            check = export_check.check_file(draft, deployable, samples, log, advance)
         data = draft.read_bytes()
     written = {"file": path.name, "format": kind, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    about = {**written, **_about(model, servable, check, kind)}
+    about = {**written, **_about(model, deployable, check, kind)}
     described = {path.name: data, description_path(path).name: records.dump(about)}
     atomic_files.publish_all(path.absolute().parent, described)
     return Exported(path, about)
 
 
+def load_deployable(today: Project, model: Model) -> Deployable:
+    """All that decides the probabilities of `model`, from its record; its weights are downloaded if need be.
+
+    Raises Unusable where today's code would make other rows, or a file of the model is not to be trusted; NotAvailable
+    where its weights are missing.
+    """
+    head, tail = model.head, model.tail
+    then = restored_project.restore(today, model)
+    file = weights.ensure_file(then.base, then.weights, today.options.offline)
+    temperature = model.calibration.temperature
+    taps = tuple(then.tap(tap) for tap in restored_project.head_settings(then, model).taps)
+    return Deployable(then.recipe, taps, file, head, 1.0 if temperature is None else temperature, tail)
+
+
 def description_path(path: Path) -> Path:
-    """The file that tells of the file `path`: PATH.json."""
+    """The file that describes the file `path`: PATH.json."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -108,34 +123,35 @@ def _check_path(kind: Kind, path: Path, force: bool) -> None:
         raise Unusable(f"writing {kind} needs {', '.join(lacking)}", advice)
 
 
-def _check_model(model: Model, servable: Deployable) -> None:
-    if not servable.head.layers:
+def _check_model(model: Model, deployable: Deployable) -> None:
+    if not HEAD_KINDS[deployable.head.kind].exportable:
+        kinds = ", ".join(name for name, kind in HEAD_KINDS.items() if kind.exportable)
         raise Unusable(
-            f"{model} is a {servable.head.kind} head: it compares with rows of train, and has no layers to write",
-            "export a logistic, ridge or dense head",
+            f"{model} is a {deployable.head.kind} head, which has no layers to write",
+            f"export a head of another kind: {kinds}",
         )
-    if servable.recipe.numerics != "f32":
+    if deployable.recipe.numerics != "f32":
         raise Unusable(
-            f"{model} stands on {servable.recipe.numerics} rows, which other programs would round otherwise",
-            "export a model on rows of extract.numerics: f32",
+            f"{model} takes {deployable.recipe.numerics} rows, which other programs round differently",
+            "export a model of rows with extract.numerics: f32",
         )
 
 
-def _about(model: Model, servable: Deployable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    """What PATH.json says, but for the file itself."""
-    classes, pixels = servable.head.classes, servable.recipe.pixels
-    limit = model.calibration.get("threshold")
-    if limit is not None:  # it is of probabilities before any temperature, and the file has one inside
-        limit = float(apply_temperature(np.array([[1 - limit, limit]]), servable.temperature)[0, 1])
-    licence = catalogue.base_of(servable.recipe.base).licence
+def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """PATH.json, except for what it says of the file itself."""
+    classes, pixels = deployable.head.classes, deployable.recipe.pixels
+    limit = model.calibration.threshold
+    if limit is not None:  # of probabilities without a temperature, while the file applies one
+        limit = float(apply_temperature(np.array([[1 - limit, limit]]), deployable.temperature)[0, 1])
+    licence = catalogue.base_of(deployable.recipe.base).licence
     return {
         "schema": SCHEMA,
-        "model": {"name": model.name, "key": model.key, "kind": servable.head.kind},
-        "extract_keys": [servable.recipe.key(tap) for tap in servable.taps],
+        "model": {"name": model.name, "key": model.key, "kind": deployable.head.kind},
+        "extract_keys": [deployable.recipe.key(tap) for tap in deployable.taps],
         "classes": list(classes),
         "positive_class": classes[1] if len(classes) == 2 else None,
         "threshold": limit,
-        "temperature": servable.temperature,
+        "temperature": deployable.temperature,
         "input": {
             "name": check["input"],
             "dtype": "uint8",

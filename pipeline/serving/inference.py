@@ -1,4 +1,4 @@
-"""Owns which rows a model takes in, and what it makes of them: probabilities. Not making rows, nor models."""
+"""Owns the probabilities that a model gives for cached rows. Not computing rows (extraction.py), nor models."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Inference:
-    """A model on rows. A head is numpy; what was trained of a base imports TensorFlow once it is asked."""
+    """A model on cached rows. Heads are numpy; the trained blocks of a base import TensorFlow when they are used."""
 
     def __init__(self, then: Project, model: Model) -> None:
-        """`then` is what `recorded.project` gives for the model."""
+        """`then` is what `restored_project.restore` gives for the model."""
         self._then, self._model = then, model
         self.head = model.head
 
@@ -40,7 +40,7 @@ class Inference:
         return [cache.features(self._then.recipe.components(tap)) for tap in self.taps]
 
     def probabilities(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
-        """What it says of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent."""
+        """Of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent."""
         if not ids:
             return np.empty((0, len(self.head.classes)))
         rows = [store.rows(ids) for store in self.stores(cache)]
@@ -53,7 +53,7 @@ class Inference:
 
     @cached_property
     def _network(self) -> Network:
-        """The base's last blocks, as they were trained."""
+        """The base's last blocks, with their trained weights."""
         with without_banners():
             from stages.finetune.network import Network
         then = self._then

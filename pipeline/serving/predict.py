@@ -1,7 +1,7 @@
-"""Owns what a model says of images that are named now: files and folders to probabilities. Not making models.
+"""Owns predictions for named files and folders. Not training models.
 
-The model goes by its own record: base, weights, size, taps. Rows that the cache has are taken from it; the others are
-computed, and kept only where that is asked for.
+Base, weights, size and taps are those of the model's record. Rows in the cache are used; the others are computed, and
+stored there only on request.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a model says of n images, in the order they were named; of a folder's, sorted.
+    """Predictions for n images, in the order they were named; those of a folder sorted.
 
-    `paths` are as they were named; `ids` are the SHA-256 of the files. `probabilities` (n, classes), float64, are the
-    model's own, as `pipeline predictions` has them. `rejected` lists the images that cannot be used, which are not
-    among the n. `computed` and `reused` count different images, `ignored` files in folders that are no images.
+    `paths` are as they were named, `ids` the SHA-256 of the files. `probabilities` (n, classes), float64, are without
+    a temperature, as in `pipeline predictions`. `rejected` lists the images that cannot be used, which are not among
+    the n. `computed` and `reused` count different images, `ignored` the files in folders that are no images.
     """
 
     model: Model
@@ -57,13 +57,13 @@ class Predicted:
 
     @property
     def threshold(self) -> float | None:
-        """With two classes, the probability from which the second is the better guess on val; see calibration.py."""
-        return self.model.calibration.get("threshold")
+        """With two classes, the probability from which the second is predicted, fitted on val; see calibration.py."""
+        return self.model.calibration.threshold
 
     @property
     def temperature(self) -> float | None:
-        """What the logits are divided by for `confidence`: fitted on val."""
-        return self.model.calibration.get("temperature")
+        """What logits are divided by for `confidence`, fitted on val."""
+        return self.model.calibration.temperature
 
     @property
     def predicted(self) -> list[str]:
@@ -77,9 +77,9 @@ class Predicted:
 
     @property
     def confidence(self) -> np.ndarray:
-        """The calibrated probability of the predicted class, which is that at `temperature`: (n,) float64."""
-        heated = calibration.apply_temperature(self.probabilities, self.temperature or 1.0)
-        return np.asarray(heated[np.arange(len(heated)), self._guesses])
+        """The probability of the predicted class at `temperature`: (n,) float64."""
+        calibrated = calibration.apply_temperature(self.probabilities, self.temperature or 1.0)
+        return np.asarray(calibrated[np.arange(len(calibrated)), self._guesses])
 
     @cached_property
     def _guesses(self) -> np.ndarray:
@@ -111,33 +111,33 @@ class Predicted:
         if self.rejected:
             raise ImagesRejected(
                 rejects.summarize(self.rejected, len(self.rejected) + len(self.paths)),
-                "the others are predicted; mend these, or leave them out"
+                "the others are predicted; repair these, or leave them out"
                 if self.paths
-                else "mend them, or name others",
+                else "repair them, or name others",
             )
 
 
 def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False) -> Predicted:
-    """What the model that `text` names says of the images at `paths`: files, and folders however deep.
+    """Predictions of the model that `text` names for the images at `paths`: files, and folders with their subfolders.
 
-    Rows that are missing are computed, into the cache with `keep`, and else into a temporary one: then the project's
-    stays as it is. Raises Unusable where a path is not there, no image is named, or today's code would make other rows
-    than the model's; NotAvailable where rows are missing and so are the weights.
+    Missing rows are computed into the cache with `keep`, else into a temporary one. Raises Unusable where a path is not
+    there, no image is named, or today's code would make other rows than the model's; NotAvailable where rows and
+    weights are missing.
     """
     model = registry.find(today.folder, text)
     files, ignored = _files(paths)
-    with contextlib.nullcontext(today) if keep else _apart(today) as place:
+    with contextlib.nullcontext(today) if keep else _on_temporary_cache(today) as place:
         then = restored_project.restore(place, model)
         inference = Inference(then, model)
-        images, reasons = _identified(then, files)
-        said = _ask(inference, then.cache, _known(inference, then.cache, images.ids))
-        reused, new = len(said), images.without(said)
+        images, reasons = _hash_files(then, files)
+        found = _predict(inference, then.cache, _having_rows(inference, then.cache, images.ids))
+        reused, new = len(found), images.without(found)
         then.cache = place.cache
         with registrations.running_job(then.cache.root, [store.key for store in inference.stores(then.cache)]):
             unusable = dict(extraction.fill_rows(then, new, inference.taps).rejected)
-            said |= _ask(inference, then.cache, [image for image in new.ids if image not in unusable])
+            found |= _predict(inference, then.cache, [image for image in new.ids if image not in unusable])
     reasons |= {row.path: unusable[row.id] for row in new.rows if row.id in unusable}
-    ids = {row.path: row.id for row in images.rows if row.id in said}
+    ids = {row.path: row.id for row in images.rows if row.id in found}
     good = [file for file in files if file.reason is None and file.place in ids]
     classes = tuple(model.record["classes"])
     return Predicted(
@@ -145,39 +145,39 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
         tuple(file.path for file in good),
         tuple(ids[file.place] for file in good),
         classes,
-        np.array([said[ids[file.place]] for file in good]).reshape(len(good), len(classes)),
+        np.array([found[ids[file.place]] for file in good]).reshape(len(good), len(classes)),
         tuple(Reject(f.path, f.reason or reasons[f.place]) for f in files if f.reason or f.place in reasons),
-        len(said) - reused,
+        len(found) - reused,
         reused,
         ignored,
     )
 
 
 @contextlib.contextmanager
-def _apart(project: Project) -> Iterator[Project]:
-    """The same project on an empty cache, of which nothing is left."""
-    apart = copy.copy(project)
+def _on_temporary_cache(project: Project) -> Iterator[Project]:
+    """The same project on an empty cache, which is removed afterwards."""
+    other = copy.copy(project)
     try:
-        with restored_project.temporary_cache(apart):
-            yield apart
+        with restored_project.temporary_cache(other):
+            yield other
     except KeyboardInterrupt as stop:
-        stop.args = ()  # rows that were said to be kept went with the cache
+        stop.args = ()  # it says that finished rows are kept; these were not
         raise
 
 
-def _known(inference: Inference, cache: Cache, ids: Sequence[str]) -> list[str]:
-    """Those of `ids` that have all rows that the model takes in."""
+def _having_rows(inference: Inference, cache: Cache, ids: Sequence[str]) -> list[str]:
+    """Those of `ids` that have all rows the model needs."""
     lacking = {image for store in inference.stores(cache) for image in store.missing(ids)}
     return [image for image in ids if image not in lacking]
 
 
-def _ask(inference: Inference, cache: Cache, ids: Sequence[str]) -> dict[str, np.ndarray]:
+def _predict(inference: Inference, cache: Cache, ids: Sequence[str]) -> dict[str, np.ndarray]:
     """id -> probabilities (classes,)."""
     return dict(zip(ids, inference.probabilities(cache, ids), strict=True))
 
 
 class _File(NamedTuple):
-    """A file that is asked about: as it was named, its absolute path, and why it cannot be used, if that is known."""
+    """A file to predict: as it was named, its absolute path, and why it cannot be used, if that is known."""
 
     path: str
     place: str
@@ -185,7 +185,7 @@ class _File(NamedTuple):
 
 
 def _files(paths: Sequence[str]) -> tuple[list[_File], int]:
-    """The files that are meant, in order, and how many others were ignored in folders. Raises Unusable for none."""
+    """The files to predict, in order, and how many others in folders are ignored. Raises Unusable for none."""
     found: list[_File] = []
     ignored, empty = 0, []
     for path in paths:
@@ -212,8 +212,8 @@ def _files(paths: Sequence[str]) -> tuple[list[_File], int]:
     return found, ignored
 
 
-def _identified(project: Project, files: Sequence[_File]) -> tuple[Manifest, dict[str, str]]:
-    """A row for each different file, by its absolute path; and why others cannot be read, by theirs."""
+def _hash_files(project: Project, files: Sequence[_File]) -> tuple[Manifest, dict[str, str]]:
+    """A row for each different file, and by absolute path why others cannot be read."""
     places = list(dict.fromkeys(file.place for file in files if file.reason is None))
     with project.progress("hashing", None) as advance:
         digests = project.cache.index.digests(places, advance)

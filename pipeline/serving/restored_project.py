@@ -1,6 +1,6 @@
-"""Owns a project as it was when a model was made, on today's places: images, engine, cache, cluster. Not what is done.
+"""Owns a project as it was when a model was made: settings from its record, places (images, cache, cluster) from today.
 
-What counts is in the record. Only where things lie is today's.
+Not its use (predict.py, reproduce.py, export_model.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.config.head_schema import HeadConfig
 from pipeline.config.schema import BaseChoice
 from pipeline.project.project import Project
 from pipeline.results.model import Model
-from pipeline.results.record_diff import find_differences, format_value
+from pipeline.results.record_diff import find_differences, format_changes
 from pipeline.runs import boundary_rows
 from stages.bases import catalogue, weights
 from stages.bases.catalogue import Base
@@ -30,24 +30,24 @@ _PLACES = (
 
 
 def check_places(overrides: Sequence[str]) -> None:
-    """Raises Unusable where an override is of more than a place."""
+    """Raises Unusable where an override changes anything but a place."""
     for override in overrides:
         field, _, value = override.partition("=")
-        a_file = field == "base.name" and catalogue.is_model_file(value)  # where that of a person's own model lies
+        a_file = field == "base.name" and catalogue.is_model_file(value)  # the place of a user model
         if not (a_file or override.startswith(_PLACES)):
             raise Unusable(
-                f"--set {override}: a model goes by its own settings",
-                f"only where things lie can be set here: {', '.join(_PLACES)}",
+                f"--set {override}: a model keeps the settings it was made with",
+                f"only places can be set here: {', '.join(_PLACES)}",
             )
 
 
 def is_finetuned(model: Model) -> bool:
-    """Whether a part of the base was trained with it."""
+    """Whether blocks of the base were trained with it."""
     return bool(model.record.get("stage") == "finetune")
 
 
 def rows(model: Model) -> list[dict[str, Any]]:
-    """The rows that a model takes in, in the order they are joined: of each, the key's components and the `key`."""
+    """The rows a model takes, in the order they are joined: of each, the key's components and the `key`."""
     if is_finetuned(model):
         return [model.record["extract"]["boundary"]]
     taps = model.record["config"]["heads"][model.record["name"]]["tap"]
@@ -55,14 +55,14 @@ def rows(model: Model) -> list[dict[str, Any]]:
 
 
 def recorded_taps(then: Project, model: Model) -> list[Tap]:
-    """Where in the base those rows are taken; `then` is the model's project."""
+    """The taps of those rows; `then` is the model's project."""
     if is_finetuned(model):
         return [boundary_rows.boundary_tap(then, then.config.finetune[model.record["name"]])]
     return [then.tap(tap) for tap in head_settings(then, model).taps]
 
 
 def head_settings(then: Project, model: Model) -> HeadConfig:
-    """The settings of a model's head; of a fine-tuned one, of that which it started from."""
+    """The settings of a model's head; of a fine-tuned model, of the head it started from."""
     name = model.record["name"]
     return then.config.heads[then.config.finetune[name].head if is_finetuned(model) else name]
 
@@ -96,23 +96,23 @@ def restore(today: Project, model: Model) -> Project:
         if then.recipe.key(tap) != wanted["key"]:
             components = then.recipe.components(tap)
             changed = find_differences({name: part for name, part in wanted.items() if name != "key"}, components)
-            parts = "; ".join(f"{name} {format_value(a)} -> {format_value(b)}" for name, (a, b) in changed.items())
+            parts = format_changes(changed)
             raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
     return then
 
 
 @contextlib.contextmanager
 def temporary_cache(project: Project) -> Iterator[None]:
-    """Give the project an empty cache for a while: no row of another day is taken, and none is left."""
+    """Give the project an empty cache: no earlier row is used, and none is left."""
     with atomic_files.temporary_folder() as folder:
         project.cache = Cache(folder, project.cache.index)
         yield
 
 
 def _weights(today: Project, base: Base, recorded: BaseChoice, sha256: str) -> Weights:
-    """The weights of that digest: where the recorded setting, or today's, has them; else known by their digest alone.
+    """The weights of that digest, with their file where the recorded or today's setting has it.
 
-    Nothing is fetched here: no weights are needed as long as no row is missing.
+    Nothing is downloaded: no weights are needed as long as no row is missing.
     """
     now = today.config.base
     choices = [recorded, *([now] if catalogue.is_model_file(now.name) == base.own else [])]

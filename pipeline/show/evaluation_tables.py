@@ -1,4 +1,4 @@
-"""Owns how figures look to a person: one model's, two beside each other, those of folds. Not reckoning them."""
+"""Owns the tables of figures: of a model, of two, of folds. Not computing them."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import Any
 
 from pipeline.evaluation.compare import Comparison
 from pipeline.evaluation.crossval import OutOfFold
-from pipeline.show.console import OUT, echo, format_interval, make_table, relative_path
+from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
 from stages.metrics.classification import NAMES
+from stages.metrics.figures import Calibration, Figure, Figures, Metrics
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10
 _FEW_GROUPS = 20
 
 
-def show_metrics(metrics: Mapping[str, Any]) -> None:
-    """Figures of val and test, what was calibrated, classes and groups of test; an older metrics.json has less."""
-    table = make_table("", ">val (95%)", ">test (95%)")
-    table.add_row("images", *(f"{metrics[split]['n']:,}" for split in ("val", "test")))
+def show_metrics(metrics: Metrics) -> None:
+    """Figures of val and test, what was calibrated, classes and groups of test; an older model has fewer."""
+    splits = metrics.splits
+    table = make_table("", *(f">{split} (95%)" for split in splits))
+    table.add_row("images", *(f"{found.n:,}" for found in splits.values()))
     for name in NAMES:
-        if all(name in metrics[split] for split in ("val", "test")):
-            table.add_row(name, *(format_interval(metrics[split], name) for split in ("val", "test")))
+        if all(name in found.values for found in splits.values()):
+            table.add_row(name, *(format_interval(found[name]) for found in splits.values()))
     OUT.print(table)
-    groups = {split: len(metrics[split].get("per_group", ())) for split in ("val", "test")}
+    groups = {split: len(found.details.get("per_group", ())) for split, found in splits.items()}
     if any(groups.values()):
         few = f"; fewer than {_FEW_GROUPS} make them too narrow" if min(groups.values()) < _FEW_GROUPS else ""
         echo(f"intervals are over groups, {groups['val']:,} in val and {groups['test']:,} in test{few}")
-    if "calibration" in metrics:
-        _show_calibration(metrics["calibration"], metrics)
-    split = "test" if metrics["test"]["n"] else "val"
-    if "per_class" in metrics[split]:
-        _show_classes(metrics[split]["per_class"], split)
-    if "per_group" in metrics[split]:
-        _show_groups(metrics[split]["per_group"], split)
+    if metrics.calibration is not None:
+        _show_calibration(metrics.calibration, splits)
+    split = "test" if splits["test"].n else "val"
+    _show_classes(splits[split].details.get("per_class", {}), split)
+    _show_groups(splits[split].details.get("per_group", {}), split)
 
 
 def show_comparison(found: Comparison) -> None:
-    """Which rows, both models' figures and the difference, and McNemar's test."""
+    """The rows, the figures of both models and their difference, and McNemar's test."""
     echo(f"A  {found.a}\nB  {found.b}\n")
     echo(
-        f"{found.images:,} images that are in neither's train or val"
+        f"{found.images:,} images that are in the train or val set of neither"
         + (f", of {found.groups:,} groups" if found.groups else "")
     )
     for reason, n in found.dropped.items():
@@ -50,16 +50,14 @@ def show_comparison(found: Comparison) -> None:
         echo(f"  rows for {side}: {command}")
     echo("")
     table = make_table("", ">A (95%)", ">B (95%)", ">B - A (95%)")
-    for name, difference in found.result["difference"].items():
-        table.add_row(
-            name, *(format_interval(found.result[side], name) for side in "ab"), format_difference(difference)
-        )
+    for name, difference in found.difference.figures.items():
+        table.add_row(name, *(format_interval(side[name]) for side in found.figures), format_difference(difference))
     OUT.print(table)
-    test = found.result["mcnemar"]
+    test = found.difference.mcnemar
     echo(f"\nright where the other is wrong: A {test['only_a']:,}, B {test['only_b']:,}")
     echo(f"exact McNemar: p = {test['p_value']:.2g}")
     if found.groups:
-        echo("intervals are over groups; McNemar's test takes images for independent, and is surer than it should be")
+        echo("intervals are over groups; McNemar's test assumes independent images, so its p is too low")
 
 
 def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
@@ -70,18 +68,18 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
         echo(f"{name}: {rows}, in {len(found.per_fold)} folds\n")
         table = make_table("", ">out of fold (95%)")
         for figure in NAMES:
-            table.add_row(figure, format_interval(found.metrics, figure))
+            table.add_row(figure, format_interval(found.metrics[figure]))
         OUT.print(table)
         echo("")
         table = make_table("fold", ">images", ">accuracy", ">AUROC")
         for number, of in enumerate(found.per_fold, start=1):
-            table.add_row(str(number), f"{of['n']:,}", _number(of["accuracy"]), _number(of["auroc"]))
+            table.add_row(str(number), f"{of.n:,}", *map(format_figure, of.values.values()))
         OUT.print(table)
         echo("")
 
 
 def show_predictions(found: Mapping[str, Any]) -> None:
-    """The table itself, its bytes as they are; or where it was written."""
+    """The table as CSV, or the path of its file."""
     if "csv" in found:
         sys.stdout.buffer.write(found["csv"])
     else:
@@ -93,35 +91,38 @@ def show_files(found: Mapping[str, list[str]]) -> None:
         echo(relative_path(path))
 
 
-def format_difference(difference: Mapping[str, Any]) -> str:
+def format_difference(difference: Figure) -> str:
     """`+0.013 (-0.002 to +0.027)`."""
-    value, interval = difference["value"], difference["ci"]
-    if value is None:
+    if difference.value is None:
         return "-"
-    return f"{value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
+    interval = f" ({difference.ci[0]:+.3f} to {difference.ci[1]:+.3f})" if difference.ci else ""
+    return f"{difference.value:+.3f}{interval}"
 
 
-def _show_calibration(found: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    if found["temperature"] is not None:
-        echo(f"\ncalibrated on val: logits / {found['temperature']:.3f}")
-        table = make_table("", ">val", ">calibrated", ">test", ">calibrated")
+def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None:
+    if found.temperature is not None:
+        echo(f"\ncalibrated on val: logits / {found.temperature:.3f}")
+        table = make_table("", *(title for split in before for title in (f">{split}", ">calibrated")))
         for name in ("log_loss", "brier", "ece"):
-            pairs = [(metrics[split][name], found[split][name]) for split in ("val", "test")]
-            table.add_row(name, *(_number(value) for pair in pairs for value in pair))
+            pairs = [(figures.values[name], found.splits[split].values[name]) for split, figures in before.items()]
+            table.add_row(name, *(format_figure(value) for pair in pairs for value in pair))
         OUT.print(table)
-    if found["threshold"] is not None:
-        best = found["threshold_maximises"].replace("_", " ")
-        echo(f"\nthreshold with the best {best} on val: {found['threshold']:.3f}")
-        table = make_table("", ">val", ">test")
+    if found.threshold is not None:
+        best = found.threshold_maximises.replace("_", " ")
+        echo(f"\nthreshold with the best {best} on val: {found.threshold:.3f}")
+        table = make_table("", *(f">{split}" for split in before))
+        at = [found.splits[split].details["at_threshold"] for split in before]
         for name in ("accuracy", "balanced_accuracy", "f1"):
-            table.add_row(name, *(_number(found[split]["at_threshold"][name]) for split in ("val", "test")))
+            table.add_row(name, *(format_figure(figures[name]) for figures in at))
         OUT.print(table)
 
 
 def _show_classes(classes: Mapping[str, Mapping[str, Any]], split: str) -> None:
+    if not classes:
+        return
     table = make_table(f"class ({split})", ">images", ">precision", ">recall", ">f1", ">AUROC")
     for name, figures in list(classes.items())[:_MOST_CLASSES]:
-        shown = (_number(figures[figure]) for figure in ("precision", "recall", "f1", "auroc"))
+        shown = (format_figure(figures[figure]) for figure in ("precision", "recall", "f1", "auroc"))
         table.add_row(name, f"{figures['support']:,}", *shown)
     echo("")
     OUT.print(table)
@@ -131,14 +132,12 @@ def _show_classes(classes: Mapping[str, Mapping[str, Any]], split: str) -> None:
 
 def _show_groups(groups: Mapping[str, Mapping[str, Any]], split: str) -> None:
     """The worst first."""
+    if not groups:
+        return
     table = make_table(f"group ({split})", ">images", ">accuracy")
     for name, figures in sorted(groups.items(), key=lambda item: (item[1]["accuracy"], item[0]))[:_MOST_GROUPS]:
-        table.add_row(name, f"{figures['n']:,}", _number(figures["accuracy"]))
+        table.add_row(name, f"{figures['n']:,}", format_figure(figures["accuracy"]))
     echo("")
     OUT.print(table)
     if len(groups) > _MOST_GROUPS:
         echo(f"and {len(groups) - _MOST_GROUPS:,} more groups, with fewer mistakes (all of them: --json)")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

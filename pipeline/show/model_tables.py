@@ -1,4 +1,4 @@
-"""Owns how results look to a person: all of them, what made one, one made again. Not what is in them (model.py)."""
+"""Owns the tables of models, show and reproduce. Not their content (model.py, reproduction_report.py)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pipeline.config.head_schema import format_setting
 from pipeline.evaluation.reproduction_report import Reproduction
 from pipeline.results.model import SHORT, Model
 from pipeline.results.record_diff import Pair, format_value
-from pipeline.show.console import ERR, OUT, echo, format_time, make_table, relative_path, show_counts
+from pipeline.show.console import ERR, OUT, echo, format_figure, format_time, make_table, relative_path
 from pipeline.show.evaluation_tables import show_metrics
 from pipeline.show.finetune_tables import show_gain
+from pipeline.show.run_tables import show_counts
 from stages.metrics.classification import NAMES
+from stages.metrics.figures import EVALUATED, Figures
 
 _WIDTH = 100
 _WIDEST = 200
@@ -34,17 +36,23 @@ def show_models(models: Sequence[Model]) -> None:
     apart = ["differs"] if any(model.differs for model in models) else []
     table = make_table("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
     for model in models:
-        metrics = model.figures or {}
-        splits = (metrics.get(split) or {} for split in ("val", "test"))
-        cells = [_number(split.get(figure), 3) for split in splits for figure in ("n", "accuracy", "auroc")]
+        metrics = model.listed_figures
+        splits = metrics.splits if metrics else {}
+        cells = [cell for split in EVALUATED for cell in _figure_cells(splits.get(split))]
         cells += ["damaged"] if model.damaged else []
         told = [_differs(model)] if apart else []
         table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), format_time(model.created), *told, *cells)
     OUT.print(table, width=_WIDEST)
 
 
+def _figure_cells(found: Figures | None) -> list[str]:
+    return (
+        [f"{found.n:,}", *(format_figure(found.values[name]) for name in ("accuracy", "auroc"))] if found else ["-"] * 3
+    )
+
+
 def _differs(model: Model) -> str:
-    """`C=0.1 tap=early`: what tells it from others of its name."""
+    """`C=0.1 tap=early`."""
     texts = [f"{name}={'null' if value is None else format_setting(value)}" for name, value in model.differs.items()]
     return " ".join(texts[:_MOST_SETTINGS]) + (
         f" +{len(texts) - _MOST_SETTINGS}" if len(texts) > _MOST_SETTINGS else ""
@@ -52,7 +60,7 @@ def _differs(model: Model) -> str:
 
 
 def show_model(details: Mapping[str, Any]) -> None:
-    """What made it; the settings last, as YAML that pipeline.yaml would take."""
+    """What made it, its figures, and its settings as YAML that pipeline.yaml accepts."""
     record = details["record"]
     echo("  ".join([details["name"], details["key"][:SHORT], *details["tags"]]))
     echo(relative_path(details["folder"]))
@@ -64,14 +72,14 @@ def show_model(details: Mapping[str, Any]) -> None:
     show_counts(details["counts"])
     echo("")
     show_metrics(details["metrics"])
-    if "baseline" in details["metrics"]:
+    if details["metrics"].baseline:
         show_gain(details["name"], details["metrics"])
     echo("\nsettings, every field:\n")
     echo(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
 
 
 def show_reproduction(done: Reproduction) -> None:
-    """What went in, then each figure as it was and as it is, then what else is not as it was."""
+    """The images, each figure as recorded and now, and other differences."""
     record = done.model.record
     echo(f"{done.model}, made {format_time(record['created'])} by frozenbase {record['versions']['frozenbase']}\n")
     echo(f"{'images':{_LABEL}}{done.images:,}")
@@ -82,7 +90,7 @@ def show_reproduction(done: Reproduction) -> None:
         echo(f"  absent {absent.path}: {absent.reason}", ERR)
     if len(done.absent) > _FEW:
         echo(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
-    echo(f"{'head':{_LABEL}}{_arrays(done)}\n")
+    echo(f"{'head':{_LABEL}}{done.weights}\n")
     table = make_table("", *(f">{name}" for name in ("val", "again", "difference", "test", "again", "difference")))
     for name in (name for name in ("n", *NAMES) if name in done.metrics["val"]):
         pairs = [done.metrics[split][name] for split in ("val", "test")]
@@ -99,14 +107,6 @@ def show_reproduction(done: Reproduction) -> None:
         echo("\nreproduced: head and figures are bitwise the same")
 
 
-def _arrays(done: Reproduction) -> str:
-    if done.arrays_same:
-        return "bitwise the same"
-    if done.weights_difference is None:
-        return "of other shapes"
-    return f"its weights differ by up to {done.weights_difference:.2g}"
-
-
 def _difference(pair: Pair) -> str:
     if pair.same:
         return "same"
@@ -114,7 +114,7 @@ def _difference(pair: Pair) -> str:
 
 
 def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, text) of what the record has; an older one has less."""
+    """(label, text) of what the record has; older ones have less."""
     facts = [("created", f"{format_time(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
     facts.append(("git", _git(record.get("git"))))
     facts.append(("versions", _listed(record["versions"])))

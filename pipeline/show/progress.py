@@ -1,4 +1,4 @@
-"""Owns progress on stderr: a bar on a terminal, a line every few seconds elsewhere. Not what is counted."""
+"""Owns progress on stderr: a bar on a terminal, a line every few seconds elsewhere. Not the counting."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def _bar(console: Console) -> Progress:
 
 
 class _Lines:
-    """One line when some seconds have passed since the last, for logs of batch jobs."""
+    """At most one line every few seconds, for logs of batch jobs."""
 
     def __init__(self, console: Console, title: str, total: int | None, done: int) -> None:
         self.console, self.title, self.total, self.done = console, title, total, done
-        self.told = time.monotonic()
-        self.first: tuple[float, int] | None = None  # the pace counts from the first call, as start-up tells nothing
+        self.printed = time.monotonic()
+        self.first: tuple[float, int] | None = None  # the pace excludes start-up
 
     def __call__(self, n: int) -> None:
         self.done += n
         now = time.monotonic()
         since, before = self.first = self.first or (now, self.done)
-        if now - self.told >= _EVERY_S:
-            self.told = now
+        if now - self.printed >= _EVERY_S:
+            self.printed = now
             of = f" of {self.total}" if self.total else ""
             self.console.print(f"{self.title}: {self.done}{of}{_pace(self.done - before, now - since)}")
 
 
 def _pace(n: int, seconds: float) -> str:
-    """`, 12/s` or `, 8.0 s each`; nothing where there is none yet."""
+    """`, 12/s` or `, 8.0 s each`; empty before the second call."""
     if not n or not seconds:
         return ""
     return f", {n / seconds:.0f}/s" if n >= seconds else f", {seconds / n:.1f} s each"

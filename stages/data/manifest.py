@@ -1,4 +1,4 @@
-"""Owns the ordered table of images (id, path, label, split, group), its file and its digest. Not finding it."""
+"""Owns the table of images (id, path, label, split, group), its file and its digest. Not finding images (scan.py)."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class Manifest:
 
     @cached_property
     def samples(self) -> tuple[Row, ...]:
-        """What a head sees: the set of labelled (id, label, split, group), paths left out, sorted.
+        """What a head is fitted and judged on: the sorted set of labelled (id, label, split, group), without paths.
 
-        Copies count once; where they name several groups, the first by name stands for all.
+        Copies count once; of several groups of an image, the first by name counts.
         """
         unique: dict[tuple[str, str, str | None], Row] = {}
         for row in sorted(self.rows, key=lambda row: row.group or "\U0010ffff"):
@@ -66,13 +66,13 @@ class Manifest:
 
     @cached_property
     def samples_digest(self) -> str:
-        """Names `samples`: the same under renaming, moving and reordering."""
+        """Digest of `samples`: unchanged by renaming, moving and reordering."""
         fields = [[row.id, row.label, row.split, row.group] for row in self.samples]
         return keys.digest("samples", {"rows": fields})
 
     def without(self, ids: Iterable[str]) -> Manifest:
-        gone = set(ids)
-        return Manifest(tuple(row for row in self.rows if row.id not in gone)) if gone else self
+        excluded = set(ids)
+        return Manifest(tuple(row for row in self.rows if row.id not in excluded)) if excluded else self
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per class and split: {label: {split: n}}."""
@@ -82,7 +82,7 @@ class Manifest:
         return {label: {split: table[label][split] for split in SPLITS} for label in sorted(table)}
 
     def check_labels(self) -> None:
-        """Raises Unusable where the same bytes stand under two labels (a copy where a move was meant)."""
+        """Raises Unusable where the same bytes have two labels (copied instead of moved, perhaps)."""
         labels: dict[str, set[str]] = defaultdict(set)
         for row in self.rows:
             if row.label is not None:
@@ -90,12 +90,12 @@ class Manifest:
         clashes = {image for image, found in labels.items() if len(found) > 1}
         if clashes:
             raise Unusable(
-                f"{len(clashes)} images stand under two labels with the same bytes: {_pairs(self.rows, clashes, True)}",
+                f"{len(clashes)} images have two labels for the same bytes: {_pairs(self.rows, clashes, True)}",
                 "remove the wrong copy of each, or correct its label in the table",
             )
 
     def leaks(self) -> str:
-        """Byte-identical images, and groups, that stand in two splits, as text; empty where there are none."""
+        """Byte-identical images, and groups, that are in two splits, as text; empty where there are none."""
         splits: dict[str, set[str | None]] = defaultdict(set)
         for row in self.rows:
             splits[row.id].add(row.split)

@@ -15,6 +15,7 @@ from cache import keys
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.data.manifest import Row
+from stages.runtime.silent_imports import import_parquet
 
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"]
@@ -27,7 +28,7 @@ _SPLIT_NAMES = {
 
 
 class Reject(NamedTuple):
-    """An image that cannot be used, and why."""
+    """An image that cannot be used, with the reason."""
 
     path: str
     reason: str
@@ -35,9 +36,9 @@ class Reject(NamedTuple):
 
 @dataclass
 class Found:
-    """What a source holds: rows (id empty, split None where it says nothing), files ignored by kind, rejects.
+    """Rows (id empty, split None where unknown), counts of ignored files by kind, and rejects.
 
-    `unhashed` are rows that are left without an id, where no file is to be read.
+    `unhashed` are rows left without an id, because no file may be read.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -49,8 +50,8 @@ class Found:
 def scan_folders(root: Path) -> Found:
     """Class folders under `root`, or train/val/test folders of class folders, or images without any class.
 
-    Files that don't bear an image's extension and hidden ones are counted as ignored, by kind. A link that leaves
-    `root` is a reject; a linked folder within it is passed over, since its files are found where they are.
+    Hidden files and those without an image's extension are counted as ignored, by kind. A link that leaves `root` is a
+    reject; a linked folder within it is skipped, since its files are found where they are.
     Raises Unusable where the folder is missing, unreadable, has no image, or mixes split folders with others.
     """
     paths, found = list_images(root, "data.root")
@@ -68,9 +69,9 @@ def scan_folders(root: Path) -> Found:
 
 
 def list_images(root: Path, called: str) -> tuple[list[str], Found]:
-    """Paths below the folder `root` of the images in it, sorted; what is no image is counted, a link out a reject.
+    """Sorted paths, relative to the folder `root`, of the images in it; ignored files and rejects are in the `Found`.
 
-    called: what to name the folder by. Raises Unusable where it is missing or unreadable.
+    called: name of the folder in messages. Raises Unusable where it is missing or unreadable.
     """
     found = Found()
     return sorted(_walk(root, "", found, called)), found
@@ -79,17 +80,17 @@ def list_images(root: Path, called: str) -> tuple[list[str], Found]:
 def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
     """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
 
-    An `id` column of 64 hex digits in every row is believed: a file is needed only where its feature row is missing,
-    and is hashed then. A column of other ids is not ours, and not looked at.
+    An `id` column of 64 hex digits in every row is trusted: a file is needed only where its feature row is missing,
+    and is hashed then. An id column of other values is ignored.
     """
     records = _read_table(path)
     if not records:
         raise Unusable(f"{path}: no rows", "name a table with one row per image in data.table")
-    there = list(dict.fromkeys(name for record in records for name in record))
+    names = list(dict.fromkeys(name for record in records for name in record))
     for part, name in columns.items():
-        if name not in there and (part == "path" or name != part):
+        if name not in names and (part == "path" or name != part):
             raise Unusable(
-                f"{path}: no column {name!r}; it has {', '.join(map(repr, there))}",
+                f"{path}: no column {name!r}; it has {', '.join(map(repr, names))}",
                 f"name the column with data.columns.{part}",
             )
     rows = [_row(path, number, record, columns) for number, record in enumerate(records, start=1)]
@@ -112,9 +113,9 @@ def hash_files(
     on_hashed: Callable[[int], object] = lambda n: None,
     read_files: bool = True,
 ) -> Found:
-    """Fill in the ids that are empty: the SHA-256 of each file. A file that cannot be read becomes a reject.
+    """Fill in empty ids: the SHA-256 of each file. A file that cannot be read becomes a reject.
 
-    Without `read_files`, those that the index does not know become `unhashed`.
+    Without `read_files`, those that are not in the index become `unhashed`.
     """
     full = {row.path: f"{root}/{row.path}" for row in found.rows if not row.id}
     paths = list(full.values())
@@ -149,7 +150,7 @@ def _walk(root: Path, below: str, found: Found, called: str) -> Iterable[str]:
             found.ignored["hidden"] += 1
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(root, name, found, called)
-        elif _is_folder(entry):
+        elif entry.is_symlink() and os.path.isdir(entry.path):
             if not _stays_under(entry.path, root):
                 found.rejected.append(Reject(name, f"is a linked folder that leaves {called}"))
         elif kind not in EXTENSIONS:
@@ -160,15 +161,8 @@ def _walk(root: Path, below: str, found: Found, called: str) -> Iterable[str]:
             yield name
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads in a circle, or to where we may not look
-        return False
-
-
 def _has_split_folders(root: Path, paths: list[str]) -> bool:
-    """Whether the folders at the top are named for splits, at least two of them."""
+    """Whether the top folders have names of splits, at least two of them."""
     top = {path.partition("/")[0] + path.partition("/")[1] for path in paths}  # folders end in a slash here
     named = {name for name in top if name[-1] == "/" and name[:-1].lower() in _SPLIT_NAMES}
     if len({_SPLIT_NAMES[name[:-1].lower()] for name in named}) < 2:
@@ -176,9 +170,9 @@ def _has_split_folders(root: Path, paths: list[str]) -> bool:
     others = sorted(top - named)
     if others:
         raise Unusable(
-            f"{root}: {', '.join(sorted(named))} look like splits, but beside them is {others[0]}"
+            f"{root}: {', '.join(sorted(named))} look like splits, but {others[0]} is next to them"
             + (f", and {len(others) - 1} more" if len(others) > 1 else ""),
-            "move what is no split out of the folder, or name splits and labels in a table (data.table)",
+            "move everything else out of the folder, or name splits and labels in a table (data.table)",
         )
     return True
 
@@ -225,7 +219,7 @@ def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[st
 
 
 def _text(value: Any) -> str | None:
-    """Labels and ids are strings, always; empty, null and not-a-number mean there is none."""
+    """Labels and ids are strings; empty, null and not-a-number mean none."""
     if value is None or value != value:
         return None
     if isinstance(value, list | dict):
@@ -236,7 +230,7 @@ def _text(value: Any) -> str | None:
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
-    """All rows of a table as dicts; the kind goes by the file's extension."""
+    """All rows of a table as dicts; the file's extension says which kind it is."""
     kind = path.suffix.lower()
     try:
         if kind == ".csv":
@@ -257,15 +251,10 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
         ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise Unusable(f"data.table: {path} cannot be read: {error}") from error
-    raise Unusable(f"data.table: {path} is of no known kind; expected .csv, .jsonl or .parquet")
+    raise Unusable(f"data.table: {path} is of an unknown kind; expected .csv, .jsonl or .parquet")
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise Unusable(
-            f"data.table: reading {path.name} needs pyarrow", "pip install 'frozenbase[parquet]', or save it as .csv"
-        ) from error
+    _, parquet = import_parquet()
     rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
     return rows

@@ -1,7 +1,7 @@
-"""Owns which image is for training, validation and test. Not how images are found (scan.py).
+"""Owns which images are for training, validation and test. Not finding images (scan.py).
 
-A split that the user made is honoured. The rest is a hash of (seed, group or id) against thresholds: adding images
-never moves an old one, and byte-identical images never straddle splits.
+The user's splits are kept. The rest is a hash of (seed, group or id) against thresholds: adding images never moves
+another, and byte-identical images are in the same split.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from stages.data.manifest import Row
 
 
 def assign_splits(rows: Sequence[Row], val: float, test: float, seed: int) -> tuple[Row, ...]:
-    """Give every row without a split one: that of its group or its copies where they have one, else by hash.
+    """Assign a split to each row without one: that of its group or copies where they have one, else by hash.
 
-    `val` and `test` are shares of the images (0 <= val + test < 1). Where the user made some splits but no val,
-    val is taken out of train, so that there is something to choose on.
+    `val` and `test` are shares of the images (0 <= val + test < 1). Where the user's splits include no val, it is taken
+    out of train.
     """
     given = {row.split for row in rows if row.split is not None}
     tokens = _tokens(rows)
     if given and "val" not in given:
         val, test = val / (1 - test), 0.0
         rows = [row._replace(split=None) if row.split == "train" else row for row in rows]
-    placed = {token: row.split for row, token in zip(rows, tokens, strict=True) if row.split is not None}
+    known = {token: row.split for row, token in zip(rows, tokens, strict=True) if row.split is not None}
     return tuple(
-        row if row.split is not None else Row(*row[:3], placed.get(token) or _split(seed, token, val, test), row.group)
+        row if row.split is not None else Row(*row[:3], known.get(token) or _split(seed, token, val, test), row.group)
         for row, token in zip(rows, tokens, strict=True)
     )
 
 
 def group_by(rows: Sequence[Row], pattern: str) -> list[Row]:
-    """Fill empty groups with what the regular expression `pattern` finds in the path (its first bracket, if any)."""
+    """Fill empty groups with the match of the regular expression `pattern` in the path (its first bracket, if any)."""
     try:
         regex = re.compile(pattern)
     except re.error as error:
@@ -44,7 +44,7 @@ def group_by(rows: Sequence[Row], pattern: str) -> list[Row]:
         out.append(row if match is None else row._replace(group=match[1] if regex.groups else match[0]))
     if rows and all(row.group is None for row in out):
         raise Unusable(
-            f"data.group_from: {pattern!r} is found in none of the {len(rows)} paths, such as {rows[0].path}",
+            f"data.group_from: {pattern!r} matches none of the {len(rows)} paths, such as {rows[0].path}",
             "correct the expression, or set it to null",
         )
     return out
@@ -73,5 +73,5 @@ def _tokens(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.group is not None:
             a, b = sorted((root("group " + row.group), root("id " + row.id)))
-            parent[b] = a  # "group" sorts before "id": a set that holds a group is named by a group
+            parent[b] = a  # "group" sorts before "id": a set with a group is named by a group
     return [root("group " + row.group if row.group is not None else "id " + row.id) for row in rows]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from dask.system import CPU_COUNT  # what this process may use, not what the machine has
 
 from cache.errors import Unusable
 from stages.bases.recipe import Numerics
@@ -35,7 +34,7 @@ class OpenVINOEmbed:
         network = core.read_model(model[GRAPH], model[WEIGHTS])
         self._names = [result.get_friendly_name() for result in network.get_results()]
         share = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))  # of a worker among others: cluster.py
-        streams = share or CPU_COUNT
+        streams = share or hardware.cpu_count()
         compiled = core.compile_model(
             network,
             "CPU",

@@ -1,6 +1,6 @@
-"""Owns a model as one function of pixels: base, taps, head, temperature. Not where its parts lie, nor its file form.
+"""Owns a model as one function of pixels: base, taps, head, temperature. Not its files, nor its exported form.
 
-Nothing here imports TensorFlow until the function is opened.
+TensorFlow is imported when the function is opened.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from stages.metrics.calibration import apply_temperature
 
 @dataclass(frozen=True)
 class Deployable:
-    """All that decides what a model says of an image.
+    """All that decides the probabilities a model gives an image.
 
-    taps: where the head looks, joined in this order, maps flattened. weights: the file of the base's weights. tail:
+    taps: the inputs of the head, joined in this order, maps flattened. weights: the file of the base's weights. tail:
     arrays by layer and number among its weights (`head_conv/0`), put in after those; {} for a frozen base.
     temperature: what logits are divided by.
     """
@@ -35,8 +35,8 @@ class Deployable:
     def open(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function of fitted pixels uint8 (n, height, width, 3): probabilities (n, classes) float64, rows sum to 1.
 
-        It is the way of extraction and heads, rounding of stored rows included. Raises Unusable where a part does not
-        fit.
+        It computes as extraction and heads do, rounding of stored rows included. Raises Unusable where a part does
+        not fit.
         """
         from stages.engines.tensorflow_engine import TensorFlowEmbed
 

@@ -1,4 +1,4 @@
-"""Owns a model as one Keras network, and its file: .keras or ONNX. A TensorFlow room. Not whether it can be trusted."""
+"""Owns a model as one Keras network, and its file, .keras or ONNX. Not its test (export_check). A TensorFlow room."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from stages.keras_models import trace
 Kind = Literal["keras", "onnx"]
 
 
-def build_network(servable: Deployable) -> keras.Model:
+def build_network(deployable: Deployable) -> keras.Model:
     """uint8 RGB (n, any height, any width, 3) -> probabilities (n, classes) float32, rows sum to 1.
 
-    It resizes as the recipe says, and does all that comes after. Raises Unusable where a part does not fit.
+    Resizing as in the recipe is part of it. Raises Unusable where a part does not fit.
     """
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    pixels = trace.preprocess(resize.resize_to_fit(image, servable.recipe.pixels), servable.recipe.preprocess)
-    base = trace.keras_model(servable.recipe, servable.weights, servable.tail)
-    several = keras.Model(base.inputs, trace.tap_outputs(base, servable.taps), name=base.name)
+    pixels = trace.preprocess(resize.resize_to_fit(image, deployable.recipe.pixels), deployable.recipe.preprocess)
+    base = trace.keras_model(deployable.recipe, deployable.weights, deployable.tail)
+    several = keras.Model(base.inputs, trace.tap_outputs(base, deployable.taps), name=base.name)
     maps = several(pixels, training=False)
     maps = maps if isinstance(maps, list) else [maps]
-    rows = [layers.Flatten()(trace.pool(m, tap)) for m, tap in zip(maps, servable.taps, strict=True)]
-    logits = _head(ops.concatenate(rows, axis=1), servable) / servable.temperature
-    if len(servable.head.classes) == 2:
+    rows = [layers.Flatten()(trace.pool(m, tap)) for m, tap in zip(maps, deployable.taps, strict=True)]
+    logits = _head(ops.concatenate(rows, axis=1), deployable) / deployable.temperature
+    if len(deployable.head.classes) == 2:
         logits = ops.concatenate([-logits, logits], axis=1)
-    activation = "sigmoid" if len(servable.head.classes) == 2 else "softmax"
+    activation = "sigmoid" if len(deployable.head.classes) == 2 else "softmax"
     return keras.Model(image, layers.Activation(activation, name="probabilities")(logits), name="frozenbase")
 
 
-def _head(x: Any, servable: Deployable) -> Any:
+def _head(x: Any, deployable: Deployable) -> Any:
     """Logits (n, 1) of two classes, else (n, classes)."""
-    for number, layer in enumerate(servable.head.layers):
+    for number, layer in enumerate(deployable.head.layers):
         dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
         x = dense(x)
         dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
@@ -53,5 +53,5 @@ def save_network(model: keras.Model, kind: Kind, path: Path) -> None:
         return
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name) for image in model.inputs]
-    with warnings.catch_warnings(action="ignore"):  # Keras's own, about numpy
+    with warnings.catch_warnings(action="ignore"):  # Keras's, about numpy
         model.export(path, format="onnx", verbose=False, input_signature=signature)

@@ -1,8 +1,8 @@
 """Owns resizing within an exported network: what images.py does, for any height and width. A TensorFlow room.
 
-Resizing an axis is a product with a matrix of weights, which the graph reckons from the size of the picture. It takes
-Keras's own operations alone, so that a file of it loads without this package; and onnxruntime has all of them, while it
-refuses what becomes of Keras's antialiased resize.
+Resizing an axis is a product with a matrix of weights, which the graph computes from the size of the picture. It uses
+Keras's operations only, so that the file loads without this package; onnxruntime has all of them, but not what Keras's
+antialiased resize becomes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ROWS_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
 """Whether Pillow takes the rows of a picture first, where it becomes much lower."""
 
 _AT_ONCE = 32
-"""Of the pixels of a line that come out of one product: what they don't take of is left out, which is most of it."""
+"""How many pixels of a line come out of one product. Input pixels that none of them uses are left out: most."""
 
 
 def resize_to_fit(pixels: Any, spec: PixelSpec) -> Any:

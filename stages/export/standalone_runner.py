@@ -1,8 +1,7 @@
-"""Owns running an exported file without this package: python -I standalone_runner.py FILE. A TensorFlow room.
+"""Owns running an exported file without this package, as a program: standalone_runner.py FILE. A TensorFlow room.
 
-A process of its own, that nothing of ours comes into: nobody imports this module, and it imports none. On standard
-input come pictures, each a line of height and width and then its bytes, RGB; on standard output goes one line of JSON
-before the first, about the file, and one for each picture, its probabilities.
+No module imports it, and it imports none of this package. Standard input: pictures, each a line with height and width,
+then its RGB bytes. Standard output: one line of JSON about the file, then one for each picture, its probabilities.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-OURS = ("pipeline", "stages", "cache")
+OWN_PACKAGES = ("pipeline", "stages", "cache")
 
 Run = Callable[[Any], Any]
 
 
 def main(path: str) -> None:
-    bar()
+    block_own_packages()
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is for no program to read
+    os.dup2(2, 1)  # libraries print to it too
     import numpy as np
 
     run, about = (keras_file if path.endswith(".keras") else onnx_file)(path)
-    out.write(json.dumps({**about, "ours": ours()}) + "\n")
+    out.write(json.dumps({**about, "ours": imported_own()}) + "\n")
     out.flush()
     while header := sys.stdin.buffer.readline():
         height, width = map(int, header.split())
@@ -34,18 +33,20 @@ def main(path: str) -> None:
         out.flush()
 
 
-def bar() -> None:
-    """Let every import of this package fail from now on, be it installed beside Keras or not."""
-    sys.modules.update(dict.fromkeys(OURS))  # type: ignore[arg-type]
+def block_own_packages() -> None:
+    """Let every import of this package fail from now on, installed or not."""
+    sys.modules.update(dict.fromkeys(OWN_PACKAGES))  # type: ignore[arg-type]
 
 
-def ours() -> list[str]:
-    """Modules of this package that the process has, against all odds."""
-    return [name for name, module in sys.modules.items() if module is not None and name.partition(".")[0] in OURS]
+def imported_own() -> list[str]:
+    """Modules of this package that the process has imported all the same."""
+    return [
+        name for name, module in sys.modules.items() if module is not None and name.partition(".")[0] in OWN_PACKAGES
+    ]
 
 
 def keras_file(path: str) -> tuple[Run, dict[str, Any]]:
-    """Loaded in Keras's safe mode, which runs no code that a file brings along."""
+    """Loaded in Keras's safe mode, which runs no code from the file."""
     import keras
 
     model = keras.saving.load_model(path, compile=False, safe_mode=True)

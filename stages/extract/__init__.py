@@ -1,4 +1,1 @@
-"""Extraction: which rows are missing, and computing them as Dask tasks that read, embed and store.
-
-How a base is run is left to engines/.
-"""
+"""Owns finding missing rows, and computing them as Dask tasks: read, embed, store. Not running a base (engines/)."""

@@ -1,4 +1,4 @@
-"""Owns the Dask cluster that more workers than one are: started here, or already running. Not what runs on it."""
+"""Owns connecting to a Dask cluster, started here or already running. Not what runs on it (schedule.py)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from cache import atomic_files
 from cache.errors import PipelineError, Unusable
+from stages.extract.source_digest import source_digest
+from stages.runtime.hardware import cpu_count
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,25 +27,25 @@ _starting = threading.Lock()
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """workers: 1 is this process, which needs no cluster; more are processes. scheduler: use that one instead."""
+    """workers: 1 means this process, without a cluster; more are processes. scheduler: the one to use instead."""
 
     workers: int = 1
     scheduler: str | None = None
 
 
 @contextmanager
-def connect(spec: ClusterSpec, version: str, cache: Path, needed: Sequence[str]) -> Iterator[Client]:
-    """A Dask client. `distributed` is imported here, so only where a row is missing.
+def connect(spec: ClusterSpec, cache: Path, needed: Sequence[str]) -> Iterator[Client]:
+    """A Dask client. `distributed` is imported here, so only if a row is missing.
 
-    It is nobody's default: code around us, and threads beside us, may have a Dask of their own. What is started here
-    listens on 127.0.0.1 only. The workers of a running cluster must have `version` of this
-    package, and see the folder `cache` and the files `needed` under the same paths; else Unusable is raised.
+    It is not set as Dask's default client, since the calling program may use Dask too. A cluster started here listens
+    on 127.0.0.1 only. Raises Unusable if a worker of a running cluster has other source of this package, or does not
+    see the folder `cache` and the files `needed` under the same paths.
     """
     for name in ("distributed", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _running(spec.scheduler) if spec.scheduler else _local(spec.workers) as client:
         if spec.scheduler:
-            _check_workers(client, spec.scheduler, version, cache, needed)
+            _check_workers(client, spec.scheduler, cache, needed)
         yield client
 
 
@@ -64,19 +66,18 @@ def _running(address: str) -> Iterator[Client]:
 
 @contextmanager
 def _local(workers: int) -> Iterator[Client]:
-    """Processes, which share the cores between them."""
+    """A cluster of `workers` processes on this machine, which share its cores."""
     import dask
     import distributed
-    from dask.system import CPU_COUNT
 
-    threads = max(1, CPU_COUNT // workers)
+    threads = max(1, cpu_count() // workers)
     quiet = {"distributed.worker.profile.enabled": False}  # its samples can hang CPython up to 3.11.8 (gh-106883)
-    # Two that start at once, in threads of one process, trip over each other's imports.
+    # Two clusters started at once, in threads of one process, fail on each other's partial imports.
     with _starting, dask.config.set(quiet):
         cluster = distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,
-            dashboard_address="127.0.0.1:0",  # the default, and None too, listen to the world
+            dashboard_address="127.0.0.1:0",  # the default, and None too, listen on all interfaces
             worker_dashboard_address="127.0.0.1:0",
             memory_limit=0,  # a task holds one shard; there is nothing to spill
             silence_logs=logging.CRITICAL,
@@ -87,22 +88,26 @@ def _local(workers: int) -> Iterator[Client]:
         yield client
 
 
-def _check_workers(client: Client, address: str, version: str, cache: Path, needed: Sequence[str]) -> None:
-    """Raises Unusable where there is no worker, or one that has other code or doesn't see a file."""
+def _check_workers(client: Client, address: str, cache: Path, needed: Sequence[str]) -> None:
+    """Raises Unusable if there is no worker, or one runs other source or does not see a file."""
     token = cache / f".seen-{uuid.uuid4().hex[:12]}.tmp"
     atomic_files.publish(token, b"")
     try:
-        found = client.run(_report, [str(token), *needed], on_error="return")
+        answers = client.run(_describe_worker, [str(token), *needed], on_error="return")
     finally:
         atomic_files.remove(token)
-    if not found:
+    if not answers:
         raise Unusable(f"the scheduler {address} has no workers", f"start one with: dask worker {address}")
-    for worker, answer in found.items():
+    expected = source_digest()
+    for worker, answer in answers.items():
         if isinstance(answer, Exception):
-            raise Unusable(f"worker {worker} cannot run this package ({answer})", f"install frozenbase {version} there")
-        theirs, unseen = answer
-        if theirs != version:
-            raise Unusable(f"worker {worker} has frozenbase {theirs}; expected {version}", "install the same version")
+            raise Unusable(f"worker {worker} cannot run this package ({answer})", "install frozenbase there")
+        found, unseen = answer
+        if found != expected:
+            raise Unusable(
+                f"worker {worker} runs other source of frozenbase ({found[:12]}); expected {expected[:12]}, as here",
+                "install the same version there, and restart the workers",
+            )
         if unseen:
             path = cache if unseen[0] == str(token) else unseen[0]
             raise Unusable(
@@ -111,15 +116,13 @@ def _check_workers(client: Client, address: str, version: str, cache: Path, need
             )
 
 
-def _report(paths: list[str]) -> tuple[str, list[str]]:
-    """On a worker: its version of this package, and which of the paths it does not see."""
-    from importlib.metadata import version
-
-    return version("frozenbase"), [path for path in paths if not Path(path).exists()]
+def _describe_worker(paths: list[str]) -> tuple[str, list[str]]:
+    """On a worker: the digest of its source, and which of the paths it does not see."""
+    return source_digest(), [path for path in paths if not Path(path).exists()]
 
 
 def worker_died_error(error: Exception) -> PipelineError:
-    """What to tell when a task's workers died again and again."""
+    """The error of a task whose worker processes died again and again."""
     return PipelineError(
         f"worker processes died several times on the same shard ({error})",
         "run again: finished shards are kept; with fewer --workers if memory ran out",

@@ -1,4 +1,4 @@
-"""Owns image files to pixels, read ahead of who computes on them. Not decoding itself (images.py)."""
+"""Owns reading image files ahead of the task that computes on their pixels. Not decoding (images.py)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from stages.data.images import ImageRejected
 MAX_FILE_BYTES = 1_000_000_000
 
 READERS = 4
-"""So many files are read at once ahead of one task."""
+"""Files that one task reads at the same time."""
 
 AHEAD = 16
-"""So many images of one task are read or decoded ahead at most: two batches of a CPU."""
+"""Images of one task that are read or decoded ahead at most: two CPU batches."""
 
 
 def read_image(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> np.ndarray:
-    """The pixels of the first of `paths` that holds the bytes of that id, in the recipe's view: uint8 (h, w, 3).
+    """Pixels of the first of `paths` whose bytes have the id `image`, in the recipe's view: uint8 (h, w, 3).
 
-    The buffer that is hashed is the one that is decoded. What is learnt of files is added to `seen`.
-    Raises ImageRejected where none holds them, or they cannot be decoded.
+    The buffer that is hashed is the one that is decoded. Stat and digest of each file read are added to `seen`.
+    Raises ImageRejected if no file has these bytes, or they cannot be decoded.
     """
     return _pixels(_bytes(image, paths, seen), image, recipe)
 
@@ -38,16 +38,16 @@ def read_image(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen
 def read_ahead(
     rows: Iterable[tuple[str, Sequence[str]]], recipe: Recipe, seen: list[Seen]
 ) -> Generator[tuple[str, Future[np.ndarray]], None, None]:
-    """(id, what `read` gives, as a future) of each row, in order; close it to stop early.
+    """Yield (id, future of its pixels) for each row, in order. Close the generator to stop early.
 
-    Storage that is slow to answer is asked for READERS files at once while the caller computes. That holds the bytes of
-    so many files, AHEAD arrays of pixels, and, since they are decoded one by one, one picture of full size.
+    READERS files are read at the same time while the caller computes, since storage may be slow to answer. Memory:
+    the bytes of READERS files, AHEAD arrays of pixels, and one image of full size, as images are decoded one by one.
     """
-    one = threading.Lock()
+    decoding = threading.Lock()
 
     def pixels(image: str, paths: Sequence[str]) -> np.ndarray:
         data = _bytes(image, paths, seen)
-        with one:
+        with decoding:
             return _pixels(data, image, recipe)
 
     waiting: deque[tuple[str, Future[np.ndarray]]] = deque()

@@ -1,7 +1,7 @@
-"""Owns which rows are missing, and sending them through Dask, one task per shard. Not the task (shard_task.py).
+"""Owns finding missing rows and scheduling their extraction, one task per shard. Not the task (shard_task.py).
 
-Tasks take paths and specs and return receipts, never arrays or models. Shards count as they are written, so whatever
-stops a run loses at most those in flight, and the next run needs no flag.
+Tasks take paths and specs and return receipts, never arrays or models. Each shard counts as soon as it is written, so
+a run that is stopped loses at most those in flight, and the next run needs no flag.
 """
 
 from __future__ import annotations
@@ -28,43 +28,42 @@ from stages.extract.cluster import ClusterSpec, connect, worker_died_error
 from stages.extract.prefetch import read_image
 from stages.extract.shard_task import SHARD_BYTES, Job, Receipt, Task, extract_shard, stop_run, write_error
 from stages.runtime import hardware
-from stages.runtime.parallel import run_in_threads
 
 log = logging.getLogger(__name__)
 
 Paths = Mapping[str, Sequence[str]]
 """id -> absolute paths of files that should hold those bytes."""
 
-HERE = 8
-"""So few images, the least that a task has, are one thread's work anyway: processes would only take time to start."""
+SMALL_RUN = 8
+"""Up to so many images are extracted in this process: they are one task, and processes take time to start."""
 
-AHEAD = 4
-"""So many tasks for each thread are with the cluster at a time, whatever there are in all."""
+TASKS_PER_THREAD = 4
+"""Tasks that the cluster has at a time, for each of its threads."""
 
 _ROUNDS = 4
-"""So many tasks each thread has at least, where there are as many batches: the last ones end at about the same time."""
+"""Least number of tasks per thread, if there are enough batches: all threads then end at about the same time."""
 
 _SHARD_SECONDS = 20
-_GMACS_PER_SECOND = 50  # a guess for one process, to size shards by; only their number depends on it
+_GMACS_PER_SECOND = 50  # assumed for one process; only the number of shards depends on it
 
 
 @dataclass(frozen=True)
 class Work:
-    """Rows to be made: `lacking` is what `missing` returned, `paths` gives absolute paths for each of its ids.
+    """Rows to compute: `missing` is what `find_missing` returned, `paths` has absolute paths for each of its ids.
 
-    shard_rows: images of a task; None leaves it to their size and to the cluster.
+    shard_rows: images per task; None derives it from their size and the number of threads.
     """
 
     job: Job
     taps: Taps
-    lacking: Mapping[str, Sequence[str]]
+    missing: Mapping[str, Sequence[str]]
     paths: Paths
     shard_rows: int | None = None
 
     def tasks(self, threads: int, run: str) -> list[Task]:
-        """Those that lack the same keys share tasks, in the order of the manifest."""
+        """Images that miss rows of the same keys share tasks, in the order of the manifest."""
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for image, keys in self.lacking.items():
+        for image, keys in self.missing.items():
             groups[tuple(keys)].append(image)
         tasks = []
         for keys, ids in groups.items():
@@ -72,25 +71,25 @@ class Work:
             for start, end in pairwise(self._cuts(len(ids), threads)):
                 rows = tuple((image, tuple(self.paths[image])) for image in ids[start:end])
                 tasks.append(Task(self.job, wanted, rows, run))
-        log.info("%d images are missing: %d shards", len(self.lacking), len(tasks))
+        log.info("%d images are missing: %d shards", len(self.missing), len(tasks))
         return tasks
 
     def _cuts(self, n: int, threads: int) -> list[int]:
         """Where n images are cut into tasks: 0, ..., n.
 
-        Into whole batches, as a part of one is padded and costs as much, and as many tasks for each thread.
+        Tasks are whole batches, since a partial one is padded and costs as much; each thread gets as many tasks.
         """
         if self.shard_rows is not None:
             return [*range(0, n, self.shard_rows), n]
         batch = self.job.batch or (GPU_BATCH if hardware.has_gpu() else CPU_BATCH)
         batches = math.ceil(n / batch)
-        most = max(1, self._most_images() // batch)
+        most = max(1, self._max_images() // batch)
         rounds = max(_ROUNDS, math.ceil(batches / (threads * most)))
         tasks = min(batches, threads * rounds)
         return [*(batch * (batches * task // tasks) for task in range(tasks)), n]
 
-    def _most_images(self) -> int:
-        """Of one task: 32 MB of rows, or about 20 s of forward passes."""
+    def _max_images(self) -> int:
+        """Images per task: 32 MB of rows, or about 20 s of forward passes."""
         base, pixels = catalogue.base_of(self.job.recipe.base), self.job.recipe.pixels
         area = pixels.height * pixels.width
         places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in self.taps.values())
@@ -99,18 +98,18 @@ class Work:
 
 
 def find_missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dict[str, list[str]]:
-    """For each id that lacks a row: the keys it lacks."""
-    lacking: dict[str, list[str]] = defaultdict(list)
+    """Id -> keys of which the cache has no row for that image; ids without a missing row are left out."""
+    missing: dict[str, list[str]] = defaultdict(list)
     for key, tap in sorted(taps.items()):
         for image in cache.features(recipe.components(tap)).missing(ids):
-            lacking[image].append(key)
-    return dict(lacking)
+            missing[image].append(key)
+    return dict(missing)
 
 
 def all_rejects(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
-    """(id, reason) of every image, where none can be decoded; None as soon as one can.
+    """(id, reason) of every image if none can be decoded; None as soon as one can.
 
-    Rejects are not remembered, so this is what spares a run over nothing but old rejects the base and the cluster.
+    Rejects are not remembered, so a run that misses only rows of rejects asks this before it starts base and cluster.
     """
     rejected = []
     for image, candidates in paths.items():
@@ -122,9 +121,9 @@ def all_rejects(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
 
 
 def find_rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -> dict[str, str]:
-    """id -> reason of every image that a run would reject; all of them are decoded for it."""
+    """Decode all images; id -> reason of those that a run would reject."""
     found = {}
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(hardware.cpu_count()) as threads:
         reasons = threads.map(lambda item: _reject(recipe, *item), paths.items())
         for image, reason in zip(paths, reasons, strict=True):
             on_decoded(1)
@@ -144,51 +143,56 @@ def _reject(recipe: Recipe, image: str, candidates: Sequence[str]) -> str | None
 def compute_missing(
     cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None
 ) -> Receipt:
-    """Compute what is lacking, and return the sum of the receipts.
+    """Compute the missing rows, and return the sum of the receipts.
 
-    Shards are kept as they are written, so whatever stops the run loses at most those in flight. One worker is this
-    process, with a thread per core, and up to HERE images need no other. Raises PipelineError where a row cannot be
-    stored or workers die again and again.
+    One worker means this process, with a thread per core; so do up to SMALL_RUN images. Raises PipelineError if a row
+    cannot be stored, or workers die again and again.
     """
     try:
         for tap in work.taps.values():
             cache.features(work.job.recipe.components(tap)).prepare()
     except OSError as error:
-        raise write_error(work.job, error, f"{len(work.lacking):,} rows are missing") from error
-    if cluster.scheduler is None and (cluster.workers == 1 or len(work.lacking) <= HERE):
-        return _here(cache, work, on_progress)
+        raise write_error(work.job, error, f"{len(work.missing):,} rows are missing") from error
+    if cluster.scheduler is None and (cluster.workers == 1 or len(work.missing) <= SMALL_RUN):
+        return _in_process(cache, work, on_progress)
     return _on_cluster(cache, work, cluster, on_progress)
 
 
-def _here(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Receipt:
-    from dask.system import CPU_COUNT  # what this process may use, not what the machine has
+def _in_process(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Receipt:
+    from dask.threaded import get  # dask.compute would import `distributed`
 
-    total, name, one_at_a_time = Receipt(), _name(), threading.Lock()
+    total, name, lock, threads = Receipt(), _run_name(), threading.Lock(), hardware.cpu_count()
 
-    def tell(rows: int) -> None:
-        with one_at_a_time:
+    def advance(rows: int) -> None:
+        with lock:
             on_progress(rows)
 
     def extract(task: Task) -> None:
-        receipt = extract_shard(task, tell)
-        with one_at_a_time:
+        receipt = extract_shard(task, advance)
+        with lock:
             _add(cache, total, receipt)
 
-    run_in_threads(extract, work.tasks(CPU_COUNT, name), on_error=partial(stop_run, name))
+    graph = {f"shard {number}": (partial(extract, task),) for number, task in enumerate(work.tasks(threads, name))}
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            get(graph, list(graph), pool=pool)
+        except BaseException:
+            stop_run(name)  # tasks under way need not finish
+            raise
     return total
 
 
 def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object]) -> Receipt:
-    total, name = Receipt(), _name()
+    total, name = Receipt(), _run_name()
     needed = [work.job.weights, *next(iter(work.paths.values()))[:1]]
-    with connect(cluster, work.job.version, Path(work.job.cache_root), needed) as client:
+    with connect(cluster, Path(work.job.cache_root), needed) as client:
         import distributed
 
         client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
         threads = sum(client.nthreads().values())
         waiting, flying = iter(work.tasks(threads, name)), distributed.as_completed(loop=client.loop)
         try:
-            for task in islice(waiting, AHEAD * threads):
+            for task in islice(waiting, TASKS_PER_THREAD * threads):
                 flying.add(client.submit(extract_shard, task, pure=False))
             for future in flying:
                 _add(cache, total, future.result())
@@ -197,7 +201,7 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
         except distributed.KilledWorker as error:
             raise worker_died_error(error) from error
         except BaseException:
-            with contextlib.suppress(Exception):  # a scheduler that is gone must not hide why we stop
+            with contextlib.suppress(Exception):  # a lost scheduler must not hide the error
                 client.run(stop_run, name)
                 with flying.lock:
                     client.cancel(list(flying.futures))
@@ -205,13 +209,12 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
     return total
 
 
-def _name() -> str:
-    """Of a run."""
+def _run_name() -> str:
     return f"frozenbase-{os.urandom(6).hex()}"
 
 
 def _add(cache: Cache, total: Receipt, part: Receipt) -> None:
-    """What was seen of files is remembered at once: a run that is stopped need not read those again."""
+    """Add a receipt to the total; digests of its files go to the index at once, so that a stopped run keeps them."""
     total.rows += part.rows
     total.rejected += part.rejected
     cache.index.remember(part.seen)

@@ -1,4 +1,4 @@
-"""Owns one extraction task, as a Dask worker runs it: read, embed, store. Not how (prefetch.py, select.py)."""
+"""Owns one extraction task: read images, run the base, store a shard. Not scheduling tasks (schedule.py)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _PROGRESS_S = 0.25
 class Job:
     """What all tasks of a run share. `batch` None lets the engine choose.
 
-    lent: another cache, whose converted models may be read. witnesses: images that have rows already, by which another
-    engine is checked.
+    models_from: another cache, whose converted models may be read. witnesses: images that have rows already, against
+    which another engine is checked.
     """
 
     recipe: Recipe
@@ -48,12 +48,12 @@ class Job:
     batch: int | None
     version: str
     engine: Engine = "auto"
-    lent: str | None = None
+    models_from: str | None = None
     witnesses: Witnesses = ()
 
 
 class Task(NamedTuple):
-    """One shard to be: its taps, and (id, absolute paths) of each image; `run` names the run it belongs to."""
+    """One shard to compute: its taps, and (id, absolute paths) of each image; `run` names the run it belongs to."""
 
     job: Job
     taps: Taps
@@ -63,7 +63,7 @@ class Task(NamedTuple):
 
 @dataclass
 class Receipt:
-    """What a task did: rows written, images rejected as (id, reason), and what it saw of the files it read."""
+    """What a task did: rows written, images rejected as (id, reason), stat and digest of the files it read."""
 
     rows: int = 0
     rejected: list[tuple[str, str]] = field(default_factory=list)
@@ -72,9 +72,9 @@ class Receipt:
 
 
 def open_embed(job: Job, taps: Taps) -> Embed:
-    """The base in the engine that runs it here, from the very weights that the key names.
+    """The base in the engine of this machine, with the weights that the key names.
 
-    TensorFlow is imported here, and nowhere earlier; where OpenVINO has a converted model in the cache, it is not.
+    TensorFlow is imported here at the earliest, and not at all if OpenVINO has a converted model in the cache.
     """
     found = atomic_files.sha256_of(Path(job.weights))
     if found != job.recipe.weights_sha256:
@@ -82,24 +82,24 @@ def open_embed(job: Job, taps: Taps) -> Embed:
             f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
-    places = [Path(root) for root in (job.cache_root, job.lent) if root is not None]
-    embed = select.open_engine(job.engine, job.recipe, taps, Path(job.weights), job.batch, places)
+    caches = [Path(root) for root in (job.cache_root, job.models_from) if root is not None]
+    embed = select.open_engine(job.engine, job.recipe, taps, Path(job.weights), job.batch, caches)
     if catalogue.base_of(job.recipe.base).own:
         batch_independence.check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
     return embed
 
 
 def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
-    """Read, check, decode, embed, store. Without `on_progress`, it runs on a worker, and tells the coordinator."""
+    """Read, check, decode, embed, store. `on_progress` None means on a Dask worker, which reports to the scheduler."""
     receipt, started = Receipt(), time.perf_counter()
-    shard = _Shard(task, started, on_progress or partial(_tell, task.run))
+    shard = _Shard(task, started, on_progress or partial(_log_progress, task.run))
     with closing(prefetch.read_ahead(task.rows, task.job.recipe, receipt.seen)) as ahead:
-        for image, promised in ahead:
+        for image, future in ahead:
             if task.run in _stopped:
-                shard.close()  # what there is of it is kept
+                shard.close()  # keeps the rows computed so far
                 raise PipelineError("stopped before the shard was done")
             try:
-                pixels = promised.result()
+                pixels = future.result()
             except ImageRejected as error:
                 receipt.rejected.append((image, str(error)))
                 shard.tick()
@@ -111,18 +111,18 @@ def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None
 
 
 class _Shard:
-    """Collects pixels to batches and rows to shards; a shard is written at the task's end, or when it grows too big."""
+    """Collects pixels into batches and rows into a shard, written at the end of the task or at SHARD_BYTES."""
 
     def __init__(self, task: Task, started: float, on_progress: Callable[[int], object]) -> None:
         self.task = task
         self.on_progress = on_progress
-        plain = replace(task.job.recipe, view=None)  # the base sees pixels only: one serves all views
+        plain = replace(task.job.recipe, view=None)  # one base for all views: it sees only pixels
         self._taps = {plain.key(tap): tap for tap in task.taps.values()}
         self.written = 0
         self.engine: str | None = None
         self._embed: Embed | None = None
-        self._started = self._told = started
-        self._untold = 0
+        self._started = self._reported = started
+        self._unreported = 0
         self._waiting: list[tuple[str, np.ndarray]] = []
         self._ids: list[str] = []
         self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -143,19 +143,19 @@ class _Shard:
         self.tick(last=True)
 
     def tick(self, last: bool = False) -> None:
-        """Count one image done, and tell of it now and then."""
-        self._untold += not last
+        """Count one image as done, and report progress now and then."""
+        self._unreported += not last
         now = time.perf_counter()
-        if self._untold and (last or now - self._told > _PROGRESS_S):
-            self.on_progress(self._untold)
-            self._told, self._untold = now, 0
+        if self._unreported and (last or now - self._reported > _PROGRESS_S):
+            self.on_progress(self._unreported)
+            self._reported, self._unreported = now, 0
 
     def _forward(self) -> None:
         assert self._embed is not None
         outputs = self._embed(np.stack([pixels for _, pixels in self._waiting]))
         self._ids += [image for image, _ in self._waiting]
         self._waiting = []
-        with np.errstate(over="ignore"):  # too large for float16: found, and said, when the shard is built
+        with np.errstate(over="ignore"):  # values too large for float16 are an error when the shard is built
             stored = {key: outputs[key].astype(self.task.job.recipe.stored(tap)) for key, tap in self._taps.items()}
         for key, rows in stored.items():
             self._rows[key].append(rows)
@@ -181,11 +181,10 @@ class _Shard:
             try:
                 cache.features(job.recipe.components(tap)).put(self._ids, rows, provenance)
             except ValueError as error:
-                raise PipelineError(
-                    f"the rows of {job.recipe.base} cannot be kept: {error}", _other_rows(job.recipe, tap)
-                ) from error
+                hint = _dtype_hint(job.recipe, tap)
+                raise PipelineError(f"rows of {job.recipe.base} cannot be stored: {error}", hint) from error
             except OSError as error:
-                what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, was to be written"
+                what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, is not stored"
                 raise write_error(job, error, what) from error
         self.written += len(self._ids)
         self.engine = self._embed.provenance["engine"]
@@ -193,30 +192,30 @@ class _Shard:
 
 
 _embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], Embed] = {}
-_agreed: set[tuple[str, str]] = set()
+_checked: set[tuple[str, str]] = set()
 _embeds_lock = threading.Lock()
 _stopped: set[str] = set()
 
 
 def stop_run(run: str) -> None:
-    """Let the tasks of that run in this process end at their next image."""
+    """Make the tasks of that run in this process end at their next image."""
     _stopped.add(run)
 
 
 def write_error(job: Job, error: OSError, what: str) -> PipelineError:
-    """`what` cannot be kept. A cache that is read-only serves what it has all the same."""
-    closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    """The error for a cache that cannot be written to; `what` is what it lacks. A read-only cache still serves rows."""
+    read_only = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     return PipelineError(
         f"cannot write to the cache {job.cache_root} ({error.strerror}): {what}",
-        "rows that are there are served; for those that are missing, "
-        "name a place that can be written: --set cache.dir=DIR, or PIPELINE_CACHE_DIR"
-        if closed
-        else "finished shards are kept: make room, or name another place with --set cache.dir=DIR "
+        "cached rows can still be used; for the missing ones name a writable cache: --set cache.dir=DIR, or "
+        "PIPELINE_CACHE_DIR"
+        if read_only
+        else "finished shards are kept: free some space, or name another cache with --set cache.dir=DIR "
         "(for a temporary cache, with TMPDIR); then run again",
     )
 
 
-def _other_rows(recipe: Recipe, tap: Tap) -> str:
+def _dtype_hint(recipe: Recipe, tap: Tap) -> str:
     """What to do about rows that cannot be stored."""
     if recipe.stored(tap) == "float32":
         return "check the weights"
@@ -224,27 +223,27 @@ def _other_rows(recipe: Recipe, tap: Tap) -> str:
 
 
 def _shared_embed(job: Job, taps: Taps) -> Embed:
-    """The base of this process, built once however many threads ask; only the last one asked for is kept.
+    """The base of this process, built once for all its threads; only the latest one is kept.
 
-    Before it makes rows of a key, it is compared with what the key holds. Raises PipelineError where they differ.
+    Before it adds rows to a key, it is compared with the key's stored rows. Raises PipelineError if they differ.
     """
-    plain = replace(job.recipe, view=None)  # the base sees pixels only: one serves all views
+    plain = replace(job.recipe, view=None)  # one base for all views: it sees only pixels
     bare, plain_taps = replace(job, recipe=plain, witnesses=()), {plain.key(tap): tap for tap in taps.values()}
     wanted = (bare, tuple(sorted(plain_taps.items())))
     with _embeds_lock:
         if wanted not in _embeds:
             _embeds.clear()
-            _agreed.clear()
+            _checked.clear()
             _embeds[wanted] = open_embed(bare, plain_taps)
-        new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _agreed}
+        new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _checked}
         if new:
-            parity.check_parity(job.recipe, new, Path(job.cache_root), _embeds[wanted], partial(_at_hand, job))
-            _agreed.update((job.cache_root, key) for key in new)
+            parity.check_parity(job.recipe, new, Path(job.cache_root), _embeds[wanted], partial(_read_witnesses, job))
+            _checked.update((job.cache_root, key) for key in new)
         return _embeds[wanted]
 
 
-def _at_hand(job: Job) -> dict[str, np.ndarray]:
-    """id -> pixels of the witnesses whose files are as they were."""
+def _read_witnesses(job: Job) -> dict[str, np.ndarray]:
+    """id -> pixels of the witnesses whose files are unchanged."""
     found = {}
     for image, paths in job.witnesses:
         with contextlib.suppress(ImageRejected):
@@ -252,8 +251,8 @@ def _at_hand(job: Job) -> dict[str, np.ndarray]:
     return found
 
 
-def _tell(run: str, rows: int) -> None:
-    """Tell the coordinator of that run."""
+def _log_progress(run: str, rows: int) -> None:
+    """On a worker: report progress to the process that started the run."""
     from distributed import get_worker
 
     get_worker().log_event(run, rows)

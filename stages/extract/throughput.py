@@ -1,8 +1,7 @@
-"""Owns timing a few images, to say beforehand how long an extraction takes. Keeps no row (that is schedule.py)."""
+"""Owns timing a few images, to estimate how long an extraction takes. Stores no row (schedule.py)."""
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -16,32 +15,33 @@ from stages.data.images import ImageRejected
 from stages.engines.embed import Taps
 from stages.extract import prefetch, shard_task
 from stages.extract.shard_task import Job
+from stages.runtime.hardware import cpu_count
 
 IMAGES = 16
 
 
 @dataclass(frozen=True)
 class Trial:
-    """`startup` seconds to build the base, `seconds` an image with all cores at work, `bytes` a row by extract key."""
+    """Seconds to build the base, seconds per image with all cores busy, and bytes per row by extract key."""
 
     startup: float
     seconds: float
     bytes: dict[str, int]
 
 
-def seconds_per_image(made: Sequence[Mapping[str, Any]]) -> float | None:
-    """Seconds an image with all cores at work, as records of shards tell; None where there is none.
+def seconds_per_image(shard_records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds per image with all cores busy, from the records of shards; None if there are none.
 
-    The median of shards: a thread's first one took the start-up of the base with it.
+    The median, because a thread's first shard includes building the base.
     """
-    each = [record["seconds"] / record["rows"] for record in made if record["rows"] and record.get("seconds")]
-    return statistics.median(each) / (os.cpu_count() or 1) if each else None  # tasks go side by side, one a core
+    each = [r["seconds"] / r["rows"] for r in shard_records if r["rows"] and r.get("seconds")]
+    return statistics.median(each) / cpu_count() if each else None  # one task per core at a time
 
 
 def time_images(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]]) -> Trial | None:
-    """Take `images` (id, absolute paths) through the base as a run would; None where none of them can be decoded.
+    """Run the base on `images` (id, absolute paths) as a run would; None if none of them can be decoded.
 
-    Raises what a run would raise: PipelineError where weights or taps do not fit the base.
+    Raises PipelineError if weights or taps do not fit the base, as a run would.
     """
     first = next((pixels for image in images if (pixels := _pixels(job, [image])) is not None), None)
     if first is None:
@@ -60,7 +60,7 @@ def time_images(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]
 
     parts = [images[i : i + embed.batch] for i in range(0, len(images), embed.batch)]
     started = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(cpu_count()) as threads:
         done = sum(threads.map(forward, parts))
     spent = time.perf_counter() - started
     sizes = {key: int(row[0].size) * np.dtype(job.recipe.stored(taps[key])).itemsize for key, row in rows.items()}
@@ -68,7 +68,7 @@ def time_images(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]
 
 
 def _pixels(job: Job, images: Sequence[tuple[str, Sequence[str]]]) -> np.ndarray | None:
-    """uint8 (n, h, w, 3) of those that can be decoded, None where none can."""
+    """uint8 (n, h, w, 3) of those that can be decoded; None if none can."""
     decoded = []
     for image, paths in images:
         try:

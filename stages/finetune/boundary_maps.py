@@ -1,12 +1,10 @@
-"""Owns the maps that fine-tuning starts from: read from the cache, or computed from images as they are asked for.
+"""Owns the maps that fine-tuning starts from: read from the cache, or computed from images each time. Not training.
 
 They are the output of the last frozen layer, one (h, w, channels) for each sample and view. View 0 is the plain image.
-Not training on them (training.py).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -20,21 +18,22 @@ from stages.engines.embed import Taps
 from stages.extract import prefetch, shard_task
 from stages.extract.shard_task import Job
 from stages.heads.matrix import Source
+from stages.runtime.hardware import cpu_count
 
 MEMORY_BYTES = 1 << 30
-"""Maps that are no more than this are read into memory at once; more are read batch by batch."""
+"""Up to this size, maps are read into memory at once; larger ones batch by batch."""
 
 
 class Boundary(Protocol):
     """Maps of n samples, each in several views."""
 
     def take(self, where: np.ndarray, views: np.ndarray) -> np.ndarray:
-        """float32 (len(where), h, w, channels): of the samples `where`, each in its own view."""
+        """float32 (len(where), h, w, channels): of the samples `where`, each in its view of `views`."""
         ...
 
 
 class Cached:
-    """From rows in the cache: the plain view of all samples, further views of those that `train` names."""
+    """From rows in the cache: the plain view of all samples, further views of the samples `train`."""
 
     def __init__(self, plain: Source, views: Sequence[Source], train: np.ndarray) -> None:
         self._shape = plain.shape[1:]
@@ -54,16 +53,16 @@ class Cached:
 
 
 class Computed:
-    """From the images themselves, through the frozen part of the base, each time anew: nothing is kept."""
+    """From the images, through the frozen part of the base, each time anew; nothing is stored."""
 
     def __init__(
         self, job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]], recipes: Sequence[Recipe]
     ) -> None:
-        """`taps` has one entry, the boundary; images are (id, absolute paths) of each sample; a recipe a view."""
+        """`taps` has one entry, the boundary; images: (id, absolute paths) of each sample; recipes: one a view."""
         (self._key,) = taps
         self._images, self._recipes = images, recipes
         self._embed = shard_task.open_embed(job, taps)
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(cpu_count())
 
     def take(self, where: np.ndarray, views: np.ndarray) -> np.ndarray:
         pixels = np.stack(list(self._threads.map(self._pixels, where.tolist(), views.tolist())))
@@ -77,7 +76,7 @@ class Computed:
             return prefetch.read_image(image, paths, self._recipes[view], [])
         except ImageRejected as error:
             raise PipelineError(
-                f"{paths[0] if paths else image[:12]}: {error}", "run again: it was there before"
+                f"{paths[0] if paths else image[:12]}: {error}", "run again: it could be read before"
             ) from error
 
     def _forward(self, pixels: np.ndarray) -> np.ndarray:

@@ -24,11 +24,11 @@ _AT_ONCE = 64
 class Network:
     """The blocks from `block` on and a head's layers, as one Keras model: boundary maps -> logits.
 
-    BatchNormalization stays in inference mode, and none of its numbers are trained (keras.io, Transfer learning).
+    BatchNormalization stays in inference mode, and is not trained (keras.io, Transfer learning).
     """
 
     def __init__(self, recipe: Recipe, weights: Path | None, block: Block, tap: Tap, head: Head) -> None:
-        """`weights` None: `put_tail` brings them. `tap`: where the head sits, the base's output pooled in its way."""
+        """weights: None where `put_tail` brings them. tap: the head's input, the base's output pooled its way."""
         pixels = recipe.pixels
         base = build.build_base(catalogue.get_base(recipe.base), weights, pixels.height, pixels.width)
         self.tail = keras.Model(base.get_layer(block.boundary).output, base.output, name="tail")
@@ -48,7 +48,7 @@ class Network:
         self._start = [variable.numpy() for variable in self.model.trainable_variables]
 
     def reset(self) -> None:
-        """Put back what was there before training."""
+        """Restore the weights from before training."""
         for variable, value in zip(self.model.trainable_variables, self._start, strict=True):
             variable.assign(value)
 
@@ -61,20 +61,20 @@ class Network:
         }
 
     def put_tail(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put in what `tail_arrays` gave, so that no weight of the base's own is left. Raises Unusable for less."""
+        """Assign what `tail_arrays` returned: all weights of the blocks. Raises Unusable where one is missing."""
         if lacking := sorted(self.tail_arrays().keys() - arrays.keys()):
             raise Unusable(
-                f"tail.npz has no {lacking[0]}: it is of a version that kept a part of the weights only",
+                f"tail.npz has no {lacking[0]}: an earlier version stored only a part of the weights",
                 "remove the model's folder, and train it again: pipeline run finetune",
             )
         build.assign_weights(self.tail, arrays)
 
     def head(self, chosen: Mapping[str, Any]) -> Head:
-        """The head's layers as they are now, float64, on what `features` gives."""
-        return Head(self.kind, self.classes, tuple(layers_of(self.dense)), chosen)
+        """The head with its layers as they are now, float64; it takes what `features` returns."""
+        return Head(self.kind, self.classes, layers_of(self.dense), chosen)
 
     def features(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
-        """What the head sees of the samples `where` in the plain view: float32 (n, dim), maps flattened."""
+        """Inputs of the head for the samples `where` in the plain view: float32 (n, dim), maps flattened."""
         pooled = np.concatenate(list(_forward(self._pooled, boundary, where)))
         return pooled.reshape(len(pooled), -1)
 
@@ -84,7 +84,7 @@ class Network:
 
 
 def _pooling(tap: Tap) -> Any:
-    """The layer that pools as the tap does; without pooling, maps are flattened as numpy does."""
+    """The layer that pools as the tap does; without pooling, maps are flattened in numpy's order."""
     layers = keras.layers
     return {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}[
         tap.pooling
@@ -92,7 +92,7 @@ def _pooling(tap: Tap) -> Any:
 
 
 def _forward(model: keras.Model, boundary: Boundary, where: np.ndarray) -> Iterator[np.ndarray]:
-    """Of one batch shape, the last one padded: a row's value never depends on how many there are."""
+    """In batches of one shape, the last one padded, so that a row's value doesn't depend on their number."""
     for start in range(0, len(where), _AT_ONCE):
         part = where[start : start + _AT_ONCE]
         maps = boundary.take(part, np.zeros(len(part), int))

@@ -1,8 +1,8 @@
-"""Owns training the last blocks of a base together with a head, from the boundary on. A TensorFlow room.
+"""Owns training the last blocks of a base together with a head, from boundary maps. A TensorFlow room.
 
-Between an image and the first layer that is trained nothing changes, so the maps there (the boundary) are computed
-once, and training goes through the blocks after them alone; DL4J's TransferLearningHelper and Nautilus (Nakandala and
-Kumar, SIGMOD 2022) do the same. Not where those maps come from (boundary_maps.py), nor the network (network.py).
+Layers before the first trainable one never change, so their output (the boundary) is computed once, and training runs
+only the blocks after it, as DL4J's TransferLearningHelper and Nautilus (Nakandala and Kumar, SIGMOD 2022) do. Not where
+those maps come from (boundary_maps.py), nor the network (network.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Watch = Callable[[int], AbstractContextManager[Callable[[int], object]]]
 
 
 def without_watching(done: int) -> AbstractContextManager[Callable[[int], object]]:
-    """A Watch that nobody sees."""
+    """A Watch that shows nothing."""
     return nullcontext(lambda n: None)
 
 
@@ -66,9 +66,9 @@ class Data:
 
 @dataclass
 class History:
-    """By epoch; val_log_loss begins with epoch 0, the head before anything was trained.
+    """By epoch; val_log_loss begins with epoch 0, the head before any training.
 
-    `loss` is None where it was no finite number: training has diverged, and ends there.
+    `loss` is None where it was not finite: training has diverged, and ends there.
     """
 
     loss: list[float | None] = field(default_factory=list)
@@ -100,11 +100,11 @@ def train(
     checkpoint: Path | None,
     watch: Watch = without_watching,
 ) -> History:
-    """Train the network, and leave it with the weights of the epoch with the least val log-loss, 0 among them.
+    """Train the network, and give it the weights of the epoch with the least val log-loss, epoch 0 included.
 
-    Each epoch takes the samples of train in an order of its own, each in one of its views, all drawn from the seed and
-    the epoch's number; so it goes on after a kill from the last whole epoch, which lies in the file `checkpoint`, and
-    ends in the same weights. It stops once the best epoch is `patience` epochs ago, or the loss is no number.
+    The order of the samples of train, and the view of each, are drawn from the seed and the number of the epoch. After
+    a kill, training continues from the last whole epoch, in the file `checkpoint`, and ends in the same weights. It
+    stops once the best epoch is `patience` epochs ago, or the loss is not finite.
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -112,12 +112,12 @@ def train(
     state = _State(network, checkpoint)
     history = state.load()
     if not history.val_log_loss:
-        history.val_log_loss.append(_judge(network, data))
+        history.val_log_loss.append(_val_log_loss(network, data))
         state.keep_best()
     watched = keras.callbacks.CallbackList(tensorboard_callbacks(spec.log_dir), model=network.model)
     watched.on_train_begin()
     with watch(history.epochs) as advance, ThreadPoolExecutor(1) as reader:
-        while history.epochs < spec.epochs and not _given_up(spec, history):
+        while history.epochs < spec.epochs and not _should_stop(spec, history):
             _epoch(spec, seed, network, data, history, reader)
             if history.best == history.epochs:
                 state.keep_best()
@@ -131,7 +131,7 @@ def train(
 
 
 def compile_for(spec: Spec, network: Network, images: int) -> None:
-    """Give the network its optimizer and loss, for epochs of so many images. XLA is left out: it is slower on a CPU."""
+    """Compile the network for epochs of so many images. Without XLA, which is slower on a CPU."""
     steps = -(-images // spec.batch)
     rate: Any = spec.lr
     if spec.schedule == "cosine":
@@ -148,7 +148,7 @@ def compile_for(spec: Spec, network: Network, images: int) -> None:
 
 
 def time_epoch(spec: Spec, network: Network, train: int, val: int) -> float:
-    """Seconds that an epoch of so many images will take, boundary maps at hand; the network is left as it was."""
+    """Seconds that an epoch of so many images takes without reading maps; the network is left as it was."""
     compile_for(spec, network, train)
     model = network.model
     maps = np.random.default_rng(0).random((spec.batch, *model.input.shape[1:]), np.float32)
@@ -172,7 +172,7 @@ def time_epoch(spec: Spec, network: Network, train: int, val: int) -> float:
 
 
 def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History, reader: ThreadPoolExecutor) -> None:
-    """One pass over train, then a look at val; the next batch is read while one is trained on."""
+    """One pass over train, then the loss on val; the next batch is read during a step."""
     started = time.perf_counter()
     draw = np.random.default_rng((seed, history.epochs))
     order = draw.permutation(data.train)
@@ -189,28 +189,28 @@ def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History
         loss = network.model.train_on_batch(maps, truth, weights and np.array([weights[int(column)] for column in y]))
         total += len(y) * float(loss)
     history.loss.append(round(total / len(order), 6) if np.isfinite(total) else None)
-    history.val_log_loss.append(_judge(network, data))
+    history.val_log_loss.append(_val_log_loss(network, data))
     history.seconds.append(round(time.perf_counter() - started, 3))
 
 
 def loss_targets(network: Network, y: np.ndarray) -> np.ndarray:
-    """What the loss compares with: (n, 1) of two classes, else one column a class, float32."""
+    """Targets of the loss: float32 (n, 1) for two classes, else one column a class."""
     columns = np.arange(len(network.classes)) if len(network.classes) > 2 else 1
     return np.asarray(y[:, None] == columns, np.float32)
 
 
-def _judge(network: Network, data: Data) -> float:
-    """Log-loss on val, rounded; what is no number, after training has diverged, counts as certain and wrong."""
-    said = np.nan_to_num(network.probabilities(data.boundary, data.val))
-    return round(float(log_loss(data.y[data.val], said)), 6)
+def _val_log_loss(network: Network, data: Data) -> float:
+    """Log-loss on val, rounded; NaN, after training has diverged, counts as certain and wrong."""
+    probabilities = np.nan_to_num(network.probabilities(data.boundary, data.val))
+    return round(float(log_loss(data.y[data.val], probabilities)), 6)
 
 
-def _given_up(spec: Spec, history: History) -> bool:
+def _should_stop(spec: Spec, history: History) -> bool:
     return history.diverged or (spec.patience is not None and history.epochs - history.best >= spec.patience)
 
 
 class _State:
-    """All that decides how training goes on: weights, the optimizer's variables, the best weights, and the history."""
+    """What decides how training continues: weights, the optimizer's variables, the best weights, and the history."""
 
     def __init__(self, network: Network, path: Path | None) -> None:
         self._path = path
@@ -235,7 +235,7 @@ class _State:
         atomic_files.publish(self._path, npz.dump({"history": np.array(json.dumps(history.to_json())), **arrays}))
 
     def load(self) -> History:
-        """What the last whole epoch left; an empty history where there was none."""
+        """Restore the last whole epoch, and return its history; an empty one without a checkpoint."""
         if self._path is None:
             return History()
         try:
@@ -246,7 +246,7 @@ class _State:
         except FileNotFoundError:
             return History()
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            log.warning("the checkpoint %s is damaged (%s); training begins anew", self._path, error)
+            log.warning("the checkpoint %s is damaged (%s); training starts over", self._path, error)
             return History()
         self._best = found["best"]
         for variable, value in zip(

@@ -1,4 +1,4 @@
-"""Heads: their arrays and files, feature rows as a matrix, and fitting each kind.
+"""Heads: their arrays and files, features as a matrix, and fitting each kind.
 
-Where rows lie, and which heads there are, is left to the pipeline package.
+Not where rows are stored (cache/), nor which heads a project has (pipeline/).
 """

@@ -1,4 +1,4 @@
-"""Owns training a dense head, a small network in Keras (a TensorFlow room). Not what it predicts (fitted.py)."""
+"""Owns training a dense head, a small network in Keras (imports TensorFlow). Not what it predicts (fitted.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from cache.errors import Diverged
 from stages.data.manifest import Row
-from stages.heads.fitted import Activation, Head, Layer, rows_in_split, target_columns
+from stages.heads.fitted import Activation, Head, Layer, Layers
+from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix, Scaler
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,10 @@ class Spec(Protocol):
 
 
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
-    """Hidden layers, each with its dropout, and one of outputs, trained on train until val no longer gets better.
+    """Hidden layers, each with dropout, and an output layer, trained on train until val stops improving.
 
-    The weights kept are those of the epoch with the least val log-loss, smoothing left aside. The seed fixes them to
-    the last bit on the same machine. Raises Diverged where the loss on val is never a number; else what Keras raises.
+    The weights are those of the epoch with the least val log-loss (without smoothing). The seed fixes them to the last
+    bit on the same machine. Raises Diverged where the loss on val is never finite.
     """
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
@@ -60,7 +61,9 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     ).history  # fmt: skip
     losses = np.array(history["val_log_loss"], dtype=float)
     if not np.isfinite(losses).any():
-        raise Diverged("the dense head diverged: its loss on val was never a number", f"lower lr (it is {spec.lr:g})")
+        raise Diverged(
+            "the dense head diverged: its loss on val was never a finite number", f"lower lr (it is {spec.lr:g})"
+        )
     chosen = {
         "epoch": int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) + 1,
         "history": {name: _rounded(history[name]) for name in ("loss", "log_loss", "val_log_loss")},
@@ -69,12 +72,12 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
 
 
 def _rounded(losses: Sequence[float]) -> list[float | None]:
-    """As JSON takes them: None is no finite number."""
+    """As JSON takes them: None stands for a loss that is not finite."""
     return [round(float(loss), 6) if np.isfinite(loss) else None for loss in losses]
 
 
 def _network(spec: Spec, dim: int, outputs: int) -> Any:
-    """Compiled. One output stands for two classes; outputs are logits."""
+    """The compiled network; its outputs are logits, one for two classes."""
     layers: list[Any] = [keras.Input((dim,))]
     for units in spec.units:
         layers += [keras.layers.Dense(units, spec.activation), keras.layers.Dropout(spec.dropout)]
@@ -92,7 +95,7 @@ def _network(spec: Spec, dim: int, outputs: int) -> Any:
 
 
 def _one_hot(numbers: Any, logits: Any) -> Any:
-    """Class numbers (n,) as (n, classes): of one batch, since of all rows it may be more than the features."""
+    """Class numbers (n,) as (n, classes); by batch, since for all rows it may be larger than the features."""
     return keras.ops.one_hot(keras.ops.reshape(numbers, (-1,)), logits.shape[-1])
 
 
@@ -107,14 +110,14 @@ class _CategoricalMetric(keras.metrics.CategoricalCrossentropy):
 
 
 def _callbacks(spec: Spec) -> list[Any]:
-    """Keep the weights of the best epoch, and stop when it has been `patience` epochs ago; None: never."""
+    """Restore the weights of the best epoch, and stop `patience` epochs after it; None: never."""
     patience = spec.epochs if spec.patience is None else spec.patience
     best = _Best("val_log_loss", patience=patience, mode="min", restore_best_weights=True)
     return [best, *tensorboard_callbacks(spec.log_dir)]
 
 
 class _Best(keras.callbacks.EarlyStopping):
-    """A loss that is no number is worse than any: Keras's own takes it for the best where it comes first."""
+    """Counts a loss that is not finite as the worst; Keras counts it as the best if it comes first."""
 
     def get_monitor_value(self, logs: Any) -> float:
         value = super().get_monitor_value(logs)
@@ -122,33 +125,33 @@ class _Best(keras.callbacks.EarlyStopping):
 
 
 def tensorboard_callbacks(log_dir: str | None) -> list[Any]:
-    """The callback that writes TensorBoard logs to an absolute path; none where there is no path, or no TensorBoard."""
+    """The callback that writes TensorBoard logs to an absolute path; none without a path or without TensorBoard."""
     if log_dir is None:
         return []
     if importlib.util.find_spec("tensorboard") is None:
-        log.warning("log_dir is set, but TensorBoard is not installed, so nothing is logged; pip install tensorboard")
+        log.warning("log_dir is set, but TensorBoard is not installed, so no logs are written; pip install tensorboard")
         return []
     return [keras.callbacks.TensorBoard(log_dir)]
 
 
 def class_weights(kind: Literal["none", "balanced"], y: np.ndarray) -> dict[int, float] | None:
-    """Of train rows with these columns y (n,); balanced: as if all classes had as many."""
+    """Class weights for train rows with these columns y (n,); balanced: inverse to the number of rows."""
     if kind == "none":
         return None
     counts = np.bincount(y)
     return {i: len(y) / (len(counts) * int(count)) for i, count in enumerate(counts)}
 
 
-def _layers(network: Any, scaler: Scaler) -> tuple[Layer, ...]:
-    """The trained layers, the standardisation folded into the first; dropout predicts nothing."""
+def _layers(network: Any, scaler: Scaler) -> Layers:
+    """The trained layers, with the standardisation folded into the first."""
     first, *others = layers_of(layer for layer in network.layers if layer.weights)
-    return (Layer(*scaler.fold(first.weights, first.bias), first.activation), *others)
+    return Layers([Layer(*scaler.fold(first.weights, first.bias), first.activation), *others])
 
 
-def layers_of(dense: Iterable[Any]) -> list[Layer]:
+def layers_of(dense: Iterable[Any]) -> Layers:
     """Keras's Dense layers as arrays, float64."""
     found = []
     for layer in dense:
         weights, bias = (array.astype(np.float64) for array in layer.get_weights())
         found.append(Layer(weights, bias, layer.activation.__name__))
-    return found
+    return Layers(found)

@@ -1,4 +1,4 @@
-"""Owns fitting a kNN head: which k is best on val. Not the vote (fitted.py)."""
+"""Owns fitting a kNN head: which k is best on val. Not the vote (neighbours.py)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from stages.data.manifest import Row
-from stages.heads.fitted import TILE, Head, Neighbours, rows_in_split, target_columns, vote
+from stages.heads.fitted import Head
+from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix
+from stages.heads.neighbours import TILE, Neighbours, vote
 from stages.metrics.classification import log_loss
 from stages.runtime.parallel import run_in_threads
 
@@ -18,20 +20,17 @@ _BATCH_BYTES = 8 << 20
 
 
 class Spec(Protocol):
-    """Settings: the numbers of neighbours to choose from, or the only one, and the temperature of their votes."""
+    """Settings: numbers of neighbours to choose from, or the only one, and the temperature of their votes."""
 
-    @property
-    def k(self) -> int | Sequence[int]: ...
-
-    @property
-    def temperature(self) -> float: ...
+    k: int | Sequence[int]
+    temperature: float
 
 
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """Cosine neighbours among the train rows, their votes weighted by exp(cosine / temperature) (DINOv2, eval/knn.py).
 
-    Features are not standardised. val chooses k; a k above the number of train rows means all of them. In memory are
-    the train rows, once, as float32, and cosines in batches. What the head says of a train row counts that row itself.
+    Features are not standardised. val chooses k; a k above the number of train rows means all of them. Memory holds
+    the train rows, once, as float32, and cosines in batches. A train row is among its own neighbours.
     """
     y, train, val = target_columns(rows, classes), rows_in_split(rows, "train"), rows_in_split(rows, "val")
     x = features.take(train)
@@ -47,15 +46,15 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
         shares = (vote(cosines[:, :k], columns[:, :k], spec.temperature, len(classes)) for k in candidates)
         return np.array([log_loss(y[here], shared) * len(here) for shared in shares])
 
-    with threadpool_limits(1, "blas"):  # threads take batches; and the same to the last bit on any number of cores
+    with threadpool_limits(1, "blas"):  # threads take batches; the same to the last bit on any number of cores
         parts = run_in_threads(judge, [val[start : start + size] for start in range(0, len(val), size)])
     losses = dict(zip(candidates, (np.sum(parts, axis=0) / len(val)).tolist(), strict=True))
     best = min(losses, key=lambda k: losses[k])
     chosen = {"k": best, "val_log_loss": {str(k): round(loss, 6) for k, loss in losses.items()}}
-    return Head("knn", tuple(classes), (), chosen, Neighbours(x, stored.columns, best, spec.temperature))
+    return Head("knn", tuple(classes), Neighbours(x, stored.columns, best, spec.temperature), chosen)
 
 
 def _lengths(x: np.ndarray) -> np.ndarray:
-    """Of each row (n, 1), 1 for a row of zeros; without squares of all rows at once."""
+    """The length of each row (n, 1), 1 for a row of zeros, without a copy of all rows."""
     lengths = np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
     return np.where(lengths > 0, lengths, 1)

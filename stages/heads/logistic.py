@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, Layer, rows_in_split, softmax, target_columns
+from stages.heads.fitted import Head, Layer, Layers, softmax
+from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix, Scaler
 from stages.metrics import classification
+from stages.runtime.hardware import cpu_count
 
 PATH = tuple(float(c) for c in np.round(np.logspace(-6, 3, 19), 10))
 """C of the path, ascending: two to a decade, of the scikit-learn kind (it multiplies the sum of losses)."""
@@ -37,8 +38,7 @@ _ROWS = 512
 class Spec(Protocol):
     """Settings: C, or None to have it chosen on val."""
 
-    @property
-    def C(self) -> float | None: ...
+    C: float | None
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Model:
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """Multinomial (or binary) logistic regression, fitted on train, with C chosen on val.
 
-    Features are standardised on the train rows, in place: of all features, only those of train and val are in memory,
-    once, as float32. lbfgs follows C upwards, warm-started, until the val log-loss has been worse than its best twice
-    running (Kornblith et al. 2019 choose C on a log grid in the same way), and then looks closer round the best.
-    Raises Unusable where the weights are too many to solve for.
+    Features are standardised on the train rows, in place; memory holds the features of train and val once, as float32.
+    lbfgs follows C upwards, warm-started, until the val log-loss has been worse than its best twice in a row
+    (Kornblith et al. 2019 choose C on a log grid too); then values near the best are tried.
+    Raises Unusable where there are too many weights to solve for.
     """
     outputs = 1 if len(classes) == 2 else len(classes)
     if features.dim * outputs > MOST_WEIGHTS:
@@ -74,7 +74,7 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     scaler = Scaler.of(x)
     z, z_val = scaler.apply(x), scaler.apply(features.take(val))
     blocks = list(features.blocks(np.arange(len(val)), outputs))
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(_LANES, os.cpu_count() or 1)) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(_LANES, cpu_count())) as pool:
         problem = Problem(z, y[train], outputs, pool)
 
         def judge(model: Model) -> float:
@@ -91,21 +91,22 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     assert model is not None
     path = {format(c, ".3g"): round(loss, 6) for c, (_, loss) in sorted(tried.items())}
     chosen = {"C": c, "iterations": model.iterations, "val_log_loss": path}
-    return Head("logistic", tuple(classes), (Layer(*scaler.fold(model.weights, model.bias)),), chosen)
+    layer = Layer(*scaler.fold(model.weights, model.bias))
+    return Head("logistic", tuple(classes), Layers([layer]), chosen)
 
 
 Tried = dict[float, tuple[Model | None, float]]
-"""C -> the model, dropped where it is of no more use, and its val log-loss."""
+"""C -> the model, None where it is no longer needed, and its val log-loss."""
 
 
 def _follow(problem: Problem, grid: Sequence[float], judge: Callable[[Model], float]) -> Tried:
-    """Each C in turn, from where the last one ended, as long as it converges and val does not clearly worsen."""
+    """Each C in turn, started from the last solution, until one does not converge or val clearly worsens."""
     tried: Tried = {}
     model: Model | None = None
     for c in grid:
         model = problem.solve(c, model)
         if model is None:
-            break  # on the way to separable data without a penalty
+            break  # separable data, almost without a penalty
         tried[c] = (model, judge(model))
         losses = [loss for _, loss in tried.values()]
         if min(losses[-_WORSE:]) > min(losses):
@@ -117,7 +118,7 @@ def _follow(problem: Problem, grid: Sequence[float], judge: Callable[[Model], fl
 
 
 def _refine(problem: Problem, tried: Tried, judge: Callable[[Model], float]) -> None:
-    """Add to `tried` what lies closer round the best, each from the nearest model below, or above."""
+    """Add values of C near the best to `tried`, each started from the best so far."""
     for factor in FINER:
         best = min(tried, key=lambda c: tried[c][1])
         for c in (best / factor, best * factor):
@@ -130,9 +131,9 @@ def _refine(problem: Problem, tried: Tried, judge: Callable[[Model], float]) -> 
 class Problem:
     """Mean log-loss of standardised rows plus |weights|^2 / (2 C n), as scikit-learn has it.
 
-    z (n, dim) float32 (or float64, for comparisons), y (n,) int. Rows are gone through in parts that stay in the
-    processor's cache for both products, in lanes whose number depends on n alone: the sums are the same to the last
-    bit on any number of cores, as long as BLAS has one thread.
+    z (n, dim) float32 (or float64, for comparisons), y (n,) int. Rows are processed in parts that stay in the
+    processor's cache for both products, in lanes whose number depends on n alone, so sums are the same to the last bit
+    on any number of cores, if BLAS has one thread.
     """
 
     def __init__(self, z: np.ndarray, y: np.ndarray, outputs: int, pool: ThreadPoolExecutor) -> None:
@@ -142,9 +143,9 @@ class Problem:
         self.lanes = [slice(a, b) for a, b in pairwise(bounds)]
 
     def solve(self, c: float, start: Model | None, tolerance: float = 1e-4) -> Model | None:
-        """The minimum for that C, sought from `start` (None: from zero); None where _STEPS don't reach it.
+        """The minimum for that C, from `start` (None: zero), where no gradient exceeds `tolerance` (scikit-learn's).
 
-        It counts as reached where no gradient is larger than `tolerance`, which is scikit-learn's own.
+        None where _STEPS steps don't reach it.
         """
         shape = (self.z.shape[1] + 1, self.outputs)
         first = np.zeros(shape) if start is None else np.vstack([start.weights, start.bias]).astype(np.float64)

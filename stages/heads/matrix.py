@@ -1,4 +1,4 @@
-"""Owns feature rows as one matrix: of a tap or of several joined, read in blocks, standardised. Not where they lie."""
+"""Owns features as one matrix: of one tap or several joined, read in blocks, standardised. Not storage (cache/)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 BLOCK_BYTES = 16 << 20
-"""Of float32, in a block. What streams over rows holds a few of these, however many rows there are."""
+"""Of float32, in a block. Code that streams over rows holds a few of these, whatever the number of rows."""
 
 
 class Source(Protocol):
@@ -23,7 +23,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FeatureMatrix:
-    """n rows of float32 vectors: those of each source, maps flattened, side by side in the order of the sources."""
+    """n rows of float32 vectors: those of the sources, maps flattened, concatenated in the order of the sources."""
 
     sources: Sequence[Source]
 
@@ -35,16 +35,16 @@ class FeatureMatrix:
         return sum(int(np.prod(source.shape[1:])) for source in self.sources)
 
     def take(self, where: np.ndarray) -> np.ndarray:
-        """The rows of those numbers, in that order: a fresh float32 ndarray of shape (len(where), dim)."""
+        """The rows of those numbers, in that order: a new float32 ndarray (len(where), dim)."""
         parts = [source[where].reshape(len(where), -1) for source in self.sources]
         if len(parts) == 1:
             return parts[0].astype(np.float32, copy=False)
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def blocks(self, where: np.ndarray, outputs: int = 1) -> Iterator[np.ndarray]:
-        """`where` in parts, in its order, each of at most BLOCK_BYTES, be it of features or of float64 `outputs`.
+        """`where` in parts, in its order, each of at most BLOCK_BYTES of features or of float64 `outputs`.
 
-        They don't depend on how rows lie in shards.
+        The parts do not depend on shards.
         """
         size = max(1, BLOCK_BYTES // max(4 * self.dim, 8 * outputs))
         return (where[start : start + size] for start in range(0, len(where), size))
@@ -52,7 +52,7 @@ class FeatureMatrix:
 
 @dataclass(frozen=True)
 class Scaler:
-    """z = (x - mean) * inverse: both (dim,), float64. A constant feature has the inverse 0, so that it says nothing."""
+    """z = (x - mean) * inverse: both (dim,), float64. A constant feature has the inverse 0, so it has no effect."""
 
     mean: np.ndarray
     inverse: np.ndarray
@@ -61,7 +61,7 @@ class Scaler:
     def of(cls, x: np.ndarray) -> Scaler:
         """Mean and standard deviation of the rows x (n, dim), float32, in float64, without a copy of all of them.
 
-        Sums are taken about the first row, so that a large offset costs no digits, and a constant is seen as one.
+        The first row is subtracted first, so that a large offset costs no digits and constants are recognised.
         """
         shift = x[0].astype(np.float64)
         total, squares = np.zeros_like(shift), np.zeros_like(shift)
@@ -85,7 +85,7 @@ class Scaler:
 
 
 def inverse_deviation(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """1 / standard deviation, and 0 where the variance is no more than what rounding leaves of the mean squares."""
+    """1 / standard deviation; 0 where the variance is no more than the rounding error of the mean squares."""
     varies = variance > 1e-12 * squares
     return np.asarray(np.divide(1, np.sqrt(np.where(varies, variance, 1)), where=varies, out=np.zeros_like(variance)))
 

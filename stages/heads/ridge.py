@@ -1,7 +1,7 @@
-"""Owns fitting a ridge head from sums over the rows: X'X, X'y and the like. Not where rows lie, nor the head's form.
+"""Owns fitting a ridge head from sums over the rows: X'X, X'y and the like. Not the head's form (fitted.py).
 
-One pass over the train rows gives the sums of each fold; they serve every penalty, and every fold left out, by
-subtraction. Never are all rows in memory.
+One pass over the train rows computes the sums of each fold, which all penalties use; leaving a fold out is a
+subtraction. Memory never holds all rows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 from itertools import islice
+from operator import add
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, Layer, rows_in_split, softmax, target_columns
+from stages.heads.fitted import Head, Layer, Layers, softmax
+from stages.heads.labelled_rows import rows_in_split, target_columns
 from stages.heads.matrix import FeatureMatrix, Scaler, inverse_deviation
 from stages.runtime.parallel import run_in_threads
 
@@ -31,11 +34,10 @@ MOST_BYTES = 2 << 30
 """Of the sums of all folds."""
 
 _SOLVED_BYTES = 256 << 20
-"""Of the weights that are judged on val at a time."""
+"""Of the weights that are evaluated on val at a time."""
 
 _CELLS = 5_000_000
-"""Scores of val that a penalty and a scale are chosen by; of more, those of evenly spaced rows."""
-
+"""Scores of val that choose penalty and scale; if there are more, those of evenly spaced rows."""
 
 Solved = tuple[np.ndarray, np.ndarray]
 """Weights (dim, outputs) and bias (outputs,)."""
@@ -44,14 +46,9 @@ Solved = tuple[np.ndarray, np.ndarray]
 class Spec(Protocol):
     """Settings: alpha, or None to have it chosen on val; the number of folds, and the seed they are drawn with."""
 
-    @property
-    def alpha(self) -> float | None: ...
-
-    @property
-    def folds(self) -> int: ...
-
-    @property
-    def seed(self) -> int: ...
+    alpha: float | None
+    folds: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,6 @@ class Sums:
     y: np.ndarray
     xy: np.ndarray
     yy: Any
-
-    @classmethod
-    def zero(cls, dim: int, outputs: int) -> Sums:
-        return cls(0, np.zeros(dim), np.zeros((dim, dim)), np.zeros(outputs), np.zeros((dim, outputs)), 0.0)
 
     @classmethod
     def over(cls, x: np.ndarray, y: np.ndarray) -> Sums:
@@ -88,11 +81,10 @@ class Sums:
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """Least squares on targets of -1 and 1 with an L2 penalty, exact; the intercept is not penalised.
 
-    Features are standardised on train, from the sums. val chooses alpha by log-loss, and with it the factor that turns
-    scores into logits: sigmoid, or softmax, of score * scale. Where rows of val times classes are more than 5 million,
-    evenly spaced rows of it choose. Train rows are parted into folds by a hash of (seed,
-    group or id); `chosen` has the mean squared error of each alpha on folds left out.
-    Raises Unusable where the features are too many for their products to be kept.
+    Features are standardised on train, from the sums. val (above 5 million scores, evenly spaced rows of it) chooses
+    alpha by log-loss, and with it the factor from scores to logits: sigmoid, or softmax, of score * scale. Folds of
+    train rows go by a hash of (seed, group or id); `chosen` has the mean squared error of each alpha on folds left out.
+    Raises Unusable where there are too many features for the memory of their products.
     """
     dim, outputs = features.dim, 1 if len(classes) == 2 else len(classes)
     needed = 8 * dim * (dim + outputs) * (spec.folds + 3)
@@ -104,17 +96,15 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
         )
     y, penalties = target_columns(rows, classes), PENALTIES if spec.alpha is None else (spec.alpha,)
     shift = features.take(rows_in_split(rows, "train")[:1])[0].astype(np.float64)
-    with threadpool_limits(1, "blas"):  # threads take folds; and the same to the last bit on any number of cores
+    with threadpool_limits(1, "blas"):  # threads take folds; the same to the last bit on any number of cores
         parts = sums(features, _folds(rows, spec.folds, spec.seed), y, outputs, shift)
-        whole = parts[0]
-        for part in parts[1:]:
-            whole = whole + part
-        errors = _left_out(whole, parts, penalties)
+        whole = reduce(add, parts)
+        errors = _fold_errors(whole, parts, penalties)
         val = rows_in_split(rows, "val")
         val = val[:: max(1, -(-len(val) * outputs // _CELLS))]
-        losses, scales, kept = _judged(features, val, y, solve(whole, penalties), shift)
+        losses, scales, best_fit = _evaluate(features, val, y, solve(whole, penalties), shift)
     best = int(losses.argmin())
-    weights, bias = (part * scales[best] for part in kept)
+    weights, bias = (part * scales[best] for part in best_fit)
     names = [format(penalty, ".3g") for penalty in penalties]
     chosen = {
         "alpha": penalties[best],
@@ -122,21 +112,19 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
         "val_log_loss": dict(zip(names, losses.round(6).tolist(), strict=True)),
         "fold_squared_error": dict(zip(names, errors.round(6).tolist(), strict=True)),
     }
-    return Head("ridge", tuple(classes), (Layer(weights, bias - shift @ weights),), chosen)
+    return Head("ridge", tuple(classes), Layers([Layer(weights, bias - shift @ weights)]), chosen)
 
 
 def sums(
     features: FeatureMatrix, folds: Sequence[np.ndarray], y: np.ndarray, outputs: int, shift: np.ndarray
 ) -> list[Sums]:
-    """The sums of each fold, one Dask task for each, which goes through its rows block by block."""
+    """The sums of each fold; a thread goes through the rows of a fold block by block."""
 
-    def of(fold: np.ndarray) -> Sums:
-        total = Sums.zero(features.dim, outputs)
-        for block in features.blocks(fold, outputs):
-            total = total + Sums.over(features.take(block) - shift, _signs(y[block], outputs))
-        return total
+    def add_blocks(fold: np.ndarray) -> Sums:
+        blocks = features.blocks(fold, outputs)
+        return reduce(add, (Sums.over(features.take(some) - shift, _signs(y[some], outputs)) for some in blocks))
 
-    return run_in_threads(of, folds)
+    return run_in_threads(add_blocks, folds)
 
 
 def solve(total: Sums, penalties: Sequence[float]) -> Iterator[Solved]:
@@ -155,7 +143,7 @@ def solve(total: Sums, penalties: Sequence[float]) -> Iterator[Solved]:
 
 
 def _folds(rows: Sequence[Row], number: int, seed: int) -> list[np.ndarray]:
-    """Numbers of the train rows of each fold that has any; a group stays in one."""
+    """Numbers of the train rows of each fold that has any; a group is in one fold."""
     folds: list[list[int]] = [[] for _ in range(number)]
     for i in rows_in_split(rows, "train"):
         name = f"{seed} {rows[i].group or rows[i].id}".encode()
@@ -163,8 +151,8 @@ def _folds(rows: Sequence[Row], number: int, seed: int) -> list[np.ndarray]:
     return [np.array(fold) for fold in folds if fold]
 
 
-def _left_out(whole: Sums, parts: Sequence[Sums], penalties: Sequence[float]) -> np.ndarray:
-    """Mean squared error, of a row and an output, on each fold by what the others teach: (penalties,)."""
+def _fold_errors(whole: Sums, parts: Sequence[Sums], penalties: Sequence[float]) -> np.ndarray:
+    """Mean squared error for a row and an output, each fold predicted from the others: (penalties,)."""
     errors = np.zeros(len(penalties))
     for part in parts if len(parts) > 1 else ():
         for i, (weights, bias) in enumerate(solve(whole - part, penalties)):
@@ -172,21 +160,21 @@ def _left_out(whole: Sums, parts: Sequence[Sums], penalties: Sequence[float]) ->
     return np.asarray(errors / (whole.n * len(whole.y)))
 
 
-def _judged(
+def _evaluate(
     features: FeatureMatrix, val: np.ndarray, y: np.ndarray, solved: Iterator[Solved], shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Solved]:
     """Log-loss on val of each penalty, and its best factor, (penalties,) each; and the weights of the best penalty."""
     first = next(solved)
     at_once = max(1, _SOLVED_BYTES // first[0].nbytes)
-    losses, scales, kept = np.empty(0), np.empty(0), first
+    losses, scales, best = np.empty(0), np.empty(0), first
     some = [first, *islice(solved, at_once - 1)]
     while some:
         factors, found = _lowest(_val_losses(features, val, y, some, shift))
         if found.min() < losses.min(initial=np.inf):
-            kept = some[int(found.argmin())]
+            best = some[int(found.argmin())]
         losses, scales = np.append(losses, found), np.append(scales, factors)
         some = list(islice(solved, at_once))
-    return losses, scales, kept
+    return losses, scales, best
 
 
 def _val_losses(
@@ -194,7 +182,7 @@ def _val_losses(
 ) -> np.ndarray:
     """Mean log-loss on val of each penalty with each factor of SCALES."""
 
-    def of(block: np.ndarray) -> np.ndarray:
+    def sum_losses(block: np.ndarray) -> np.ndarray:
         x = features.take(block) - shift
         here, losses = np.arange(len(block)), np.empty((len(solved), len(SCALES)))
         for i, (weights, bias) in enumerate(solved):
@@ -204,12 +192,12 @@ def _val_losses(
                 losses[i, j] = -np.log(np.clip(right, 1e-15, None)).sum()
         return losses
 
-    parts = run_in_threads(of, features.blocks(val, len(solved[0][1])))
+    parts = run_in_threads(sum_losses, features.blocks(val, len(solved[0][1])))
     return np.asarray(np.sum(parts, axis=0) / len(val))
 
 
 def _lowest(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each penalty the factor, and the loss, at the vertex of the parabola through the lowest of SCALES."""
+    """For each penalty, factor and loss at the vertex of the parabola through the lowest of SCALES."""
     rows, logs = np.arange(len(losses)), np.log(SCALES)
     lowest = losses.argmin(axis=1).clip(1, len(SCALES) - 2)
     left, middle, right = (losses[rows, lowest + step] for step in (-1, 0, 1))

@@ -14,7 +14,7 @@ import keras
 from keras import layers
 
 from cache.errors import Unusable
-from stages.bases import blocks, torch_pickle
+from stages.bases import torch_pickle
 
 _STAGES = (  # kernel, stride, expansion, channels, repeats
     (3, 1, 1, 16, 1),
@@ -53,9 +53,15 @@ def _lite(name: str, input_shape: tuple[int, int, int], width: float, depth: flo
         outer = (kernel, stride, expansion, channels, repeats) in (_STAGES[0], _STAGES[-1])
         for repeat in range(repeats if outer else math.ceil(depth * repeats)):
             number += 1
-            scaled = blocks.round_channels(width * channels)
+            scaled = _round_channels(width * channels)
             x = _block(x, f"block{number}", kernel, stride if repeat == 0 else 1, expansion, scaled)
     return keras.Model(image, _conv(x, "head", 1280, 1, 1), name=name)
+
+
+def _round_channels(channels: float) -> int:
+    """To the nearest multiple of 8 that takes away no more than a tenth (Tan & Le 2019, in their code)."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
 def load_torch(model: keras.Model, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Owns opening a model of a person's own, and finding any layer in it. Not whether it may be opened. A TensorFlow room.
 
-To open one is to run what code it brings along, so callers ask for trust first (weights.at_hand).
+To open one is to run what code it brings along, so callers ask for trust first (weights.ensure_file).
 """
 
 from __future__ import annotations

@@ -1,35 +1,34 @@
-"""Owns how far a figure can be trusted: bootstrap intervals. Not the figures themselves (classification.py).
+"""Owns bootstrap intervals of figures. Not the figures themselves (classification.py).
 
-A resample is a whole number for each row: how often it was drawn. So every figure is reckoned here from weighted
-sums, of many resamples at once; a test holds the two together.
+A resample is a count for each row: how often it was drawn. Figures are computed here from weighted sums, for many
+resamples at once; a test compares them with those of classification.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from stages.metrics import classification
+from stages.metrics.figures import Figures, Interval
 
 RESAMPLES = 2000
-"""Of small data. Of larger, as many as fit the limits below, but FEWEST at the least."""
+"""For small data; for larger data as many as the limits below allow, but at least FEWEST."""
 
 FEWEST = 200
-"""Resamples below which an interval is not given: AUROC and average precision of many rows and classes have none."""
+"""With fewer resamples there is no interval: AUROC and average precision of many rows and classes have none."""
 
 _DRAWN = 4e7
-"""Rows times resamples: some 2 s."""
+"""Rows times resamples: about 2 s."""
 
 _RANKED = 2e8
-"""Rows times resamples times classes, of the figures that sort: some 2 s."""
+"""Rows times resamples times classes, of the figures that sort: about 2 s."""
 
 _CHUNK = 500_000
-"""Rows times resamples at once: a few MB that stay in the processor's cache."""
-
-Intervals = dict[str, list[float] | None]
-"""Figure -> [low, high], 95%; None where there is none."""
+"""Rows times resamples at once: a few MB, which fit the processor's cache."""
 
 
 def metrics_with_intervals(
@@ -38,8 +37,8 @@ def metrics_with_intervals(
     classes: Sequence[str],
     groups: Sequence[str | None],
     seed: int = 0,
-) -> dict[str, Any]:
-    """The figures of evaluate.metrics for n rows, and under `ci` the interval of each.
+) -> Figures:
+    """The figures of classification.metrics for n rows, each with its interval.
 
     labels, probabilities (n, classes) and classes as there; `groups` has each row's group or None. Percentile bootstrap
     (Efron and Tibshirani 1993, ch. 13) over rows or, where there are groups, over groups: rows of one are no
@@ -48,14 +47,15 @@ def metrics_with_intervals(
     the classes it has. The ECE is biased upwards, and in a resample more so: its interval may lie above it (Roelofs et
     al. 2022).
     """
-    figures: dict[str, Any] = dict(classification.metrics(labels, probabilities, classes))
+    found = classification.metrics(labels, probabilities, classes)
     (drawn,) = _resampled(classification.label_columns(labels, classes), [probabilities], groups, seed)
-    return {**figures, "ci": {name: None if figures[name] is None else _interval(drawn[name]) for name in drawn}}
+    ci = {name: None if value is None else _interval(drawn[name]) for name, value in found.values.items()}
+    return replace(found, ci=ci)
 
 
 def paired_intervals(
     labels: Sequence[str], one: np.ndarray, other: np.ndarray, classes: Sequence[str], groups: Sequence[str | None]
-) -> Intervals:
+) -> dict[str, Interval | None]:
     """Intervals of (figure of `other` minus figure of `one`), both (n, classes) on the same rows: paired bootstrap.
 
     Both are judged on the same resamples, so what makes rows hard for both cancels (Efron and Tibshirani 1993, ch. 8).
@@ -203,7 +203,7 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def _interval(values: np.ndarray) -> list[float] | None:
+def _interval(values: np.ndarray) -> Interval | None:
     """The middle 95% of the defined values; None where they are too few."""
     defined = values[~np.isnan(values)]
     if len(defined) < FEWEST:

@@ -1,26 +1,27 @@
-"""Owns what is fitted on val after a head is: a temperature, and with two classes a threshold. Not the head itself."""
+"""Owns the temperature, and with two classes the threshold, fitted on val after the head. Not the head itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from stages.metrics import classification
+from stages.metrics.figures import Calibration, Figures
 
-_COLDEST, _HOTTEST = 0.1, 10.0
-"""Bounds of the temperature: on a val set without a mistake, colder is always better."""
+_LOWEST, _HIGHEST = 0.1, 10.0
+"""Bounds of the temperature: on a val set without a mistake, lower is always better."""
 
 _CELLS = 5_000_000
-"""Probabilities that are worked on at a time."""
+"""Probabilities in memory at a time."""
 
 Rows = tuple[Sequence[str], np.ndarray]
 """Labels and probabilities (n, classes) of a split."""
 
 
-def fit_calibration(splits: Mapping[str, Rows], classes: Sequence[str]) -> dict[str, Any]:
-    """A temperature and a threshold fitted on `splits["val"]` alone, and what they do to every split, as JSON.
+def fit_calibration(splits: Mapping[str, Rows], classes: Sequence[str]) -> Calibration:
+    """A temperature and a threshold fitted on `splits["val"]` alone, and the figures of every split with them.
 
     temperature: what the logits are to be divided by; None without a row in val. threshold: with two classes, the
     probability (as predicted, before any temperature) from which the second is the better guess; None where val has one
@@ -29,14 +30,15 @@ def fit_calibration(splits: Mapping[str, Rows], classes: Sequence[str]) -> dict[
     """
     labels, p = splits["val"]
     truth = classification.label_columns(labels, classes)
-    heat = fit_temperature(truth, p) if len(labels) else None
+    temperature = fit_temperature(truth, p) if len(labels) else None
     limit = fit_threshold(truth == 1, p[:, 1]) if len(classes) == 2 else None
-    out: dict[str, Any] = {"temperature": heat, "threshold": limit, "threshold_maximises": "balanced_accuracy"}
+    figures = {}
     for split, (labels, p) in splits.items():
         truth = classification.label_columns(labels, classes)
-        out[split] = _after(truth, p, 1.0 if heat is None else heat)
-        out[split]["at_threshold"] = None if limit is None else _at(limit, truth == 1, p[:, 1])
-    return out
+        at_threshold = None if limit is None else _at_threshold(limit, truth == 1, p[:, 1])
+        after = _at_temperature(1.0 if temperature is None else temperature, truth, p)
+        figures[split] = replace(after, details={"at_threshold": at_threshold})
+    return Calibration(temperature, limit, splits=figures)
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -55,10 +57,10 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     def loss(inverse: float) -> float:
         return float((np.log(np.exp(logits * inverse).sum(axis=1)) - chosen * inverse).mean())
 
-    bounds = (1 / _HOTTEST, 1 / _COLDEST)
+    bounds = (1 / _HIGHEST, 1 / _LOWEST)
     found = 1 / float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-    better = _after(truth, probabilities, found)["log_loss"] < classification.log_loss(truth, probabilities)
-    return found if better else 1.0
+    after = _at_temperature(found, truth, probabilities).values["log_loss"]
+    return found if after is not None and after < classification.log_loss(truth, probabilities) else 1.0
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -78,11 +80,11 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(logits - logits.max(axis=1, keepdims=True))
 
 
-def _after(truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> dict[str, Any]:
-    """Figures at that temperature, of a few rows at a time; None where there is no row."""
+def _at_temperature(temperature: float, truth: np.ndarray, probabilities: np.ndarray) -> Figures:
+    """Figures at that temperature, computed a few rows at a time; None where there is no row."""
     n, step = len(truth), max(1, _CELLS // probabilities.shape[1])
     if n == 0:
-        return {"n": 0, "log_loss": None, "brier": None, "ece": None}
+        return Figures(0, {"log_loss": None, "brier": None, "ece": None})
     parts = []
     for start in range(0, n, step):
         t, p = truth[start : start + step], apply_temperature(probabilities[start : start + step], temperature)
@@ -90,12 +92,8 @@ def _after(truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> 
             [classification.row_losses(t, p), classification.brier(t, p), p.argmax(axis=1) == t, p.max(axis=1)]
         )
     loss, brier, right, confidence = np.concatenate(parts, axis=1)
-    return {
-        "n": n,
-        "log_loss": float(loss.mean()),
-        "brier": float(brier.mean()),
-        "ece": classification.ece(right, confidence),
-    }
+    figures = {"log_loss": float(loss.mean()), "brier": float(brier.mean())}
+    return Figures(n, {**figures, "ece": classification.ece(right, confidence)})
 
 
 def fit_threshold(positive: np.ndarray, scores: np.ndarray) -> float | None:
@@ -119,8 +117,8 @@ def fit_threshold(positive: np.ndarray, scores: np.ndarray) -> float | None:
     return float(limits[best[np.argmin(np.abs(limits[best] - 0.5))]])
 
 
-def _at(limit: float, positive: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
-    """Guesses are the second class from `limit` on."""
+def _at_threshold(limit: float, positive: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
+    """Figures of guesses that are the second class from `limit` on."""
     guess = scores >= limit
     if not len(guess):
         return dict.fromkeys(("accuracy", "balanced_accuracy", "f1"))

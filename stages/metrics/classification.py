@@ -1,4 +1,4 @@
-"""Owns the figures a classifier is judged by. Not fitting it, nor how far to trust them (bootstrap.py)."""
+"""Owns the figures of a classifier's predictions. Not their intervals (bootstrap.py)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from stages.metrics.figures import Figures
+
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "log_loss", "brier", "ece")
 """The figures, in the order they are shown."""
 
 MOST_RANKED = 1000
-"""Classes up to which AUROC and average precision are reckoned: each class costs a sort of all rows."""
+"""Up to this many classes there are AUROC and average precision: each class costs a sort of all rows."""
 
 MOST_CONFUSED = 100
-"""Classes up to which the confusion matrix is written out."""
+"""Up to this many classes the confusion matrix is stored."""
 
 BINS = 15
 """Of the top probability, for the ECE."""
 
 
-def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, float | int | None]:
+def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> Figures:
     """Figures for n rows.
 
     Parameters
@@ -35,7 +37,7 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
     2022). All None but n where there is no row.
     """
     if len(labels) == 0:
-        return {"n": 0, **dict.fromkeys(NAMES)}
+        return Figures(0, dict.fromkeys(NAMES))
     truth, p = label_columns(labels, classes), np.asarray(probabilities, dtype=np.float64)
     guess = p.argmax(axis=1)
     present = np.unique(truth)
@@ -43,8 +45,7 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
     ranked = len(present) == len(classes) <= MOST_RANKED
     columns = (1,) if len(classes) == 2 else range(len(classes))
     pairs = [ranking(truth == c, p[:, c]) for c in columns] if ranked else []
-    return {
-        "n": len(truth),
+    values = {
         "accuracy": float((guess == truth).mean()),
         "balanced_accuracy": float((hits / np.maximum(support, 1))[present].mean()),
         "macro_f1": float((2 * hits / np.maximum(support + guesses, 1))[present].mean()),
@@ -54,6 +55,7 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
         "brier": float(brier(truth, p).mean()),
         "ece": ece(guess == truth, p.max(axis=1)),
     }
+    return Figures(len(truth), values)
 
 
 def label_columns(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:

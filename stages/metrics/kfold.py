@@ -1,4 +1,4 @@
-"""Owns k-fold: which row is in which fold, and predictions of rows by heads that never saw them. Not the figures."""
+"""Owns k-fold: the fold of each row, and predictions by heads not fitted on it. Not the figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.data.manifest import Row
 from stages.metrics import bootstrap
 
 _INNER = 5
-"""A fifth of the rows outside of a fold is held out of the fit, to choose on."""
+"""A fifth of the rows outside of a fold is the val split of its head."""
 
 
 class Predictor(Protocol):

@@ -1,46 +1,39 @@
-"""Owns whether one of two classifiers is better on the same rows. Not which rows those are (compare.py)."""
+"""Owns tests of two classifiers on the same rows. Not the choice of rows (compare.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from stages.metrics import bootstrap, classification
+from stages.metrics.figures import Difference, Figure, Figures
 
 
 def compare(
     labels: Sequence[str], a: np.ndarray, b: np.ndarray, classes: Sequence[str], groups: Sequence[str | None]
-) -> dict[str, Any]:
-    """Two models' probabilities (n, classes) on n rows, as JSON.
+) -> tuple[Figures, Figures, Difference]:
+    """Figures with intervals of two models' probabilities (n, classes) on n rows, and those of b minus those of a.
 
-    a, b: figures with intervals, as intervals.judge has them. difference: of each figure, b minus a, its value and its
-    interval by the paired bootstrap, over groups where rows have groups. mcnemar: see there; it takes rows for
-    independent, so where there are groups it is surer than it should be.
+    Intervals of the difference are by the paired bootstrap, over groups where rows have groups. McNemar's test assumes
+    independent rows, so where there are groups its p-value is too low.
     """
-    figures = [bootstrap.metrics_with_intervals(labels, p, classes, groups) for p in (a, b)]
+    one, two = (bootstrap.metrics_with_intervals(labels, p, classes, groups) for p in (a, b))
     between = bootstrap.paired_intervals(labels, a, b, classes, groups)
     truth = classification.label_columns(labels, classes)
-    gaps = {
-        name: None if figures[0][name] is None else figures[1][name] - figures[0][name] for name in classification.NAMES
-    }
-    return {
-        "a": figures[0],
-        "b": figures[1],
-        "difference": {
-            name: {"value": gap, "ci": None if gap is None else between[name]} for name, gap in gaps.items()
-        },
-        "mcnemar": mcnemar(a.argmax(axis=1) == truth, b.argmax(axis=1) == truth),
-    }
+    gaps = {}
+    for name in classification.NAMES:
+        before, after = one.values[name], two.values[name]
+        gap = None if before is None or after is None else after - before
+        gaps[name] = Figure(gap, None if gap is None else between[name])
+    return one, two, Difference(gaps, mcnemar(a.argmax(axis=1) == truth, b.argmax(axis=1) == truth))
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> dict[str, float | int]:
     """Exact McNemar test of (n,) hits of two models on the same rows.
 
-    Only rows that one of them has right tell them apart; were both equally good, each would be either's with
-    probability 1/2: a two-sided binomial test (McNemar 1947; for classifiers, Dietterich 1998). p_value is 1 where no
-    row tells them apart.
+    A two-sided binomial test on the rows that just one of them has right: with equally good models, each is either's
+    with probability 1/2 (McNemar 1947; for classifiers, Dietterich 1998). p_value is 1 where there is no such row.
     """
     from scipy.stats import binomtest
 

@@ -1,6 +1,6 @@
-"""Owns pictures of a classifier's predictions: curves, reliability, confusion. Not where they are written.
+"""Owns plots of predictions: curves, reliability, confusion. Not where they are written (evaluation/plot.py).
 
-Matplotlib is an extra, imported when something is drawn; nothing here touches a screen or its global state.
+Matplotlib is an extra, imported when something is drawn; no display and no global state of it is used.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ Rows = tuple[np.ndarray, np.ndarray]
 """True columns (n,) int and probabilities (n, classes) of a split."""
 
 _NAMED = 10
-"""Classes that get a colour and a line in the legend; of more, the worst few do, and the rest are grey."""
+"""Up to this many classes each has a colour and a legend entry; above, the _WORST do, and the others are grey."""
 
 _WORST = 5
 _COUNTED = 25
-"""Classes up to which the cells of a confusion matrix have numbers."""
+"""Up to this many classes the cells of a confusion matrix have numbers."""
 
 _LONGEST = 22
-"""Characters of a class's name that are shown."""
+"""Characters of a class name that are shown."""
 
 _SIDE = 5.2
-"""Of a panel, in inches."""
+"""Of a panel, inches."""
 
 
 def draw_plots(splits: Mapping[str, Rows], classes: Sequence[str], form: Format) -> Iterator[tuple[str, bytes]]:
-    """(name, file) of each picture: roc, precision_recall, reliability, confusion_SPLIT.
+    """(name, file) of each plot: roc, precision_recall, reliability, confusion_SPLIT.
 
-    A split without a row, and a curve of a class that a split has none or nothing but of, are left out; so are curves
-    above evaluate.MOST_RANKED classes, and confusion matrices above evaluate.MOST_CONFUSED. Raises NotAvailable where
-    matplotlib is not installed.
+    Empty splits are left out, as are curves of classes that have no rows or all rows of a split, curves above
+    MOST_RANKED classes, and confusion matrices above MOST_CONFUSED. Raises NotAvailable without matplotlib.
     """
     try:
         import matplotlib as mpl
@@ -57,7 +56,7 @@ def draw_plots(splits: Mapping[str, Rows], classes: Sequence[str], form: Format)
 
 
 class _Roc:
-    """Receiver operating characteristic: hits beside false alarms, as the threshold falls."""
+    """Receiver operating characteristic: true against false positive rate, as the threshold falls."""
 
     area, x, y, corner = "AUROC", "false positive rate", "true positive rate", "lower right"
 
@@ -72,7 +71,7 @@ class _Roc:
 
 
 class _PrecisionRecall:
-    """Precision beside recall, as the threshold falls; the area below the steps is the average precision."""
+    """Precision against recall, as the threshold falls; the area below the steps is the average precision."""
 
     area, x, y, corner = "AP", "recall", "precision", "lower left"
 
@@ -89,7 +88,7 @@ class _PrecisionRecall:
 
 
 def _curves(splits: Mapping[str, Rows], classes: Sequence[str], kind: _Roc | _PrecisionRecall) -> Any:
-    """Two classes: a line for each split. More: a panel for each split, with a line for each class against the rest."""
+    """Two classes: a line per split. More: a panel per split, with a line per class against the rest."""
     from matplotlib.figure import Figure
 
     if len(classes) == 2:
@@ -147,7 +146,7 @@ def _square(axes: Any, kind: _Roc | _PrecisionRecall, below: bool = False) -> No
 
 
 def _reliability(splits: Mapping[str, Rows], k: int) -> Any:
-    """How often guesses of a probability are right, with 95% Wilson intervals; below, how many there are of each."""
+    """Share of right guesses by probability, with 95% Wilson intervals; below, the number of guesses."""
     from matplotlib.figure import Figure
 
     figure = Figure((_SIDE, _SIDE + 1.2), layout="constrained")
@@ -209,7 +208,7 @@ def _confusion(truth: np.ndarray, p: np.ndarray, classes: Sequence[str], split: 
 
 
 def _short(name: str) -> str:
-    """A name as matplotlib takes it: not too long, no formula, and no leading _, which would hide it."""
+    """A name for matplotlib: shortened, without formulas, and without a leading _, which would hide it."""
     cut = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}…{name[-8:]}"
     return cut.encode("utf-8", "backslashreplace").decode().replace("$", r"\$").replace("_", " _", cut.startswith("_"))
 

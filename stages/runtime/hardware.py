@@ -1,16 +1,19 @@
-"""Owns what computes here: the CPU, the BLAS libraries, versions, if there is a GPU. Not which one (select.py)."""
+"""Owns what computes here: CPUs, BLAS libraries, versions, whether there is a GPU. Not the choice of an engine."""
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+_CGROUPS = Path("/sys/fs/cgroup")
+
 
 def cpu_name() -> str:
-    """The name of the processor's model, as the kernel has it."""
+    """The name of the processor's model, from /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -19,17 +22,37 @@ def cpu_name() -> str:
     return models[0] if models else platform.machine()
 
 
-def has_gpu() -> bool:
-    """Whether this machine shows a GPU of NVIDIA's that is not hidden, told from /dev: nothing heavy is imported.
+def cpu_count() -> int:
+    """CPUs that this process may use, by its affinity and its container's limit. As Dask counts."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return math.ceil(min(count, _cpu_limit()))
 
-    TensorFlow may be one without CUDA all the same, and then runs on the CPU.
+
+def _cpu_limit() -> float:
+    """CPUs' worth of time that this process's cgroup allows; infinite without a limit (`max`, in version 1: -1)."""
+    old = _CGROUPS / "cpu"
+    try:
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].strip("/")
+        new = _CGROUPS / group / "cpu.max"
+        parts = [new] if new.exists() else [old / "cpu.cfs_quota_us", old / "cpu.cfs_period_us"]
+        quota, period = map(int, " ".join(part.read_text() for part in parts).split())
+    except (OSError, ValueError):
+        return math.inf
+    return quota / period if quota > 0 else math.inf
+
+
+def has_gpu() -> bool:
+    """Whether /dev has an NVIDIA GPU that CUDA_VISIBLE_DEVICES doesn't hide. Imports nothing.
+
+    A TensorFlow without CUDA runs on the CPU all the same.
     """
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
     return not hidden and any(any(Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "dxg"))
 
 
 def blas() -> list[str]:
-    """The BLAS libraries this process has loaded, each with the kernels it chose: what may move a last bit."""
+    """The BLAS libraries this process has loaded, each with the kernels it chose: they decide the last bits."""
     from threadpoolctl import threadpool_info
 
     found = [library for library in threadpool_info() if library["user_api"] == "blas"]

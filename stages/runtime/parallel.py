@@ -1,34 +1,30 @@
-"""Owns running a function over items side by side, in Dask's threads in this process. Not a cluster (cluster.py)."""
+"""Owns running a function over items in threads of this process. Not a cluster (cluster.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
+
+from stages.runtime.hardware import cpu_count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def run_in_threads(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    threads: int | None = None,
-    on_error: Callable[[], object] = lambda: None,
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> list[Result]:
-    """The results, in the order of the items; at most `threads` (None: one a core) at once.
+    """The results, in the order of the items; at most `threads` (None: one a CPU) at once.
 
-    The first error is raised once those under way are done, which `on_error` may tell to hurry. By Dask's threaded
-    scheduler itself, since dask.compute imports `distributed` whatever scheduler it is told.
+    The first error is raised once the calls under way have ended; no other is started.
     """
-    from dask.system import CPU_COUNT
-    from dask.threaded import get
-
-    tasks = {f"task {number}": (partial(function, item),) for number, item in enumerate(items)}
-    with ThreadPoolExecutor(threads or CPU_COUNT) as pool:
+    with ThreadPoolExecutor(threads or cpu_count()) as pool:
         try:
-            return list(get(tasks, list(tasks), pool=pool))
+            calls = [pool.submit(function, item) for item in items]
+            for call in as_completed(calls):
+                call.result()
+            return [call.result() for call in calls]
         except BaseException:
-            on_error()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,4 +1,4 @@
-"""Owns importing TensorFlow and OpenVINO without what they say unasked. Not what is done with them."""
+"""Owns imports that need care: TensorFlow and OpenVINO without their output, pyarrow where it is installed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from cache.errors import Unusable
+
 _turn = threading.RLock()
-"""Of two threads that took turns in between, the second would give the first's nowhere back, for good."""
+"""Held while standard error is redirected: a second thread would save the first one's /dev/null, and restore that."""
 
 
 @contextlib.contextmanager
 def without_banners() -> Iterator[None]:
-    """TensorFlow's libraries greet on file descriptor 2 while they load, whatever the log level (tensorflow#100442)."""
-    logging.getLogger("tensorflow").addFilter(_is_no_advice)
+    """Drop what TensorFlow's libraries write to descriptor 2 as they load, at any log level (tensorflow#100442)."""
+    logging.getLogger("tensorflow").addFilter(_is_not_retracing_advice)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _turn:
@@ -32,13 +34,24 @@ def without_banners() -> Iterator[None]:
 
 
 def import_openvino() -> Any:
-    """The package `openvino`, mute: its telemetry would tell Google Analytics of each import, and write to ~/intel."""
+    """The package `openvino` without telemetry, which sends each import to Google Analytics and writes to ~/intel."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
     import openvino
 
     return openvino
 
 
-def _is_no_advice(record: logging.LogRecord) -> bool:
-    """Whether it is no advice on retracing: a network is built, and traced, for each model on purpose."""
+def import_parquet() -> tuple[Any, Any]:
+    """The modules `pyarrow` and `pyarrow.parquet`. Raises Unusable where they are not installed."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        hint = "pip install 'frozenbase[parquet]', or use another kind of file"
+        raise Unusable("Parquet files need pyarrow, which is not installed", hint) from error
+    return pyarrow, parquet
+
+
+def _is_not_retracing_advice(record: logging.LogRecord) -> bool:
+    """False for the advice on retracing: a network is built, and traced, for each model on purpose."""
     return "triggered tf.function retracing" not in str(record.msg)

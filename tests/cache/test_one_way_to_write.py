@@ -15,11 +15,11 @@ OS = {
 }  # fmt: skip
 PATH = {
     "write_bytes", "write_text", "touch", "mkdir", "unlink", "rmdir", "rename", "symlink_to", "hardlink_to", "chmod",
-    "tofile", "savetxt", "to_csv",
+    "tofile", "savetxt", "to_csv", "retrieve",
 }  # fmt: skip
 ELSEWHERE = {
     ("cache/hash_index.py", "_connect"): "the stat index: disposable, one for each host, outside of the cache",
-    ("stages/bases/weights.py", "_fetch"): "the download of weights, where Keras keeps them",
+    ("stages/bases/weights.py", "_published_file"): "the download of weights, where Keras keeps them",
     ("stages/keras_models/keras2_files.py", "_write"): "a copy of a model of Keras 2, for as long as it is read",
     ("stages/runtime/silent_imports.py", "without_banners"): "standard error to nowhere while TensorFlow starts",
     ("stages/engines/openvino_convert.py", "_convert"): "a graph on its way through OpenVINO, in a temporary folder",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from stages.bases.recipe import Tap
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, Layer
+from stages.heads.fitted import Head, Layer, Layers
 from stages.heads.matrix import FeatureMatrix
 
 
@@ -55,7 +55,7 @@ class Dense:
     def fit(spec: Any, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
         outputs = 1 if len(classes) == 2 else len(classes)
         layer = Layer(np.zeros((features.dim, outputs)), np.zeros(outputs))
-        return Head("dense", tuple(classes), (layer,), {"epoch": 1})
+        return Head("dense", tuple(classes), Layers([layer]), {"epoch": 1})
 
 
 def numbered(number: int) -> bytes:

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,28 +16,8 @@ import pytest
 
 from cache.hash_index import HashIndex
 from cache.store import Cache
-from tests.support import REPOSITORY, fakes
-
-
-def start(*words: str | Path, cwd: Path = REPOSITORY, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.support.launch", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "FAKE": "1", **environment}
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def run(*words: str | Path, expect: int = 0, **environment: str) -> tuple[str, str]:
-    process = start(*words, **environment)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == expect, out + err
-    assert "Traceback" not in err
-    return out, err
-
-
-def events(path: Path) -> list[list[str]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from tests.support import fakes
+from tests.support.process import events, run, start, wait_for_shards
 
 
 @pytest.mark.parametrize(
@@ -149,13 +127,6 @@ def slow(project: Path) -> tuple[Path, list[Any]]:
     return project, ["run", "extract", "-c", project, "--json", "--set", "extract.shard_rows=8"]
 
 
-def wait_for_shards(config: Path, n: int) -> None:
-    deadline = time.time() + 60
-    while len(list((config.parent / ".features").glob("features/*/shards/*.json"))) < n:
-        assert time.time() < deadline
-        time.sleep(0.02)
-
-
 def test_kill_9_in_the_middle_then_again_with_no_flag(slow: tuple[Path, list[Any]]) -> None:
     config, words = slow
     process = start(*words, FAKE_DELAY="0.01")
@@ -256,10 +227,10 @@ def spoil(project: Path, how: str) -> None:
         ("one class", "there is one class only, 'bright'; a head needs two or more", "check data.root"),
         (
             "two labels",
-            "1 images stand under two labels with the same bytes: bright/copied.png (bright) = dark/0001.png (dark)",
+            "1 images have two labels for the same bytes: bright/copied.png (bright) = dark/0001.png (dark)",
             "remove the wrong copy",
         ),
-        ("leak", "the same bytes or groups stand in more than one split", "data.on_leak: warn"),
+        ("leak", "the same bytes or groups are in more than one split", "data.on_leak: warn"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence_and_exit_2(project: Path, how: str, message: str, hint: str) -> None:
@@ -274,7 +245,7 @@ def test_what_cannot_be_used_is_one_sentence_and_exit_2(project: Path, how: str,
 def test_a_leak_can_be_accepted(project: Path) -> None:
     spoil(project, "leak")
     _, err = run("run", "-c", project, "--set", "data.on_leak=warn")
-    assert "the same bytes or groups stand in more than one split" in err
+    assert "the same bytes or groups are in more than one split" in err
 
 
 @pytest.mark.parametrize(
@@ -310,7 +281,7 @@ def test_what_lacks_a_class_or_a_label_is_said(project: Path) -> None:
         (project.parent / "images" / f"loose{i}.png").write_bytes(fakes.numbered(i))
     out, err = run("run", "-c", project, "--set", "data.split.test=0")
     assert "no AUROC on test: it has no image of bright, dark" in out
-    assert "3 of 29 images have no label; heads go without them" in err
+    assert "3 of 29 images have no label; heads leave them out" in err
 
 
 def test_the_hint_without_images_names_the_manifest_of_these_settings(project: Path) -> None:

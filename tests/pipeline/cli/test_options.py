@@ -16,7 +16,7 @@ import pytest
 from pipeline.cli.options import report_errors
 from tests.support import REPOSITORY
 
-UNNAMED = "something that the system does not name, as an open file or a connection"
+UNNAMED = "an open file or a connection"
 
 
 def said(*words: str, cwd: Path, stdout: IO[str] | int = subprocess.DEVNULL, **environment: str) -> str:

@@ -57,7 +57,7 @@ def test_init_then_run(pipeline: Pipeline, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda folder: (folder / "pipeline.yaml").write_text("mine"), "pipeline.yaml is there already"),
+        (lambda folder: (folder / "pipeline.yaml").write_text("mine"), "pipeline.yaml exists already"),
         (lambda folder: None, "images is not there"),
         (lambda folder: (folder / "images").write_bytes(b""), "images is a file; expected a folder of images"),
     ],

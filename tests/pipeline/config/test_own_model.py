@@ -33,7 +33,7 @@ def test_without_trust_it_is_not_opened(pipeline: Pipeline, own: Path) -> None:
     untrusted = ("-c", own, "--json", "--set", "base.trust=false")
     ran = pipeline("run", *untrusted)
     assert (ran.code, ran.json["error"]["code"]) == (2, "unusable")
-    assert ran.json["error"]["message"].startswith("base.trust: my.keras is a model file, and to open one is to run")
+    assert ran.json["error"]["message"].startswith("base.trust: opening the model file my.keras can run code")
     assert "--set base.trust=true" in ran.json["error"]["hint"]
     (stage, *_) = pipeline("status", *untrusted).json["status"]["stages"]
     assert (stage["state"], stage["reason"][:10]) == ("BLOCKED", "base.trust")
@@ -81,7 +81,7 @@ def test_a_saved_model_finds_it_where_it_lies_now_and_asks_for_trust_today(pipel
     assert ran.code == 0, ran.out
     ran = pipeline("predict", "logistic", folder / "new", "-c", own, "--set", "base.name=vgg16")
     assert ran.code == 2
-    assert "a model goes by its own settings" in ran.err
+    assert "a model keeps the settings it was made with" in ran.err
 
 
 def test_an_export_takes_neither_the_model_nor_the_trust(pipeline: Pipeline, own: Path) -> None:
@@ -97,7 +97,7 @@ def test_it_cannot_be_fine_tuned_from_a_block(pipeline: Pipeline, own: Path) -> 
     own.write_text(_TRUSTED + "finetune: {last: {head: logistic, unfreeze_from: block5}}\n")
     ran = pipeline("run", "finetune", "-c", own, "--json")
     assert ran.code == 2
-    assert "a model of one's own has no named blocks" in ran.json["error"]["message"]
+    assert "a user model has no named blocks" in ran.json["error"]["message"]
 
 
 def test_the_transformer_takes_one(fake_embed: None, own: Path) -> None:

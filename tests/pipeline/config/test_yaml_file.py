@@ -47,7 +47,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("heads: {a: {tap: [pooled, x]}}", r"heads\.a\.tap: no tap 'x' in extract\.taps; there are pooled", ""),
         (
             "heads: {a: {sweep: {D: [1]}}}",
-            r"heads\.a: sweep: there is no varying 'D'; expected one of tap, seed, C",
+            r"heads\.a: sweep: no field 'D' can vary; expected one of tap, seed, C",
             "",
         ),
         ("heads: {a: {sweep: {C: [1, -1]}}}", r"heads\.a: sweep\.C: expected more than 0, got -1", ""),
@@ -57,12 +57,12 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("extract: {fit: fill}", r"extract\.fit: expected 'squash', 'crop' or 'pad', got 'fill'", ""),
         (
             "base: {name: m.keras, weights: w.h5}",
-            r"base: weights: m\.keras has its weights in it; leave weights out, or give sha256:DIGEST",
+            r"base: weights: m\.keras contains its weights; leave weights out, or give sha256:DIGEST",
             "",
         ),
         (
             "base: {preprocess: {scale: 2}}",
-            "base: preprocess: efficientnet_lite0 has its own; it is for a model file",
+            "base: preprocess: efficientnet_lite0 has its own; set it only where base.name is a model file",
             "",
         ),
         (
@@ -77,14 +77,14 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ),
         (
             "base: {name: m.h5}\nextract: {numerics: tensorflow-bf16}",
-            r"extract\.numerics: a model of one's own computes as it was saved; leave it at f32",
+            r"extract\.numerics: a user model computes in the dtypes it was saved with; leave it at f32",
             "",
         ),
         ("extract: {taps: {}}", r"extract\.taps: expected at least 1 entry, got \{\}", ""),
         ("data: {split: {val: 0.5, test: 0.5}}", r"data\.split: val 0\.5 and test 0\.5 leave nothing to train on", ""),
         ("heads: {a: {tap: x}}", r"heads\.a\.tap: no tap 'x' in extract\.taps; there are pooled", ""),
-        ("heads: {../up: {}}", r"heads: the name '\.\./up' cannot be a folder's", ""),
-        ("a: 1\na: 2\n", "not valid YAML at line 2, column 1: the key 'a' stands twice", "look at that line"),
+        ("heads: {../up: {}}", r"heads: '\.\./up' cannot name a folder", ""),
+        ("a: 1\na: 2\n", "not valid YAML at line 2, column 1: the key 'a' is repeated", "check that line"),
         ("data: [", "not valid YAML at line 1", "colons, brackets, and spaces"),
         ("on_bad: skip", "unknown field on_bad", "did you mean data.on_bad?"),
         (
@@ -112,14 +112,14 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("heads: {a: logistic}", r"heads\.a: expected fields below it, .*, got 'logistic'", ""),
         ("heads:", "heads: expected fields below it, .*, got nothing", ""),
         ("base: resnet50", "base: expected fields below it, .*, got 'resnet50'", ""),
-        ("base: {name: m.h5, preprocess: {std: [1, 1]}}", r"std\.2: it is not there, and has no default", ""),
-        ("finetune: {last: {}}", r"finetune\.last\.unfreeze_from: it is not there, and has no default", ""),
+        ("base: {name: m.h5, preprocess: {std: [1, 1]}}", r"std\.2: it is missing, and has no default", ""),
+        ("finetune: {last: {}}", r"finetune\.last\.unfreeze_from: it is missing, and has no default", ""),
         ("data: {classes: [cat, no]}", r"data\.classes\.1: expected text, got false", "put the word in quotes"),
         ("data: {classes: [0, 1]}", r"data\.classes\.0: expected text, got 0 \(and 1 more\)", "put in quotes: '0'"),
         ("data: {root: 2024-01-01}", r"data\.root: expected text, got 2024-01-01", "put in quotes: '2024-01-01'"),
         ("data: {split: {val: 20%}}", r"data\.split\.val: expected a number, got '20%'", ""),
         ("data: {split: {val: 20}}", r"data\.split\.val: expected less than 1, got 20", ""),
-        ("{{a: b}}: 1", "a key is no plain word", ""),
+        ("{{a: b}}: 1", "a key is not a plain word", ""),
         ("- data", "holds a list; expected fields", ""),
         ("data: !!python/object/apply:os.system [ls]", "not valid YAML", ""),
     ],
@@ -145,7 +145,14 @@ def numeric(model: type[BaseModel], at: str = "") -> Iterator[tuple[str, FieldIn
 
 NUMERIC = {
     f"{model.__name__}.{name}": field
-    for model in (Data, BaseChoice, Extract, Cluster, FineTune, *head_schema.KINDS.values())
+    for model in (
+        Data,
+        BaseChoice,
+        Extract,
+        Cluster,
+        FineTune,
+        *(kind.spec for kind in head_schema.HEAD_KINDS.values()),
+    )
     for name, field in numeric(model)
 }
 

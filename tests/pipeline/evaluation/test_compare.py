@@ -102,7 +102,7 @@ def test_rows_that_one_lacks_are_counted_and_the_hint_computes_them(pipeline: Pi
     assert again["images"] == found["images"] + 10
     assert again["hints"] == {}
     text = pipeline("compare", a["key"], b["key"], "-c", config).out
-    assert f"{again['images']} images that are in neither's train or val" in text
+    assert f"{again['images']} images that are in the train or val set of neither" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -143,7 +143,7 @@ def test_models_of_other_classes_are_refused(pipeline: Pipeline, config: Path) -
     b = made(pipeline, config)
     ran = pipeline("compare", a["key"], b["key"], "-c", config)
     assert ran.code == 2
-    assert "tells bright, dark apart, but head/logistic" in ran.err
+    assert "has the classes bright, dark, but head/logistic" in ran.err
     assert "only models of the same classes can be compared" in ran.err
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Pipeline
 from tests.support import fakes
+from tests.support.disk import read_tree
 
 
 @pytest.fixture
@@ -25,19 +26,15 @@ def judged(pipeline: Pipeline, config: Path, *more: str) -> dict[str, Any]:
     return dict(ran.json["crossval"])
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_each_image_of_train_and_val_is_judged_once_and_nothing_is_written(pipeline: Pipeline, config: Path) -> None:
-    before = everything(config.parent)
+    before = read_tree(config.parent)
     test = pipeline("models", "-c", config, "--json").json["models"][0]["metrics"]["test"]["n"]
     found = judged(pipeline, config)["logistic"]
     assert found["images"] == found["metrics"]["n"] == 60 - test
     assert sum(of["n"] for of in found["per_fold"]) == 60 - test
     assert len(found["per_fold"]) == 5
     assert found["metrics"]["ci"]["accuracy"][0] <= found["metrics"]["accuracy"]
-    assert everything(config.parent) == before
+    assert read_tree(config.parent) == before
 
 
 def test_with_all_test_counts_too(pipeline: Pipeline, config: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from pipeline.runs import train_heads
 from stages.bases import recipe
 from stages.heads import fitted, logistic
-from tests.conftest import Pipeline, opened
+from tests.conftest import Pipeline, edit_record, opened
 from tests.support import fakes
+from tests.support.disk import read_tree
 
 IMAGES = 24
 
@@ -27,22 +28,13 @@ def made(pipeline: Pipeline, project: Path) -> Path:
     return Path(ran.json["heads"]["logistic"]["path"])
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def reproduced(pipeline: Pipeline, project: Path, *more: str | Path, code: int = 0) -> dict[str, Any]:
     """What `reproduce --json` says; it leaves models/ as it was."""
-    before = everything(project.parent / "models")
+    before = read_tree(project.parent / "models")
     ran = pipeline("reproduce", "logistic", "-c", project, "--json", *more)
     assert ran.code == code, ran.out + ran.err
-    assert everything(project.parent / "models") == before
+    assert read_tree(project.parent / "models") == before
     return dict(ran.json)
-
-
-def edit_record(model: Path, **fields: Any) -> None:
-    path = model / "record.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def record_of(model: Path) -> dict[str, Any]:
@@ -87,9 +79,9 @@ def test_with_recompute_the_cache_is_neither_read_nor_written(
     elsewhere = project.parent / "elsewhere"
     monkeypatch.setenv("PIPELINE_CACHE_DIR", str(elsewhere))
     shutil.copytree(project.parent / ".features", elsewhere)
-    before = everything(elsewhere / "features")
+    before = read_tree(elsewhere / "features")
     assert reproduced(pipeline, project, "--recompute")["reproduce"]["computed"] == IMAGES
-    assert everything(elsewhere / "features") == before
+    assert read_tree(elsewhere / "features") == before
 
 
 def test_rows_that_are_missing_are_computed_into_the_cache(pipeline: Pipeline, project: Path, made: Path) -> None:
@@ -112,14 +104,14 @@ def test_images_that_are_gone_with_their_rows_are_listed_and_left_out(
     shutil.rmtree(project.parent / ".features")
     ran = reproduced(pipeline, project, code=1)
     assert [absent["path"] for absent in ran["reproduce"]["absent"]] == gone
-    assert {absent["reason"] for absent in ran["reproduce"]["absent"]} == {"no image of today has its bytes"}
+    assert {absent["reason"] for absent in ran["reproduce"]["absent"]} == {"no image below data.root has its bytes"}
     assert not ran["reproduce"]["reproduced"]
     assert ran["error"]["code"] == "not_reproduced"
     assert "does not come out bitwise the same: metrics differ by up to " in ran["error"]["message"]
     assert ran["error"]["hint"].startswith(f"what differs: 2 of {IMAGES} images are absent")
     shown = pipeline("reproduce", "logistic", "-c", project)
     assert ["absent", "2"] in [line.split() for line in shown.out.splitlines()]
-    assert "  absent bright/0003.png: no image of today has its bytes" in shown.err.splitlines()
+    assert "  absent bright/0003.png: no image below data.root has its bytes" in shown.err.splitlines()
 
 
 def test_an_image_that_changed_since_is_absent(pipeline: Pipeline, project: Path, made: Path) -> None:
@@ -166,7 +158,7 @@ def test_a_setting_that_would_make_another_model_is_refused(pipeline: Pipeline, 
     pipeline("run", "-c", project)
     ran = pipeline("reproduce", "logistic", "-c", project, "--set", "extract.size=32")
     assert ran.code == 2
-    assert "--set extract.size=32: a model goes by its own settings" in ran.err
+    assert "--set extract.size=32: a model keeps the settings it was made with" in ran.err
 
 
 def test_weights_are_those_of_the_record_wherever_they_are_now(pipeline: Pipeline, project: Path) -> None:

@@ -13,9 +13,8 @@ import pytest
 from cache.errors import Unusable
 from pipeline.project.job_shares import Part
 from tests.conftest import Pipeline, Ran, counts, opened
-from tests.pipeline.cli.test_main import run, start
-from tests.stages.data import test_images
-from tests.support import fakes
+from tests.support import fakes, pictures
+from tests.support.process import run, start
 
 
 def there(project: Path) -> set[str]:
@@ -42,7 +41,7 @@ def test_what_is_no_part_is_said(pipeline: Pipeline, project: Path, text: str) -
     with pytest.raises(Unusable):
         Part.parse(text)
     ran = extract(pipeline, project, text)
-    message = f"--part {text}: expected I/N, where I goes from 1 to N, as in 2/8"
+    message = f"--part {text}: expected I/N with I from 1 to N, such as 2/8"
     assert (ran.code, ran.json["error"]["message"]) == (2, message)
 
 
@@ -56,7 +55,7 @@ def test_nothing_but_extraction_goes_by_parts(pipeline: Pipeline, project: Path,
 def test_two_processes_at_once_share_the_work(project: Path) -> None:
     """Photographs this time, and the plain run after them finds nothing left to do."""
     for number in range(20):
-        data = test_images.encoded(test_images.photograph(size=(96 - number, 64)), "JPEG")
+        data = pictures.encoded(pictures.photograph(size=(96 - number, 64)), "JPEG")
         (project.parent / "images" / "bright" / f"photograph{number}.jpg").write_bytes(data)
     words = ("run", "extract", "-c", project, "--json", "--set", "extract.shard_rows=4")
     both = [start(*words, "--part", f"{number}/2", FAKE_DELAY="0.05") for number in (1, 2)]
@@ -69,7 +68,7 @@ def test_two_processes_at_once_share_the_work(project: Path) -> None:
     assert min(report["computed"] for report in reports) > 8
     rows = [json.loads(path.read_text())["rows"] for path in project.parent.glob(".features/features/*/shards/*.json")]
     assert sum(rows) == 44
-    told = f"part 2 of 2: {reports[1]['computed']} of 44 images are this part's"
+    told = f"part 2 of 2: {reports[1]['computed']} of 44 images"
     assert told in ran[1][1]
     plain = json.loads(run("run", "-c", project, "--json")[0])
     assert (plain["extract"]["computed"], plain["extract"]["reused"]) == (0, 44)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Ran
-from tests.pipeline.runs.test_finetuning import settings
-
-Pipeline = Callable[..., Ran]
+from tests.conftest import Pipeline, write_finetuning
 
 
 @pytest.mark.parametrize(
@@ -23,13 +19,13 @@ Pipeline = Callable[..., Ran]
     ],
 )
 def test_what_to_extract_first_names_the_boundary(pipeline: Pipeline, project: Path, words: str, also: str) -> None:
-    ran = pipeline(*words.split(), "--require-cached", "-c", settings(project.parent))
+    ran = pipeline(*words.split(), "--require-cached", "-c", write_finetuning(project.parent))
     assert ran.code == 4
     assert ran.err.splitlines()[-1] == f"  compute them first: pipeline run extract{also}"
 
 
 def test_the_command_that_it_names_makes_what_was_lacking(pipeline: Pipeline, project: Path) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     more = ("-c", config, "--set", "finetune.last.views=1", "--for", "finetune/last")
     pipeline("run", "extract", *more)
     assert pipeline("run", "extract", "--require-cached", *more).code == 0

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import pipeline as frozenbase
-from pipeline.config.keyed import KEYED
+from pipeline.config.schema import field_places
 from pipeline.results import predictions, registry
 from pipeline.runs import boundary_rows, finetuning
 from stages.bases import catalogue, weights
-from tests.conftest import Pipeline, Ran, command, opened
-from tests.pipeline.cli.test_main import run, start
+from tests.conftest import Pipeline, Ran, command, opened, write_finetuning
 from tests.support import fakes
+from tests.support.process import run, start
 
 OTHER_VALUE = {
     "finetune.*.head": "wide",
@@ -41,18 +41,6 @@ OTHER_VALUE = {
 }
 
 
-def settings(folder: Path, images: str = "images", size: int = 32) -> Path:
-    """A project on real layers and real weights, as small as they go: 24 pictures of 32 pixels a side."""
-    config = folder / "pipeline.yaml"
-    config.write_text(
-        f"data: {{root: {images}, split: {{val: 0.3, test: 0.2}}}}\nextract: {{size: {size}}}\n"
-        "heads: {logistic: {C: 0.01}, wide: {C: 0.1}, near: {kind: knn}, early: {tap: pooled}}\n"
-        "finetune:\n"
-        "  last: {unfreeze_from: block16, lr: 1.0e-3, epochs: 2, batch: 8, augment: {flip: both}, views: 2}\n"
-    )
-    return config
-
-
 def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
     """The key of the model of the first seed, and those of its boundary's views."""
     project = opened(config, *overrides)
@@ -62,18 +50,18 @@ def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
 
 
 def test_the_walk_covers_every_field_of_fine_tuning() -> None:
-    assert set(OTHER_VALUE) == {field for field in KEYED if field.startswith("finetune.")}
+    assert set(OTHER_VALUE) == {field for field in field_places() if field.startswith("finetune.")}
 
 
 @pytest.mark.parametrize("field", OTHER_VALUE)
 def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_s(
     pipeline: Pipeline, project: Path, field: str
 ) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     assert pipeline("run", "extract", "-c", config).code == 0
     key, rows = key_of(config)
     changed, others = key_of(config, f"{field.replace('*', 'last')}={OTHER_VALUE[field]}")
-    assert (changed != key) == (KEYED[field] == "finetune")
+    assert (changed != key) == (field_places()[field].stage == "finetune")
     of_rows = {"finetune.*.unfreeze_from", "finetune.*.dtype"}
     assert (others[0] != rows[0]) == (field in of_rows)
     if field == "finetune.*.views":
@@ -85,7 +73,7 @@ def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_
     ("changes", "message"),
     [
         (["last.unfreeze_from=block17"], "efficientnet_lite0 has no block 'block17'"),
-        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected one that becomes layers"),
+        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected logistic or dense"),
         (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
         (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
         (["last.views=5"], "views: augment makes 4 different views of an image; 5 were asked for"),
@@ -97,7 +85,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_computed(
     pipeline: Pipeline, project: Path, changes: list[str], message: str
 ) -> None:
     words = [word for change in changes for word in ("--set", f"finetune.{change}")]
-    ran = pipeline("run", "finetune", "-c", settings(project.parent), "--json", *words)
+    ran = pipeline("run", "finetune", "-c", write_finetuning(project.parent), "--json", *words)
     assert ran.code == 2
     assert message in ran.json["error"]["message"]
     assert not (project.parent / ".features").exists()
@@ -105,13 +93,13 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_computed(
 
 def test_a_head_elsewhere_than_on_the_base_s_output_is_refused(pipeline: Pipeline, project: Path) -> None:
     words = ("--set", "extract.taps={pooled: {}, b: {layer: block3_add}}", "--set", "heads.logistic={tap: [pooled, b]}")
-    ran = pipeline("run", "finetune", "-c", settings(project.parent), "--json", *words)
+    ran = pipeline("run", "finetune", "-c", write_finetuning(project.parent), "--json", *words)
     assert ran.code == 2
-    assert "sits on output and block3_add; expected one tap, the base's output" in ran.json["error"]["message"]
+    assert "uses output and block3_add; expected one tap, the base's output" in ran.json["error"]["message"]
 
 
 def test_an_empty_val_and_a_name_that_is_none(pipeline: Pipeline, project: Path) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     ran = pipeline("run", "finetune", "-c", config, "--json", "--set", "data.split.val=0")
     assert (ran.code, "no labelled image is in val" in ran.json["error"]["message"]) == (2, True)
     ran = pipeline("run", "finetune", "lst", "-c", config)
@@ -159,7 +147,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     fakes.two_classes(folder / "images", 12)
     official = weights.published_path(catalogue.get_base("efficientnet_lite0")).read_bytes()
     (folder / "own.pth").write_bytes(official + b"not the file that comes along")
-    config = settings(folder)
+    config = write_finetuning(folder)
     config.write_text(config.read_text() + "base: {weights: own.pth}\n")
     extracted = command("run", "extract", "-c", config, "--json", "--for", "finetune/last", expect=0)
     counts = rows_by_key(config)
@@ -221,7 +209,7 @@ def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weight
         assert said[row.id] == pytest.approx(p, rel=1e-5)
     copy = folder / "copy.png"
     copy.write_bytes((folder / "images" / then.rows[0].path).read_bytes() + b"another file")
-    assert "the base is to run, and the weights" in command(*words, copy, expect=4).json["error"]["message"]
+    assert "rows are to be computed, and the weights" in command(*words, copy, expect=4).json["error"]["message"]
     found = command(*words, copy, "--set", "base.weights=elsewhere.pth", expect=0).json["predict"]
     assert (found["computed"], found["reused"]) == (1, 24)
     assert list(found["predictions"][-1]["probabilities"].values()) == pytest.approx(said[then.rows[0].id], rel=1e-5)
@@ -291,7 +279,7 @@ def test_after_kill_9_it_goes_on_from_the_last_epoch_to_the_same_bits(copied: Pa
     resumed = command(*words, expect=0)
     after = tuned(resumed.out)
     assert (after["hit"], after["epoch"] > 0, after["note"]) == (False, True, None)
-    assert f"last, seed 0: goes on after epoch {done} of 40, from its checkpoint\n" in resumed.err
+    assert f"last, seed 0: resumes after epoch {done} of 40, from its checkpoint\n" in resumed.err
     assert ((folder / "tail.npz").read_bytes(), (folder / "head.npz").read_bytes()) == expected
 
 
@@ -332,7 +320,7 @@ def test_status_tells_of_a_fine_tuning_that_was_made_before_and_why_it_would_be_
 def test_status_says_of_a_fine_tuning_that_was_never_made_how_to_make_it_and_counts_it_not(
     pipeline: Pipeline, project: Path
 ) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     pipeline("run", "-c", config)
     assert standing(config) == {"last": ("not made", "")}
     assert "not made: finetune last (pipeline run finetune last)\n" in pipeline("status", "-c", config).out
@@ -354,7 +342,7 @@ def test_training_that_gained_nothing_says_so_and_what_to_try(copied: Path) -> N
 
 
 def test_auto_takes_no_cache_where_there_are_more_views_than_epochs(pipeline: Pipeline, project: Path) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     pipeline("run", "extract", "-c", config)
     spec = ("finetune.last.views=4", "finetune.last.epochs=3")
     plans = {}
@@ -368,7 +356,7 @@ def test_auto_takes_no_cache_where_there_are_more_views_than_epochs(pipeline: Pi
 
 
 def test_status_and_dry_run_say_what_a_fine_tuning_lacks(pipeline: Pipeline, project: Path) -> None:
-    config = settings(project.parent)
+    config = write_finetuning(project.parent)
     ran = pipeline("run", "finetune", "-n", "-c", config, "--json")
     assert ran.code == 0, ran.out
     found = {(s["stage"], s["name"]): (s["state"], s["missing"]) for s in ran.json["status"]["stages"]}

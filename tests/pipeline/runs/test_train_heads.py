@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.runs import train_heads
 from stages.data.manifest import Row
-from stages.metrics import classification
+from stages.metrics import classification, evaluate
 from tests.conftest import Pipeline, Ran
 
 
@@ -87,7 +86,7 @@ def test_more_than_a_screen_of_classes_and_groups_is_cut_and_counted(capsys: pyt
     rng = np.random.default_rng(0)
     classes = tuple(f"class {i}" for i in range(30))
     rows = [Row("", "", classes[i % 30], ("val", "test")[i % 2], f"g{i % 40}") for i in range(600)]
-    show_metrics(train_heads.evaluate(rows, rng.dirichlet(np.ones(30), 600), classes, 0))
+    show_metrics(evaluate.evaluate_splits(rows, rng.dirichlet(np.ones(30), 600), classes, 0))
     out = capsys.readouterr().out
     assert "and 10 more classes" in out
     assert "and 10 more groups" in out

@@ -20,8 +20,8 @@ from pipeline.serving import dataset
 from pipeline.serving.dataset import Dataset
 from pipeline.serving.export_features import FORMATS
 from tests.conftest import Pipeline
-from tests.pipeline.cli.test_main import run
 from tests.support import fakes
+from tests.support.process import run
 
 N = 24
 NAMES = {"ids", "labels", "splits", "groups", "paths", "features", "tap", "extract_key"}
@@ -172,7 +172,7 @@ def test_without_pyarrow_it_says_what_to_install(project: Path, tmp_path: Path) 
     """Before anything is computed."""
     words = ("export", "features", "-c", project, "--format", "parquet", "--output", tmp_path / "x.parquet")
     _, err = run(*words, expect=2, HIDE="pyarrow")
-    assert "writing Parquet needs pyarrow" in err
+    assert "Parquet files need pyarrow, which is not installed" in err
     assert "pip install 'frozenbase[parquet]'" in err
     assert not (project.parent / ".features").exists()
 

@@ -22,14 +22,14 @@ from cache.errors import PipelineError, Unusable
 from pipeline.project.project import no_progress
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.serving import deployables, export_check, export_model
+from pipeline.serving import export_check, export_model
 from pipeline.serving.export_check import Sample
 from stages.bases import catalogue
 from stages.bases.recipe import Tap
 from stages.data import images
 from stages.data.images import Fit, PixelSpec, Resize
 from stages.export.deployable import Deployable
-from stages.heads.fitted import Head, Layer
+from stages.heads.fitted import Head, Layer, Layers
 from stages.metrics.calibration import apply_temperature
 from tests.conftest import command, opened
 
@@ -69,8 +69,8 @@ def made(project: Path) -> tuple[Model, Deployable, list[Sample]]:
     """The logistic head as it lies there, ready to be written."""
     today = opened(project)
     model = registry.find(today.folder, "both")
-    servable = deployables.deployable(today, model)
-    return model, servable, export_check.choose_samples(today, model, servable)
+    deployable = export_model.load_deployable(today, model)
+    return model, deployable, export_check.choose_samples(today, model, deployable)
 
 
 def resizing(spec: PixelSpec) -> Callable[[np.ndarray], np.ndarray]:
@@ -113,17 +113,17 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     )
     wide = 2 * 3 * 1280 + 192
     hidden = Layer(rng.normal(size=(wide, 8)) / 60, rng.normal(size=8), "tanh")
-    head = Head("dense", ("a", "b", "c"), (hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))), {})
+    head = Head("dense", ("a", "b", "c"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))]), {})
     tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
-    servable = Deployable(recipe, taps, made[1].weights, head, 1.5, tail)
-    pixels = images.decode_whole((made[2][0].file).read_bytes())
+    deployable = Deployable(recipe, taps, made[1].weights, head, 1.5, tail)
+    pixels = images.decode((made[2][0].file).read_bytes(), None)
     fitted = np.asarray(images._fit(Image.fromarray(pixels), recipe.pixels))[None]
     found = np.asarray(
-        keras_network.build_network(servable)(np.concatenate([fitted, fitted]))
+        keras_network.build_network(deployable)(np.concatenate([fitted, fitted]))
     )  # of their size: no rounding differs
     assert found.shape == (2, 3)
-    assert np.abs(found - servable.open()(fitted)).max() < 1e-3
-    assert np.abs(found - replace(servable, tail={}).open()(fitted)).max() > 1e-2
+    assert np.abs(found - deployable.open()(fitted)).max() < 1e-3
+    assert np.abs(found - replace(deployable, tail={}).open()(fitted)).max() > 1e-2
 
 
 @pytest.mark.parametrize("kind", ["keras", "onnx"])
@@ -155,14 +155,14 @@ def test_what_is_written_says_what_the_model_says(project: Path, tmp_path: Path,
 
 def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Path) -> None:
     """One of its two taps is left out."""
-    model, servable, tried_on = made
-    (layer,) = servable.head.layers
-    head = replace(servable.head, layers=(replace(layer, weights=layer.weights[1280:]),))
-    wrong = replace(servable, taps=servable.taps[1:], head=head)
+    model, deployable, tried_on = made
+    (layer,) = deployable.head.layers
+    head = replace(deployable.head, layers=(replace(layer, weights=layer.weights[1280:]),))
+    wrong = replace(deployable, taps=deployable.taps[1:], head=head)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
     with pytest.raises(PipelineError, match="the file is not the model: of 2 images, a probability differs by up to"):
-        export_model.write(model, wrong, tried_on[:2], "onnx", path, no_progress)
+        export_model.write_checked(model, wrong, tried_on[:2], "onnx", path, no_progress)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(path.name, b"mine")]
 
 
@@ -173,7 +173,7 @@ def test_a_file_that_no_program_can_use_is_never_there(made: Any, tmp_path: Path
 
 
 def test_the_process_that_tries_it_cannot_import_this_package() -> None:
-    program = f"import runpy; runpy.run_path({str(export_check._ALONE)!r})['bar'](); import stages"
+    program = f"import runpy; runpy.run_path({str(export_check._RUNNER)!r})['block_own_packages'](); import stages"
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert "import of stages halted" in done.stderr
@@ -182,10 +182,13 @@ def test_the_process_that_tries_it_cannot_import_this_package() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("knn", "--format", "keras", "--output", "m.keras"), "is a knn head: it compares with rows of train"),
+        (("knn", "--format", "keras", "--output", "m.keras"), "is a knn head, which has no layers to write"),
         (("both", "--format", "keras", "--output", "m.onnx"), "expected the name of a file that ends in .keras"),
         (("nobody", "--format", "keras", "--output", "m.keras"), "no model 'nobody'"),
-        (("both", "--format", "keras", "--output", "m.keras", "--set", "extract.size=32"), "goes by its own settings"),
+        (
+            ("both", "--format", "keras", "--output", "m.keras", "--set", "extract.size=32"),
+            "keeps the settings it was made",
+        ),
         (("both", "--format", "pickle", "--output", "m.pickle"), "'pickle' is not one of"),
         (("--format", "keras", "--output", "m.keras"), "Missing argument 'MODEL'"),
     ],
@@ -197,16 +200,18 @@ def test_what_cannot_be_written_is_exit_2(project: Path, words: tuple[str, ...],
 
 
 def test_rows_that_others_would_round_otherwise_are_exit_2(made: Any) -> None:
-    model, servable, _ = made
-    with pytest.raises(Unusable, match="stands on tensorflow-bf16 rows, which other programs would round otherwise"):
-        export_model._check_model(model, replace(servable, recipe=replace(servable.recipe, numerics="tensorflow-bf16")))
+    model, deployable, _ = made
+    with pytest.raises(Unusable, match="takes tensorflow-bf16 rows, which other programs round differently"):
+        export_model._check_model(
+            model, replace(deployable, recipe=replace(deployable.recipe, numerics="tensorflow-bf16"))
+        )
 
 
 def test_without_any_original_image_it_is_exit_4(project: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     shutil.copy(project.parent / "images" / "cat" / "0.png", tmp_path / "images")
     Image.open(tmp_path / "images" / "0.png").rotate(90).save(tmp_path / "images" / "0.png")
-    for folder, reason in (("images", "none of the 24 images of head/both"), ("nowhere", "is not there")):
+    for folder, reason in (("images", "none of the 24 images of head/both was found"), ("nowhere", "is not there")):
         ran = command("export", "both", "-c", project, "--format", "keras", "--output", tmp_path / "m.keras",
                       "--set", f"data.root={tmp_path / folder}")  # fmt: skip
         assert ran.code == 4, ran.err

@@ -19,10 +19,10 @@ from cache.errors import Unusable
 from pipeline.results import predictions, registry
 from stages.extract import shard_task
 from stages.metrics import calibration
-from tests.conftest import Pipeline, Ran
-from tests.pipeline.cli.test_main import events, run
-from tests.pipeline.evaluation.test_reproduce import edit_record, everything
+from tests.conftest import Pipeline, Ran, edit_record
 from tests.support import fakes
+from tests.support.disk import read_tree
+from tests.support.process import events, run
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,9 @@ def test_without_keep_the_cache_stays_as_it_is_and_nothing_is_left(
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     cache = config.parent / ".features"
     stats = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
-    before = everything(config.parent)
+    before = read_tree(config.parent)
     assert counted(predicted(pipeline, config, new, config.parent / "images")) == (51, 3, 48)
-    assert everything(config.parent) == before
+    assert read_tree(config.parent) == before
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == stats
     shutil.rmtree(cache)
     assert counted(predicted(pipeline, config, new)) == (3, 3, 0)
@@ -146,10 +146,10 @@ def test_a_row_that_one_of_two_taps_lacks_is_computed_beside_the_cache(
     assert pipeline("run", "-c", config, *settings).code == 0
     config.write_text("extract: {size: 16}\ndata: {root: new}\nheads: {}\n")
     assert pipeline("run", "extract", "-c", config).code == 0
-    before = everything(config.parent / ".features")
+    before = read_tree(config.parent / ".features")
     apart = predicted(pipeline, config, new)
     assert counted(apart) == (3, 3, 0)
-    assert everything(config.parent / ".features") == before
+    assert read_tree(config.parent / ".features") == before
     assert predicted(pipeline, config, new, "--keep")["predictions"] == apart["predictions"]
     assert counted(predicted(pipeline, config, new)) == (3, 0, 3)
 
@@ -161,7 +161,7 @@ def test_the_model_goes_by_its_own_record_not_by_today_s_settings(pipeline: Pipe
     assert predicted(pipeline, config, new) == before
     ran = pipeline("predict", "logistic", new, "-c", config, "--set", "extract.size=32")
     assert ran.code == 2
-    assert "--set extract.size=32: a model goes by its own settings" in ran.err
+    assert "--set extract.size=32: a model keeps the settings it was made with" in ran.err
 
 
 def test_weights_are_those_of_the_record_wherever_they_are_now(pipeline: Pipeline, config: Path, new: Path) -> None:
@@ -358,7 +358,7 @@ def test_an_interrupted_prediction_does_not_say_that_rows_are_kept(
     monkeypatch.setattr(fakes.FakeEmbed, "__call__", interrupted)
     ran = pipeline("predict", "logistic", new, "-c", config)
     assert ran.code == 130
-    assert "interrupted; nothing is lost that was there" in ran.err
+    assert "interrupted; finished work is kept" in ran.err
     assert "interrupted; 0 of 3 new rows are kept" in pipeline("predict", "logistic", new, "-c", config, "--keep").err
 
 

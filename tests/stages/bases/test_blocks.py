@@ -26,12 +26,12 @@ def test_fetching_says_where_the_weights_are_or_why_they_are_not(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a proxy that refuses; EfficientNet-Lite0's come with the installation."""
-    assert "are at hand: " in pipeline("bases", "fetch", "efficientnet_lite0").out
+    assert "are here: " in pipeline("bases", "fetch", "efficientnet_lite0").out
     assert pipeline("bases", "fetch", "efficientnet_lite0", "--json").json["bases"][0]["at_hand"]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     ran = pipeline("bases", "fetch", "mobilenet_v3_small")
-    assert (ran.code, "cannot be fetched" in ran.err) == (4, True)
+    assert (ran.code, "cannot be downloaded" in ran.err) == (4, True)
     assert [path.name for path in tmp_path.rglob("*.h5")] == []
     assert pipeline("bases", "fetch").code == pipeline("bases", "fetch", "vgg99").code == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import hashlib
 import sys
@@ -12,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skimage.data
-from PIL import Image
 
 from cache import atomic_files
 from cache.errors import Unusable
@@ -22,6 +21,9 @@ from stages.bases.catalogue import Base
 from stages.bases.recipe import Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines import select
+from tests.support import generate_blocks
+from tests.support.networks import randomise
+from tests.support.pictures import photographs
 
 SMALLEST = (
     "efficientnet_lite0", "mobilenet", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_b0",
@@ -43,14 +45,14 @@ ODD = (
 class Network:
     """A base as we build it, with random weights and statistics, and those in a file as Keras's downloads are.
 
-    theirs: the same with that file by Keras's function and weights="imagenet", which asked for (file name, its hash).
+    theirs: the same with that file by Keras's function and weights="imagenet", which asked for (name, URL, hash).
     """
 
     base: Base
     file: Path
     model: Any = None
     theirs: Any = None
-    asked: tuple[str, str | None] | None = None
+    asked: tuple[str, str, str | None] | None = None
 
     @property
     def size(self) -> int:
@@ -101,47 +103,13 @@ def build_theirs(made: Network) -> None:
     from keras.src.utils import file_utils
 
     def get_file(name: str, origin: str, file_hash: str | None = None, **more: Any) -> str:
-        made.asked = (name, file_hash)
+        made.asked = (name, origin, file_hash)
         return str(made.file)
 
     shape = (made.size, made.size, 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file_utils, "get_file", get_file)
         made.theirs = keras_s_function(made.base)(include_top=False, weights="imagenet", input_shape=shape)
-
-
-def randomise(model: Any, base: Base) -> None:
-    """Random weights, and statistics of normalisation as training would leave them, taken from photographs.
-
-    With those that Keras begins with, a deep network of random weights says the same of every image, whatever was done
-    to its pixels. EfficientNet's first layer has the numbers that Keras's files have.
-    """
-    import keras
-
-    from stages.keras_models.trace import preprocess
-
-    rng = np.random.default_rng(1)
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization | keras.layers.LayerNormalization):
-            layer.set_weights([w + rng.normal(0, 0.1, w.shape).clip(-0.3, 0.3) for w in layer.get_weights()])
-        elif isinstance(layer, keras.layers.Normalization) and layer.weights:
-            layer.set_weights(
-                [np.array(catalogue.IMAGENET_MEAN), np.array(catalogue.IMAGENET_STD), *layer.get_weights()[2:]]
-            )
-            layer.finalize_state()
-    if not norms:
-        return
-    before = [layer.momentum for layer in norms]
-    model.trainable = True
-    for layer in norms:
-        layer.momentum = 0.0
-    model(preprocess(photographs(model.input_shape[1], 4), base.preprocess), training=True)
-    model.trainable = False
-    for layer, momentum in zip(norms, before, strict=True):
-        layer.momentum = momentum
-        *others, mean, variance = layer.get_weights()
-        layer.set_weights([*others, mean, np.maximum(variance, variance.mean())])  # or rounding is blown up
 
 
 def test_the_table_s_facts_are_those_of_the_network(network: Network) -> None:
@@ -166,47 +134,34 @@ def test_each_boundary_cuts_the_network_in_two_and_is_as_large_as_the_table_says
         assert found[-1].boundary != network.base.output
         for block in (found[0], found[len(found) // 2], found[-1]):  # a cut in the middle of a block would show here
             keras.Model(model.get_layer(block.boundary).output, model.output)
-    cuts = places_where_one_layer_is_read(model)
-    assert {block.boundary for block in found} <= cuts
-
-
-def places_where_one_layer_is_read(model: Any) -> set[str]:
-    """Layers whose output is all that later layers read of what lies before them."""
-    order = {layer.name: number for number, layer in enumerate(model.layers)}
-    last: dict[str, int] = {}
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
-            for tensor in node.input_tensors:
-                source = tensor._keras_history.operation.name
-                if source in order:
-                    last[source] = max(last.get(source, 0), order[layer.name])
-    cuts, reach = set(), 0
-    for name, number in order.items():
-        if reach <= number:  # nothing before it is read after it
-            cuts.add(name)
-        reach = max(reach, last.get(name, 0))
-    return cuts
+    assert {block.boundary for block in found} <= generate_blocks.find_cuts(model)
 
 
 def test_the_weight_file_and_its_digest_are_those_that_keras_fetches_or_the_package_ships(network: Network) -> None:
     base = network.base
     algorithm, _, digest = base.digest.partition(":")
     if base.package is None:
-        assert network.asked == (base.weights, digest or None)
+        assert network.asked == (base.weights, base.url, digest or None)
     else:
         assert atomic_files.sha256_of(weights.published_path(base)) == digest
     assert not digest or len(digest) == 2 * hashlib.new(algorithm).digest_size
 
 
-def test_each_digest_is_one_of_keras_s_own() -> None:
+def test_each_url_and_digest_stands_in_keras_s_own_source() -> None:
     """Of all bases, and without building them; test_the_weight_file... knows whose it is."""
     import keras
 
     folder = Path(keras.__file__).parent / "src" / "applications"
-    source = "".join(path.read_text() for path in folder.glob("*.py"))
+    nodes = [node for path in folder.glob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for base in OF_KERAS:
+        folder_url, _, name = base.url.rpartition("/")
+        assert base.url in texts or f"{folder_url}/" in texts, base.name
+        assert name in (base.weights, *texts), base.name
     digests = [base.digest.rpartition(":")[2] for base in OF_KERAS if base.digest]
-    assert [digest for digest in digests if f'"{digest}"' not in source] == []
+    assert set(digests) <= texts
     assert len(set(digests)) == len(digests) == len(OF_KERAS) - 2
+    assert len({base.url for base in OF_KERAS}) == len(OF_KERAS)
 
 
 def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Network, tmp_path: Path) -> None:
@@ -221,17 +176,6 @@ def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Networ
         swapped = embed(np.ascontiguousarray(pixels[..., ::-1]))["rows"]
         assert np.abs(swapped - expected).max() > 20 * off, "as near as it is far with other channels, however deep"
         assert np.abs(swapped - expected).max() > 3 * TOLERANCE * scale, "or the test could not fail"
-
-
-def photographs(size: int, crops: int = 1) -> np.ndarray:
-    """Three, as a whole; and of each `crops` - 1 parts."""
-    found = []
-    for picture in (skimage.data.chelsea(), skimage.data.coffee(), skimage.data.astronaut()):
-        height, width = picture.shape[:2]
-        for crop in range(crops):
-            box = (crop * width // 8, crop * height // 8, width, height)
-            found.append(np.asarray(Image.fromarray(picture).resize((size, size), box=box)))
-    return np.stack(found)
 
 
 def keras_s_own(network: Network, pixels: np.ndarray) -> np.ndarray:
@@ -259,6 +203,18 @@ def test_a_base_takes_as_few_pixels_as_keras_does(base: Base) -> None:
         keras_s_function(base)(include_top=False, weights=None, input_shape=(base.least - 1, base.least, 3))
     with pytest.raises(Unusable, match=f"{base.name} needs at least {base.least} pixels a side"):
         build.build_base(base, None, base.least, base.least - 1)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SMALLEST else pytest.mark.slow) for name in catalogue.BASES]
+)
+def test_blocks_json_holds_what_is_read_from_the_networks(name: str) -> None:
+    from stages.keras_models import build
+
+    base, size = catalogue.get_base(name), generate_blocks.SIZE
+    found = generate_blocks.find_blocks(base, build.build_base(base, None, size, size))
+    assert found == list(blocks.blocks_of(base)), "python -m tests.support.generate_blocks"
+    assert bool(found) != name.startswith("nasnet")
 
 
 @pytest.mark.parametrize("name", ODD)

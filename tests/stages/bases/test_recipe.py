@@ -11,8 +11,8 @@ from stages.bases import catalogue
 from stages.bases.recipe import Recipe, Tap
 from stages.data.augment import Augment, View
 from stages.data.images import PixelSpec
+from tests.support.networks import DEFAULT
 
-DEFAULT = Recipe.of(catalogue.get_base("efficientnet_lite0"), "12" * 32, PixelSpec(224, 224), "f32", "float32")
 MAPS = Recipe.of(catalogue.get_base("vgg16"), "34" * 32, PixelSpec(150, 150, "crop", "keras", "full"), "f32", "float16")
 VIEW = View(Augment(), 0, 1)
 BF16 = Recipe.of(catalogue.get_base("resnet50"), "56" * 32, PixelSpec(224, 224, "pad"), "tensorflow-bf16", "float32")

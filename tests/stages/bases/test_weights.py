@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,12 +16,15 @@ from cache.errors import NotAvailable, Unusable
 from cache.hash_index import HashIndex
 from cache.store import Cache
 from stages.bases import catalogue, weights
+from stages.bases.catalogue import Base
 from stages.bases.weights import Weights
 from tests.conftest import command
 
 LITE0, VGG16 = catalogue.get_base("efficientnet_lite0"), catalogue.get_base("vgg16")
 PUBLISHED = replace(VGG16, digest="md5:" + hashlib.md5(b"v").hexdigest())
 """VGG16, had its weights been published as one byte."""
+CONTENT = bytes(range(256)) * 1000
+MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 
 
 @pytest.fixture
@@ -40,9 +46,7 @@ def test_the_default_weights_come_with_the_installation(tmp_path: Path, cache: C
 
 def test_another_file_where_the_weights_of_the_rows_were_is_not_taken_for_them() -> None:
     """Of an older version of the package, for one."""
-    with pytest.raises(
-        NotAvailable, match=r"SHA-256 579344248a93\.\.\.; expected 000000000000\.\.\., by which the rows"
-    ):
+    with pytest.raises(NotAvailable, match=r"SHA-256 579344248a93\.\.\.; expected 000000000000\.\.\., which the rows"):
         weights.ensure_file(LITE0, Weights("imagenet", "0" * 64, None), offline=True)
 
 
@@ -55,7 +59,7 @@ def test_a_file_beside_pipeline_yaml(tmp_path: Path, cache: Cache) -> None:
 def test_offline_and_missing_says_which_file_where_and_how(tmp_path: Path, cache: Cache, keras_home: Path) -> None:
     name = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     with pytest.raises(
-        NotAvailable, match=rf"weights of vgg16 are not here, .*looked for {keras_home}/models/{name}"
+        NotAvailable, match=rf"weights of vgg16 are missing: there is no {keras_home}/models/{name}, and nothing"
     ) as caught:
         weights.resolve_weights(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True)
     assert caught.value.exit_code == 4
@@ -121,24 +125,100 @@ def test_a_file_that_the_cache_knows_is_not_held_against_its_published_digest_ag
     assert weights.resolve_weights(VGG16, "imagenet", tmp_path / "imagenet", cache, offline=True) == first
 
 
-def test_a_download_is_moved_into_place_whole(tmp_path: Path, cache: Cache, keras_home: Path, monkeypatch: Any) -> None:
-    """The program that writes to KERAS_HOME is exchanged for one that needs no network; the rest is real."""
-    program = (
-        "import os, pathlib; f = pathlib.Path(os.environ['KERAS_HOME'], 'models', '{name}'); "
-        "f.parent.mkdir(); f.write_bytes(b'v')"
-    )
-    monkeypatch.setattr(weights, "_DOWNLOAD", program.replace("{name}", VGG16.weights))
-    found = weights.resolve_weights(PUBLISHED, "imagenet", tmp_path / "imagenet", cache, offline=False)
-    assert found.sha256 == hashlib.sha256(b"v").hexdigest()
+class _Answers(http.server.BaseHTTPRequestHandler):
+    """Answers each path in its own way: /whole, /truncated, /stalls, and any other with 404."""
+
+    asked: ClassVar[list[str]] = []
+    over: ClassVar[threading.Event]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path == "/silent":
+            self.over.wait(30)
+            return
+        if self.path not in ("/whole", "/truncated", "/stalls"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT if self.path == "/whole" else CONTENT[:1000])
+        self.wfile.flush()
+        if self.path == "/stalls":
+            self.over.wait(30)
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(weights, "_TIMEOUT_S", 0.3)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    _Answers.asked, _Answers.over = [], threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        _Answers.over.set()
+        running.shutdown()
+        thread.join()
+
+
+def on_server(server: str, path: str, digest: str = MD5) -> Base:
+    """VGG16, had its weights been published as CONTENT on that server."""
+    return replace(VGG16, url=server + path, digest=digest)
+
+
+@pytest.mark.parametrize("digest", [MD5, "sha256:" + hashlib.sha256(CONTENT).hexdigest(), ""])
+def test_a_download_is_put_where_keras_looks_for_it(
+    tmp_path: Path, cache: Cache, keras_home: Path, server: str, digest: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = on_server(server, "/whole", digest)
+    found = weights.resolve_weights(base, "imagenet", tmp_path / "imagenet", cache, offline=False)
+    assert found == Weights("imagenet", hashlib.sha256(CONTENT).hexdigest(), keras_home / "models" / VGG16.weights)
     assert [path.name for path in (keras_home / "models").iterdir()] == [VGG16.weights]
+    assert weights.published_path(base).stat().st_mode & 0o777 == 0o644
+    assert weights.download(base) == found.path
+    assert _Answers.asked == ["/whole"]
+    assert capfd.readouterr().err == "", "pooch has a handler of its own"
 
 
-def test_a_download_is_told_of_and_is_no_warning(keras_home: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(weights, "_DOWNLOAD", "raise SystemExit('no network')")
+@pytest.mark.parametrize(
+    ("path", "digest", "reason"),
+    [
+        ("/whole", "md5:" + "0" * 32, "does not match the known hash"),
+        ("/truncated", MD5, "1000 bytes read"),
+        ("/truncated", "", "1000 bytes read"),
+        ("/stalls", MD5, "Read timed out"),
+        ("/silent", MD5, r"Read timed out. \(read timeout=0.3\)"),
+        ("/none", MD5, "404"),
+    ],
+)
+def test_a_download_that_fails_leaves_nothing(
+    keras_home: Path, server: str, path: str, digest: str, reason: str
+) -> None:
+    base = on_server(server, path, digest)
+    with pytest.raises(NotAvailable, match=f"{base.url} cannot be downloaded: .*{reason}"):
+        weights.download(base)
+    assert list((keras_home / "models").iterdir()) == []
+
+
+def test_offline_nothing_is_asked_for(tmp_path: Path, cache: Cache, keras_home: Path, server: str) -> None:
+    base = on_server(server, "/whole")
+    with pytest.raises(NotAvailable, match="and nothing is downloaded offline"):
+        weights.resolve_weights(base, "imagenet", tmp_path / "imagenet", cache, offline=True)
+    with pytest.raises(NotAvailable, match="and nothing is downloaded offline"):
+        weights.ensure_file(base, Weights("imagenet", "0" * 64, None), offline=True)
+    assert (_Answers.asked, keras_home.exists()) == ([], False)
+
+
+def test_a_download_is_logged_and_is_no_warning(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     ran = command("bases", "fetch", "vgg16", expect=4)
     first, second, _ = ran.err.splitlines()
-    assert first == f"INFO: fetching the ImageNet weights of vgg16 to {weights.published_path(VGG16)}"
-    assert "cannot be fetched (no network)" in second
+    assert first == f"INFO: downloading the ImageNet weights of vgg16 to {weights.published_path(VGG16)}"
+    assert f"{VGG16.url} cannot be downloaded: " in second
 
 
 def test_a_host_without_the_file_knows_the_digest_from_the_cache(tmp_path: Path, cache: Cache) -> None:
@@ -148,7 +228,7 @@ def test_a_host_without_the_file_knows_the_digest_from_the_cache(tmp_path: Path,
     there = weights.resolve_weights(VGG16, "w.h5", tmp_path / "w.h5", cache, offline=True)
     assert (there.sha256, there.path) == (here.sha256, None)
     with pytest.raises(
-        NotAvailable, match=r"the base is to run, and the weights of vgg16 \(w\.h5, sha256 .*\) are not on"
+        NotAvailable, match=r"rows are to be computed, and the weights of vgg16 \(w\.h5, sha256 .*\) are not on"
     ):
         weights.ensure_file(VGG16, there, offline=True)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cache.errors import Unusable
 from stages.data.augment import Augment, View, apply_view
-from tests.stages.data.test_images import photograph
+from tests.support.pictures import photograph
 
 PHOTO = np.asarray(photograph(size=(48, 48)))
 IDS = [hashlib.sha256(bytes([i])).hexdigest() for i in range(40)]

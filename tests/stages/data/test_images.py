@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 import sys
-import zlib
 from typing import Any
 
 import numpy as np
 import pillow_heif
 import pytest
-import skimage.data
 from PIL import Image
 
 from stages.data.images import ImageRejected, PixelSpec, decode
+from tests.support.pictures import encoded, photograph, png_header
 
 pillow_heif.register_heif_opener()  # to write HEIC
 
 FULL = PixelSpec(32, 32, decode="full")
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def photograph(mode: str = "RGB", size: tuple[int, int] = (96, 64)) -> Image.Image:
-    return Image.fromarray(skimage.data.chelsea()).resize(size).convert(mode)
 
 
 def expected(image: Image.Image, size: int = 32) -> np.ndarray:
@@ -173,18 +161,6 @@ def test_a_damaged_exif_block_is_no_reason_to_refuse() -> None:
         data = encoded(photograph(), "JPEG", exif=b"Exif\x00\x00" + damage, dpi=(72, 72))
         for how in ("full", "scaled"):
             assert np.array_equal(decode(data, PixelSpec(32, 32, decode=how)), sound)
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that declares a size and holds almost nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0" * 99)) + chunk(b"IEND", b"")
-    )
 
 
 JPEG = encoded(photograph(), "JPEG")

@@ -45,7 +45,7 @@ def test_rows_without_a_label_are_no_samples() -> None:
 
 def test_the_same_bytes_under_two_labels_are_listed() -> None:
     manifest = Manifest((Row(A, "cat/1.png", "cat"), Row(A, "dog/1.png", "dog"), Row(B, "dog/2.png", "dog")))
-    with pytest.raises(Unusable, match=r"1 images stand under two labels .*: cat/1\.png \(cat\) = dog/1\.png \(dog\)$"):
+    with pytest.raises(Unusable, match=r"1 images have two labels .*: cat/1\.png \(cat\) = dog/1\.png \(dog\)$"):
         manifest.check_labels()
 
 

@@ -65,7 +65,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize("intruder", ["sample.png", "extra/5.png"])
 def test_split_folders_beside_something_else_are_not_taken_for_classes(tmp_path: Path, intruder: str) -> None:
     lay(tmp_path, "train/cat/1.png", "test/cat/2.png", intruder)
-    with pytest.raises(Unusable, match=rf"test/, train/ look like splits, but beside them is {intruder[:5]}"):
+    with pytest.raises(Unusable, match=rf"test/, train/ look like splits, but {intruder[:5]}"):
         found(tmp_path)
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_the_table_names_and_is_not_there_is_a_reject(tmp_path: Path
         ("t.jsonl", "{torn\n", "cannot be read"),
         ("t.jsonl", "[1]\n", "a line is not a JSON object"),
         ("t.parquet", "not parquet", "cannot be read"),
-        ("t.xlsx", "x", "is of no known kind; expected .csv, .jsonl or .parquet"),
+        ("t.xlsx", "x", "is of an unknown kind; expected .csv, .jsonl or .parquet"),
     ],
 )
 def test_a_table_that_cannot_be_used(tmp_path: Path, name: str, content: str, message: str) -> None:

@@ -93,7 +93,7 @@ def test_group_from_the_path() -> None:
 
 
 def test_an_expression_that_is_found_nowhere_is_no_silence() -> None:
-    with pytest.raises(Unusable, match=r"'\(xyz\)' is found in none of the 3 paths, such as 0\.png"):
+    with pytest.raises(Unusable, match=r"'\(xyz\)' matches none of the 3 paths, such as 0\.png"):
         splits.group_by(rows(3), "(xyz)")
 
 

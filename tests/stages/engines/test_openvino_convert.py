@@ -17,19 +17,20 @@ from cache.store import Cache
 from stages.bases.recipe import Recipe, Tap
 from stages.engines import openvino_convert
 from stages.engines.openvino_engine import OpenVINOEmbed
-from tests.pipeline.cli.test_main import run
-from tests.stages.engines.test_engines import files, pictures, recipe  # noqa: F401 (a fixture)
 from tests.support import crash, fakes
+from tests.support.networks import SIZE, recipe
+from tests.support.pictures import crops
+from tests.support.process import run
 
 BOTH = {"avg": Tap(), "max": Tap("output", "max")}
 
 
-def test_two_taps_of_one_tensor_keep_their_names(files: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_two_taps_of_one_tensor_keep_their_names(files: Any, tmp_path: Path) -> None:
     taps = {"z": Tap("block3_add", "none"), "a": Tap("block3_add", "none", "float16"), "m": Tap()}
     model = openvino_convert.converted_model(
         recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"), 8, [tmp_path]
     )
-    rows = OpenVINOEmbed(model, "f32", 8)(pictures(1))
+    rows = OpenVINOEmbed(model, "f32", 8)(crops(1, SIZE))
     assert {name: r.shape[1:] for name, r in rows.items()} == {"z": (24, 24, 24), "a": (24, 24, 24), "m": (1280,)}
 
 

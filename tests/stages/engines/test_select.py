@@ -19,8 +19,8 @@ from stages.engines.select import Engine
 from stages.extract import shard_task
 from stages.runtime import hardware
 from tests.conftest import Pipeline
-from tests.pipeline.cli.test_main import events, run
 from tests.support import fakes
+from tests.support.process import events, run
 
 
 @pytest.fixture

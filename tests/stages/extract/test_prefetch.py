@@ -17,10 +17,10 @@ import pytest
 from cache import hash_index
 from stages.data import images
 from stages.extract import prefetch
-from tests.stages.bases import test_recipe
 from tests.support import fakes
+from tests.support.networks import DEFAULT
 
-RECIPE = replace(test_recipe.DEFAULT, pixels=images.PixelSpec(16, 16))
+RECIPE = replace(DEFAULT, pixels=images.PixelSpec(16, 16))
 Rows = list[tuple[str, list[str]]]
 
 

@@ -20,11 +20,11 @@ from stages.bases.recipe import Recipe, Tap
 from stages.data import augment, images
 from stages.extract import schedule, shard_task
 from stages.extract.cluster import ClusterSpec
-from tests.stages.bases import test_recipe
-from tests.stages.data import test_images
 from tests.support import fakes
+from tests.support.networks import DEFAULT
+from tests.support.pictures import encoded, photograph
 
-RECIPE = replace(test_recipe.DEFAULT, pixels=images.PixelSpec(32, 32))
+RECIPE = replace(DEFAULT, pixels=images.PixelSpec(32, 32))
 
 
 def some_view(number: int = 1) -> augment.View:
@@ -47,7 +47,7 @@ def pictures(tmp_path: Path) -> dict[str, str]:
     """id -> path of 11 photographs, one a pixel or two narrower than the other."""
     found = {}
     for i in range(11):
-        data = test_images.encoded(test_images.photograph(size=(60 - i, 64)), "PNG")
+        data = encoded(photograph(size=(60 - i, 64)), "PNG")
         found[hashlib.sha256(data).hexdigest()] = str(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.png").write_bytes(data)
     return found
@@ -107,7 +107,7 @@ def test_tasks_are_of_whole_batches_and_as_many_for_each_thread(
     n: int, threads: int, batch: int | None, base: str
 ) -> None:
     """A part of a batch is padded, and costs as much: 25 rows in batches of 8 took a quarter longer than 24."""
-    recipe = replace(test_recipe.DEFAULT, base={"lite0": "efficientnet_lite0"}.get(base, base))
+    recipe = replace(DEFAULT, base={"lite0": "efficientnet_lite0"}.get(base, base))
     ids = [str(i) for i in range(n)]
     job = shard_task.Job(recipe, "/w", "/c", batch, "0")
     work = schedule.Work(job, {"k": Tap()}, dict.fromkeys(ids, ("k",)), dict.fromkeys(ids, ("/i",)))
@@ -122,6 +122,6 @@ def test_tasks_are_of_whole_batches_and_as_many_for_each_thread(
 
 def test_a_task_has_as_many_images_as_are_asked_for() -> None:
     ids = [str(i) for i in range(20)]
-    job = shard_task.Job(test_recipe.DEFAULT, "/w", "/c", None, "0")
+    job = shard_task.Job(DEFAULT, "/w", "/c", None, "0")
     work = schedule.Work(job, {"k": Tap()}, dict.fromkeys(ids, ("k",)), dict.fromkeys(ids, ("/i",)), shard_rows=9)
     assert [len(task.rows) for task in work.tasks(2, "run")] == [9, 9, 2]

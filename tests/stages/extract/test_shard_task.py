@@ -19,9 +19,8 @@ from cache.hash_index import HashIndex
 from stages.data import images
 from stages.extract import shard_task
 from tests.conftest import Pipeline, cache_files, counts, extract, opened
-from tests.stages.bases.test_recipe import DEFAULT
-from tests.stages.data import test_images
-from tests.support import crash, fakes
+from tests.support import crash, fakes, pictures
+from tests.support.networks import DEFAULT
 
 
 def test_a_file_that_changes_during_the_run_is_a_reject_never_a_row(
@@ -75,24 +74,25 @@ def test_bad_images_are_listed_and_the_good_ones_extracted(pipeline: Pipeline, p
 
 
 def test_every_kind_of_file_is_a_row_or_a_reject_and_none_disturbs_another(pipeline: Pipeline, tmp_path: Path) -> None:
-    photo, options = test_images.photograph, {"save_all": True, "append_images": [test_images.photograph("L")]}
+    photo, options = pictures.photograph, {"save_all": True, "append_images": [pictures.photograph("L")]}
+    jpeg = pictures.encoded(photo(), "JPEG")
     exif = Image.Exif()
     exif[0x0112] = 6
     good = {
-        "cmyk.jpg": test_images.encoded(photo("CMYK"), "JPEG"),
-        "palette.png": test_images.encoded(photo("P"), "PNG"),
-        "sixteen.png": test_images.encoded(Image.fromarray(np.arange(0, 60000, 6, np.uint16).reshape(100, 100)), "PNG"),
-        "alpha.png": test_images.encoded(photo("RGBA"), "PNG"),
-        "animated.gif": test_images.encoded(photo("P"), "GIF", **options),
-        "turned.jpg": test_images.encoded(photo(), "JPEG", exif=exif),
-        "a gif.jpg": test_images.encoded(photo("P"), "GIF"),
+        "cmyk.jpg": pictures.encoded(photo("CMYK"), "JPEG"),
+        "palette.png": pictures.encoded(photo("P"), "PNG"),
+        "sixteen.png": pictures.encoded(Image.fromarray(np.arange(0, 60000, 6, np.uint16).reshape(100, 100)), "PNG"),
+        "alpha.png": pictures.encoded(photo("RGBA"), "PNG"),
+        "animated.gif": pictures.encoded(photo("P"), "GIF", **options),
+        "turned.jpg": pictures.encoded(photo(), "JPEG", exif=exif),
+        "a gif.jpg": pictures.encoded(photo("P"), "GIF"),
         "plain.png": fakes.numbered(300),
     }
     bad = {
         "empty.png": (b"", "empty file"),
-        "half.jpg": (test_images.JPEG[: len(test_images.JPEG) // 2], "cannot be decoded: "),
+        "half.jpg": (jpeg[: len(jpeg) // 2], "cannot be decoded: "),
         "text.png": (b"hello", "not an image of a known format"),
-        "bomb.png": (test_images.png_header(60_000, 60_000), "more than 50 Mpx"),
+        "bomb.png": (pictures.png_header(60_000, 60_000), "more than 50 Mpx"),
     }
     (tmp_path / "images").mkdir()
     for name, data in {**good, **{name: data for name, (data, _) in bad.items()}}.items():
@@ -166,7 +166,7 @@ def test_a_read_only_cache_serves_what_it_has_and_says_why_it_cannot_take_more(
     assert refused.code == 1
     assert "cannot write to the cache" in refused.json["error"]["message"]
     assert "(Read-only file system)" in refused.json["error"]["message"]
-    assert "name a place that can be written: --set cache.dir=DIR" in refused.json["error"]["hint"]
+    assert "name a writable cache: --set cache.dir=DIR" in refused.json["error"]["hint"]
 
 
 def test_the_list_of_rejects_goes_when_they_are_mended(pipeline: Pipeline, project: Path) -> None:

@@ -21,9 +21,9 @@ from stages.data.images import PixelSpec
 from stages.finetune import training
 from stages.finetune.boundary_maps import Cached
 from stages.finetune.network import Network
-from stages.heads.fitted import Head, Layer
+from stages.heads.fitted import Head, Layer, Layers
 from stages.keras_models import build
-from tests.stages.heads.test_dense import curve
+from tests.support.networks import curve
 
 SIZE = 64
 N = 40
@@ -64,7 +64,7 @@ class Case:
         layer = Layer(
             rng.normal(0, 0.1, (catalogue.get_base(self.name).feature_dim, outputs)), rng.normal(0, 0.1, outputs)
         )
-        return Head("logistic", tuple("abcdef"[: self.classes]), (layer,), {"C": 1.0})
+        return Head("logistic", tuple("abcdef"[: self.classes]), Layers([layer]), {"C": 1.0})
 
     def base(self) -> keras.Model:
         return build.build_base(catalogue.get_base(self.name), self.file, SIZE, SIZE)

@@ -14,18 +14,9 @@ from cache.errors import Diverged
 from pipeline.config.head_schema import Dense
 from stages.heads.fitted import Head
 from tests.conftest import Pipeline
-from tests.pipeline.cli.test_main import events, run
+from tests.support.networks import curve
 from tests.support.problems import columns, features, names, part, problem
-
-
-def curve(folder: Path, tag: str) -> list[float]:
-    """What TensorBoard itself reads of a folder of logs."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return [float(make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+from tests.support.process import events, run
 
 
 def fit(x: np.ndarray, samples: Any, n_classes: int, **settings: Any) -> Head:

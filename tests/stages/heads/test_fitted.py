@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import tracemalloc
@@ -13,28 +14,29 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cache.errors import Unusable
-from pipeline.config.head_schema import Dense, Knn, Logistic, Ridge
-from stages.data.manifest import Manifest, Row
-from stages.heads import fitted, knn, logistic, ridge
-from stages.heads.fitted import Head, Layer, Neighbours
+from pipeline.config.head_schema import HEAD_KINDS
+from stages.data.manifest import Manifest
+from stages.heads import fitted
+from stages.heads.fitted import Head, Layer, Layers
+from stages.heads.neighbours import Neighbours
 from tests.support.problems import columns, features, names, part, problem, rows
 
 Fit = Callable[..., Head]
 
 
-def fit_dense(*arguments: Any) -> Head:
-    from stages.heads import dense  # here: a TensorFlow room
+def fit_of(kind: str) -> Fit:
+    """Fits a head of that kind; of a dense one, a small network."""
+    settings = {"units": [16], "epochs": 20, "lr": 0.01} if kind == "dense" else {}
 
-    return dense.fit(Dense(units=[16], epochs=20, lr=0.01), *arguments)
+    def fit(*arguments: Any) -> Head:
+        row = HEAD_KINDS[kind]
+        return importlib.import_module(row.module).fit(row.spec(kind=kind, **settings), *arguments)
+
+    return fit
 
 
-KINDS: dict[str, Fit] = {
-    "logistic": lambda *arguments: logistic.fit(Logistic(), *arguments),
-    "ridge": lambda *arguments: ridge.fit(Ridge(), *arguments),
-    "knn": lambda *arguments: knn.fit(Knn(), *arguments),
-    "dense": fit_dense,
-}
-each_kind = pytest.mark.parametrize("fit", KINDS.values(), ids=KINDS)
+FORMS = {kind: row.form for kind, row in HEAD_KINDS.items()}
+each_kind = pytest.mark.parametrize("fit", [fit_of(kind) for kind in HEAD_KINDS], ids=HEAD_KINDS)
 
 
 @each_kind
@@ -73,7 +75,7 @@ def test_same_rows_same_head_and_test_rows_do_not_enter_it(fit: Fit) -> None:
 def test_file_form_round_trip_without_pickle(fit: Fit) -> None:
     x, samples = problem(3)
     head = fit(features(x), samples, names(3))
-    again = Head.from_files(head.to_files())
+    again = Head.from_files(head.to_files(), FORMS)
     assert np.array_equal(again.probabilities(x), head.probabilities(x))
     assert (again.classes, again.kind, again.chosen) == (head.classes, head.kind, head.chosen)
 
@@ -113,7 +115,7 @@ def test_predictions_don_t_depend_on_how_rows_are_batched(fit: Fit, monkeypatch:
 def test_ten_thousand_classes_are_told_in_batches_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted, "_BATCH_BYTES", 1 << 20)
     layer = Layer(np.random.default_rng(0).normal(size=(2, 10_000)), np.zeros(10_000))
-    head, x = Head("ridge", names(10_000), (layer,), {}), np.ones((200, 2), np.float32)
+    head, x = Head("ridge", names(10_000), Layers([layer]), {}), np.ones((200, 2), np.float32)
     tracemalloc.start()
     found = head.probabilities(x)
     peak = tracemalloc.get_traced_memory()[1]
@@ -127,17 +129,19 @@ def test_a_head_of_an_older_program_is_read() -> None:
     buffer = io.BytesIO()
     np.savez(buffer, layer0_weights=np.ones((3, 1)), layer0_bias=np.zeros(1))
     text = {"kind": "logistic", "classes": ["a", "b"], "layers": 1, "chosen": {"C": 1.0}}
-    head = Head.from_files({"head.npz": buffer.getvalue(), "head.json": json.dumps(text).encode()})
+    head = Head.from_files({"head.npz": buffer.getvalue(), "head.json": json.dumps(text).encode()}, FORMS)
     assert head.logits(np.array([[1, 2, 3]]))[0, 0] == 6
     assert head.layers[0].activation == "linear"
-    with pytest.raises(Unusable, match="schema 99; this version reads up to 2"):
-        Head.from_files({"head.npz": buffer.getvalue(), "head.json": json.dumps({**text, "schema": 99}).encode()})
+    for newer, message in (({"schema": 99}, "schema 99 and kind logistic"), ({"kind": "svm"}, "schema 1 and kind svm")):
+        files = {"head.npz": buffer.getvalue(), "head.json": json.dumps({**text, **newer}).encode()}
+        with pytest.raises(Unusable, match=f"{message}; this version reads schemas up to 2 and the kinds logistic,"):
+            Head.from_files(files, FORMS)
 
 
 def test_a_neighbour_s_vote_is_the_one_of_dinov2() -> None:
     """exp(cosine / temperature), summed by class; and one more vote that is shared evenly."""
     stored = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)
-    head = Head("knn", ("a", "b"), (), {}, Neighbours(stored, np.array([0, 1, 1]), 2, 0.1))
+    head = Head("knn", ("a", "b"), Neighbours(stored, np.array([0, 1, 1]), 2, 0.1), {})
     weights = np.exp(np.array([1, 0.8]) / 0.1)
     extra = weights.max() / 2
     expected = (weights + extra) / (weights.sum() + 2 * extra)
@@ -158,7 +162,7 @@ def test_layers_are_keras_dense(activation: fitted.Activation) -> None:
     network.build((None, 5))
     for dense, layer in zip(network.layers, layers, strict=True):
         dense.set_weights([layer.weights, layer.bias])
-    assert np.allclose(network.predict(x, verbose=0), Head("dense", names(3), layers, {}).logits(x), atol=1e-5)
+    assert np.allclose(network.predict(x, verbose=0), Head("dense", names(3), Layers(layers), {}).logits(x), atol=1e-5)
 
 
 def manifest(*parts: tuple[str, str]) -> Manifest:
@@ -166,27 +170,6 @@ def manifest(*parts: tuple[str, str]) -> Manifest:
 
 
 GOOD = (("a", "train"), ("b", "train"), ("a", "val"), ("b", "test"))
-
-
-def test_classes_are_sorted_or_as_told() -> None:
-    assert fitted.check_classes(manifest(*GOOD), None) == ("a", "b")
-    assert fitted.check_classes(manifest(*GOOD), ["b", "a"]) == ("b", "a")
-
-
-@pytest.mark.parametrize(
-    ("table", "order", "message"),
-    [
-        (Manifest((Row("a" * 64, "1.png"),)), None, "no image has a label"),
-        (manifest(("a", "train"), ("a", "val")), None, "there is one class only, 'a'"),
-        (manifest(("a", "train"), ("b", "train")), None, r"in val \(train 2, val 0, test 0\)"),
-        (manifest(("a", "val"), ("b", "test")), None, r"in train \(train 0, val 1, test 1\)"),
-        (manifest(*GOOD, ("c", "test")), None, r"class 'c' has no image in train \(0 in val, 1 in test\)"),
-        (manifest(*GOOD), ["a", "c"], r"data\.classes is \['a', 'c'\], but the images have \['a', 'b'\]"),
-    ],
-)
-def test_what_cannot_carry_a_head_is_said(table: Manifest, order: list[str] | None, message: str) -> None:
-    with pytest.raises(Unusable, match=message):
-        fitted.check_classes(table, order)
 
 
 def test_key_sees_all_it_should() -> None:

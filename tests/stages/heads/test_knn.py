@@ -7,7 +7,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.config.head_schema import Knn
-from stages.heads import fitted, knn
+from stages.heads import knn, neighbours
+from stages.heads.neighbours import Neighbours
 from tests.support.problems import columns, features, names, part, problem
 
 
@@ -32,8 +33,8 @@ def test_val_chooses_k_of_those_asked() -> None:
     losses = head.chosen["val_log_loss"]
     n = int(part(samples, "train").sum())
     assert list(losses) == ["1", "5", "20", str(n)]  # more than there are: all of them
-    assert head.neighbours is not None
-    assert head.neighbours.k == head.chosen["k"] == int(min(losses, key=losses.get))
+    assert isinstance(head.form, Neighbours)
+    assert head.form.k == head.chosen["k"] == int(min(losses, key=losses.get))
     for k in (1, 20):
         alone = knn.fit(Knn(k=k), features(x), samples, names(3))
         assert alone.chosen["val_log_loss"] == {str(k): losses[str(k)]}
@@ -49,12 +50,12 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stored_rows_are_gone_through_tile_by_tile_and_none_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     x, samples = problem(3)
     head = knn.fit(Knn(k=20), features(x), samples, names(3))
-    assert head.neighbours is not None
-    cosines, columns = head.neighbours.nearest(x, 20)
+    assert isinstance(head.form, Neighbours)
+    cosines, columns = head.form.nearest(x, 20)
     whole = head.probabilities(x)
     for tile in (7, 50):  # fewer and more than k
-        monkeypatch.setattr(fitted, "TILE", tile)
-        found = head.neighbours.nearest(x, 20)
+        monkeypatch.setattr(neighbours, "TILE", tile)
+        found = head.form.nearest(x, 20)
         assert np.abs(found[0] - cosines).max() < 1e-6
         assert (found[1] == columns).mean() > 0.999  # but for ties
         assert np.abs(head.probabilities(x) - whole).max() < 1e-5

@@ -19,7 +19,7 @@ SCRIPT = """
 import os, re, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # each thread has its blocks
 import numpy as np
-from pipeline.config.head_schema import KINDS
+from pipeline.config.head_schema import HEAD_KINDS
 from stages.heads import knn, logistic, ridge
 from stages.heads.matrix import FeatureMatrix
 from tests.support.problems import names, rows
@@ -48,9 +48,9 @@ class Few:
     shape = few.shape
     def __getitem__(self, where):
         return few[where]
-fit(KINDS[kind](**settings), FeatureMatrix([Few()]), samples[:400], names(4))  # all imports, and BLAS's own memory
+fit(HEAD_KINDS[kind].spec(**settings), FeatureMatrix([Few()]), samples[:400], names(4))  # imports
 before = peak()
-fit(KINDS[kind](**settings), FeatureMatrix([OnDisk()]), samples, names(4))
+fit(HEAD_KINDS[kind].spec(**settings), FeatureMatrix([OnDisk()]), samples, names(4))
 print(peak() - before)
 """
 

@@ -29,9 +29,7 @@ def weighted(given: Problem, weights: np.ndarray) -> dict[str, float]:
 @pytest.mark.parametrize(("k", "decimals"), [(2, 16), (2, 1), (4, 16), (4, 1)])
 def test_rows_that_count_once_have_the_plain_figures(k: int, decimals: int) -> None:
     given = problem(k, decimals=decimals)
-    plain = classification.metrics(*given)
-    assert plain.pop("n") == 80
-    assert weighted(given, np.ones(80)) == pytest.approx(plain, abs=1e-12)
+    assert weighted(given, np.ones(80)) == pytest.approx(classification.metrics(*given).values, abs=1e-12)
 
 
 @pytest.mark.parametrize(("k", "decimals"), [(2, 16), (2, 1), (4, 1)])
@@ -42,8 +40,8 @@ def test_a_row_that_counts_thrice_is_three_rows(k: int, decimals: int) -> None:
         for column in weights.T:
             rows = np.repeat(np.arange(80), column.astype(int))
             naive = classification.metrics([labels[i] for i in rows], p[rows], classes)
-            assert naive.pop("n") == 80
-            assert weighted(given, column) == pytest.approx(naive, abs=1e-12)
+            assert naive.n == 80
+            assert weighted(given, column) == pytest.approx(naive.values, abs=1e-12)
 
 
 def test_a_group_is_drawn_whole() -> None:
@@ -62,7 +60,7 @@ def test_copies_in_a_group_do_not_narrow_the_interval() -> None:
     groups = [str(i) for i in range(40) for _ in range(10)]
 
     def width(*given: object) -> float:
-        low, high = bootstrap.metrics_with_intervals(*given)["ci"]["log_loss"]  # type: ignore[arg-type]
+        low, high = bootstrap.metrics_with_intervals(*given).ci["log_loss"]  # type: ignore[arg-type]
         return float(high - low)
 
     alone = width(labels, p, classes, [None] * 40)
@@ -73,11 +71,11 @@ def test_copies_in_a_group_do_not_narrow_the_interval() -> None:
 def test_the_interval_holds_the_truth_95_times_in_100(monkeypatch: pytest.MonkeyPatch) -> None:
     """300 samples of 200 rows, of a problem whose figures are known from a very large sample."""
     monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
-    truth = classification.metrics(*problem(2, n=400_000, seed=9))
+    truth = classification.metrics(*problem(2, n=400_000, seed=9)).values
     inside = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "brier"), 0)
     for seed in range(300):
         labels, p, classes = problem(2, n=200, seed=seed)
-        found = bootstrap.metrics_with_intervals(labels, p, classes, [None] * 200)["ci"]
+        found = bootstrap.metrics_with_intervals(labels, p, classes, [None] * 200).ci
         for name in inside:
             low, high = found[name]
             inside[name] += low <= truth[name] <= high
@@ -94,7 +92,7 @@ def test_of_groups_too(monkeypatch: pytest.MonkeyPatch) -> None:
         labels = ["b" if hit else "a" for hit in right]
         p = np.tile([0.1, 0.9], (200, 1))
         for name, given in (("groups", groups), ("rows", [None] * 200)):
-            low, high = bootstrap.metrics_with_intervals(labels, p, ("a", "b"), given)["ci"]["accuracy"]
+            low, high = bootstrap.metrics_with_intervals(labels, p, ("a", "b"), given).ci["accuracy"]
             inside[name] += low <= 0.7 <= high
     assert 0.9 <= inside["groups"] / 200 <= 0.99
     assert inside["rows"] / 200 < 0.75
@@ -117,26 +115,26 @@ def test_chunks_do_not_change_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("n", [0, 1])
 def test_no_row_or_one_has_no_interval(n: int) -> None:
     found = bootstrap.metrics_with_intervals(["a"] * n, np.tile([0.9, 0.1], (n, 1)), ("a", "b"), [None] * n)
-    assert found["n"] == n
-    assert set(found["ci"]) == set(classification.NAMES)
-    assert set(found["ci"].values()) == {None}
+    assert found.n == n
+    assert set(found.ci) == set(classification.NAMES)
+    assert set(found.ci.values()) == {None}
 
 
 def test_a_single_group_has_no_interval() -> None:
     labels, p, classes = problem(2)
-    assert set(bootstrap.metrics_with_intervals(labels, p, classes, ["one"] * 80)["ci"].values()) == {None}
+    assert set(bootstrap.metrics_with_intervals(labels, p, classes, ["one"] * 80).ci.values()) == {None}
 
 
 def test_a_lacking_class_leaves_ranking_without_figure_and_interval() -> None:
     found = bootstrap.metrics_with_intervals(["a"] * 20, problem(2, n=20)[1], ("a", "b"), [None] * 20)
-    assert (found["auroc"], found["ci"]["auroc"], found["ci"]["average_precision"]) == (None, None, None)
-    assert found["ci"]["accuracy"] is not None
+    assert (found.values["auroc"], found.ci["auroc"], found.ci["average_precision"]) == (None, None, None)
+    assert found.ci["accuracy"] is not None
 
 
 def test_a_class_with_one_row_is_left_out_of_resamples_without_it() -> None:
     labels, p, classes = problem(3, n=60)
     labels = ["c2" if i == 0 else "c0" if label == "c2" else label for i, label in enumerate(labels)]
-    low, high = bootstrap.metrics_with_intervals(labels, p, classes, [None] * 60)["ci"]["auroc"]
+    low, high = bootstrap.metrics_with_intervals(labels, p, classes, [None] * 60).ci["auroc"]
     assert 0 < low < high <= 1
 
 
@@ -148,16 +146,16 @@ def test_many_rows_and_classes_stay_within_bounds() -> None:
     p /= p.sum(axis=1, keepdims=True)
     classes = [str(i) for i in range(k)]
     found = bootstrap.metrics_with_intervals([classes[i] for i in rng.integers(0, k, n)], p, classes, [None] * n)
-    assert (found["auroc"], found["ci"]["auroc"]) == (None, None)
-    assert found["ci"]["macro_f1"][0] < found["macro_f1"] < found["ci"]["macro_f1"][1]
+    assert (found.values["auroc"], found.ci["auroc"]) == (None, None)
+    assert found.ci["macro_f1"][0] < found.values["macro_f1"] < found.ci["macro_f1"][1]
 
 
 def test_figures_that_sort_have_no_interval_where_it_would_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_RANKED", 80 * 4 * 199)
     found = bootstrap.metrics_with_intervals(*problem(4), [None] * 80)
-    assert found["auroc"] is not None
-    assert found["ci"]["auroc"] is None
-    assert found["ci"]["accuracy"] is not None
+    assert found.values["auroc"] is not None
+    assert found.ci["auroc"] is None
+    assert found.ci["accuracy"] is not None
 
 
 def test_a_paired_difference_is_narrower_than_two_figures() -> None:
@@ -165,10 +163,8 @@ def test_a_paired_difference_is_narrower_than_two_figures() -> None:
     better = 0.9 * p + 0.1 * np.eye(2)[classification.label_columns(labels, classes)]
     groups: list[str | None] = [None] * 300
     low, high = bootstrap.paired_intervals(labels, p, better, classes, groups)["log_loss"] or [0, 0]
-    gap = (
-        classification.metrics(labels, better, classes)["log_loss"]
-        - classification.metrics(labels, p, classes)["log_loss"]
-    )  # type: ignore[operator]
-    alone = bootstrap.metrics_with_intervals(labels, p, classes, groups)["ci"]["log_loss"]
+    after, before = (classification.metrics(labels, given, classes).values["log_loss"] for given in (better, p))
+    gap = after - before
+    alone = bootstrap.metrics_with_intervals(labels, p, classes, groups).ci["log_loss"]
     assert low < gap < high < 0
     assert high - low < (alone[1] - alone[0]) / 2

@@ -97,20 +97,20 @@ def test_test_rows_decide_nothing() -> None:
         labels, p = splits[split]
         splits[split] = (labels[::-1], p)
         spoiled = calibration.fit_calibration(splits, ("c0", "c1"))
-        assert (spoiled["temperature"] == plain["temperature"]) is same
-        assert (spoiled["threshold"] == plain["threshold"]) is same
+        assert (spoiled.temperature == plain.temperature) is same
+        assert (spoiled.threshold == plain.threshold) is same
 
 
 def test_figures_after_it_are_those_of_scikit_learn() -> None:
     splits = given()
     found = calibration.fit_calibration(splits, ("c0", "c1"))
     labels, p = splits["test"]
-    truth, after = np.array(labels) == "c1", calibration.apply_temperature(p, found["temperature"])
-    guess = p[:, 1] >= found["threshold"]
-    assert found["test"]["n"] == 80
-    assert found["test"]["log_loss"] == pytest.approx(sk.log_loss(truth, after[:, 1]))
-    assert found["test"]["brier"] == pytest.approx(sk.brier_score_loss(truth, after[:, 1]))
-    assert found["test"]["at_threshold"] == pytest.approx(
+    truth, after = np.array(labels) == "c1", calibration.apply_temperature(p, found.temperature)
+    guess = p[:, 1] >= found.threshold
+    assert found.splits["test"].n == 80
+    assert found.splits["test"].values["log_loss"] == pytest.approx(sk.log_loss(truth, after[:, 1]))
+    assert found.splits["test"].values["brier"] == pytest.approx(sk.brier_score_loss(truth, after[:, 1]))
+    assert found.splits["test"].details["at_threshold"] == pytest.approx(
         {
             "accuracy": sk.accuracy_score(truth, guess),
             "balanced_accuracy": sk.balanced_accuracy_score(truth, guess),
@@ -121,8 +121,8 @@ def test_figures_after_it_are_those_of_scikit_learn() -> None:
 
 def test_more_classes_have_a_temperature_and_no_threshold() -> None:
     found = calibration.fit_calibration(given(4), ("c0", "c1", "c2", "c3"))
-    assert found["temperature"] > 1.5
-    assert (found["threshold"], found["val"]["at_threshold"]) == (None, None)
+    assert found.temperature > 1.5
+    assert (found.threshold, found.splits["val"].details["at_threshold"]) == (None, None)
 
 
 @pytest.mark.parametrize("empty", ["val", "test"])
@@ -130,9 +130,9 @@ def test_an_empty_split_has_no_figures(empty: str) -> None:
     splits = given()
     splits[empty] = ([], np.empty((0, 2)))
     found = calibration.fit_calibration(splits, ("c0", "c1"))
-    assert (found["temperature"] is None) is (empty == "val")
-    assert found[empty]["log_loss"] is None
-    assert found[empty]["n"] == 0
+    assert (found.temperature is None) is (empty == "val")
+    assert found.splits[empty].values["log_loss"] is None
+    assert found.splits[empty].n == 0
 
 
 def test_many_probabilities_are_fitted_on_some_rows_and_judged_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +141,8 @@ def test_many_probabilities_are_fitted_on_some_rows_and_judged_on_all(monkeypatc
     whole = calibration.fit_calibration({"val": (labels, p)}, ("c0", "c1", "c2"))
     monkeypatch.setattr(calibration, "_CELLS", 3001)
     some = calibration.fit_calibration({"val": (labels, p)}, ("c0", "c1", "c2"))
-    assert some["temperature"] != whole["temperature"]
-    assert some["temperature"] == pytest.approx(whole["temperature"], rel=0.1)
-    after = classification.metrics(labels, calibration.apply_temperature(p, some["temperature"]), ("c0", "c1", "c2"))
-    assert {name: some["val"][name] for name in ("n", "log_loss", "brier", "ece")} == pytest.approx(
-        {name: after[name] for name in ("n", "log_loss", "brier", "ece")}
-    )
+    assert some.temperature != whole.temperature
+    assert some.temperature == pytest.approx(whole.temperature, rel=0.1)
+    after = classification.metrics(labels, calibration.apply_temperature(p, some.temperature), ("c0", "c1", "c2"))
+    assert some.splits["val"].n == after.n
+    assert some.splits["val"].values == pytest.approx({name: after.values[name] for name in some.splits["val"].values})

@@ -9,12 +9,13 @@ import pytest
 from sklearn import metrics as sk
 
 from stages.metrics import classification
+from stages.metrics.figures import Figures
 
 LABELS = ["a", "b", "b", "a", "b", "a", "a", "b"]
 P = np.array([0.1, 0.9, 0.6, 0.4, 0.3, 0.2, 0.7, 0.8])
 
 
-def binary() -> dict[str, float | int | None]:
+def binary() -> Figures:
     return classification.metrics(LABELS, np.stack([1 - P, P], axis=1), ("a", "b"))
 
 
@@ -22,7 +23,6 @@ def test_binary_figures_are_those_of_scikit_learn() -> None:
     truth = np.array([label == "b" for label in LABELS])
     guess = P > 0.5
     expected = {
-        "n": 8,
         "accuracy": sk.accuracy_score(truth, guess),
         "balanced_accuracy": sk.balanced_accuracy_score(truth, guess),
         "macro_f1": sk.f1_score(truth, guess, average="macro"),
@@ -32,7 +32,7 @@ def test_binary_figures_are_those_of_scikit_learn() -> None:
         "brier": sk.brier_score_loss(truth, P),
     }
     found = binary()
-    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert {name: found.values[name] for name in expected} == pytest.approx(expected)
 
 
 def test_multiclass_figures_are_those_of_scikit_learn() -> None:
@@ -40,28 +40,28 @@ def test_multiclass_figures_are_those_of_scikit_learn() -> None:
     p = rng.dirichlet((1, 1, 1), 60)
     truth = rng.integers(0, 3, 60)
     found = classification.metrics([("x", "y", "z")[i] for i in truth], p, ("x", "y", "z"))
-    assert found["auroc"] == pytest.approx(sk.roc_auc_score(truth, p, multi_class="ovr"))
-    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, p.argmax(1)))
-    assert found["log_loss"] == pytest.approx(sk.log_loss(truth, p))
+    assert found.values["auroc"] == pytest.approx(sk.roc_auc_score(truth, p, multi_class="ovr"))
+    assert found.values["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, p.argmax(1)))
+    assert found.values["log_loss"] == pytest.approx(sk.log_loss(truth, p))
 
 
 def test_ece_of_a_known_case() -> None:
     """Eight guesses at 0.9 confidence, six right: off by 0.15."""
     p = np.tile([0.1, 0.9], (8, 1))
     found = classification.metrics(["b"] * 6 + ["a"] * 2, p, ("a", "b"))
-    assert found["ece"] == pytest.approx(0.15)
+    assert found.values["ece"] == pytest.approx(0.15)
 
 
 def test_no_rows_have_no_figures() -> None:
     found = classification.metrics([], np.empty((0, 2)), ("a", "b"))
-    assert found.pop("n") == 0
-    assert set(found.values()) == {None}
-    assert len(found) == 8
+    assert found.n == 0
+    assert set(found.values.values()) == {None}
+    assert len(found.values) == 8
 
 
 def test_a_lacking_class_leaves_ranking_figures_out() -> None:
     found = classification.metrics(["a", "a"], np.array([[0.9, 0.1], [0.2, 0.8]]), ("a", "b"))
-    assert (found["auroc"], found["average_precision"], found["accuracy"]) == (None, None, 0.5)
+    assert (found.values["auroc"], found.values["average_precision"], found.values["accuracy"]) == (None, None, 0.5)
 
 
 def test_a_certain_mistake_has_a_finite_loss() -> None:
@@ -77,8 +77,8 @@ def test_ranking_figures_are_those_of_scikit_learn_with_and_without_ties(decimal
         classes = [f"c{i}" for i in range(k)]
         found = classification.metrics([classes[i] for i in truth], p, classes)
         one_hot, columns = (truth, p[:, 1]) if k == 2 else (np.eye(k)[truth], p)
-        assert found["auroc"] == pytest.approx(sk.roc_auc_score(one_hot, columns))
-        assert found["average_precision"] == pytest.approx(sk.average_precision_score(one_hot, columns))
+        assert found.values["auroc"] == pytest.approx(sk.roc_auc_score(one_hot, columns))
+        assert found.values["average_precision"] == pytest.approx(sk.average_precision_score(one_hot, columns))
 
 
 def test_details_are_those_of_scikit_learn() -> None:
@@ -126,7 +126,7 @@ def test_ten_thousand_classes_have_figures_but_no_confusion_matrix_and_no_rankin
     classes = [f"c{i}" for i in range(k)]
     labels = [classes[i] for i in rng.integers(0, k, n)]
     figures, found = classification.metrics(labels, p, classes), classification.details(labels, p, classes, [None] * n)
-    assert figures["accuracy"] == 0
-    assert figures["auroc"] is None
+    assert figures.values["accuracy"] == 0
+    assert figures.values["auroc"] is None
     assert found["confusion"] is None
     assert len(found["per_class"]) == k

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from stages.metrics import classification, paired_tests
+from stages.metrics.figures import Figure
 
 CLASSES = ("a", "b")
 
@@ -39,32 +40,32 @@ def models(n: int, flips: int, seed: int = 0) -> tuple[list[str], np.ndarray, np
 
 def test_the_difference_is_that_of_the_figures_and_lies_in_its_interval() -> None:
     labels, a, b = models(200, 20)
-    found = paired_tests.compare(labels, a, b, CLASSES, [None] * 200)
+    before, after, found = paired_tests.compare(labels, a, b, CLASSES, [None] * 200)
     for name in classification.NAMES:
-        assert found["difference"][name]["value"] == found["b"][name] - found["a"][name]
-    low, high = found["difference"]["accuracy"]["ci"]
+        assert found.figures[name].value == after.values[name] - before.values[name]
+    low, high = found.figures["accuracy"].ci
     assert 0 < low < 0.1 < high < 0.2
-    assert found["mcnemar"] == {"only_a": 0, "only_b": 20, "p_value": binomtest(0, 20).pvalue}
+    assert found.mcnemar == {"only_a": 0, "only_b": 20, "p_value": binomtest(0, 20).pvalue}
 
 
 def test_the_same_model_twice_differs_by_nothing() -> None:
     labels, a, _ = models(50, 0)
-    found = paired_tests.compare(labels, a, a, CLASSES, [None] * 50)
-    assert {difference["value"] for difference in found["difference"].values()} == {0}
-    assert [difference["ci"] for difference in found["difference"].values()] == [[0, 0]] * 8
+    _, _, found = paired_tests.compare(labels, a, a, CLASSES, [None] * 50)
+    assert {difference.value for difference in found.figures.values()} == {0}
+    assert [difference.ci for difference in found.figures.values()] == [[0, 0]] * 8
 
 
 def test_groups_widen_the_interval_of_a_difference() -> None:
     """The twenty rows in which they differ are two groups, not twenty."""
     labels, a, b = models(200, 20)
     differ = (a != b).any(axis=1)
-    alone = paired_tests.compare(labels, a, b, CLASSES, [None] * 200)["difference"]["accuracy"]["ci"]
+    alone = paired_tests.compare(labels, a, b, CLASSES, [None] * 200)[2].figures["accuracy"].ci
     numbers = np.where(differ, np.cumsum(differ) % 2, 2 + np.arange(200) // 10)
-    grouped = paired_tests.compare(labels, a, b, CLASSES, [str(i) for i in numbers])["difference"]["accuracy"]["ci"]
+    grouped = paired_tests.compare(labels, a, b, CLASSES, [str(i) for i in numbers])[2].figures["accuracy"].ci
     assert grouped[1] - grouped[0] > 1.5 * (alone[1] - alone[0])
 
 
 def test_a_lacking_class_has_no_difference_in_auroc() -> None:
     _, a, b = models(30, 3)
-    found = paired_tests.compare(["a"] * 30, a, b, CLASSES, [None] * 30)
-    assert found["difference"]["auroc"] == {"value": None, "ci": None}
+    _, _, found = paired_tests.compare(["a"] * 30, a, b, CLASSES, [None] * 30)
+    assert found.figures["auroc"] == Figure(None, None)

@@ -55,9 +55,9 @@ def test_the_area_below_a_curve_is_the_figure() -> None:
     truth, p = problem(2)
     figures = classification.metrics(["ab"[i] for i in truth], p, ("a", "b"))
     x, y, area = plots._Roc().points(truth == 1, p[:, 1])
-    assert area == figures["auroc"] == pytest.approx((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)
+    assert area == figures.values["auroc"] == pytest.approx((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)
     x, y, area = plots._PrecisionRecall().points(truth == 1, p[:, 1])
-    assert area == figures["average_precision"] == pytest.approx((np.diff(x) * y[1:]).sum())
+    assert area == figures.values["average_precision"] == pytest.approx((np.diff(x) * y[1:]).sum())
 
 
 def test_above_the_limits_there_are_no_confusion_matrices_and_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:

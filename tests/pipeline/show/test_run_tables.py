@@ -1,4 +1,4 @@
-"""console.py: what a person reads of a run, said once and only where it helps."""
+"""run_tables.py: what a person reads of a run, said once and only where it helps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.runs.extraction import ExtractReport
-from pipeline.show.console import show_result
+from pipeline.show.run_tables import show_result
 from tests.conftest import Ran
 from tests.support import fakes
 

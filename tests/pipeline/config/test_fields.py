@@ -1,4 +1,4 @@
-"""keyed.py: every field of pipeline.yaml moves the keys it should, and no other; with a numpy base."""
+"""fields.py: every field of pipeline.yaml has a place in keys, and changes those keys alone; with a numpy base."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import head_schema, schema
-from pipeline.config.keyed import KEYED
+from pipeline.config.fields import Section
 from tests.conftest import Pipeline, counts
 from tests.support import fakes
 
@@ -77,16 +77,23 @@ BY_ANOTHER_TEST = {
 def kind_with(field: str) -> str:
     """The first kind of head that has the field."""
     name = field.rpartition(".")[2] if field.startswith("heads.") else "kind"
-    return next(kind for kind, spec in head_schema.KINDS.items() if name in spec.model_fields)
+    return next(kind for kind, row in head_schema.HEAD_KINDS.items() if name in row.spec.model_fields)
 
 
-def test_every_field_is_classified() -> None:
-    assert set(schema.field_names()) == set(KEYED)
+PLACES = schema.field_places()
+
+
+def test_a_field_without_a_place_in_keys_is_an_error() -> None:
+    class Unplaced(Section):
+        new: int = 0
+
+    with pytest.raises(AttributeError, match="keyed"):
+        schema.field_places(Unplaced)
 
 
 def test_the_walk_covers_every_field() -> None:
-    tuned = {field for field in KEYED if field.startswith("finetune.")}  # test_finetuning.py
-    assert set(OTHER_VALUE) | ONE_VALUE_SO_FAR | BY_ANOTHER_TEST | tuned == set(KEYED)
+    tuned = {field for field in PLACES if field.startswith("finetune.")}  # test_finetuning.py
+    assert set(OTHER_VALUE) | ONE_VALUE_SO_FAR | BY_ANOTHER_TEST | tuned == set(PLACES)
 
 
 @pytest.mark.parametrize("field", OTHER_VALUE)
@@ -117,11 +124,11 @@ def test_every_field_moves_the_keys_it_should_and_no_other(
     assert counts(first) == (24, 0)
     dotted = field.replace("taps.*", "taps.p").replace("heads.*", "heads.h")
     changed = pipeline("run", "-c", project, "--json", "--set", f"{dotted}={OTHER_VALUE[field]}")
-    kind = KEYED[field]
-    fresh = kind == "extract" or field == "cache.dir"
+    stage = PLACES[field].stage
+    fresh = stage == "extract" or field == "cache.dir"
     assert counts(changed) == ((24, 0) if fresh else (0, 24))
-    assert (changed.json["extract"]["keys"] != first.json["extract"]["keys"]) == (kind == "extract")
-    assert changed.json["heads"]["h"]["hit"] == (kind == "none")
+    assert (changed.json["extract"]["keys"] != first.json["extract"]["keys"]) == (stage == "extract")
+    assert changed.json["heads"]["h"]["hit"] == (stage == "none")
     back = pipeline("run", "-c", project, "--json")
     assert counts(back) == (0, 24)
     assert back.json["heads"]["h"]["hit"]

@@ -1,0 +1,57 @@
+"""Owns what all sections of pipeline.yaml share: strict models, number types, the key that a field enters.
+
+Not the sections (schema.py, head_schema.py, finetune_schema.py), nor how a key is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from pipeline.config import messages
+
+Real = Annotated[float, BeforeValidator(messages.reject_bool), Field(allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(messages.reject_bool)]
+Positive = Annotated[Real, Field(gt=0)]
+Count = Annotated[Whole, Field(ge=1)]
+Fraction = Annotated[Real, Field(ge=0, lt=1)]
+
+Stage = Literal["extract", "samples", "head", "finetune", "none"]
+"""The first key that a field enters: of feature rows; of heads and fine-tuned models, by way of their labelled rows;
+of a head; of a fine-tuned model; of nothing."""
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """Metadata of a field: `Annotated[str, Keyed("head")]`. by_value: False where what it refers to enters the key."""
+
+    stage: Stage
+    by_value: bool = True
+
+
+class Section(BaseModel):
+    """A group of fields; unknown ones are errors. A subclass names the stage of its fields: `keyed="extract"`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    keyed: ClassVar[Stage]
+
+    def __init_subclass__(cls, keyed: Stage | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if keyed is not None:
+            cls.keyed = keyed
+
+    @classmethod
+    def places(cls) -> dict[str, Keyed]:
+        """Where each field enters keys: as its Keyed says, else as that of the section."""
+        found = {}
+        for name, info in cls.model_fields.items():
+            own = [part for part in info.metadata if isinstance(part, Keyed)]
+            found[name] = own[0] if own else Keyed(cls.keyed)
+        return found
+
+    @classmethod
+    def not_by_value(cls) -> set[str]:
+        """Fields whose values are not in the key of the section's stage."""
+        return {name for name, place in cls.places().items() if place != Keyed(cls.keyed)}

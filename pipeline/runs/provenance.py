@@ -1,0 +1,65 @@
+"""Owns the record of a result: settings, rows, images, versions, machine, commit. Not the result itself."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.store import FeatureStore
+from pipeline.project.project import Project
+from stages.data.manifest import Manifest
+from stages.runtime import hardware
+
+PACKAGES = ("frozenbase", "scikit-learn", "scipy", "numpy", "h5py")
+
+
+def make_record(
+    project: Project, about: Mapping[str, Any], stores: Mapping[str, FeatureStore], manifest: Manifest
+) -> dict[str, Any]:
+    """record.json: `about` the result, what its rows were computed from (by name of the store), its images, and git."""
+    return {
+        "schema": 1,
+        **about,
+        "extract": {name: {"key": store.key, **store.components} for name, store in stores.items()},
+        "manifest": manifest.digest,
+        "images": len(manifest.rows),
+        "created": round(time.time(), 3),
+        "git": _git(project.folder),
+    }
+
+
+def environment(stores: Sequence[FeatureStore], ids: Sequence[str], packages: Sequence[str]) -> dict[str, Any]:
+    """What is in no key but may change a last bit: what computed the rows of `ids`, this machine, versions.
+
+    packages: those that fit the result, beside PACKAGES.
+    """
+    made = [record for store in stores for record in store.shard_records(store.serving(ids))]
+    made_with: dict[str, set[str]] = defaultdict(set)
+    for record in made:
+        for package, version in record.get("versions", {}).items():
+            made_with[package].add(version)
+    return {
+        "rows_made_by": sorted({f"{r.get('engine')} on {r.get('device')}" for r in made}),
+        "rows_versions": {package: sorted(found) for package, found in made_with.items()},
+        "machine": hardware.cpu_name(),
+        "blas": hardware.blas(),
+        "versions": hardware.versions([*PACKAGES, *packages]),
+    }
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Commit of the repository that pipeline.yaml lies in, and whether it had changes; None outside of one."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,29 @@
+"""Owns judging predictions of labelled rows. Not how a figure is computed (classification.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from stages.data.manifest import Row
+from stages.metrics import bootstrap, calibration, classification
+from stages.metrics.figures import EVALUATED, Figures, Metrics
+
+
+def evaluate_rows(rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int) -> Figures:
+    """Figures of labelled rows with their probabilities (n, classes), with intervals and details."""
+    given = [row.label or "" for row in rows], probabilities, classes, [row.group for row in rows]
+    return replace(bootstrap.metrics_with_intervals(*given, seed), details=classification.details(*given))
+
+
+def evaluate_splits(rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int) -> Metrics:
+    """What metrics.json of a head has: figures of val and test, and what is calibrated on val."""
+    figures, splits = {}, {}
+    for split in EVALUATED:
+        here = [i for i, row in enumerate(rows) if row.split == split]
+        mine, p = [rows[i] for i in here], probabilities[here]
+        figures[split] = evaluate_rows(mine, p, classes, seed)
+        splits[split] = [row.label or "" for row in mine], p
+    return Metrics(figures, calibration.fit_calibration(splits, classes))

@@ -1,0 +1,132 @@
+"""Owns the types of figures, and their JSON as metrics.json has it. Not computing them (evaluate.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+RANKING = "log_loss"
+"""The figure of val that ranks models: the lowest is the best."""
+
+EVALUATED = ("val", "test")
+
+Interval = Sequence[float]
+"""Low and high, 95%."""
+
+_DETAILS = ("confusion", "per_class", "per_group", "at_threshold")
+_FITTED = ("temperature", "threshold", "threshold_maximises")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value and its interval, each None where undefined."""
+
+    value: float | None
+    ci: Interval | None
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of n rows by name, and their intervals, if these were computed. `details` is JSON, for display."""
+
+    n: int
+    values: Mapping[str, float | None]
+    ci: Mapping[str, Interval | None] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Figure:
+        return Figure(self.values[name], self.ci.get(name))
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        details = {name: found[name] for name in _DETAILS if name in found}
+        values = {name: value for name, value in found.items() if name not in ("n", "ci", *_DETAILS)}
+        return cls(found["n"], values, found.get("ci", {}), details)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"n": self.n, **self.values, **({"ci": self.ci} if self.ci else {}), **self.details}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Each figure of a model minus that of another on the same rows, and McNemar's test (paired_tests.py)."""
+
+    figures: Mapping[str, Figure]
+    mcnemar: Mapping[str, float | int]
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        return cls({name: Figure(**part) for name, part in found.items() if name != "mcnemar"}, found["mcnemar"])
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.figures, "mcnemar": self.mcnemar}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What calibration.py fitted on val, and figures of each split with it."""
+
+    temperature: float | None = None
+    threshold: float | None = None
+    threshold_maximises: str = "balanced_accuracy"
+    splits: Mapping[str, Figures] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        return cls(**{name: found[name] for name in _FITTED}, splits=_splits(found))
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FITTED} | {name: self.splits.get(name) for name in EVALUATED}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Figures of val and test, or of val alone where test is hidden; older models have no calibration.
+
+    Of a fine-tuned model also `baseline`, figures of the frozen head, and the `difference` from it, by split; `start`
+    is by how much a probability of val differed from the head's before training.
+    """
+
+    splits: Mapping[str, Figures]
+    calibration: Calibration | None = None
+    baseline: Mapping[str, Figures] = field(default_factory=dict)
+    difference: Mapping[str, Difference] = field(default_factory=dict)
+    start: float | None = None
+
+    @property
+    def rank(self) -> float:
+        """What models are sorted by, the best first."""
+        value = self.splits["val"].values[RANKING]
+        return float("inf") if value is None else value
+
+    def without_test(self) -> Self:
+        """The same with test hidden (null in JSON), so that no model is chosen by it."""
+        fitted = self.calibration and replace(self.calibration, splits={"val": self.calibration.splits["val"]})
+        return replace(self, splits={"val": self.splits["val"]}, calibration=fitted)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        fitted = Calibration.from_json(found["calibration"]) if "calibration" in found else None
+        difference = {split: Difference.from_json(part) for split, part in found.get("difference", {}).items()}
+        start = found.get("start", {}).get("difference")
+        return cls(_splits(found), fitted, _splits(found.get("baseline", {})), difference, start)
+
+    def to_json(self) -> dict[str, Any]:
+        start = {} if self.start is None else {"difference": self.start}
+        parts = {name: getattr(self, name) for name in ("calibration", "baseline", "difference")} | {"start": start}
+        splits = {split: self.splits.get(split) for split in EVALUATED}
+        return dict(_plain({**splits, **{name: part for name, part in parts.items() if part}}))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    value = value.to_json() if hasattr(value, "to_json") else value
+    return {name: _plain(part) for name, part in value.items()} if isinstance(value, Mapping) else value
+
+
+def _splits(found: Mapping[str, Any]) -> dict[str, Figures]:
+    return {split: Figures.from_json(found[split]) for split in EVALUATED if found.get(split)}
