@@ -1,7 +1,7 @@
 """Decoding and forward passes with nothing else, as a limit: python -m benchmarks.bare CONFIG SETTING...
 
-A thread per core decodes a batch and sends it through the engine. Nothing is hashed, sent through Dask or kept; of a
-converted model the cache's is used.
+A thread per core decodes a batch and sends it through the engine. Nothing is hashed, sent through Dask or kept; a
+compiled model that is stored is used.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import pictures
-from benchmarks.contest import HOST_CACHE, Command, pipeline, race, report, weights_of
+from benchmarks.contest import Command, pipeline, race, report, weights_of
 from stages.bases import catalogue
 
 TIMM = {
@@ -36,10 +36,12 @@ def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str
 
     def ours(engine: str, numerics: str, converted: bool) -> list[str]:
         cache = folder / f"{engine}-{numerics}"  # of its own, so that what another run deletes is not missed here
-        for place in (HOST_CACHE, *(cache / part for part in (("features", "manifests") if converted else ("",)))):
-            shutil.rmtree(place, ignore_errors=True)
+        host = folder / f"host-{engine}-{numerics}-{converted}"
+        for place in (cache, *((host / "frozenbase").glob("stat-*") if converted else (host,))):
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
         sets = (f"extract.engine={engine}", f"extract.numerics={numerics}", f"cache.dir={cache}")
-        return pipeline("run", "extract", "-c", config, *(word for one in sets for word in ("--set", one)))
+        words = pipeline("run", "extract", "-c", config, *(word for one in sets for word in ("--set", one)))
+        return ["env", f"XDG_CACHE_HOME={host}", *words]
 
     loop = [sys.executable, "-m", "benchmarks.keras_loop", str(folder), name, str(weights)]
     yield "usual Keras loop", lambda: loop
@@ -51,8 +53,7 @@ def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str
         title = engine if numerics == "f32" else numerics
         yield f"pipeline run extract, {title}", lambda e=engine, n=numerics: ours(e, n, converted=False)
         yield f"the same, {title}, again", lambda e=engine, n=numerics: ours(e, n, converted=True)
-        own = f"cache.dir={folder / 'bare'}"  # its converted model stays: the warm-up round makes it
-        sets = (f"extract.engine={engine}", f"extract.numerics={numerics}", own)
+        sets = (f"extract.engine={engine}", f"extract.numerics={numerics}", f"cache.dir={folder / 'bare'}")
         bare = [sys.executable, "-m", "benchmarks.bare", str(config), *sets]
         yield f"bare limit, {title}", lambda bare=bare: bare
 

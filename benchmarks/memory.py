@@ -44,10 +44,10 @@ def watched(command: list[str]) -> tuple[float, int]:
 
 
 def fresh(folder: Path, converted: bool = False) -> None:
-    """Nothing cached, and no file hashed; `converted` leaves the model that OpenVINO converted."""
-    kept = ("features", "manifests") if converted else ("",)
-    for place in (HOST_CACHE, *(folder / ".features" / part for part in kept)):
-        shutil.rmtree(place, ignore_errors=True)
+    """Nothing cached, and no file hashed; `converted` leaves the compiled model."""
+    host = (HOST_CACHE / "frozenbase").glob("stat-*") if converted else (HOST_CACHE,)
+    for place in (folder / ".features", *host):
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
 
 def main() -> None:

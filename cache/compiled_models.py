@@ -1,87 +1,93 @@
-"""Owns models converted for an engine, each stored under the key of its components. Not what is in them.
+"""Owns models compiled for an engine: each is stored under the key of what it was made of, whole or not at all.
 
-Converting again takes a while, so gc removes them by age or size, like unneeded rows.
+They lie in the user's own cache on this host, never in the cache of a project, which others may write to: a compiled
+model runs in the process that reads it. Not what is in them (stages/engines/).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cache import atomic_files, keys, records
-from cache.hash_index import HashIndex
-from cache.store import USED_S, Cache
+from cache.hash_index import default_index_path
+from cache.store import USED_S
 
 log = logging.getLogger(__name__)
 
+KEPT_S = 30 * 86_400
+"""A model that was not used for so long is removed when another is stored."""
 
-def load_or_make(
-    places: Sequence[Path], components: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]
-) -> Mapping[str, bytes]:
-    """The files, by name, stored for these components in one of the caches at `places`; else what `make` returns.
 
-    What `make` returns is stored in the first of them.
-    """
-    for place in places:
-        found = read(place, components)
-        if found is not None:
-            return found
+def default_folder() -> Path:
+    """Where they lie, beside the hash index."""
+    return default_index_path().parent / "compiled"
+
+
+def load_or_make(components: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]) -> Mapping[str, bytes]:
+    """The files, by name, that are stored for these components; if there are none, what `make` returns is stored."""
+    found = load(components)
+    if found is not None:
+        return found
     made = make()
-    for place in places[:1]:
-        store(Cache(place, HashIndex()), components, made)
+    store(components, made)
     return made
 
 
-def read(root: Path, components: Mapping[str, Any]) -> dict[str, bytes] | None:
-    """The files, by name, stored in the cache at `root` for these components; None where any is absent or damaged.
+def load(components: Mapping[str, Any]) -> dict[str, bytes] | None:
+    """The files, by name, that are stored for these components; None if they are absent or damaged.
 
-    The digests of the returned bytes have been checked.
+    The returned bytes are those whose digests were checked.
     """
     key = keys.digest("converted", components)
-    folder = root / "converted" / key
+    folder = default_folder() / key
     record = records.load(folder / records.RECORD)
     if record is None:
         return None
     try:
         contents = _contents(folder, record, key)
     except (OSError, ValueError) as error:
-        log.warning("the converted model in %s is damaged (%s); it is converted again", folder, error)
+        log.warning("the compiled model in %s is damaged (%s); it is made again", folder, error)
         return None
     atomic_files.note_use(folder / records.RECORD, USED_S)
     return contents
 
 
-def store(cache: Cache, components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
-    """Store the files under the key of their components. Logs it where the cache cannot be written."""
+def store(components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
+    """Store the files under the key of their components, and remove old ones; a failure is logged only."""
     key = keys.digest("converted", components)
     try:
-        cache.prepare()
-        records.publish_folder(cache.root / "converted" / key, contents, {"key": key, "components": components})
+        records.publish_folder(default_folder() / key, contents, {"key": key, "components": components})
+        for folder in default_folder().iterdir():
+            if folder.name != key and time.time() - _last_use(folder) > KEPT_S:
+                remove(folder)
     except OSError as error:
-        log.info("the converted model is not stored in %s: %s", cache.root, error)
+        log.info("the compiled model is not kept in %s: %s", default_folder(), error)
 
 
-def verify(cache: Cache) -> list[tuple[str, str]]:
-    """Read all of them; damaged ones, as (path, reason), are moved to quarantine."""
-    damaged = []
-    for path in sorted(cache.root.glob(f"converted/*/{records.RECORD}")):
-        try:
-            _contents(path.parent, records.read(path), path.parent.name)
-        except (OSError, ValueError) as error:
-            damaged.append((str(path.parent), str(error)))
-            atomic_files.quarantine(path, cache.quarantine)
-    return damaged
+def remove(folder: Path) -> None:
+    """Remove a compiled model, record first."""
+    atomic_files.remove(folder / records.RECORD, *folder.glob("*"))
+    with contextlib.suppress(OSError):
+        atomic_files.remove_folder(folder)
+
+
+def _last_use(folder: Path) -> float:
+    record = folder / records.RECORD
+    return (record if record.exists() else folder).stat().st_mtime
 
 
 def _contents(folder: Path, record: Mapping[str, Any], key: str) -> dict[str, bytes]:
-    """Raises ValueError where a file differs from its record, OSError where it cannot be read."""
+    """Raises ValueError if something differs from the record, OSError if it cannot be read."""
     if record.get("key") != key:
-        raise ValueError("its record is of another model")
+        raise ValueError("its record has another key")
     contents = {name: (folder / name).read_bytes() for name in record.get("files", {})}
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != record["files"][name]:
-            raise ValueError(f"{name} was changed after it was written")
+            raise ValueError(f"{name} has another digest than in the record")
     return contents

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cache import atomic_files, records
+from cache import atomic_files, compiled_models, records
 from cache.store import Cache, FeatureStore
 
 LEFTOVER_S = 86_400
@@ -18,7 +18,9 @@ LEFTOVER_S = 86_400
 
 @dataclass(frozen=True)
 class Entry:
-    """What gc can remove: the rows of a key, a manifest, a converted model, a file in quarantine, or a leftover.
+    """What gc can remove: the rows of a key, a manifest, a file in quarantine, a leftover, or a compiled model.
+
+    The latter (`converted`) earlier versions stored here; they are not used any more (compiled_models.py).
 
     `used` is its last use, in s since the epoch by the clock of the cache's file system; `key` the extract key
     that it belongs to, if any; `components` those of the key, {} where they cannot be read.
@@ -114,9 +116,7 @@ def _remove(entry: Entry) -> None:
                 atomic_files.remove_folder(entry.path / "shards")
                 atomic_files.remove_folder(entry.path)
     elif entry.kind == "converted":
-        atomic_files.remove(entry.path / records.RECORD, *entry.path.glob("[!.]*"))
-        with contextlib.suppress(OSError):
-            atomic_files.remove_folder(entry.path)
+        compiled_models.remove(entry.path)
     elif not entry.path.with_suffix(".json").exists():  # a shard may have got its record since
         atomic_files.remove(entry.path)
 

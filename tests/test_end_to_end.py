@@ -146,7 +146,7 @@ def test_the_record_says_how_it_came_about(emptied: Path) -> None:
     record = json.loads((Path(head["path"]) / "record.json").read_text())
     assert record["key"] == head["key"]
     assert record["config"]["base"]["name"] == "efficientnet_lite0"
-    chosen = select.choose_engine("auto", "f32")
+    chosen = select.choose_engine("auto", "f32").name
     assert record["rows_made_by"][0].startswith(f"{chosen} on ")
     assert {"scikit-learn", "scipy", "numpy", "python"} <= set(record["versions"])
     assert {chosen, "pillow"} <= set(record["rows_versions"])

@@ -5,10 +5,12 @@ Not the sections (schema.py, head_schema.py, finetune_schema.py), nor how a key 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from pipeline.config import messages
 
@@ -17,6 +19,19 @@ Whole = Annotated[int, BeforeValidator(messages.reject_bool)]
 Positive = Annotated[Real, Field(gt=0)]
 Count = Annotated[Whole, Field(ge=1)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
+
+
+def one_of(names: Callable[[], Collection[str]]) -> BeforeValidator:
+    """A name in a table, which is read whenever a value is checked."""
+
+    def check(value: Any) -> Any:
+        if value not in names():
+            expected = " or ".join(", ".join(map(repr, names())).rsplit(", ", 1))
+            raise PydanticCustomError("literal_error", "input should be {expected}", {"expected": expected})
+        return value
+
+    return BeforeValidator(check)
+
 
 Stage = Literal["extract", "samples", "head", "finetune", "none"]
 """The first key that a field enters: of feature rows; of heads and fine-tuned models, by way of their labelled rows;

@@ -8,15 +8,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import head_schema
-from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
+from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole, one_of
 from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import AnyHead, Logistic
 from stages.bases import catalogue
 from stages.bases.catalogue import Base, Preprocess
-from stages.bases.recipe import Numerics, Pooling, StoredDtype
+from stages.bases.recipe import Pooling, StoredDtype
 from stages.data.images import Decode, Fit, Resize
 from stages.engines import select
-from stages.engines.select import Engine
 
 
 class Columns(Section, keyed="none"):
@@ -102,18 +101,11 @@ class Extract(Section, keyed="extract"):
     resize: Resize = "bilinear"
     decode: Decode = "scaled"
     taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
-    numerics: Numerics = "f32"
-    engine: Annotated[Engine, Keyed("none")] = "auto"
+    numerics: Annotated[str, one_of(select.numerics_names)] = "f32"
+    engine: Annotated[str, one_of(lambda: [select.AUTO, *select.ENGINES]), Keyed("none")] = select.AUTO
     batch: Annotated[Literal["auto"] | Count, Keyed("none")] = "auto"
     shard_rows: Annotated[Literal["auto"] | Count, Keyed("none")] = "auto"
     dtype: StoredDtype = "float32"
-
-    @model_validator(mode="after")
-    def _engine_can(self) -> Extract:
-        reason = select.find_conflict(self.engine, self.numerics)
-        if reason is not None:
-            raise ValueError(reason)
-        return self
 
 
 class Cluster(Section, keyed="none"):
@@ -151,8 +143,11 @@ class RunConfig(Section):
                 if tap not in self.extract.taps:
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
-        if catalogue.is_model_file(self.base.name) and self.extract.numerics != "f32":
-            raise ValueError("extract.numerics: a user model computes in the dtypes it was saved with; leave it at f32")
+        conflict = select.find_conflict(
+            self.extract.engine, self.extract.numerics, catalogue.find_format(self.base.name)
+        )
+        if conflict is not None:
+            raise ValueError(conflict)
         for name, tuned in self.finetune.items():
             if tuned.head not in self.heads:
                 raise ValueError(f"finetune.{name}.head: no head {tuned.head!r}; there are {', '.join(self.heads)}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache import atomic_files, compiled_models, gc, registrations
+from cache import atomic_files, gc, registrations
 from cache.errors import Unusable
 from cache.gc import Entry
 from cache.shards import BadShard
@@ -123,7 +123,6 @@ def verify_cache(project: Project, share: float) -> Verified:
             advance(1)
     for folder, suffix in (("manifests", ".jsonl"), ("weights", ".json")):
         report.damaged += project.cache.check_named(folder, suffix)
-    report.damaged += compiled_models.verify(project.cache)
     damaged = [str(store.folder / "spec.json") for store in stores if not store.components]
     report.damaged += [(path, "its components do not match its key; the next run rewrites it") for path in damaged]
     return report

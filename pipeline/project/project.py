@@ -69,7 +69,6 @@ class Project:
         self.config: RunConfig = settings or yaml_file.load(path, options.overrides)
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), HashIndex(default_index_path()))
-        self.models_from = self.cache.root  # where a temporary cache takes converted models from
 
     @property
     def root(self) -> Path:

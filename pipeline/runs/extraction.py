@@ -128,7 +128,7 @@ def make_job(project: Project, recipe: Recipe, offline: bool) -> Job:
     file = weights.ensure_file(project.base, project.weights, offline)
     settings, root = project.config.extract, str(project.cache.root.absolute())
     batch = None if settings.batch == "auto" else settings.batch
-    return Job(recipe, str(file), root, batch, project.version, settings.engine, str(project.models_from.absolute()))
+    return Job(recipe, str(file), root, batch, project.version, settings.engine)
 
 
 def compute_rows(

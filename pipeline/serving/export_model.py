@@ -130,6 +130,12 @@ def _check_model(model: Model, deployable: Deployable) -> None:
             f"{model} is a {deployable.head.kind} head, which has no layers to write",
             f"export a head of another kind: {kinds}",
         )
+    kind = catalogue.base_of(deployable.recipe.base).format
+    if not kind.keras:
+        raise Unusable(
+            f"{model} uses a base of the kind {kind.name!r}, of which no Keras network can be made",
+            "export a model on a base of the catalogue, or on a Keras file",
+        )
     if deployable.recipe.numerics != "f32":
         raise Unusable(
             f"{model} takes {deployable.recipe.numerics} rows, which other programs round differently",

@@ -115,7 +115,7 @@ def _weights(today: Project, base: Base, recorded: BaseChoice, sha256: str) -> W
     Nothing is downloaded: no weights are needed as long as no row is missing.
     """
     now = today.config.base
-    choices = [recorded, *([now] if catalogue.is_model_file(now.name) == base.own else [])]
+    choices = [recorded, *([now] if catalogue.is_model_file(now.name) == base.is_file else [])]
     by_digest = recorded.model_copy(update={"weights": f"sha256:{sha256}"})
     for choice in (*choices, by_digest):
         with contextlib.suppress(PipelineError):

@@ -47,7 +47,7 @@ def blocks_of(base: Base) -> tuple[Block, ...]:
 
 def get_block(base: Base, name: str) -> Block:
     """The block of that name. Raises Unusable, naming the nearest."""
-    if base.own:
+    if base.is_file:
         raise Unusable(
             "a user model has no named blocks, so it cannot be fine-tuned from one",
             "leave finetune: out, and train heads on any of its layers; or use a base that pipeline bases lists",

@@ -1,4 +1,4 @@
-"""Owns the facts of each base: what it is, where its ImageNet weights lie, what it does to pixels. No TensorFlow."""
+"""Owns the facts of each base: its layers' builder, preprocessing and published weights. Not its blocks (blocks.py)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any
 
 from cache.errors import Unusable
+from stages.bases.formats import BUILT, FORMATS, BaseFormat, find_file_format
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Base:
-    """One row of the table.
+    """One row of the table, or a base that is a file of the user's.
 
     builder: module:function; of keras.applications it is the whole network but the classifier. size: pixels a side that
     its weights were trained or are usually run at. output: the layer that include_top=False returns. feature_dim: its
-    channels. gmacs: billion multiply-adds for one image of `size`, to guess speeds. parameters: without the classifier.
-    weights: the file name of its ImageNet weights. digest: of that file as published, md5:... or sha256:...; empty
-    where none is. url: where it is downloaded from; empty where a package ships it. licence: of those weights, as
-    Keras's documentation or their makers state it. package: the package that ships them, else Keras's own cache. least:
-    the fewest pixels a side that it takes. version: of our way to build it, raised when its arithmetic changes.
-    trusted: whether its file may be opened; one of weights only always may.
+    channels. gmacs: billion multiply-adds for one image of `size`, to estimate speed. parameters: without the
+    classifier. weights: the file name of its ImageNet weights. digest: of that file as published, md5:... or
+    sha256:...; empty if none is. licence: of those weights, as Keras's documentation or their authors state it.
+    package: the package that ships them; None for a download from `url`. least: the fewest pixels a side that it takes.
+    version: of the code that builds it, raised when its arithmetic changes. trusted: whether its file may be opened.
+    format: how it is opened.
     """
 
     name: str
@@ -56,18 +56,12 @@ class Base:
     least: int = 32
     version: int = 1
     trusted: bool = True
+    format: BaseFormat = BUILT
 
     @property
-    def own(self) -> bool:
-        """Whether it is a person's own model, whose file holds architecture and weights."""
-        return self.name == OWN.name
-
-
-OWN = Base("model", "", 224, Preprocess(), "output", 2048, 4.0, 0, "", "", "not known", least=1)
-"""Stands for every model of a person's own. Which one it is, only the SHA-256 of its file says: its path is in no key.
-
-What it is can be seen only by opening it, so size, feature_dim and gmacs are guesses, to cut shards by.
-"""
+    def is_file(self) -> bool:
+        """Whether it is a file of the user's, which holds layers and weights."""
+        return bool(self.format.suffixes)
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -252,19 +246,34 @@ BASES: dict[str, Base] = {base.name: base for family in _TABLE for base in famil
 
 def is_model_file(name: str) -> bool:
     """Whether a base's name is the path of a model file."""
-    return PurePath(name).suffix in (".keras", ".h5", ".hdf5")
+    return find_file_format(name) is not None
 
 
 def choose_base(name: str, trust: bool = False, preprocess: Preprocess | None = None) -> Base:
-    """The base that settings mean: a row of the table, or a model file, which is opened only with `trust`."""
-    if is_model_file(name):
-        return replace(OWN, trusted=trust, preprocess=preprocess or Preprocess())
-    return get_base(name)
+    """The base that settings mean: a row of the table, or a model file; if it runs code, it takes `trust` to open."""
+    kind = find_file_format(name)
+    if kind is None:
+        return get_base(name)
+    return replace(_file_base(kind), trusted=trust or not kind.runs_code, preprocess=preprocess or Preprocess())
 
 
 def base_of(name: str) -> Base:
-    """The base that a recipe names."""
-    return OWN if name == OWN.name else get_base(name)
+    """The base that a recipe names: a row of the table, or any file of a format, which is named by its format."""
+    kind = FORMATS.get(name)
+    return _file_base(kind) if kind is not None and kind.suffixes else get_base(name)
+
+
+def find_format(name: str) -> BaseFormat:
+    """The format of the base that settings mean, whether or not there is such a base."""
+    return find_file_format(name) or (BASES[name].format if name in BASES else BUILT)
+
+
+def _file_base(kind: BaseFormat) -> Base:
+    """Any base that is a file of that format; the SHA-256 of its file tells them apart, its path is in no key.
+
+    Nothing is known of it before it is opened: size, feature_dim and gmacs are guesses, used to size shards.
+    """
+    return Base(kind.name, "", 224, Preprocess(), "output", 2048, 4.0, 0, "", "", "not known", least=1, format=kind)
 
 
 def get_base(name: str) -> Base:

@@ -1,9 +1,13 @@
-"""Owns what decides a row's value, and so its extract key. Whatever is not in here is in no extract key."""
+"""Owns what decides a row's value, and so its extract key. Not how rows are computed (engines/)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from cache.store import key_of
 from stages.bases.catalogue import Base, Preprocess
@@ -15,15 +19,14 @@ VERSION = 1
 """Of the extraction arithmetic as a whole. Raise it, with a line in CHANGELOG.md, when rows come out different."""
 
 Pooling = Literal["avg", "max", "none"]
-Numerics = Literal["f32", "tensorflow-bf16", "openvino-bf16"]
 StoredDtype = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A place in the base to take features from: `output` (what include_top=False returns) or any layer's name.
+    """A layer of the base whose output is a feature: `output` (what include_top=False returns) or any layer's name.
 
-    dtype: as stored; None is the recipe's.
+    dtype: as stored; None for the recipe's.
     """
 
     layer: str = "output"
@@ -35,8 +38,9 @@ class Tap:
 class Recipe:
     """Everything that decides a row's value, but for the tap.
 
-    numerics: f32 is a promise that every engine keeps to 1e-4 of the features' scale; any other names its engine.
-    dtype: as stored, where the tap says nothing else. view: which augmented view of each image; None is the image.
+    numerics: f32, in which all engines agree to 1e-4 of the features' scale, or another arithmetic that an engine
+    offers (engines/select.py). dtype: as stored, unless the tap has its own. view: which augmented view of each image;
+    None for the image itself.
     """
 
     base: str
@@ -45,18 +49,16 @@ class Recipe:
     weights_sha256: str
     preprocess: Preprocess
     pixels: PixelSpec
-    numerics: Numerics = "f32"
+    numerics: str = "f32"
     dtype: StoredDtype = "float32"
     view: View | None = None
 
     @classmethod
-    def of(cls, base: Base, weights_sha256: str, pixels: PixelSpec, numerics: Numerics, dtype: StoredDtype) -> Recipe:
-        return cls(
-            base.name, base.version, base.output, weights_sha256, base.preprocess, pixels, numerics, dtype
-        )  # fmt: skip
+    def of(cls, base: Base, weights_sha256: str, pixels: PixelSpec, numerics: str, dtype: StoredDtype) -> Recipe:
+        return cls(base.name, base.version, base.output, weights_sha256, base.preprocess, pixels, numerics, dtype)
 
     def components(self, tap: Tap) -> dict[str, Any]:
-        """The readable parts of the key; `output` and the name of the layer it stands for are the same tap."""
+        """The readable parts of the key. `output` and the name of that layer are the same tap."""
         return {
             "schema": SCHEMA,
             "version": VERSION,
@@ -73,9 +75,22 @@ class Recipe:
         }
 
     def stored(self, tap: Tap) -> StoredDtype:
-        """The dtype that rows of that tap are stored in."""
+        """The dtype in which rows of that tap are stored."""
         return tap.dtype or self.dtype
 
     def key(self, tap: Tap) -> str:
-        """The extract key of the components."""
+        """The extract key."""
         return key_of(self.components(tap))
+
+
+@dataclass(frozen=True)
+class FrozenBase:
+    """A base to run: what decides its rows, taps by name, and the file of its weights.
+
+    tail: trained arrays by layer and number among its weights (`head_conv/0`), assigned after those in the file.
+    """
+
+    recipe: Recipe
+    taps: Mapping[str, Tap]
+    weights: Path
+    tail: Mapping[str, np.ndarray] = field(default_factory=dict)

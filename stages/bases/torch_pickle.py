@@ -1,8 +1,8 @@
-"""Owns reading a PyTorch state dict of the old, non-zip format without PyTorch. Not what its tensors are for.
+"""Owns reading a PyTorch state dict in the old, non-zip format without PyTorch. Not what its tensors are for.
 
-The file is five pickles (magic number, protocol, system facts, state dict, storage names) and then the raw storages:
-an int64 count and the elements, each. Unpickling is code execution, so only the globals that a state dict of plain
-CPU tensors needs are allowed, and none of them is PyTorch's. Format: torch.serialization, `_legacy_load`.
+The file is five pickles (magic number, protocol, system information, state dict, storage names) and then the raw
+storages: of each, an int64 count and the elements. Unpickling runs code, so only the globals of a state dict of plain
+CPU tensors are allowed, and none of them is PyTorch's. Format: torch.serialization, `_legacy_load`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class _Tensor(NamedTuple):
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of the file by name, each a fresh contiguous ndarray (float32 or int64) of the stored shape.
+    """All tensors of the file by name: new contiguous ndarrays (float32 or int64) of the stored shapes.
 
-    Raises Unusable where the file is of another format, damaged, or asks for any global beyond the allowed.
+    Raises Unusable if the file has another format, is damaged, or names a global that is not allowed.
     """
     try:
         with open(path, "rb") as file:
@@ -54,14 +54,14 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     for name in _Reader(file).load():
         dtype, size = reader.storages[name]
         if int.from_bytes(file.read(8), "little") != size:
-            raise ValueError(f"storage {name} is not of the size its tensors name")
+            raise ValueError(f"storage {name} has another size than its tensors name")
         data = file.read(size * dtype.itemsize)
         storages[name] = np.frombuffer(data, dtype=dtype, count=size)
     return {name: _array(tensor, storages[tensor.storage]) for name, tensor in state.items()}
 
 
 def _array(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
-    """The strided view of the storage, checked to lie within it, as a copy."""
+    """A copy of the strided view of the storage, which must lie within it."""
     last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
     if tensor.offset < 0 or min((*tensor.shape, *tensor.strides), default=0) < 0 or last >= len(storage):
         raise ValueError(f"a tensor of shape {tensor.shape} lies outside its storage")
@@ -86,7 +86,7 @@ class _Reader(pickle.Unpickler):
             return _rebuild
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed")
 
     def persistent_load(self, pid: Any) -> str:
         kind, dtype, name, _device, size, view = pid

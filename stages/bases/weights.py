@@ -47,7 +47,7 @@ def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline:
     Unusable
         The setting names a folder, or is no digest.
     """
-    given = base.own or not (setting == "imagenet" or setting.startswith(_PREFIX))
+    given = base.is_file or not (setting == "imagenet" or setting.startswith(_PREFIX))
     path, field = file if given else published_path(base), _field(base)
     if path.is_dir():
         raise Unusable(f"{field}: {path} is a folder; expected a file")
@@ -68,7 +68,7 @@ def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline:
             "write the one you mean as base.weights",
         )
     if found is None and given:
-        otherwise = "weights: sha256:DIGEST of a file whose rows are cached" if base.own else "weights: imagenet"
+        otherwise = "weights: sha256:DIGEST of a file whose rows are cached" if base.is_file else "weights: imagenet"
         raise NotAvailable(
             f"{field}: {path} is not there, and the cache does not know it",
             f"correct the path (it is relative to pipeline.yaml), or use {otherwise}",
@@ -175,7 +175,7 @@ def _published_file(base: Base, offline: bool) -> Path:
 
 def _field(base: Base) -> str:
     """The field of pipeline.yaml that names the file."""
-    return "base.name" if base.own else "base.weights"
+    return "base.name" if base.is_file else "base.weights"
 
 
 def remember_digest(base: Base, weights: Weights, cache: Cache) -> None:

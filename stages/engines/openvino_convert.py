@@ -1,18 +1,18 @@
-"""Owns making OpenVINO's form of a base, once: it is kept in the cache, and later found there without TensorFlow.
+"""Owns converting a base for OpenVINO, once: the model is stored. Not running it (openvino_engine.py).
 
-Preprocessing and pooling are inside: uint8 in, taps out. Not running it (openvino_engine.py).
+Preprocessing and pooling are inside: uint8 in, taps out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cache import atomic_files, compiled_models
 from cache.errors import PipelineError
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase
 from stages.runtime.silent_imports import import_openvino, without_banners
 
 VERSION = 1
@@ -21,45 +21,43 @@ VERSION = 1
 GRAPH, WEIGHTS = "model.xml", "model.bin"
 
 
-def converted_model(
-    recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int, places: Sequence[Path]
-) -> Mapping[str, bytes]:
-    """The model as OpenVINO's two files, GRAPH and WEIGHTS; its outputs bear the names of the taps.
+def converted_model(base: FrozenBase, batch: int) -> Mapping[str, bytes]:
+    """The model as OpenVINO's two files, GRAPH and WEIGHTS; its outputs are named as the taps.
 
-    It is looked for in the caches at `places`, and kept in the first once it was made. Raises Unusable where weights or
-    taps do not fit the base.
+    It is stored (compiled_models.py), unless it has a trained tail. Raises Unusable if weights or taps do not fit.
     """
     components = {
         "version": VERSION,
         "openvino": import_openvino().get_version(),
         "batch": batch,
-        "taps": {name: recipe.components(tap) for name, tap in taps.items()},
+        "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
     }
-    return compiled_models.load_or_make(places, components, partial(_convert, recipe, taps, weights, batch))
+    make = partial(_convert, base, batch)
+    return make() if base.tail else compiled_models.load_or_make(components, make)
 
 
 def _save(openvino: Any, model: Any, path: Path) -> None:
-    """Raises PipelineError where it cannot be written, which OpenVINO calls `iostream error`, whatever the reason."""
+    """Raises PipelineError if it cannot be written, which OpenVINO calls `iostream error` whatever the reason."""
     try:
         openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise PipelineError(
-            f"OpenVINO cannot write its form of the base to {path.parent}, among the temporary files: {error}",
-            "make room there, or name another folder with TMPDIR; or do without: --set extract.engine=tensorflow",
+            f"OpenVINO cannot write the converted base to {path.parent}, among the temporary files: {error}",
+            "free some space there, or name another folder with TMPDIR, or use --set extract.engine=tensorflow",
         ) from error
 
 
-def _convert(recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int) -> dict[str, bytes]:
-    """Through files in a temporary folder, as OpenVINO reads a frozen graph from nothing else."""
+def _convert(base: FrozenBase, batch: int) -> dict[str, bytes]:
+    """The two files of the graph that `trace.graph_def` returns. OpenVINO reads a frozen graph from a file only."""
     with without_banners():
         from stages.keras_models import trace
     openvino = import_openvino()
     with atomic_files.temporary_folder() as folder:
         graph = folder / "graph.pb"
-        definition, outputs = trace.graph_def(recipe, taps, weights, batch)
+        definition, outputs = trace.graph_def(base, batch)
         graph.write_bytes(definition)
         read = openvino.Core().read_model(graph)
-        results = []  # anew, since what TensorFlow left over is a result too, and taps of one tensor share one
+        results = []  # made anew: dead ends of the graph are results too, and taps of one tensor share one
         for name, tensor in outputs.items():
             results.append(openvino.op.Result(read.output(tensor).node.input_value(0)))
             results[-1].set_friendly_name(name)

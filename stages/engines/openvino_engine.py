@@ -1,4 +1,4 @@
-"""Owns running a base in OpenVINO, on the CPU: `Embed` from a converted model. Not making it (openvino_convert.py)."""
+"""Owns running a base in OpenVINO, on the CPU. Not converting it (openvino_convert.py)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 
 from cache.errors import Unusable
-from stages.bases.recipe import Numerics
-from stages.engines.openvino_convert import GRAPH, WEIGHTS
+from stages.bases.recipe import FrozenBase
+from stages.engines.embed import CPU_BATCH, pad_batch
+from stages.engines.openvino_convert import GRAPH, WEIGHTS, converted_model
 from stages.runtime import hardware
 from stages.runtime.silent_imports import import_openvino
 
 
 class OpenVINOEmbed:
-    """uint8 (n, h, w, 3) with 1 <= n <= batch -> {tap name: float32 (n, ...)}.
+    """An `Embed`, at one fixed batch shape.
 
-    One fixed batch shape, the rest padded, as TensorFlowEmbed. There is a stream of one thread for each core, and an
-    infer request for each stream: threads that call it at once each take an idle one, and wait while it computes, so
-    that one thread decodes while another's request runs.
+    There is a stream of one thread for each core, and an infer request for each stream. Threads that call it at once
+    each take an idle request and wait for it, so that one thread decodes while another's request runs.
     """
 
-    def __init__(self, model: Mapping[str, bytes], numerics: Numerics, batch: int) -> None:
-        """Raises Unusable where this CPU has no bfloat16 and the numerics ask for it."""
+    def __init__(self, model: Mapping[str, bytes], numerics: str, batch: int) -> None:
+        """Raises Unusable if the numerics need bfloat16, and this CPU has none."""
         openvino = import_openvino()
         core = openvino.Core()
         if numerics == "openvino-bf16":
@@ -39,11 +39,11 @@ class OpenVINOEmbed:
             network,
             "CPU",
             {
-                # where a CPU has bfloat16, it would be the default
+                # the default would be bf16 on a CPU that has it
                 "INFERENCE_PRECISION_HINT": "bf16" if numerics == "openvino-bf16" else "f32",
                 "NUM_STREAMS": streams,
                 "INFERENCE_NUM_THREADS": streams,
-                "ENABLE_CPU_PINNING": False,  # or the streams of all worker processes share the first cores
+                "ENABLE_CPU_PINNING": False,  # else the streams of all worker processes share the first cores
             },
         )
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -54,24 +54,27 @@ class OpenVINOEmbed:
             "device": hardware.cpu_name(),
             "versions": {"openvino": openvino.get_version().partition("-")[0]},
         }
-        # The first call prepares OpenVINO's binding to numpy; two threads that made it at once have waited for each
-        # other for ever, one with Python's lock and one with that of the preparation.
+        # The first call initialises OpenVINO's binding to numpy. Two first calls at once can deadlock, one with
+        # Python's lock and one with the lock of the initialisation.
         self(np.zeros([*network.inputs[0].shape], np.uint8))
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        n = len(pixels)
-        if n < self.batch:
-            pixels = np.concatenate([pixels, np.zeros((self.batch - n, *pixels.shape[1:]), np.uint8)])
-        request = self._idle.get()
+        n, request = len(pixels), self._idle.get()
         try:
-            request.infer([pixels], share_inputs=True)
+            request.infer([pad_batch(pixels, self.batch)], share_inputs=True)
             return {name: request.get_output_tensor(i).data[:n].copy() for i, name in enumerate(self._names)}
         finally:
             self._idle.put(request)
 
 
+def open_converted(base: FrozenBase, batch: int | None) -> OpenVINOEmbed:
+    """A base that converts by way of a TensorFlow graph (select.py `Open`)."""
+    batch = batch or CPU_BATCH
+    return OpenVINOEmbed(converted_model(base, batch), base.recipe.numerics, batch)
+
+
 def check_bf16(capabilities: list[str]) -> None:
-    """Raises Unusable where they lack bfloat16: OpenVINO would compute in f32, or imitate it slowly, and not say so."""
+    """Raises Unusable if they lack bfloat16, where OpenVINO would silently compute in f32 or emulate it slowly."""
     if "BF16" not in capabilities:
         raise Unusable(
             f"extract.numerics: openvino-bf16 needs a CPU with bfloat16; {hardware.cpu_name()} has none",

@@ -1,70 +1,122 @@
-"""Owns which engine runs a base here, by what is asked for and installed, and opening it. Not the engines."""
+"""Owns the table of engines, and which of them runs a base here. Not what an engine does (its own module)."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from cache.errors import NotAvailable, Unusable
 from stages.bases import catalogue
-from stages.bases.recipe import Numerics, Recipe, Tap
-from stages.engines.embed import CPU_BATCH, Embed
+from stages.bases.formats import BUILT, KERAS_FILE, BaseFormat, load_function
+from stages.bases.recipe import FrozenBase
+from stages.engines.embed import Embed
 from stages.runtime import hardware
 
-Engine = Literal["auto", "tensorflow", "openvino"]
+AUTO = "auto"
 
 
-def choose_engine(asked: Engine, numerics: Numerics) -> Literal["tensorflow", "openvino"]:
-    """`auto` is the one that the numerics name; at f32 OpenVINO where it is installed and there is no GPU.
+Open = Callable[[FrozenBase, int | None], Embed]
+"""(base, batch or None) -> the base, opened in an engine.
 
-    Raises Unusable where the numerics are another engine's, NotAvailable where the engine is not installed.
+Raises Unusable if weights, taps or numerics do not fit the base or the machine.
+"""
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """One engine. numerics: the arithmetics it offers; f32 is the same in all engines to 1e-4 of the features' scale.
+
+    formats: name of a BaseFormat -> the `Open` for such a base, as `module:function`; a pair stands here or in the
+    format's row. package: what must be installed for it; None for what always is. gpu: whether it uses a GPU; on a
+    machine that has one, `auto` takes no other.
     """
-    reason = find_conflict(asked, numerics)
-    if reason is not None:
-        raise Unusable(f"extract.{reason}", "use engine: auto")
-    wanted = engine_of(numerics) or asked
-    here = importlib.util.find_spec("openvino") is not None
-    if wanted == "openvino" and not here:
-        raise NotAvailable(
-            "the engine openvino is not installed",
-            "pip install openvino, or use engine: tensorflow",
+
+    name: str
+    numerics: tuple[str, ...]
+    formats: Mapping[str, str]
+    package: str | None = None
+    gpu: bool = False
+
+    def opener(self, kind: BaseFormat) -> str | None:
+        """What opens a base of that kind, as `module:function`; None where this engine cannot run it."""
+        return self.formats.get(kind.name) or kind.engines.get(self.name)
+
+
+_TENSORFLOW, _OPENVINO = "stages.engines.tensorflow_engine", "stages.engines.openvino_engine"
+
+ENGINES: dict[str, EngineKind] = {
+    kind.name: kind
+    for kind in (
+        EngineKind(
+            "openvino",
+            ("f32", "openvino-bf16"),
+            {BUILT.name: f"{_OPENVINO}:open_converted", KERAS_FILE.name: f"{_OPENVINO}:open_converted"},
+            package="openvino",
+        ),
+        EngineKind(
+            "tensorflow",
+            ("f32", "tensorflow-bf16"),
+            {BUILT.name: f"{_TENSORFLOW}:open_built", KERAS_FILE.name: f"{_TENSORFLOW}:open_file"},
+            gpu=True,
+        ),
+    )
+}
+"""In the order in which `auto` takes them."""
+
+
+def numerics_names() -> list[str]:
+    """What extract.numerics may be."""
+    return list(dict.fromkeys(name for kind in ENGINES.values() for name in kind.numerics))
+
+
+def find_conflict(asked: str, numerics: str, kind: BaseFormat) -> str | None:
+    """Why a base of that kind cannot run in those numerics on the engine `asked`; None where it can."""
+    if kind.numerics is not None and numerics not in kind.numerics:
+        return (
+            f"extract.numerics: a user model computes in the dtypes it was saved with; leave it at {kind.numerics[0]}"
         )
-    fast = here and not hardware.has_gpu()
-    return "openvino" if wanted == "openvino" or (wanted == "auto" and fast) else "tensorflow"
+    if _able(asked, numerics, kind):
+        return None
+    if asked == AUTO:
+        return f"extract.numerics: no engine runs a base of the kind {kind.name!r} in {numerics}"
+    if numerics not in ENGINES[asked].numerics:
+        owners = " or ".join(engine.name for engine in ENGINES.values() if numerics in engine.numerics)
+        return f"extract.numerics: {numerics} is the arithmetic of {owners}; engine: {asked} cannot do it"
+    return f"extract.engine: {asked} cannot run a base of the kind {kind.name!r}"
 
 
-def open_engine(
-    asked: Engine, recipe: Recipe, taps: Mapping[str, Tap], weights: Path, batch: int | None, places: Sequence[Path]
-) -> Embed:
-    """The base in that engine; `places` are caches that may have it converted, the first keeps it.
+def choose_engine(asked: str, numerics: str, kind: BaseFormat = BUILT) -> EngineKind:
+    """The engine that runs a base of that kind here: of `auto`, the first that is installed and fits the device.
 
-    Raises as `choose` does, and Unusable where weights, taps or numerics do not fit the base or the machine.
+    Raises Unusable where none computes in those numerics, NotAvailable where the engine is not installed.
     """
-    if asked == "auto" and catalogue.base_of(recipe.base).own:
-        asked = "tensorflow"  # a model of one's own may hold what OpenVINO cannot convert
-    if choose_engine(asked, recipe.numerics) == "openvino":
-        from stages.engines import openvino_convert, openvino_engine
-
-        n = batch or CPU_BATCH
-        model = openvino_convert.converted_model(recipe, taps, weights, n, places)
-        return openvino_engine.OpenVINOEmbed(model, recipe.numerics, n)
-    from stages.engines.tensorflow_engine import TensorFlowEmbed
-
-    return TensorFlowEmbed(recipe, taps, weights, batch, places)
-
-
-def find_conflict(asked: Engine, numerics: Numerics) -> str | None:
-    """Why that engine cannot do that arithmetic; None where it can."""
-    only = engine_of(numerics)
-    if only is None or asked in ("auto", only):
-        return None
-    return f"numerics: {numerics} is the arithmetic of {only}; engine: {asked} cannot do it"
+    reason = find_conflict(asked, numerics, kind)
+    if reason is not None:
+        raise Unusable(reason, "use engine: auto")
+    able = _able(asked, numerics, kind)
+    here = [engine for engine in able if engine.package is None or importlib.util.find_spec(engine.package)]
+    if not here:
+        raise NotAvailable(
+            f"the engine {able[0].name} is not installed", f"pip install {able[0].package}, or use another engine"
+        )
+    return next((engine for engine in here if engine.gpu or not hardware.has_gpu()), here[0])
 
 
-def engine_of(numerics: Numerics) -> Literal["tensorflow", "openvino"] | None:
-    """The engine whose arithmetic it is; None for f32, to which all keep."""
-    if numerics == "f32":
-        return None
-    return "openvino" if numerics == "openvino-bf16" else "tensorflow"
+def open_engine(asked: str, base: FrozenBase, batch: int | None = None) -> Embed:
+    """The base in the engine that `choose_engine` names; raises what that and `Open` raise."""
+    kind = catalogue.base_of(base.recipe.base).format
+    opener = choose_engine(asked, base.recipe.numerics, kind).opener(kind)
+    assert opener is not None
+    open_base: Open = load_function(opener)
+    return open_base(base, batch)
+
+
+def _able(asked: str, numerics: str, kind: BaseFormat) -> list[EngineKind]:
+    """The engines among those asked for that run it in those numerics, the format's preferred one first."""
+    able = [
+        engine
+        for engine in ENGINES.values()
+        if asked in (AUTO, engine.name) and numerics in engine.numerics and engine.opener(kind)
+    ]
+    return sorted(able, key=lambda engine: engine.name != kind.auto)

@@ -1,6 +1,6 @@
-"""Owns running a base in TensorFlow: `Embed` from a frozen graph, kept in the cache. Not tracing it. A TensorFlow room.
+"""Owns running a base in TensorFlow, from a stored graph. Not tracing it (keras_models/trace.py).
 
-Where the cache has the graph, Keras is not even imported: that, and building the base in it, take two seconds.
+With a stored graph Keras is not imported, which saves two seconds with the building of the base. A TensorFlow room.
 """
 
 from __future__ import annotations
@@ -11,64 +11,40 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache import compiled_models, npz
 from cache.errors import PipelineError
-from stages.bases import catalogue
-from stages.bases.recipe import Recipe, Tap
-from stages.engines.embed import CPU_BATCH, GPU_BATCH
+from stages.bases.recipe import FrozenBase
+from stages.engines.embed import CPU_BATCH, GPU_BATCH, pad_batch
 from stages.runtime import hardware
 from stages.runtime.silent_imports import without_banners
 
 VERSION = 1
-"""Of how a base is frozen. Raise it when the same recipe gives another graph."""
+"""Of how a graph is made. Raise it when the same recipe gives another one."""
 
 GRAPH, ARRAYS, TENSORS = "graph.pb", "arrays.npz", "tensors.txt"
-"""The files of a frozen graph. The last names what goes in and what comes out, a line each, the taps in order."""
+"""The files of a stored graph. The last has the names of its input and outputs, a line each, the taps in order."""
+
+_Call = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""uint8 (batch, h, w, 3) -> float32 (batch, ...) of each tap, sorted by name."""
 
 
 class TensorFlowEmbed:
-    """uint8 (n, h, w, 3) with 1 <= n <= batch -> {tap name: float32 (n, ...)}.
+    """An `Embed`. A row never depends on its neighbours, bitwise: the batch shape is fixed, and weights are constants.
 
-    The graph has numbers for weights and runs at one fixed batch shape, the rest padded: a row's value never depends on
-    its neighbours, bitwise. A call is computed in the thread that makes it, on a CPU by that thread alone: several at
-    once, of small batches, are faster than one large one that shares its work out.
+    A call is computed on a CPU by the thread that makes it: several calls of small batches at once are faster than one
+    large batch shared among threads.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        taps: Mapping[str, Tap],
-        weights: Path,
-        batch: int | None = None,
-        places: Sequence[Path] = (),
-        tail: Mapping[str, np.ndarray] | None = None,
-    ) -> None:
-        """`places`: caches that may have the graph; the first keeps it. `tail`: as `engines_graph.traced` has it."""
-        tf = _imported()
-        tf.config.experimental.enable_tensor_float_32_execution(False)  # f32 is a promise; TF32 moves rows by 1e-3
+    def __init__(self, base: FrozenBase, batch: int | None, open_graph: Callable[[FrozenBase, int], _Call]) -> None:
+        tf = _import_tensorflow()
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # TF32 moves rows by 1e-3
         self.batch = batch or (GPU_BATCH if tf.config.list_physical_devices("GPU") else CPU_BATCH)
-        self._names = sorted(taps)
-        self._call: Callable[[np.ndarray], Sequence[np.ndarray]]
-        if catalogue.base_of(
-            recipe.base
-        ).own:  # its layers may hold what only this process has: tables, or functions of Python
-            graph = _room().trace_graph(recipe, taps, weights, self.batch, held=True)
-            self._call = lambda pixels: [rows.numpy() for rows in graph(tf.constant(pixels))]
-        else:
-            components = {
-                "version": VERSION,
-                "tensorflow": version("tensorflow"),
-                "keras": version("keras"),
-                "batch": self.batch,
-                "taps": {name: recipe.components(tap) for name, tap in taps.items()},
-            }
-            make = partial(_frozen, recipe, taps, weights, self.batch, tail)
-            self._call = _session(compiled_models.load_or_make(() if tail else places, components, make))
+        self._names = sorted(base.taps)
+        self._call = open_graph(base, self.batch)
         self.provenance = {
             "engine": "tensorflow",
             "device": _device(tf),
@@ -76,14 +52,39 @@ class TensorFlowEmbed:
         }
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        n = len(pixels)
-        if n < self.batch:
-            pixels = np.concatenate([pixels, np.zeros((self.batch - n, *pixels.shape[1:]), np.uint8)])
-        return {name: rows[:n] for name, rows in zip(self._names, self._call(pixels), strict=True)}
+        outputs = self._call(pad_batch(pixels, self.batch))
+        return {name: rows[: len(pixels)] for name, rows in zip(self._names, outputs, strict=True)}
 
 
-def _imported() -> Any:
-    """TensorFlow without Keras, which it would import for nothing but optimisers to save, and which takes a second."""
+def open_built(base: FrozenBase, batch: int | None) -> TensorFlowEmbed:
+    """A base of the catalogue (select.py `Open`), from a stored graph."""
+    return TensorFlowEmbed(base, batch, _open_stored)
+
+
+def open_file(base: FrozenBase, batch: int | None) -> TensorFlowEmbed:
+    """A model file, traced anew in each process: its layers may hold lookup tables or Python functions."""
+    return TensorFlowEmbed(base, batch, _open_traced)
+
+
+def _open_stored(base: FrozenBase, batch: int) -> _Call:
+    components = {
+        "version": VERSION,
+        "tensorflow": version("tensorflow"),
+        "keras": version("keras"),
+        "batch": batch,
+        "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
+    }
+    make = partial(_make_graph, base, batch)
+    return _open_session(make() if base.tail else compiled_models.load_or_make(components, make))
+
+
+def _open_traced(base: FrozenBase, batch: int) -> _Call:
+    graph, constant = _import_trace().trace_graph(base, batch), _import_tensorflow().constant
+    return lambda pixels: [rows.numpy() for rows in graph(constant(pixels))]
+
+
+def _import_tensorflow() -> Any:
+    """TensorFlow without Keras, which takes a second to import, and which TensorFlow needs for optimizers only."""
     with without_banners():
         if "tensorflow" not in sys.modules and "keras" not in sys.modules:
             sys.modules["keras"] = None  # type: ignore[assignment]  # as if it were not installed
@@ -95,16 +96,16 @@ def _imported() -> Any:
     return tensorflow
 
 
-def _room() -> Any:
+def _import_trace() -> Any:
     with without_banners():
         from stages.keras_models import trace
 
     return trace
 
 
-def _frozen(*recipe: Any) -> dict[str, bytes]:
-    """What the graph holds outside itself is by the name of the placeholder that stands for it."""
-    traced = _room().trace_graph(*recipe, held=True)
+def _make_graph(base: FrozenBase, batch: int) -> dict[str, bytes]:
+    """The files of the graph that `trace.trace_graph` returns; captured arrays are named after their placeholders."""
+    traced = _import_trace().trace_graph(base, batch)
     held = {inner.op.name: outer.numpy() for outer, inner in traced.graph.captures}
     tensors = [traced.inputs[0].name, *(tensor.name for tensor in traced.outputs)]
     return {
@@ -114,9 +115,9 @@ def _frozen(*recipe: Any) -> dict[str, bytes]:
     }
 
 
-def _session(frozen: Mapping[str, bytes]) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
-    """uint8 (batch, h, w, 3) -> float32 (batch, ...) of each tap. By a session, as only that has threads of its own."""
-    tf = _imported()
+def _open_session(stored: Mapping[str, bytes]) -> _Call:
+    """The graph in a session, which can compute in the caller's thread; functions of TensorFlow 2 cannot."""
+    tf = _import_tensorflow()
     v1 = tf.compat.v1
     settings = v1.ConfigProto(
         use_per_session_threads=True,
@@ -124,9 +125,9 @@ def _session(frozen: Mapping[str, bytes]) -> Callable[[np.ndarray], Sequence[np.
         inter_op_parallelism_threads=-1,  # in the caller's
         allow_soft_placement=True,
     )
-    definition = v1.GraphDef.FromString(frozen[GRAPH])
-    _check(definition)
-    arrays = npz.load(io.BytesIO(frozen[ARRAYS]))
+    definition = v1.GraphDef.FromString(stored[GRAPH])
+    _check_ops(definition)
+    arrays = npz.load(io.BytesIO(stored[ARRAYS]))
     with tf.Graph().as_default() as graph:
         values = {name: v1.placeholder(array.dtype, array.shape) for name, array in arrays.items()}
         held = {name: v1.Variable(value, trainable=False, use_resource=True) for name, value in values.items()}
@@ -138,13 +139,13 @@ def _session(frozen: Mapping[str, bytes]) -> Callable[[np.ndarray], Sequence[np.
         session = v1.Session(graph=graph, config=settings)
         for name, variable in held.items():
             session.run(variable.initializer, {values[name]: arrays.pop(name)})
-    pixels, *taps = frozen[TENSORS].decode().split()
-    call: Callable[[np.ndarray], Sequence[np.ndarray]] = session.make_callable(taps, [pixels])
+    pixels, *taps = stored[TENSORS].decode().split()
+    call: _Call = session.make_callable(taps, [pixels])
     return call
 
 
-def _check(definition: Any) -> None:
-    """Raises PipelineError for a graph that does more than compute, as write a file: others may write to a cache."""
+def _check_ops(definition: Any) -> None:
+    """Raises PipelineError for a graph that does more than compute, such as write a file."""
     from tensorflow.python.framework import op_def_registry
 
     functions = definition.library.function
@@ -154,9 +155,8 @@ def _check(definition: Any) -> None:
     others = sorted(name for name in names if known.get(name) is None or known[name].is_stateful)
     if others:
         raise PipelineError(
-            f"a base's graph, from converted/ in the cache, has {', '.join(others)}; expected nothing but arithmetic, "
-            "as in those that are made here",
-            "delete converted/ there, and find out who wrote it; graphs are made again",
+            f"a graph in {compiled_models.default_folder()} has {', '.join(others)}; expected arithmetic only",
+            "delete that folder, and find out who wrote it; graphs are made again",
         )
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase, Recipe, Tap
+from stages.engines import select
+from stages.engines.embed import embed_all
 from stages.heads.fitted import Head
 from stages.metrics.calibration import apply_temperature
 
@@ -38,18 +40,15 @@ class Deployable:
         It computes as extraction and heads do, rounding of stored rows included. Raises Unusable where a part does
         not fit.
         """
-        from stages.engines.tensorflow_engine import TensorFlowEmbed
-
         names = [str(number) for number in range(len(self.taps))]
         taps = dict(zip(names, self.taps, strict=True))
-        embed = TensorFlowEmbed(self.recipe, taps, self.weights, tail=self.tail)
+        base = FrozenBase(self.recipe, taps, self.weights, self.tail)
+        embed = select.open_engine(select.AUTO, base)
 
         def predict(pixels: np.ndarray) -> np.ndarray:
-            parts = []
-            for start in range(0, len(pixels), embed.batch):
-                rows = embed(pixels[start : start + embed.batch])
-                flat = [rows[name].reshape(len(rows[name]), -1) for name in names]
-                parts.append(np.concatenate(flat, axis=1).astype(self.recipe.dtype).astype(np.float32))
-            return apply_temperature(self.head.probabilities(np.concatenate(parts)), self.temperature)
+            rows = embed_all(embed, pixels)
+            flat = np.concatenate([rows[name].reshape(len(pixels), -1) for name in names], axis=1)
+            stored = flat.astype(self.recipe.dtype).astype(np.float32)
+            return apply_temperature(self.head.probabilities(stored), self.temperature)
 
         return predict

@@ -22,12 +22,11 @@ from cache.errors import PipelineError, Unusable
 from cache.hash_index import HashIndex, Seen
 from cache.store import Cache
 from stages.bases import catalogue
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import ImageRejected
 from stages.engines import batch_independence, parity, select
 from stages.engines.embed import Embed, Taps
 from stages.engines.parity import Witnesses
-from stages.engines.select import Engine
 from stages.extract import prefetch
 
 SHARD_BYTES = 32_000_000
@@ -38,8 +37,7 @@ _PROGRESS_S = 0.25
 class Job:
     """What all tasks of a run share. `batch` None lets the engine choose.
 
-    models_from: another cache, whose converted models may be read. witnesses: images that have rows already, against
-    which another engine is checked.
+    witnesses: images that have rows already, by which another engine is checked.
     """
 
     recipe: Recipe
@@ -47,8 +45,7 @@ class Job:
     cache_root: str
     batch: int | None
     version: str
-    engine: Engine = "auto"
-    models_from: str | None = None
+    engine: str = select.AUTO
     witnesses: Witnesses = ()
 
 
@@ -74,7 +71,7 @@ class Receipt:
 def open_embed(job: Job, taps: Taps) -> Embed:
     """The base in the engine of this machine, with the weights that the key names.
 
-    TensorFlow is imported here at the earliest, and not at all if OpenVINO has a converted model in the cache.
+    TensorFlow is imported here, and nowhere earlier; not at all if a model compiled for OpenVINO is stored.
     """
     found = atomic_files.sha256_of(Path(job.weights))
     if found != job.recipe.weights_sha256:
@@ -82,9 +79,8 @@ def open_embed(job: Job, taps: Taps) -> Embed:
             f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
-    caches = [Path(root) for root in (job.cache_root, job.models_from) if root is not None]
-    embed = select.open_engine(job.engine, job.recipe, taps, Path(job.weights), job.batch, caches)
-    if catalogue.base_of(job.recipe.base).own:
+    embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch)
+    if catalogue.base_of(job.recipe.base).is_file:
         batch_independence.check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
     return embed
 

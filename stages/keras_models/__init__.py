@@ -1,4 +1,4 @@
 """Bases as Keras networks and TensorFlow graphs: building, loading weights, tracing.
 
-A TensorFlow room; running a graph is left to engines/.
+Not running a graph (engines/). A TensorFlow room.
 """

@@ -1,14 +1,12 @@
-"""Owns building a base in Keras and putting its weights in. Not running it (trace.py). A TensorFlow room."""
+"""Owns building a base of the catalogue in Keras and loading its weights. Not tracing it. A TensorFlow room."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,20 +15,21 @@ from keras.src.backend.common import global_state
 from cache.errors import Unusable
 from stages.bases import catalogue
 from stages.bases.catalogue import Base
+from stages.bases.formats import load_function
 from stages.keras_models import efficientnet_lite
 
-warnings.filterwarnings("ignore", module=r"keras\.src\.saving")  # what a file lacks is checked, and said, here
+warnings.filterwarnings("ignore", module=r"keras\.src\.saving")  # _load checks for itself what a file lacks
 
 
 def build_base(base: Base, weights: Path | None, height: int, width: int) -> keras.Model:
     """The base without its classifier, in inference form: float (batch, height, width, 3) -> maps.
 
     `weights` is a file that Keras wrote for this architecture, or a `.pth` for EfficientNet-Lite; None leaves the
-    random initial weights. Raises Unusable where the file does not fit.
+    random initial weights. Raises Unusable if the file does not fit.
     """
     if min(height, width) < base.least:
         raise Unusable(f"extract.size: {base.name} needs at least {base.least} pixels a side; got {height}x{width}")
-    with _names_from_the_start():
+    with _fresh_layer_names():
         model = _architecture(base, (height, width, 3))
     if weights is not None:
         _load(model, base, weights)
@@ -39,9 +38,9 @@ def build_base(base: Base, weights: Path | None, height: int, width: int) -> ker
 
 
 def assign_weights(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
-    """Put arrays by layer and number among its weights, such as `block16_expand_conv/0`, in the place of its own.
+    """Assign arrays by layer and number among its weights, such as `block16_expand_conv/0`.
 
-    Raises Unusable where one does not fit.
+    Raises Unusable if one does not fit.
     """
     try:
         for name, array in arrays.items():
@@ -52,10 +51,10 @@ def assign_weights(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None
 
 
 @contextlib.contextmanager
-def _names_from_the_start() -> Iterator[None]:
-    """Layers that have no name of their own (`conv2d_57`) are numbered as in a fresh process.
+def _fresh_layer_names() -> Iterator[None]:
+    """Number layers without a given name (`conv2d_57`) as in a fresh process.
 
-    Keras counts on through the process, so that a tap or a trained layer would be called otherwise in the next network.
+    Keras counts through the process, so taps and trained layers would have other names in the next network.
     """
     before = global_state.get_global_attribute("object_name_uids")
     global_state.set_global_attribute("object_name_uids", defaultdict(int))
@@ -66,14 +65,10 @@ def _names_from_the_start() -> Iterator[None]:
 
 
 def _architecture(base: Base, shape: tuple[int, int, int]) -> keras.Model:
+    build = load_function(base.builder)
     if base.builder.startswith("keras."):
-        return _builder(base)(include_top=False, weights=None, input_shape=shape)
-    return _builder(base)(shape)
-
-
-def _builder(base: Base) -> Any:
-    module, _, name = base.builder.partition(":")
-    return getattr(importlib.import_module(module), name)
+        return build(include_top=False, weights=None, input_shape=shape)
+    return build(shape)
 
 
 def _load(model: keras.Model, base: Base, weights: Path) -> None:
@@ -83,15 +78,15 @@ def _load(model: keras.Model, base: Base, weights: Path) -> None:
         efficientnet_lite.load_torch(model, weights)
         return
     if weights.suffix != ".h5":
-        raise Unusable(f"weights {weights}: of no known kind; expected .weights.h5, .h5 or .pth")
+        raise Unusable(f"weights {weights}: unknown file type; expected .weights.h5, .h5 or .pth")
     floats = [variable for variable in model.weights if variable.dtype == "float32"]
-    for variable in floats:  # Keras only warns of a layer that a file leaves untouched: mark them all
+    for variable in floats:  # Keras only warns if a file lacks a layer: NaN marks what is not loaded
         variable.assign(np.full(variable.shape, np.nan))
     try:
         model.load_weights(weights)
         for variable in floats:
             if np.isnan(variable.numpy()).any():
-                raise ValueError(f"{variable.path} is not in it, or not a number")
+                raise ValueError(f"{variable.path} is missing, or NaN")
         _check_normalization(model)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
@@ -102,9 +97,9 @@ def _load(model: keras.Model, base: Base, weights: Path) -> None:
 
 
 def _check_normalization(model: keras.Model) -> None:
-    """EfficientNet takes the mean of its first layer from the file, and catalogue.py counts on ImageNet's."""
+    """EfficientNet reads the mean of its first layer from the file; catalogue.py assumes that it is ImageNet's."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
             mean = layer.get_weights()[0]
             if not np.allclose(mean, catalogue.IMAGENET_MEAN, atol=1e-4):
-                raise ValueError(f"its {layer.name} layer has the mean {mean.tolist()}, not that of ImageNet")
+                raise ValueError(f"its layer {layer.name} has the mean {mean.tolist()}, not that of ImageNet")

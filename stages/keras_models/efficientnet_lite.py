@@ -1,7 +1,7 @@
-"""Owns the EfficientNet-Lite architecture in Keras, and how PyTorch's names map to its layers. A TensorFlow room.
+"""Owns the EfficientNet-Lite architecture in Keras, and the mapping of PyTorch's names to layers. A TensorFlow room.
 
-EfficientNet (Tan & Le 2019) without squeeze-and-excitation, with ReLU6, with stem and head of fixed width, and first
-and last stage of fixed depth (github.com/tensorflow/tpu, models/official/efficientnet/lite). Padding is TensorFlow's
+EfficientNet (Tan & Le 2019) without squeeze-and-excitation, with ReLU6, a stem and head of fixed width, and a first and
+last stage of fixed depth (github.com/tensorflow/tpu, models/official/efficientnet/lite). Padding is TensorFlow's
 'same'.
 """
 
@@ -36,12 +36,12 @@ def lite0(input_shape: tuple[int, int, int]) -> keras.Model:
 
 
 def lite1(input_shape: tuple[int, int, int]) -> keras.Model:
-    """EfficientNet-Lite1, as lite0, with blocks up to `block21`."""
+    """EfficientNet-Lite1: as lite0, with blocks up to `block21`."""
     return _lite("efficientnet_lite1", input_shape, 1.0, 1.1)
 
 
 def lite2(input_shape: tuple[int, int, int]) -> keras.Model:
-    """EfficientNet-Lite2, as lite1, and wider by a tenth."""
+    """EfficientNet-Lite2: as lite1, with a tenth more channels."""
     return _lite("efficientnet_lite2", input_shape, 1.1, 1.2)
 
 
@@ -65,7 +65,7 @@ def _round_channels(channels: float) -> int:
 
 
 def load_torch(model: keras.Model, path: Path) -> None:
-    """Fill the model from a `.pth` of the efficientnet_lite packages. Raises Unusable where a tensor does not fit."""
+    """Load a `.pth` of the efficientnet_lite packages into the model. Raises Unusable if a tensor does not fit."""
     tensors = torch_pickle.read_tensors(path)
     for layer in model.layers:
         names = _torch_names(layer)
@@ -108,7 +108,7 @@ def _block(
 
 
 def _torch_names(layer: layers.Layer) -> list[str]:
-    """The tensors of one layer, in the order of Keras's weights; none for a layer without weights."""
+    """Names of the tensors of one layer, in the order of Keras's weights; [] for a layer without weights."""
     if not layer.weights:
         return []
     block, _, part = layer.name.partition("_")

@@ -1,4 +1,4 @@
-"""Owns folding BatchNormalization into the convolution before it, as numbers. Not the graph. A TensorFlow room."""
+"""Owns folding BatchNormalization into the convolution before it. Not the graph (trace.py). A TensorFlow room."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import keras
 import numpy as np
 
 Values = dict[int, np.ndarray]
-"""id of a variable -> what a graph is to hold in its place."""
+"""id of a variable -> the value that a graph holds in its place."""
 
 
 def fold_batchnorm(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:
-    """Kernels and biases that do the work of the BatchNormalization after them, which is left with nothing to do.
+    """New kernels and biases that include the BatchNormalization after them, which becomes the identity.
 
     y = gamma (conv(x) - mean) / sqrt(variance + epsilon) + beta is another convolution and a bias (Jacob et al. 2018,
-    arXiv:1712.05877, 3.2), which TensorFlow computes at once with the activation. `kept` tensors stay what they are.
-    Values in float32, of a Functional model; layers that are called more than once are left alone.
+    arXiv:1712.05877, 3.2), which TensorFlow fuses with the activation. The tensors `kept` keep their values. Takes a
+    Functional model; layers that are called more than once are not folded. Values are float32.
     """
     values: Values = {}
-    untouched = {id(tensor) for tensor in kept}
+    excluded = {id(tensor) for tensor in kept}
     for norm in model.layers:
         if isinstance(norm, keras.layers.BatchNormalization) and len(norm._inbound_nodes) == 1:
             before = norm.input._keras_history.operation
-            if _foldable(before) and id(before.output) not in untouched:
+            if _foldable(before) and id(before.output) not in excluded:
                 values.update(_fold(before, norm))
     return values
 
 
 def _foldable(layer: keras.layers.Layer) -> bool:
-    """Whether it is a convolution that nothing else reads, with nothing between."""
+    """Whether it is a linear convolution whose output is read once."""
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-    alone = len(layer._inbound_nodes) == len(layer._outbound_nodes) == 1
-    return isinstance(layer, kinds) and layer.activation is keras.activations.linear and alone
+    read_once = len(layer._inbound_nodes) == len(layer._outbound_nodes) == 1
+    return isinstance(layer, kinds) and layer.activation is keras.activations.linear and read_once
 
 
 def _fold(conv: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> Values:
@@ -47,7 +47,7 @@ def _fold(conv: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> Va
     if conv.use_bias:
         shift = shift + conv.bias.numpy() * scale
         values[id(conv.bias)] = np.zeros(len(shift))
-    values[id(norm.moving_variance)] = np.full(len(shift), _one_less(norm.epsilon))
+    values[id(norm.moving_variance)] = np.full(len(shift), _one_minus(norm.epsilon))
     values[id(norm.moving_mean)] = np.zeros(len(shift)) if norm.center else -shift
     if norm.center:
         values[id(norm.beta)] = shift
@@ -56,7 +56,7 @@ def _fold(conv: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> Va
     return {number: value.astype(np.float32) for number, value in values.items()}
 
 
-def _one_less(epsilon: float) -> np.float32:
-    """The float32 that makes exactly 1 with epsilon: only then a graph's optimiser leaves the product out."""
+def _one_minus(epsilon: float) -> np.float32:
+    """The float32 that gives exactly 1 with epsilon added: only then does the graph optimizer drop the product."""
     one, less = np.float32(1), np.float32(1) - np.float32(epsilon)
     return less if less + np.float32(epsilon) == one else np.nextafter(less, one)

@@ -1,6 +1,6 @@
-"""Owns model files of Keras 2, in which some things stand otherwise than Keras 3 reads them. Not opening them.
+"""Owns converting the description of a model in files of Keras 2 to that of Keras 3. Not opening them (user_model.py).
 
-Layers and weights are the same; what is mended is how the file describes the graph. Files of Keras 3 stay as they are.
+Weights stay as they are, and so do files of Keras 3.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _Config = dict[str, Any]
 
 @contextmanager
 def keras3_copy(path: Path) -> Iterator[Path]:
-    """The file itself, or for as long as it is read, a copy that Keras 3 can read. Raises KeyError for no model."""
+    """The file itself, or a temporary copy that Keras 3 can read. Raises KeyError if it holds no model."""
     config, version = _read(path)
     if not version.startswith("2."):
         yield path
         return
     with atomic_files.temporary_folder() as folder:
         copy = folder / path.name
-        _write(path, copy, json.dumps(_mended(json.loads(config))))
+        _write(path, copy, json.dumps(_converted(json.loads(config))))
         yield copy
 
 
 def _read(path: Path) -> tuple[str, str]:
-    """The description of the model, and the version of the Keras that wrote it."""
+    """The description of the model, and the version of Keras that wrote it."""
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             about = json.loads(archive.read("metadata.json"))
@@ -47,22 +47,22 @@ def _read(path: Path) -> tuple[str, str]:
 
 def _write(path: Path, copy: Path, config: str) -> None:
     if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as mended:
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as written:
             for name in archive.namelist():
-                mended.writestr(name, config if name == "config.json" else archive.read(name))
+                written.writestr(name, config if name == "config.json" else archive.read(name))
         return
     shutil.copyfile(path, copy)
     with h5py.File(copy, "r+") as file:
         file.attrs["model_config"] = config
 
 
-def _mended(node: Any) -> Any:
-    """`node` of a description, and all below it, as Keras 3 writes it."""
+def _converted(node: Any) -> Any:
+    """A node of a description, with all below it, as Keras 3 writes it."""
     if isinstance(node, list):
-        return [_mended(part) for part in node]
+        return [_converted(part) for part in node]
     if not isinstance(node, dict):
         return node
-    node = {name: _mended(part) for name, part in node.items()}
+    node = {name: _converted(part) for name, part in node.items()}
     kind, config = node.get("class_name"), node.get("config")
     if kind in _GRAPHS and isinstance(config, dict) and "layers" in config:
         return {
@@ -78,7 +78,7 @@ def _mended(node: Any) -> Any:
 
 
 def _graph(config: _Config) -> _Config:
-    """One tensor in or out is no list of one; and the first call of a nested model is its call 0, not 1."""
+    """A single input or output is not a list of one; the first call of a nested model has the number 0, not 1."""
     nested = {layer["config"]["name"] for layer in config["layers"] if "layers" in layer["config"]}
     ends = {name: config[name] for name in ("input_layers", "output_layers")}
     used = list(_ends([*ends.values(), *(layer["inbound_nodes"] for layer in config["layers"])]))
@@ -91,7 +91,7 @@ def _graph(config: _Config) -> _Config:
 
 
 def _ends(node: Any) -> Iterator[list[Any]]:
-    """All [layer, number of its call, number of its output, ...] in there."""
+    """All [layer, number of its call, number of its output, ...] below the node."""
     if isinstance(node, list) and len(node) > 2 and isinstance(node[0], str):
         yield node
     elif isinstance(node, list | dict):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import compiled_models, gc
+from cache import gc, records
 from cache.gc import Entry
 from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore
@@ -79,10 +79,11 @@ def test_a_manifest_goes_with_what_is_noted_of_it(tmp_path: Path) -> None:
 
 
 def test_a_converted_model_goes_with_its_folder(tmp_path: Path) -> None:
-    compiled_models.store(cache_at(tmp_path), {"batch": 8}, {"model.xml": b"<net/>", "model.bin": b"weights"})
+    """Earlier versions stored models in the cache."""
+    folder = tmp_path / "converted" / ("ab" * 32)
+    records.publish_folder(folder, {"model.xml": b"<net/>", "model.bin": b"weights"}, {"key": folder.name})
     assert [e.kind for e in gc.remove_entries(gc.list_entries(cache_at(tmp_path)), set)] == ["converted"]
     assert list((tmp_path / "converted").iterdir()) == []
-    assert compiled_models.read(tmp_path, {"batch": 8}) is None
 
 
 def test_entries_count_rows_and_all_bytes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.bases import catalogue
 from stages.bases.catalogue import Base
-from stages.bases.recipe import Numerics, Recipe
+from stages.bases.recipe import Recipe
 from stages.data.images import PixelSpec
 from tests.support.pictures import photographs
 
@@ -17,7 +17,7 @@ SIZE = 96
 DEFAULT = Recipe.of(catalogue.get_base("efficientnet_lite0"), "12" * 32, PixelSpec(224, 224), "f32", "float32")
 
 
-def recipe(name: str, numerics: Numerics = "f32") -> Recipe:
+def recipe(name: str, numerics: str = "f32") -> Recipe:
     return Recipe.of(catalogue.get_base(name), "00" * 32, PixelSpec(SIZE, SIZE), numerics, "float32")
 
 

@@ -18,7 +18,7 @@ from cache import atomic_files
 from cache.errors import Unusable
 from stages.bases import blocks, catalogue, weights
 from stages.bases.catalogue import Base
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines import select
 from tests.support import generate_blocks
@@ -170,7 +170,7 @@ def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Networ
     expected = keras_s_own(network, pixels)
     scale = np.abs(expected).max()
     for name in ("tensorflow", "openvino"):
-        embed = select.open_engine(name, recipe, {"rows": Tap()}, network.file, None, [tmp_path])
+        embed = select.open_engine(name, FrozenBase(recipe, {"rows": Tap()}, network.file))
         off = np.abs(embed(pixels)["rows"] - expected).max()
         assert off <= TOLERANCE * scale, name
         swapped = embed(np.ascontiguousarray(pixels[..., ::-1]))["rows"]

@@ -75,7 +75,7 @@ def test_a_transposed_tensor(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"magic": 5}, "wrong magic number"),
-        ({"size": 7}, "storage key is not of the size"),
+        ({"size": 7}, "storage key has another size"),
         ({"shape": (3, 3)}, "lies outside its storage"),
         ({"offset": 1}, "lies outside its storage"),
         ({"offset": -1}, "lies outside its storage"),

@@ -46,7 +46,7 @@ def test_rows_of_their_own_pass(batch: int) -> None:
 
 @pytest.mark.parametrize(("batch", "of"), [(8, mixed), (8, drawn), (1, drawn)])
 def test_others_are_refused(batch: int, of: Callable[[np.ndarray], np.ndarray]) -> None:
-    with pytest.raises(Unusable, match="gives other rows for a picture alone than for the same one in a batch"):
+    with pytest.raises(Unusable, match="gives another row for an image alone than for the same image in a batch"):
         batch_independence.check_independence(Batched(batch, of), 16, 16)
 
 

@@ -14,13 +14,10 @@ import pytest
 
 from cache import compiled_models
 from cache.errors import PipelineError, Unusable
-from cache.hash_index import HashIndex
-from cache.store import Cache
 from stages.bases import catalogue
-from stages.bases.recipe import Numerics, Tap
+from stages.bases.recipe import FrozenBase, Tap
 from stages.engines import select as engines
 from stages.engines import tensorflow_engine
-from stages.engines.select import Engine
 from stages.runtime.silent_imports import import_openvino
 from tests.support.networks import SIZE, recipe
 from tests.support.pictures import crops
@@ -31,10 +28,10 @@ def embed(
     files: Any,
     taps: dict[str, Tap],
     batch: int | None = None,
-    numerics: Numerics = "f32",
-    engine: Engine = "tensorflow",
+    numerics: str = "f32",
+    engine: str = "tensorflow",
 ) -> Any:
-    return engines.open_engine(engine, recipe(name, numerics), taps, files(name), batch, [])
+    return engines.open_engine(engine, FrozenBase(recipe(name, numerics), taps, files(name)), batch)
 
 
 def has_bf16() -> bool:
@@ -47,7 +44,7 @@ NAMES = ["efficientnet_lite0", "mobilenet_v2", pytest.param("resnet50", marks=py
 
 @pytest.mark.parametrize(("engine", "tolerance"), [("tensorflow", 3e-5), ("openvino", 1e-4)])
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_equal_keras_predict(name: str, engine: Engine, tolerance: float, files: Any) -> None:
+def test_rows_equal_keras_predict(name: str, engine: str, tolerance: float, files: Any) -> None:
     from stages.keras_models import build
 
     base, pixels = catalogue.get_base(name), crops(8, SIZE)
@@ -63,12 +60,12 @@ def test_rows_equal_keras_predict(name: str, engine: Engine, tolerance: float, f
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_never_depends_on_its_neighbours(name: str, engine: Engine, files: Any) -> None:
+def test_a_row_never_depends_on_its_neighbours(name: str, engine: str, files: Any) -> None:
     """Bitwise: alone, in a full batch, in any order, beside anything; in bfloat16 too."""
     taps = {"t": Tap("output", "none")}
     _never_depends(embed(name, files, taps, engine=engine), crops(8, SIZE))
     if engine == "tensorflow" or has_bf16():
-        rough: Numerics = "tensorflow-bf16" if engine == "tensorflow" else "openvino-bf16"
+        rough = "tensorflow-bf16" if engine == "tensorflow" else "openvino-bf16"
         _never_depends(embed(name, files, taps, numerics=rough, engine=engine), crops(8, SIZE))
 
 
@@ -98,7 +95,7 @@ def test_other_batch_shapes_agree_to_1e5(batch: int, files: Any) -> None:
 
 
 @pytest.mark.parametrize("numerics", ["tensorflow-bf16", "openvino-bf16"])
-def test_bf16_is_near_and_not_the_same_or_refused(numerics: Numerics, files: Any) -> None:
+def test_bf16_is_near_and_not_the_same_or_refused(numerics: str, files: Any) -> None:
     pixels, taps = crops(8, SIZE), {"t": Tap()}
     if numerics == "openvino-bf16" and not has_bf16():
         with pytest.raises(Unusable, match="needs a CPU with bfloat16"):
@@ -134,20 +131,19 @@ def test_an_unknown_layer_is_named_with_some_that_are_there(files: Any) -> None:
 
 def test_a_kept_graph_gives_the_same_rows_in_a_process_without_keras(files: Any, tmp_path: Path) -> None:
     taps = {"z": Tap("block3_add", "none"), "a": Tap()}
-    weights = files("efficientnet_lite0")
-    kept = engines.open_engine("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [tmp_path])
-    rows = kept(crops(3, SIZE))
+    base = FrozenBase(recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"))
+    rows = engines.open_engine("tensorflow", base)(crops(3, SIZE))
     program = f"""
 import sys
 from pathlib import Path
 import numpy as np
-from stages.bases.recipe import Tap
+from stages.bases.recipe import FrozenBase, Tap
 from stages.engines import select
 from tests.support.networks import recipe
 from tests.support.pictures import crops
 taps = {taps!r}
-weights, place = Path({str(tmp_path / "gone")!r}), Path({str(tmp_path)!r})
-embed = select.open_engine("tensorflow", recipe("efficientnet_lite0"), taps, weights, None, [place])
+base = FrozenBase(recipe("efficientnet_lite0"), taps, Path({str(tmp_path / "gone")!r}))
+embed = select.open_engine("tensorflow", base)
 np.savez({str(tmp_path / "rows.npz")!r}, **embed(crops(3, {SIZE})))
 assert "keras" not in sys.modules
 import keras
@@ -158,24 +154,23 @@ keras.Sequential([keras.layers.Dense(1)]).compile("adam")
         assert {name: np.array_equal(again[name], rows[name]) for name in rows} == {"z": True, "a": True}
 
 
-def test_large_arrays_are_held_once_and_outside_the_graph(files: Any, tmp_path: Path) -> None:
+def test_large_arrays_are_held_once_and_outside_the_graph(files: Any) -> None:
     """TensorFlow would hold those inside several times over."""
-    engines.open_engine("tensorflow", recipe("vgg16"), {"t": Tap()}, files("vgg16"), None, [tmp_path])
-    (graph,) = tmp_path.glob(f"converted/*/{tensorflow_engine.GRAPH}")
-    (arrays,) = tmp_path.glob(f"converted/*/{tensorflow_engine.ARRAYS}")
+    engines.open_engine("tensorflow", FrozenBase(recipe("vgg16"), {"t": Tap()}, files("vgg16")))
+    (graph,) = compiled_models.default_folder().glob(f"*/{tensorflow_engine.GRAPH}")
+    (arrays,) = compiled_models.default_folder().glob(f"*/{tensorflow_engine.ARRAYS}")
     assert graph.stat().st_size < 1e6 < 50e6 < arrays.stat().st_size
 
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_kept_graph_that_would_write_a_file_is_refused(files: Any, tmp_path: Path, plain: bool) -> None:
-    """A cache may be one that others write to."""
     import tensorflow as tf
 
-    words: Any = ("tensorflow", recipe("efficientnet_lite0"), {"t": Tap()}, files("efficientnet_lite0"), None)
-    engines.open_engine(*words, [tmp_path / "ours"])
-    (record,) = (tmp_path / "ours").glob("converted/*/record.json")
+    base = FrozenBase(recipe("efficientnet_lite0"), {"t": Tap()}, files("efficientnet_lite0"))
+    engines.open_engine("tensorflow", base)
+    (record,) = compiled_models.default_folder().glob("*/record.json")
     components = json.loads(record.read_text())["components"]
-    contents = compiled_models.read(tmp_path / "ours", components)
+    contents = compiled_models.load(components)
     assert contents is not None
 
     def write(path: str) -> None:
@@ -186,7 +181,7 @@ def test_a_kept_graph_that_would_write_a_file_is_refused(files: Any, tmp_path: P
         write(str(tmp_path / "written")) if plain else tf.function(write)(str(tmp_path / "written"))
     graph.MergeFrom(more.as_graph_def())
     theirs = {**contents, tensorflow_engine.GRAPH: graph.SerializeToString()}
-    compiled_models.store(Cache(tmp_path / "theirs", HashIndex()), components, theirs)
-    with pytest.raises(PipelineError, match=r"has .*WriteFile; expected nothing but arithmetic"):
-        engines.open_engine(*words, [tmp_path / "theirs"])
+    compiled_models.store(components, theirs)
+    with pytest.raises(PipelineError, match=r"has .*WriteFile; expected arithmetic only"):
+        engines.open_engine("tensorflow", base)
     assert not (tmp_path / "written").exists()

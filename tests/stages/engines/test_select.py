@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 import pipeline as frozenbase
+from cache import compiled_models
 from cache.errors import NotAvailable, PipelineError, Unusable
-from stages.bases.recipe import Numerics
 from stages.engines import openvino_engine, select
-from stages.engines.select import Engine
 from stages.extract import shard_task
 from stages.runtime import hardware
 from tests.conftest import Pipeline
@@ -45,11 +44,11 @@ def photographs(tmp_path: Path) -> Path:
     ],
 )
 def test_which_engine_runs(
-    asked: Engine, numerics: Numerics, gpu: bool, installed: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+    asked: str, numerics: str, gpu: bool, installed: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "has_gpu", lambda: gpu)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
-    assert select.choose_engine(asked, numerics) == chosen
+    assert select.choose_engine(asked, numerics).name == chosen
 
 
 def test_an_engine_that_is_not_installed_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +76,8 @@ def test_a_converted_model_is_kept_and_later_needs_no_tensorflow(photographs: Pa
     log = tmp_path / "log"
     first = json.loads(run(*words, FAKE="", WATCH=str(log))[0])["extract"]
     assert (first["engine"], first["computed"], "tensorflow" in events(log)[-1]) == ("openvino", 10, True)
-    (kept,) = (tmp_path / ".features" / "converted").iterdir()
+    (kept,) = compiled_models.default_folder().iterdir()
+    assert not (tmp_path / ".features" / "converted").exists(), "where others may write"
     rows = stored(photographs)
     shutil.rmtree(tmp_path / ".features" / "features")
     again = json.loads(run(*words, FAKE="", WATCH=str(log))[0])["extract"]
@@ -119,5 +119,5 @@ def test_another_engine_may_add_rows_that_agree_and_no_others(
     monkeypatch.setattr(shard_task, "open_embed", Other)
     fakes.two_classes(tmp_path / "images", 7)
 
-    with pytest.raises(PipelineError, match=r"makes other rows of efficientnet_lite0 at output than are stored"):
+    with pytest.raises(PipelineError, match=r"computes other rows of efficientnet_lite0 at output than those stored"):
         frozenbase.open(photographs).features()

@@ -84,7 +84,7 @@ def test_keras_finds_the_file_that_we_downloaded(tmp_path: Path, monkeypatch: py
     [
         ("w.weights.h5", b"no hdf5", "do not fit vgg16 without its classifier"),
         ("w.pth", b"x", r"vgg16 takes Keras weights \(\.weights\.h5, \.h5\), not \.pth"),
-        ("w.bin", b"x", r"of no known kind; expected \.weights\.h5, \.h5 or \.pth"),
+        ("w.bin", b"x", r"unknown file type; expected \.weights\.h5, \.h5 or \.pth"),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path: Path, name: str, content: bytes, message: str) -> None:

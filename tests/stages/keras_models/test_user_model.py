@@ -16,7 +16,6 @@ from stages.bases.catalogue import Preprocess
 from stages.bases.recipe import Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines.embed import Embed
-from stages.engines.select import Engine
 from stages.export.deployable import Deployable
 from stages.extract import shard_task
 from stages.extract.shard_task import Job
@@ -137,7 +136,7 @@ def test_a_model_of_any_size_takes_any_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
-def test_arrays_that_are_no_variables_of_a_layer_stay_with_it(tmp_path: Path, engine: Engine) -> None:
+def test_arrays_that_are_no_variables_of_a_layer_stay_with_it(tmp_path: Path, engine: str) -> None:
     import keras
 
     path, rng = tmp_path / "model.keras", np.random.default_rng(1)
@@ -173,7 +172,7 @@ def test_one_that_mixes_the_pictures_of_a_batch_is_refused(tmp_path: Path) -> No
 
     image = keras.Input((SIZE, SIZE, 3))
     keras.Model(image, image - keras.ops.mean(image, axis=0, keepdims=True)).save(tmp_path / "m.keras")
-    with pytest.raises(Unusable, match="gives other rows for a picture alone than for the same one in a batch"):
+    with pytest.raises(Unusable, match="gives another row for an image alone than for the same image in a batch"):
         opened(tmp_path / "m.keras", {"t": Tap("output", "none")})
 
 
@@ -220,17 +219,17 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "message", "hint"),
     [
-        ("m.keras", inputs((SIZE, SIZE, 3), (5,)), "takes 2 inputs; expected one, of RGB pictures", ""),
+        ("m.keras", inputs((SIZE, SIZE, 3), (5,)), "takes 2 inputs; expected one, of RGB images", ""),
         ("m.keras", inputs((SIZE, SIZE, 1)), r"takes \(None, 32, 32, 1\); expected \(batch, height, width, 3\)", ""),
         ("m.keras", inputs((5,)), r"takes \(None, 5\); expected", ""),
-        ("m.keras", inputs((48, 48, 3)), "takes pictures of 48 x 48 pixels; got 32 x 32", "use extract.size: 48"),
-        ("m.keras", subclassed, "is a Opaque, whose layers cannot be told from outside", "Functional or Sequential"),
-        ("m.keras", unregistered, "needs 'Scale', which neither Keras has nor anything", "register_keras"),
-        ("m.h5", unregistered, "needs 'Scale', which neither Keras has nor anything", "register_keras"),
-        ("m.keras", cut, "is no Keras model: it is no zip archive, or is cut short", "copy it again"),
+        ("m.keras", inputs((48, 48, 3)), "takes images of 48 x 48 pixels; got 32 x 32", "use extract.size: 48"),
+        ("m.keras", subclassed, "is a Opaque, whose layers cannot be listed", "Functional or Sequential"),
+        ("m.keras", unregistered, "needs 'Scale', which is neither in Keras nor", "register_keras"),
+        ("m.h5", unregistered, "needs 'Scale', which is neither in Keras nor", "register_keras"),
+        ("m.keras", cut, "is not a Keras model: it is not a whole zip archive", "copy it again"),
         ("m.h5", cut, "cannot be opened as a Keras model: .*truncated", ""),
-        ("m.h5", lambda path: path.write_bytes(b"x"), "is no Keras model: it is no HDF5 file", "copy it again"),
-        ("m.weights.h5", lambda path: conv_base().save_weights(path), "holds weights, and no model", "{name: vgg16"),
+        ("m.h5", lambda path: path.write_bytes(b"x"), "is not a Keras model: it is not a whole HDF5", "copy it again"),
+        ("m.weights.h5", lambda path: conv_base().save_weights(path), "holds weights without a model", "{name: vgg16"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_one_sentence(
@@ -246,9 +245,9 @@ def test_a_file_that_cannot_be_used_is_one_sentence(
 @pytest.mark.parametrize(
     ("tap", "message", "hint"),
     [
-        (Tap("conv_base/laste"), "has no layer 'conv_base/laste'", "near it are conv_base/last"),
-        (Tap("last"), "has no layer 'last'", "the last are conv_base/last, flatten"),
-        (Tap("output"), "'output' gives shape .*, which has no places to pool over", "use pooling: none"),
+        (Tap("conv_base/laste"), "has no layer 'conv_base/laste'", "similar: conv_base/last"),
+        (Tap("last"), "has no layer 'last'", "the last ones: conv_base/last, flatten"),
+        (Tap("output"), "'output' has the shape .*; expected", "use pooling: none"),
     ],
 )
 def test_a_tap_that_is_not_there_is_named_with_some_that_are(tmp_path: Path, tap: Tap, message: str, hint: str) -> None:

@@ -1,0 +1,59 @@
+"""Owns the kinds of bases there are, one row each: which files hold one, and what opens it. Not the bases themselves
+(catalogue.py), nor the engines (engines/select.py).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BaseFormat:
+    """One kind of base. Functions are named as `module:function`, so that a row imports nothing.
+
+    name: in FORMATS; of a base that is a file, also its name in keys. suffixes: of files that hold a whole base, layers
+    and weights; () where each base has a row in the catalogue. engines: engine -> the function that opens such a base
+    in it (engines/select.py `Open`), for engines whose own row does not have it. auto: the engine that `engine: auto`
+    prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether opening a file runs
+    code that is in it, so that it takes base.trust. keras: whether it opens as a Keras network, which exports are
+    written from.
+    """
+
+    name: str
+    suffixes: tuple[str, ...] = ()
+    engines: Mapping[str, str] = field(default_factory=dict)
+    auto: str | None = None
+    numerics: tuple[str, ...] | None = None
+    runs_code: bool = False
+    keras: bool = False
+
+
+BUILT = BaseFormat("built", keras=True)
+"""Bases of the catalogue: a function builds the layers, and a file has the weights."""
+
+KERAS_FILE = BaseFormat(
+    "model",
+    (".keras", ".h5", ".hdf5"),
+    auto="tensorflow",  # it may hold what OpenVINO cannot convert
+    numerics=("f32",),  # it computes in the dtypes that it was saved with
+    runs_code=True,
+    keras=True,
+)
+
+FORMATS: dict[str, BaseFormat] = {kind.name: kind for kind in (BUILT, KERAS_FILE)}
+
+
+def find_file_format(name: str) -> BaseFormat | None:
+    """The format of a base that is a file, by its path; None where `name` is no such path."""
+    suffix = PurePath(name).suffix
+    return next((kind for kind in FORMATS.values() if suffix in kind.suffixes), None)
+
+
+def load_function(reference: str) -> Any:
+    """The function that `module:function` names."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
