@@ -240,11 +240,24 @@ def test_a_row_of_gigabytes_is_refused(source: FeatureStore, tmp_path: Path) -> 
         shape = (1, 2**28)
         other(file, "features", shape=shape, dtype="<f4", chunks=shape, compression="gzip", shuffle=True)
         other(file, "ids", data=IDS[:1])
-        file["features"].id.write_direct_chunk((0, 0), zlib.compress(bytes(2**30), 1), 0)
+        file["features"].id.write_direct_chunk((0, 0), bytes(2**21), 0)
 
     publish(source, written(source.key, huge), (1, 2**28))
     ((_, reason),) = imported(source, tmp_path / "ours").refused
     assert "a row has 1,073,741,824 bytes" in reason
+
+
+def test_rows_that_no_gzip_can_hold_are_refused(source: FeatureStore, tmp_path: Path) -> None:
+    """Without it, a file of 3 kB could declare rows of terabytes."""
+
+    def huge(file: Any) -> None:
+        shape = (1, 2**28)
+        other(file, "features", shape=shape, dtype="<f4", chunks=shape, compression="gzip", shuffle=True)
+        other(file, "ids", data=IDS[:1])
+
+    publish(source, written(source.key, huge), (1, 2**28))
+    ((_, reason),) = imported(source, tmp_path / "ours").refused
+    assert "cannot be 1,073,741,824 bytes, compressed to" in reason
 
 
 def test_rows_of_another_shape_than_those_of_their_key_are_refused(source: FeatureStore, tmp_path: Path) -> None:

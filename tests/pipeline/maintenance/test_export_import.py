@@ -288,7 +288,9 @@ def test_a_model_in_the_export_is_named_by_its_digest_and_not_trusted(
     """The model lies in the gift, and its digest is right."""
     model, digest = exported / "gift.keras", hashlib.sha256(b"runs code").hexdigest()
     model.write_bytes(b"runs code")
-    note = json.dumps({"base": catalogue.OWN.name, "setting": str(model), "sha256": digest}).encode()
+    note = json.dumps(
+        {"base": catalogue.choose_base(str(model)).name, "setting": str(model), "sha256": digest}
+    ).encode()
     (exported / ".features" / "weights" / f"{hashlib.sha256(note).hexdigest()}.json").write_bytes(note)
     theirs(exported, f"base: {{name: {model}, trust: true}}")
     (tmp_path / "laptop").mkdir()
