@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from pipeline.config import messages
 from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
 from stages.heads.fitted import Activation, Form, Layers
 from stages.heads.neighbours import Neighbours
+
+MOST_POINTS = 10_000
 
 
 class HeadConfig(Section, keyed="head"):
@@ -63,6 +66,9 @@ class HeadConfig(Section, keyed="head"):
         for field in self.sweep or {}:
             if field not in known:
                 raise ValueError(f"sweep: no field {field!r} can vary; expected one of {', '.join(known)}")
+        points = math.prod(map(len, (self.sweep or {}).values()))
+        if points > MOST_POINTS:
+            raise ValueError(f"sweep: {points:,} points; at most {MOST_POINTS:,} are possible")
         try:
             self.points()
         except ValidationError as error:

@@ -10,10 +10,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from cache import regular_files
 from cache.errors import Unusable
 from pipeline.config import head_schema, messages
 from pipeline.config.schema import RunConfig, field_places
 
+MOST_BYTES = 4_000_000
+_MOST_NODES = 100_000
 _UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained-float", "float")
 """What pydantic adds to a location for the types that a field may have; others begin with a word and a bracket."""
 
@@ -29,12 +32,22 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
     """
     path = config_path(path)
-    tree = _read(path)
-    if not overrides:
-        return validate(tree, str(path))
-    for override in overrides:
-        _override(tree, override)
-    return validate(tree, f"{path} with --set")
+    try:
+        text = regular_files.read_bytes(path, MOST_BYTES).decode("utf-8")
+    except FileNotFoundError as error:
+        raise Unusable(f"{path} is not there", "pipeline init --images PATH writes one") from error
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # too large, or not UTF-8
+        raise Unusable(f"{path} is not valid YAML: {error}") from error
+    return override(_parse(text, path), str(path), overrides)
+
+
+def override(tree: dict[str, Any], source: str, overrides: Sequence[str]) -> RunConfig:
+    """The settings in `tree` with `a.b=value` overrides on top. Raises Unusable as `load` does."""
+    for text in overrides:
+        _override(tree, text)
+    return validate(tree, f"{source} with --set" if overrides else source)
 
 
 def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
@@ -45,11 +58,9 @@ def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
         raise _explain(source, tree, error) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text("utf-8"), Loader=_Loader) or {}
-    except FileNotFoundError as error:
-        raise Unusable(f"{path} is not there", "pipeline init --images PATH writes one") from error
+        tree = yaml.load(text, Loader=_Loader) or {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -57,17 +68,31 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is not valid YAML{where}: {error.problem}",
             "check that line and the one above: colons, brackets, and spaces (no tabs) before names",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise Unusable(f"{path} is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise Unusable(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(tree, dict):
         raise Unusable(f"{path} holds a {type(tree).__name__}; expected fields such as data: and base:")
     return tree
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and strict: a repeated key is an error."""
+    """Safe, and strict: a repeated key is an error, and aliases of aliases cannot grow without bound."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        node: Any = super().compose_node(parent, index)  # for an alias, the node it stands for
+        if id(node) not in self._sizes:
+            children = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+            self._sizes[id(node)] = 1 + sum(self._sizes.get(id(part), 1) for part in parts)
+        if self._sizes[id(node)] > _MOST_NODES:
+            raise yaml.composer.ComposerError(None, None, f"more than {_MOST_NODES:,} values", node.start_mark)
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -15,6 +15,7 @@ from cache import keys
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.data.manifest import Row
+from stages.data.spreadsheet_text import unescape_formula
 from stages.runtime.silent_imports import import_parquet
 
 EXTENSIONS = frozenset(
@@ -237,7 +238,8 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
             with open(path, newline="", encoding="utf-8-sig") as file:
                 separator = max(",;\t", key=file.readline().count)
                 file.seek(0)
-                return list(csv.DictReader(file, delimiter=separator))
+                rows = csv.DictReader(file, delimiter=separator)
+                return [{k: unescape_formula(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
         if kind == ".jsonl":
             records = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
             if not all(isinstance(record, dict) for record in records):
@@ -249,7 +251,7 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
         raise Unusable(
             f"data.table: {path} is not there", "name the table with data.table, or set it to null"
         ) from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise Unusable(f"data.table: {path} cannot be read: {error}") from error
     raise Unusable(f"data.table: {path} is of an unknown kind; expected .csv, .jsonl or .parquet")
 
