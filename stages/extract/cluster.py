@@ -6,7 +6,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +36,9 @@ class ClusterSpec:
 def connect(spec: ClusterSpec, cache: Path, needed: Sequence[str]) -> Iterator[Client]:
     """A Dask client. `distributed` is imported here, so only if a row is missing.
 
-    It is not set as Dask's default client, since the calling program may use Dask too. A cluster started here listens
-    on 127.0.0.1 only. Raises Unusable if a worker of a running cluster has other source of this package, or does not
-    see the folder `cache` and the files `needed` under the same paths.
+    It is not set as Dask's default client, since the calling program may use Dask too. Raises Unusable if a worker of a
+    running cluster has other source of this package, or does not see the folder `cache` and the files `needed` under
+    the same paths.
     """
     for name in ("distributed", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -65,26 +65,11 @@ def _running(address: str) -> Iterator[Client]:
 
 @contextmanager
 def _local(workers: int) -> Iterator[Client]:
-    """A cluster of `workers` processes on this machine, which share its cores."""
-    import dask
-    import distributed
-    from dask.system import CPU_COUNT
+    with ExitStack() as stack:
+        with _starting:  # two started at once, in threads of one process, fail on each other's partial imports
+            from stages.extract import local_cluster
 
-    threads = max(1, CPU_COUNT // workers)
-    quiet = {"distributed.worker.profile.enabled": False}  # its samples can hang CPython up to 3.11.8 (gh-106883)
-    # Two clusters started at once, in threads of one process, fail on each other's partial imports.
-    with _starting, dask.config.set(quiet):
-        cluster = distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            dashboard_address="127.0.0.1:0",  # the default, and None too, listen on all interfaces
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,  # a task holds one shard; there is nothing to spill
-            silence_logs=logging.CRITICAL,
-            host="127.0.0.1",
-            env={"TF_NUM_INTRAOP_THREADS": str(threads)},
-        )
-    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+            client = stack.enter_context(local_cluster.start_processes(workers))
         yield client
 
 
