@@ -74,7 +74,7 @@ KEYED: Mapping[str, Literal["extract", "head", "finetune", "samples", "none"]] =
     "finetune.*.seeds": "finetune",
     "finetune.*.log_dir": "none",
     "cluster.workers": "none",
-    "cluster.scheduler": "none",
+    "cluster.timeout": "none",
     "cache.dir": "none",
 }
 """Every field, and the first key it enters: of feature rows, of a head, of a fine-tuned model, or of

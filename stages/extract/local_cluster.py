@@ -16,6 +16,8 @@ from dask.system import CPU_COUNT
 from distributed.http.routing import RoutingApplication
 from tornado.httpserver import HTTPServer
 
+from cache.errors import PipelineError
+
 _CONFIG = {
     "distributed.worker.profile.enabled": False,  # its samples can hang CPython up to 3.11.8 (gh-106883)
     "distributed.scheduler.worker-ttl": "2 minutes",  # then a worker that does not answer is restarted
@@ -55,12 +57,15 @@ def start_processes(workers: int) -> Iterator[distributed.Client]:
         "env": {"TF_NUM_INTRAOP_THREADS": str(threads)},
         "dashboard": False,
     }
-    with dask.config.set(_CONFIG):
-        cluster = distributed.SpecCluster(
-            scheduler={"cls": _Scheduler, "options": {**common, "dashboard": False}},
-            workers={number: {"cls": distributed.Nanny, "options": options} for number in range(workers)},
-            security=security,
-            silence_logs=logging.CRITICAL,
-        )
+    try:
+        with dask.config.set(_CONFIG):
+            cluster = distributed.SpecCluster(
+                scheduler={"cls": _Scheduler, "options": {**common, "dashboard": False}},
+                workers={number: {"cls": distributed.Nanny, "options": options} for number in range(workers)},
+                security=security,
+                silence_logs=logging.CRITICAL,
+            )
+    except RuntimeError as error:
+        raise PipelineError(f"{workers} worker processes cannot be started ({error})", "use fewer --workers") from error
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
