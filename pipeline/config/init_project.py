@@ -62,8 +62,8 @@ heads:
 #          views: 1, seeds: [0], log_dir: null}}
 #     # augment: {{flip: horizontal, turns: false, rotate: 0, shift: 0, scale: 0, brightness: 0, contrast: 0, seed: 0}}
 
-# cluster: {{workers: auto}}    # auto: one process; N processes; or scheduler: tcp://127.0.0.1:8786
-# cache: {{dir: .features}}     # may be deleted: it is computed again
+# cluster: {{workers: auto, timeout: 300}}   # auto: one process; or N processes. timeout: seconds without any worker
+# cache: {{dir: .features}}     # may be deleted: costs time only
 """
 
 

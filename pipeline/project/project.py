@@ -155,7 +155,8 @@ class Project:
     def cluster(self) -> ClusterSpec:
         settings = self.config.cluster
         workers = self.options.workers or (1 if settings.workers == "auto" else settings.workers)
-        return ClusterSpec(workers, self.options.scheduler or settings.scheduler)
+        scheduler = self.options.scheduler or os.environ.get("PIPELINE_SCHEDULER")
+        return ClusterSpec(workers, scheduler, settings.timeout)
 
     def _cache_dir(self) -> Path:
         """--set, else PIPELINE_CACHE_DIR, else cache.dir in the file, else .features in the project's folder."""

@@ -64,7 +64,7 @@ OTHER_VALUE = {
     "heads.*.patience": "null",
     "heads.*.log_dir": "logs",
     "cluster.workers": "2",
-    "cluster.scheduler": "tcp://127.0.0.1:9",
+    "cluster.timeout": 60,
     "cache.dir": "other-cache",
 }
 ONE_VALUE_SO_FAR = {"data.split.method"}
