@@ -151,6 +151,17 @@ class Project:
             hint = "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}"
             raise Unusable(f"no fine-tuning {unknown[0]!r} in {self.path.name}; {has}", hint)
 
+    def is_trial(self, stage: str, name: str) -> bool:
+        """Whether overrides make another model of that name than pipeline.yaml as it stands would."""
+        if not self.options.overrides:
+            return False
+        try:
+            return _deciding_fields(yaml_file.load(self.path), stage, name) != _deciding_fields(
+                self.config, stage, name
+            )
+        except Unusable:  # without the overrides there is no such model
+            return True
+
     @property
     def cluster(self) -> ClusterSpec:
         settings = self.config.cluster
@@ -186,3 +197,13 @@ class Project:
             return "name the folder of the images with data.root"
         latest = os.path.relpath(max(same)[1].with_suffix(".jsonl"), self.folder)
         return f"correct data.root, or work from saved rows without images: --set data.table={latest}"
+
+
+def _deciding_fields(config: RunConfig, stage: str, name: str) -> list[Any]:
+    """The settings that decide what a head or fine-tuning of that name is made of, and how."""
+    heads: dict[str, Any] = dict(config.heads)
+    tuned = config.finetune.get(name) if stage == "finetune" else None
+    own = [heads.get(name if tuned is None else tuned.head), tuned]
+    extract = config.extract.model_dump(exclude=config.extract.not_by_value() - {"taps"})
+    data, base = config.data.model_dump(exclude={"on_bad", "on_leak"}), config.base.model_dump(exclude={"trust"})
+    return [*own, data, base, extract]

@@ -86,7 +86,8 @@ def run_finetune(project: Project, name: str, manifest: Manifest, plan: Plan | N
         tuning.prepare(plan)
     reports = {seed: found.get(seed) or tuning.publish(seed, notify) for seed in tuning.spec.seeds}
     done = FineTuneReport(reports, plan if missing else None)
-    registry.record_latest(project.folder, f"finetune/{name}", done.winner.key)
+    trial = project.is_trial("finetune", name)
+    registry.record_latest(project.folder, f"finetune/{name}", done.winner.key, trial=trial)
     return done
 
 

@@ -76,15 +76,15 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
     from threadpoolctl import threadpool_limits
 
     classes = train_heads.check_classes(project, manifest)
-    spec = project.config.heads[name]
+    spec, trial = project.config.heads[name], project.is_trial("head", name)
     if spec.sweep is None:
         report = train_heads.run_head(project, name, spec, manifest, classes)
-        registry.record_latest(project.folder, f"head/{name}", report.key)
+        registry.record_latest(project.folder, f"head/{name}", report.key, trial=trial)
         _warn_of_limits(name, report)
         return report
     points, folders = _points(project, name, manifest, classes)
     keys = [folder.name for folder in folders.values()]
-    registry.record_latest(project.folder, f"head/{name}", None, keys)  # first, so that a killed run's points are known
+    registry.record_latest(project.folder, f"head/{name}", None, keys, trial)  # first: a killed run's points
 
     def train(point: str) -> HeadReport | DivergedPoint:
         folder = folders[point]
@@ -107,7 +107,7 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
     if not swept.points:
         lost = next(iter(diverged.values()))
         raise Diverged(f"heads.{name}: all {len(points)} points diverged; the first: {lost.message}", lost.hint)
-    registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys)
+    registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys, trial)
     _warn_of_limits(name, swept.winner)
     return swept
 

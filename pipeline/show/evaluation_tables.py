@@ -15,7 +15,6 @@ from stages.metrics.figures import Calibration, Figure, Figures, Metrics
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10
-_FEW_GROUPS = 20
 
 
 def show_metrics(metrics: Metrics) -> None:
@@ -29,8 +28,7 @@ def show_metrics(metrics: Metrics) -> None:
     OUT.print(table)
     groups = {split: len(found.details.get("per_group", ())) for split, found in splits.items()}
     if any(groups.values()):
-        few = f"; fewer than {_FEW_GROUPS} make them too narrow" if min(groups.values()) < _FEW_GROUPS else ""
-        echo(f"intervals are over groups, {groups['val']:,} in val and {groups['test']:,} in test{few}")
+        echo(f"intervals are over groups, {' and '.join(f'{n:,} in {split}' for split, n in groups.items())}")
     if metrics.calibration is not None:
         _show_calibration(metrics.calibration, splits)
     split = "test" if splits["test"].n else "val"

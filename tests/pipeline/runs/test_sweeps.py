@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pipeline as opened
 from cache.errors import Unusable
 from pipeline.config import yaml_file
+from pipeline.results import registry
 from pipeline.runs import sweeps, train_heads
 from tests.conftest import Pipeline, counts
 from tests.support import fakes
@@ -153,10 +155,51 @@ def test_the_name_means_the_best_point_and_what_the_last_run_gave(pipeline: Pipe
 
     found = heads(pipeline, swept)
     assert meant("few") == found["few"]["points"][0]["key"] == found["few"]["key"]
-    other = heads(pipeline, swept, "--set", "heads.plain.seed=2")
+    before = swept.read_text()
+    swept.write_text(before.replace("plain: {C: 1, seed: 1}", "plain: {C: 1, seed: 2}"))
+    other = heads(pipeline, swept)
     assert meant("plain") == other["plain"]["key"] != found["plain"]["key"]
+    swept.write_text(before)
     heads(pipeline, swept)
     assert meant("head/plain") == found["plain"]["key"]
+
+
+def test_a_trial_does_not_change_what_a_name_means(pipeline: Pipeline, swept: Path) -> None:
+    """Neither of a head nor of a sweep, be it by --set or from Python; what it made is found by its key."""
+    found = heads(pipeline, swept)
+    sets = ("--set", "heads.plain.seed=2", "--set", "heads.few.sweep.C=[0.001, 1, 10]")
+    tried = heads(pipeline, swept, *sets)
+    opened.open(swept, {"extract.size": 32}).head("plain")
+    assert tried["few"]["key"] != found["few"]["key"]
+    for name in ("few", "plain"):
+        assert registry.find(swept.parent, name).key == found[name]["key"]
+        assert registry.find(swept.parent, tried[name]["key"][:12]).key == tried[name]["key"]
+    models = pipeline("models", "-c", swept, "--json").json["models"]
+    assert {model["key"] for model in models if model["current"]} == {found["few"]["key"], found["plain"]["key"]}
+
+
+@pytest.mark.parametrize("setting", ["cluster.workers=1", "extract.batch=8", "data.on_leak=warn", "heads.few.C=3"])
+def test_a_setting_that_changes_nothing_of_a_head_makes_no_trial_of_it(
+    pipeline: Pipeline, project: Path, setting: str
+) -> None:
+    project.write_text(project.read_text() + "heads: {few: {}, plain: {C: 1}}\n")
+    made = heads(pipeline, project, "--set", setting)
+    assert registry.find(project.parent, "plain").key == made["plain"]["key"]
+
+
+def test_a_name_of_trials_alone_means_nothing_and_names_them(pipeline: Pipeline, swept: Path) -> None:
+    key = heads(pipeline, swept, "--set", "heads.plain.seed=2")["plain"]["key"]
+    shown = pipeline("show", "plain", "-c", swept)
+    assert shown.code == 2
+    assert f"there are others: head/plain {key[:12]}" in shown.err
+    assert f"by its key: head/plain/{key[:12]}" in shown.err
+
+
+def test_a_last_json_of_an_earlier_commit_is_read(pipeline: Pipeline, swept: Path) -> None:
+    old = heads(pipeline, swept, "--set", "heads.plain.seed=2")["plain"]["key"]
+    heads(pipeline, swept)
+    (swept.parent / "models" / "head" / "plain" / "last.json").write_text(json.dumps({"beaten": [], "key": old}))
+    assert registry.find(swept.parent, "plain").key == old
 
 
 def test_a_point_is_the_head_that_its_settings_alone_would_be(pipeline: Pipeline, swept: Path) -> None:

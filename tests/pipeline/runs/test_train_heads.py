@@ -40,10 +40,7 @@ def test_rows_with_groups_are_judged_over_groups(pipeline: Pipeline, project: Pa
     groups = metrics["test"]["per_group"]
     assert sum(of["n"] for of in groups.values()) == metrics["test"]["n"]
     assert set(groups) <= set("0123456789")
-    assert (
-        f"and {len(groups)} in test; fewer than 20 make them too narrow"
-        in pipeline("show", "logistic", "-c", project).out
-    )
+    assert f"and {len(groups)} in test" in pipeline("show", "logistic", "-c", project).out
 
 
 def test_a_table_for_a_person_has_the_interval_beside_the_figure(pipeline: Pipeline, project: Path) -> None:
