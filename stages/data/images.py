@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,23 +72,20 @@ class PixelSpec:
         }
 
 
-def decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
+def decode(data: bytes, spec: PixelSpec | None, on_damage: Callable[[str], object] = lambda text: None) -> np.ndarray:
     """Pixels of one image file, without `spec` at full size: ndarray of shape (height, width, 3), uint8, RGB.
 
-    Raises ImageRejected, with the reason, for anything else.
+    on_damage: called with what is damaged in the file though no pixel is lost. Raises ImageRejected, with the reason,
+    for anything else.
     """
-    return decode_with_notes(data, spec)[0]
-
-
-def decode_with_notes(data: bytes, spec: PixelSpec | None) -> tuple[np.ndarray, list[str]]:
-    """As `decode`, and what is damaged in the file though no pixel is lost."""
     if not data:
         raise ImageRejected("empty file")
-    notes: list[str] = []
     try:
         if data.startswith(png.MAGIC):
             data, notes = png.clean_png(data)
-        return _decode(data, spec), notes
+            for note in notes:
+                on_damage(note)
+        return _decode(data, spec)
     except ImageRejected:
         raise
     except Exception as error:

@@ -7,6 +7,7 @@ import io
 import struct
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import skimage.data
 from PIL import Image
 
 from stages.data.images import ImageRejected, PixelSpec, decode
+from tests.conftest import Pipeline
 
 pillow_heif.register_heif_opener()  # to write HEIC
 
@@ -315,3 +317,20 @@ def test_what_takes_too_long_in_python_is_a_reject(monkeypatch: pytest.MonkeyPat
     at = 13 + 3 * 2 ** ((data[10] & 7) + 1)  # behind the palette
     with pytest.raises(ImageRejected, match=r"^takes more than 0.5 s"):
         decode(data[:at] + comment + data[at:], FULL)
+
+
+def test_what_is_damaged_is_said_with_the_name_of_the_file(pipeline: Pipeline, project: Path) -> None:
+    """As a warning where no pixel is lost, else in rejects.csv."""
+    bad = project.parent / "images" / "dark"
+    data = encoded(photograph(), "PNG")
+    chunk = struct.pack(">I", 3) + b"tEXtA\0b" + bytes(4)
+    (bad / "checksum.png").write_bytes(data[:33] + chunk + data[33:])
+    jpeg = encoded(photograph(), "JPEG")
+    (bad / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2] + b"\xff\xd9")
+    ran = pipeline("run", "extract", "-c", project)
+    assert ran.code == 3
+    assert f"{bad}/checksum.png: the PNG chunk tEXt has a wrong checksum, and is left out" in ran.err
+    listed = (project.parent / "rejects.csv").read_text().splitlines()
+    assert [line.rpartition(",")[0] for line in listed[1:]] == [
+        "dark/half.jpg,ends early: the rest of the picture is missing"
+    ]

@@ -12,7 +12,7 @@ import skimage.data
 from PIL import Image
 
 from stages.data import png
-from stages.data.images import ImageRejected, decode, decode_with_notes
+from stages.data.images import ImageRejected, decode
 
 PHOTOGRAPH = Image.fromarray(skimage.data.coffee()).resize((96, 64))
 BEFORE = 33  # behind the header
@@ -28,6 +28,11 @@ def plain(image: Image.Image = PHOTOGRAPH) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def decode_and_note(data: bytes) -> tuple[np.ndarray, list[str]]:
+    notes: list[str] = []
+    return decode(data, None, notes.append), notes
 
 
 def with_chunks(*chunks: bytes) -> bytes:
@@ -54,7 +59,7 @@ XMP = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b'<x tiff:Orientation="6"/>
     ],
 )  # fmt: skip
 def test_metadata_are_neither_needed_nor_limited(chunks: list[bytes]) -> None:
-    pixels, notes = decode_with_notes(with_chunks(*chunks), None)
+    pixels, notes = decode_and_note(with_chunks(*chunks))
     assert np.array_equal(pixels, UPRIGHT)
     assert notes == []
 
@@ -67,7 +72,7 @@ def test_an_ancillary_chunk_with_a_wrong_checksum_is_left_out_and_noted() -> Non
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind, body in ((b"tEXt", b"Comment\0x"), (b"eXIf", exif.tobytes()[6:]), (b"tRNS", b"\0\1\0\2\0\3")):
-        pixels, notes = decode_with_notes(with_chunks(chunk(kind, body, crc=1)), None)
+        pixels, notes = decode_and_note(with_chunks(chunk(kind, body, crc=1)))
         assert np.array_equal(pixels, UPRIGHT)
         assert notes == [f"the PNG chunk {kind.decode()} has a wrong checksum, and is left out"]
     data = plain()
