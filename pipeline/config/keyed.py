@@ -20,6 +20,8 @@ KEYED: Mapping[str, Literal["extract", "head", "finetune", "samples", "none"]] =
     "data.split.seed": "samples",
     "data.on_bad": "none",
     "data.on_leak": "none",
+    "data.max_pixels": "none",
+    "data.follow_links": "none",
     "base.name": "extract",
     "base.weights": "extract",
     "base.trust": "none",

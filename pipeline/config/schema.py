@@ -13,7 +13,8 @@ from pipeline.config.head_schema import AnyHead, Count, Fraction, Logistic, Posi
 from stages.bases import catalogue
 from stages.bases.catalogue import Base, Preprocess
 from stages.bases.recipe import Numerics, Pooling, StoredDtype
-from stages.data.images import Decode, Fit, Resize
+from stages.data.images import MAX_PIXELS, Decode, Fit, Resize
+from stages.data.scan import FollowLinks
 from stages.engines import select
 from stages.engines.select import Engine
 
@@ -51,6 +52,8 @@ class Data(_Strict):
     split: Split = Split()
     on_bad: Literal["fail", "skip"] = "fail"
     on_leak: Literal["fail", "warn"] = "fail"
+    max_pixels: Count = MAX_PIXELS
+    follow_links: FollowLinks = "inside"
 
 
 class PreprocessConfig(_Strict):

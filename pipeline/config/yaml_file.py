@@ -29,12 +29,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
     """
     path = config_path(path)
-    tree = _read(path)
-    if not overrides:
-        return validate(tree, str(path))
-    for override in overrides:
-        _override(tree, override)
-    return validate(tree, f"{path} with --set")
+    tree = _read(path, _Loader, overrides)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        written = _read(path, yaml.BaseLoader, overrides)  # all values as text
+        raise _explain(f"{path} with --set" if overrides else str(path), error, written) from error
 
 
 def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
@@ -42,12 +42,12 @@ def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise _explain(source, error) from error
+        raise _explain(source, error, {}) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, loader: type[Any], overrides: Sequence[str]) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text("utf-8"), Loader=_Loader) or {}
+        tree = yaml.load(path.read_text("utf-8"), Loader=loader) or {}
     except FileNotFoundError as error:
         raise Unusable(f"{path} is not there", "pipeline init --images PATH writes one") from error
     except yaml.MarkedYAMLError as error:
@@ -63,6 +63,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise Unusable(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(tree, dict):
         raise Unusable(f"{path} holds a {type(tree).__name__}; expected fields such as data: and base:")
+    for override in overrides:
+        _override(tree, override, loader)
     return tree
 
 
@@ -82,7 +84,7 @@ class _Loader(yaml.SafeLoader):
         return dict(super().construct_mapping(node, deep))
 
 
-def _override(tree: dict[str, Any], text: str) -> None:
+def _override(tree: dict[str, Any], text: str, loader: type[Any]) -> None:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise Unusable(f"--set {text!r}: expected FIELD=VALUE", "for example --set extract.size=160")
@@ -91,13 +93,13 @@ def _override(tree: dict[str, Any], text: str) -> None:
         child = tree.get(parent)
         tree[parent] = tree = dict(child) if isinstance(child, dict) else {}
     try:
-        tree[last] = yaml.load(value, Loader=_Loader)
+        tree[last] = yaml.load(value, Loader=loader)
     except yaml.YAMLError as error:
         raise Unusable(f"--set {text!r}: the value is not valid YAML") from error
 
 
-def _explain(source: str, error: ValidationError) -> Unusable:
-    """The first problem, as one sentence; the ways a field may be written are one problem."""
+def _explain(source: str, error: ValidationError, written: Any) -> Unusable:
+    """The first problem, as one sentence; the ways a field may be written are one problem. written: values as text."""
     problems: dict[str, list[Any]] = {}
     for problem in error.errors():
         where = ".".join(str(part) for part in _written(problem["loc"]))
@@ -117,14 +119,24 @@ def _explain(source: str, error: ValidationError) -> Unusable:
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
             f"did you mean {near[0]}?" if near else "",
         )
-    message = messages.describe(same)
-    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", messages.yaml_hint(same))
+    text = _text_at(written, _written(same[0]["loc"]))
+    message = messages.describe(same, text)
+    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", messages.yaml_hint(same, text))
 
 
 def _written(location: tuple[Any, ...]) -> list[Any]:
     """`location` as it is in the file: pydantic's names for a kind of head, or for a way to write a field, left out."""
     parts = [*location[:2], *location[3:]] if location[:1] == ("heads",) else list(location)
     return [part for part in parts if part not in _UNION_PARTS and "[" not in str(part)]
+
+
+def _text_at(tree: Any, location: list[Any]) -> str | None:
+    for part in location:
+        try:
+            tree = tree[part]
+        except (LookupError, TypeError):
+            return None
+    return tree if isinstance(tree, str) else None
 
 
 def _children(parent: str, location: tuple[Any, ...]) -> list[str]:

@@ -189,6 +189,12 @@ def test_what_cannot_carry_a_head_is_said(table: Manifest, order: list[str] | No
         fitted.check_classes(table, order)
 
 
+def test_the_hint_on_a_class_that_is_in_test_only_holds_for_split_folders_too() -> None:
+    with pytest.raises(Unusable) as caught:
+        fitted.check_classes(manifest(*GOOD, ("c", "test")), None)
+    assert caught.value.hint.startswith("add images of it to train; where data.split draws the splits, ")
+
+
 def test_key_sees_all_it_should() -> None:
     table = manifest(*GOOD)
     base = fitted.head_key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], table)
