@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
+from cache.errors import Unusable
 from pipeline.cli import bases, cache, evaluate, export, models, predict
 from pipeline.cli.options import log_to_stderr, preview_options, report_errors, run_options
 from pipeline.config import init_project
@@ -20,6 +22,9 @@ from pipeline.show.console import ERR, echo, format_config_option, show_error
 from pipeline.show.finetune_tables import show_finetune
 from pipeline.show.progress import make_progress
 from pipeline.show.run_tables import show_result
+from stages.data.manifest import Manifest
+from stages.data.scan import FollowLinks
+from stages.heads import labelled_rows
 
 STALE = 5
 """Exit code of `status -q` where a run would compute something."""
@@ -34,13 +39,16 @@ def main() -> None:
 @main.command("init")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
 @click.option("--images", type=click.Path(path_type=Path), help="The folder of the images.  [default: FOLDER/images]")
+@click.option("--table", type=click.Path(path_type=Path, dir_okay=False), help="Labels: .csv, .jsonl or .parquet.")
+@click.option("--follow-links", is_flag=True, help="Follow links that lead out of the images' folder.")
 @click.option("--demo", is_flag=True, help="Copy the demo dataset: 2,624 images of solar cells.")
-def init_command(folder: Path, images: Path | None, demo: bool) -> None:
+def init_command(folder: Path, images: Path | None, table: Path | None, follow_links: bool, demo: bool) -> None:
     """Look at the images, and write a commented pipeline.yaml to FOLDER (default: here)."""
-    if demo and images is not None:
-        raise click.UsageError("--demo brings its own images; leave --images out")
+    if demo and (images is not None or table is not None):
+        raise click.UsageError("--demo brings its own images; leave --images and --table out")
+    links: FollowLinks = "all" if follow_links else "inside"
     started, error = report_errors(
-        lambda: init_project.init_demo(folder) if demo else init_project.init(folder, images)
+        lambda: init_project.init_demo(folder) if demo else init_project.init(folder, images, table, links)
     )
     if started is None:
         assert error is not None
@@ -103,7 +111,11 @@ def run_command(
             result["status"] = status.preview_stage(project, stage, names)
         else:
             also_for = [purpose.removeprefix("finetune/") for purpose in purposes]
-            run_stages(project, wanted["head"], result, wanted["finetune"], also_for, note)
+            if wanted["head"] and not project.manifest.counts():
+                labelled_rows.check_classes(project.manifest, None)  # raises: said before hours of extraction
+            manifest = run_stages(project, wanted["head"], result, wanted["finetune"], also_for, note)
+            if stage is None and not wanted["head"]:
+                _check_nothing_to_train(manifest, note)
 
     def note(text: str) -> None:
         if not quiet:
@@ -114,6 +126,17 @@ def run_command(
     if not as_json:
         show_finetune(result.get("finetune", {}))
     sys.exit(error.exit_code if error else 0)
+
+
+def _check_nothing_to_train(manifest: Manifest, note: Callable[[str], object]) -> None:
+    """Raises Unusable where pipeline.yaml has no heads though there are classes."""
+    counts = manifest.counts()
+    if len(counts) > 1:
+        raise Unusable(
+            f"no head was trained: heads is empty in pipeline.yaml, though the images have {len(counts)} classes",
+            "put heads: {logistic: {}} in its place; for features alone: pipeline run extract",
+        )
+    note("no head was trained: heads is empty in pipeline.yaml, and there are no two classes")
 
 
 @main.command("status")
