@@ -15,6 +15,7 @@ import yaml
 from cache import atomic_files
 from cache.errors import Unusable
 from stages.data import scan
+from stages.data.labels import find_doubtful
 from stages.data.scan import Found
 
 DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
@@ -86,6 +87,7 @@ class Started:
             lines.append("classes: " + ", ".join(f"{k} {n}" for k, n in sorted(labels.items())[:8]) + more)
             if loose := [row.path for row in rows if row.label is None]:
                 lines.append(f"in no class folder, so without a label: {len(loose)}, such as {loose[0]}")
+            lines += find_doubtful(labels)[:5]
         else:
             lines.append("no class folders: features can be extracted (pipeline run extract); a head needs labels")
         if splits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from cache.errors import Unusable
 from pipeline.config import head_schema, messages
 from pipeline.config.schema import RunConfig, field_places
+from stages.runtime.suggest import suggest
 
 _UNION_PARTS = ("int", "str", "literal['auto']", "constrained-int", "constrained-float", "float")
 """What pydantic adds to a location for the types that a field may have; others begin with a word and a bracket."""
@@ -111,7 +111,7 @@ def _explain(source: str, tree: Mapping[str, Any], error: ValidationError) -> Un
     if same[0]["type"] == "extra_forbidden":
         parent, _, name = where.rpartition(".")
         siblings = _children(parent, tree)
-        near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
+        near = [f"{parent}.{n}" if parent else n for n in suggest(name, siblings)]
         near = near or [field for field in field_places() if field.endswith(f".{name}")]
         return Unusable(
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",

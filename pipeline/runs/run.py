@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,7 +11,12 @@ from cache import registrations
 from pipeline.project.project import Project
 from pipeline.runs import boundary_rows, extraction, finetuning, rejects, retention, sweeps
 from pipeline.runs.finetuning import Notify
+from stages.data import labels
 from stages.data.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+_MOST_QUESTIONS = 5
 
 
 def run_stages(
@@ -50,6 +57,11 @@ def run_stages(
         rejects.fail_on_rejects(project, report)
         for name in also_for:
             boundary_rows.compute_missing(project, project.config.finetune[name], manifest)
+        if heads or tuned:
+            for question in labels.find_doubtful(Counter(row.label or "" for row in manifest.samples))[
+                :_MOST_QUESTIONS
+            ]:
+                log.warning(question)
         for name in heads:
             result.setdefault("heads", {})[name] = sweeps.run_sweep(project, name, manifest)
         for name in tuned:

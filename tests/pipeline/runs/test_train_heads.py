@@ -64,6 +64,16 @@ def test_a_warning_that_several_heads_have_is_printed_once(pipeline: Pipeline, p
     assert ran.err.count("1 of 25 images have no label; heads leave them out") == 1
 
 
+def test_labels_that_may_be_one_class_are_asked_about(pipeline: Pipeline, project: Path) -> None:
+    (project.parent / "images" / "Bright").mkdir()
+    for i in range(8):
+        (project.parent / "images" / "Bright" / f"{i}.png").write_bytes(fakes.textured(900 + i, bright=True))
+    question = "labels 'Bright' (8) and 'bright' (12) differ in case or spaces only: if they are one class"
+    assert question in pipeline("run", "-c", project).err
+    assert question not in pipeline("run", "extract", "-c", project).err
+    assert question in pipeline("init", project.parent / "new", "--images", project.parent / "images").out
+
+
 def test_tables_of_classes_are_in_the_order_of_data_classes(pipeline: Pipeline, project: Path) -> None:
     project.write_text(project.read_text().replace("data: {", "data: {classes: [dark, bright], "))
     assert pipeline("run", "-c", project).code == 0
