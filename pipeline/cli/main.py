@@ -13,7 +13,8 @@ import rich_click as click
 from cache.errors import Unusable
 from pipeline.cli import bases, cache, evaluate, export, models, predict
 from pipeline.cli.options import log_to_stderr, preview_options, report_errors, run_options
-from pipeline.config import init_project
+from pipeline.config import init_project, yaml_file
+from pipeline.config.schema import RunConfig
 from pipeline.project.job_shares import Part
 from pipeline.project.project import Options, Project
 from pipeline.runs import status
@@ -25,6 +26,9 @@ from pipeline.show.run_tables import show_result
 from stages.data.manifest import Manifest
 from stages.data.scan import FollowLinks
 from stages.heads import labelled_rows
+from stages.runtime.suggest import suggest
+
+STAGES = ("extract", "head", "finetune")
 
 STALE = 5
 """Exit code of `status -q` where a run would compute something."""
@@ -62,7 +66,7 @@ def init_command(folder: Path, images: Path | None, table: Path | None, follow_l
 
 
 @main.command("run")
-@click.argument("stage", type=click.Choice(["extract", "head", "finetune"]), required=False)
+@click.argument("stage", required=False, metavar="[extract|head|finetune]")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @run_options
 @click.option("--for", "purposes", multiple=True, metavar="finetune/NAME",
@@ -88,6 +92,8 @@ def run_command(
     extracting what they lack. `run finetune NAME...` trains the last blocks of the base too, as
     set under finetune: in pipeline.yaml (default: all); plain `run` does not fine-tune.
     """
+    if stage not in (None, *STAGES):
+        raise click.UsageError(f"{stage!r} is no stage; expected {', '.join(STAGES)}. {_suggest_run(config, stage)}")
     if names and stage not in ("head", "finetune"):
         raise click.UsageError(f"`run {stage}` takes no names; got {names[0]!r}")
     if purposes and stage != "extract":
@@ -137,6 +143,17 @@ def _check_nothing_to_train(manifest: Manifest, note: Callable[[str], object]) -
             "put heads: {logistic: {}} in its place; for features alone: pipeline run extract",
         )
     note("no head was trained: heads is empty in pipeline.yaml, and there are no two classes")
+
+
+def _suggest_run(config: Path, name: str) -> str:
+    """The command that runs what pipeline.yaml, if it can be read, calls `name`, or nearly so."""
+    try:
+        settings = yaml_file.load(config)
+    except Unusable:
+        settings = RunConfig()
+    known = {**dict.fromkeys(settings.finetune, "finetune"), **dict.fromkeys(settings.heads, "head")}
+    near = suggest(name, known)
+    return f"Did you mean: pipeline run {known[near[0]]} {near[0]}" if near else "Names follow the stage: run head NAME"
 
 
 @main.command("status")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from cache import regular_files
 from cache.errors import Unusable
 from pipeline.config import head_schema, messages
 from pipeline.config.schema import RunConfig, field_places
+from stages.runtime.suggest import suggest
 
 MOST_BYTES = 4_000_000
 _MOST_NODES = 100_000
@@ -147,7 +147,7 @@ def _explain(source: str, tree: Mapping[str, Any], error: ValidationError, writt
     if same[0]["type"] == "extra_forbidden":
         parent, _, name = where.rpartition(".")
         siblings = _children(parent, tree)
-        near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
+        near = [f"{parent}.{n}" if parent else n for n in suggest(name, siblings)]
         near = near or [field for field in field_places() if field.endswith(f".{name}")]
         return Unusable(
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
