@@ -252,7 +252,7 @@ def test_a_leak_can_be_accepted(project: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "predict"], "'predict' is not one of 'extract', 'head'"),
+        (["run", "predict"], "'predict' is no stage; expected extract, head"),
         (["run", "head", "gone"], "no head 'gone' in pipeline.yaml; it has logistic"),
         (["run", "extract", "x"], "`run extract` takes no names; got 'x'"),
         (["run", "--wrokers", "2"], "--wrokers"),
