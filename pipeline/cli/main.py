@@ -6,6 +6,8 @@ import importlib
 
 import rich_click as click
 
+from stages.runtime.suggest import suggest
+
 COMMANDS = {
     "init": ("init:init_command", "Look at the images, and write a commented pipeline.yaml to FOLDER (default: here)."),
     "run": (
@@ -62,6 +64,8 @@ class Commands(click.RichGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and (near := suggest(args[0], COMMANDS)):
+            raise click.UsageError(f"there is no command {args[0]!r}; did you mean {near[0]}?", ctx)
         name, _, rest = super().resolve_command(ctx, args)
         assert name is not None
         return name, load_command(name), rest

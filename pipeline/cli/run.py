@@ -84,7 +84,7 @@ def run_command(
             result["status"] = status.preview_stage(project, stage, names)
         else:
             also_for = [purpose.removeprefix("finetune/") for purpose in purposes]
-            if wanted["head"] and not project.manifest.counts():
+            if wanted["head"] and project.manifest.rows and not project.manifest.counts():
                 labelled_rows.check_classes(project.manifest, None)  # raises: said before hours of extraction
             manifest = run_stages(project, wanted["head"], result, wanted["finetune"], also_for, note)
             if stage is None and not wanted["head"]:
