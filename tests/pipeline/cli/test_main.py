@@ -16,6 +16,7 @@ import pytest
 
 from cache.hash_index import HashIndex
 from cache.store import Cache
+from tests.conftest import Pipeline
 from tests.support import fakes
 from tests.support.process import events, run, start, wait_for_shards
 
