@@ -259,7 +259,7 @@ def test_without_any_original_image_it_is_exit_4(project: Path, tmp_path: Path) 
     (tmp_path / "images").mkdir()
     shutil.copy(project.parent / "images" / "cat" / "0.png", tmp_path / "images")
     Image.open(tmp_path / "images" / "0.png").rotate(90).save(tmp_path / "images" / "0.png")
-    for folder, reason in (("images", "none of the 24 images of head/both was found"), ("nowhere", "is not there")):
+    for folder, reason in (("images", "none of the 24 images of head/both"), ("nowhere", "is not there")):
         ran = command("export", "both", "-c", project, "--format", "keras", "--output", tmp_path / "m.keras",
                       "--set", f"data.root={tmp_path / folder}")  # fmt: skip
         assert ran.code == 4, ran.err
