@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import atomic_files, keys, records
-from cache.hash_index import default_index_path
+from cache.hash_index import user_cache
 from cache.store import USED_S
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,10 @@ KEPT_S = 30 * 86_400
 """A model that was not used for so long is removed when another is stored."""
 
 
-def default_folder() -> Path:
-    """Where they lie, beside the hash index."""
-    return default_index_path().parent / "compiled"
+def default_folder() -> Path | None:
+    """Where they lie, beside the hash index; None for a user without a home directory, who stores none."""
+    folder = user_cache()
+    return folder and folder / "compiled"
 
 
 def load_or_make(components: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]) -> Mapping[str, bytes]:
@@ -44,11 +45,10 @@ def load(components: Mapping[str, Any]) -> dict[str, bytes] | None:
 
     The returned bytes are those whose digests were checked.
     """
-    key = keys.digest("converted", components)
-    folder = default_folder() / key
-    record = records.load(folder / records.RECORD)
-    if record is None:
+    key, place = keys.digest("converted", components), default_folder()
+    if place is None or (record := records.load(place / key / records.RECORD)) is None:
         return None
+    folder = place / key
     try:
         contents = _contents(folder, record, key)
     except (OSError, ValueError) as error:
@@ -60,14 +60,16 @@ def load(components: Mapping[str, Any]) -> dict[str, bytes] | None:
 
 def store(components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
     """Store the files under the key of their components, and remove old ones; a failure is logged only."""
-    key = keys.digest("converted", components)
+    key, place = keys.digest("converted", components), default_folder()
+    if place is None:
+        return
     try:
-        records.publish_folder(default_folder() / key, contents, {"key": key, "components": components})
-        for folder in default_folder().iterdir():
+        records.publish_folder(place / key, contents, {"key": key, "components": components})
+        for folder in place.iterdir():
             if folder.name != key and time.time() - _last_use(folder) > KEPT_S:
                 remove(folder)
     except OSError as error:
-        log.info("the compiled model is not kept in %s: %s", default_folder(), error)
+        log.info("the compiled model is not kept in %s: %s", place, error)
 
 
 def remove(folder: Path) -> None:

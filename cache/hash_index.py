@@ -45,9 +45,18 @@ def stat_file(result: os.stat_result) -> Stat:
     return (result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
 
-def default_index_path() -> Path:
+def user_cache() -> Path | None:
+    """The folder of this user's own caches on this host; None for a user without a home directory."""
+    with contextlib.suppress(RuntimeError):
+        folder = Path(platformdirs.user_cache_dir("frozenbase"))
+        return folder if folder.is_absolute() else None
+    return None
+
+
+def default_index_path() -> Path | None:
     """One file per host, since device and inode numbers mean nothing on another."""
-    return Path(platformdirs.user_cache_dir("frozenbase")) / f"stat-{socket.gethostname()}.sqlite"
+    folder = user_cache()
+    return folder and folder / f"stat-{socket.gethostname()}.sqlite"
 
 
 class HashIndex:

@@ -152,6 +152,7 @@ def test_the_search_passes_a_call_that_reads(call: str) -> None:
 PLACES = [
     (r"cache/atomic_files\.py", r"project/(?!images/).*", "what is kept"),
     (r"cache/atomic_files\.py", r"tmp/frozenbase-[^/]*(/.*)?", "temporary caches"),
+    (r"cache/atomic_files\.py", r"host/frozenbase/compiled(/.*)?", "compiled models"),
     (r"cache/hash_index\.py|", r"host/frozenbase(/stat-.*\.sqlite(-journal)?)?", "the index of digests"),
     (r"stages/runtime/silent_imports\.py", r"/dev/null", "banners of TensorFlow"),
     (r"stages/engines/openvino_convert\.py|", r"tmp/frozenbase-[^/]*(/.*)?", "models on their way through OpenVINO"),

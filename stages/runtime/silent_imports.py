@@ -22,6 +22,8 @@ def without_banners() -> Iterator[None]:
     logging.getLogger("tensorflow").addFilter(_is_not_retracing_advice)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if os.path.expanduser("~") == "~":  # no home directory: Keras would make a folder "~", or use /tmp/.keras
+        os.environ.setdefault("KERAS_HOME", os.devnull)
     with _turn:
         saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 2)

@@ -1,7 +1,8 @@
 """Runs the `pipeline` command in a process of its own, watched: python -m tests.support.launch WORDS...
 
-Environment: FAKE=1 puts the numpy base in TensorFlow's place. HIDE=a,b makes packages unfindable. WATCH=FILE lists
-there, one JSON array a line, every path opened and, at the end, which of the heavy packages were imported.
+Environment: FAKE=1 puts the numpy base in TensorFlow's place. HIDE=a,b makes packages unfindable. HOMELESS=1 is a user
+whom the system does not know, as in a container. WATCH=FILE lists there, one JSON array a line, every path opened and,
+at the end, which of the heavy packages were imported.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.machinery
 import json
 import os
+import pwd
 import sys
 from typing import Any
 
@@ -35,6 +37,16 @@ def watch(path: str) -> Any:
     return log
 
 
+def forget_home() -> None:
+    for name in [name for name in os.environ if name == "HOME" or name.startswith("XDG_")]:
+        del os.environ[name]
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    pwd.getpwuid = unknown  # type: ignore[assignment]
+
+
 def fake() -> None:
     from stages.extract import shard_task
     from tests.support import fakes
@@ -43,6 +55,8 @@ def fake() -> None:
 
 
 def main() -> None:
+    if os.environ.get("HOMELESS"):
+        forget_home()
     hide(set(filter(None, os.environ.get("HIDE", "").split(","))))
     log = watch(os.environ["WATCH"]) if "WATCH" in os.environ else None
     if os.environ.get("FAKE"):

@@ -21,8 +21,8 @@ def start(*words: str | Path, cwd: Path = REPOSITORY, **environment: str) -> sub
     )  # fmt: skip
 
 
-def run(*words: str | Path, expect: int = 0, **environment: str) -> tuple[str, str]:
-    process = start(*words, **environment)
+def run(*words: str | Path, expect: int = 0, cwd: Path = REPOSITORY, **environment: str) -> tuple[str, str]:
+    process = start(*words, cwd=cwd, **environment)
     out, err = process.communicate(timeout=120)
     assert process.returncode == expect, out + err
     assert "Traceback" not in err

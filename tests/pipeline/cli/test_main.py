@@ -97,6 +97,21 @@ def test_models_need_neither_images_nor_a_cache_nor_anything_heavy(project: Path
     assert sorted(path.name for path in there.iterdir()) == ["models"]
 
 
+@pytest.mark.parametrize("fake", ["1", ""])
+def test_a_user_without_a_home_directory_lacks_only_what_speeds_things_up(project: Path, fake: str) -> None:
+    """`env -i`, or a user id that the system does not know: files are hashed again, and nothing else differs."""
+    homeless = {"cwd": project.parent, "HOMELESS": "1", "FAKE": fake, "KERAS_BACKEND": "tensorflow"}
+    sets = ("--set", "extract.engine=tensorflow", "--set", "extract.size=32")
+    for reused in (0, 24):
+        result = json.loads(run("run", "--json", *sets, **homeless)[0])["extract"]
+        assert (result["computed"], result["reused"]) == (24 - reused, reused)
+    for words in (["status"], ["models"], ["predict", "logistic", "images/dark/0000.png"], ["bases"], ["cache", "ls"]):
+        run(*words, **homeless)
+    _, err = run("bases", "fetch", "vgg16", expect=4, **homeless)
+    assert "notop.h5, and no home directory to download it to\n  set HOME, or KERAS_HOME" in err
+    assert {path.name for path in project.parent.iterdir()} == {"images", "pipeline.yaml", ".features", "models"}
+
+
 def test_without_images_it_says_how_to_go_on(project: Path) -> None:
     run("run", "extract", "-c", project)
     shutil.move(project.parent / "images", project.parent / "gone")
