@@ -81,7 +81,8 @@ def _published(path: Path) -> Iterator[int]:
 
     The caller syncs it, so that of several files all are synced before the first is renamed.
     """
-    temp = path.parent / f".{path.name[:80]}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
+    short = os.fsencode(path.name)[:80].decode(errors="ignore")  # a name has 255 bytes, and a character up to 4 of them
+    temp = path.parent / f".{short}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
     with naming_path(path, "written"):
         make_folder(path.parent)
         if path.is_dir():  # the rename would fail too, but after others have been renamed

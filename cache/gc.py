@@ -45,9 +45,9 @@ def list_entries(cache: Cache) -> list[Entry]:
     for folder in sorted(cache.root.glob("converted/*")):
         size, used = _size_and_age(folder.glob("[!.]*"), folder / records.RECORD)
         found.append(Entry("converted", folder.name, folder, 0, size, used))
-    found += [_file("quarantine", path) for path in sorted(cache.root.glob("quarantine/*"))]
+    found += [file_entry("quarantine", path) for path in sorted(cache.root.glob("quarantine/*"))]
     temps = sorted({*cache.root.rglob(".*.tmp")} - {*cache.root.glob("features/**/.*.tmp")})
-    return found + [_file("leftover", path) for path in temps]
+    return found + [file_entry("leftover", path) for path in temps]
 
 
 def choose_surplus(
@@ -96,7 +96,7 @@ def _of_store(store: FeatureStore) -> Iterator[Entry]:
     rows = sum(record.get("rows", 0) for record in store.shard_records())
     size, used = _size_and_age(whole, store.folder / "spec.json")
     yield Entry("features", store.key, store.folder, rows, size, used, store.key, store.components)
-    yield from (_file("leftover", path, store.key) for path in sorted(rest))
+    yield from (file_entry("leftover", path, store.key) for path in sorted(rest))
 
 
 def _remove(entry: Entry) -> None:
@@ -121,7 +121,7 @@ def _remove(entry: Entry) -> None:
         atomic_files.remove(entry.path)
 
 
-def _file(kind: Literal["quarantine", "leftover"], path: Path, key: str | None = None) -> Entry:
+def file_entry(kind: Literal["quarantine", "leftover"], path: Path, key: str | None = None) -> Entry:
     return Entry(kind, path.name, path, 0, *_size_and_age([path], path), key)
 
 

@@ -124,6 +124,17 @@ class HashIndex:
         except (sqlite3.Error, OverflowError) as error:
             log.debug("stat index not written: %s", error)
 
+    def prune(self) -> None:
+        """Forget files that are gone; those on a disk that is not mounted now are hashed again."""
+        try:
+            with self._lock:
+                known = self._db.execute("SELECT path FROM files").fetchall()
+            gone = [row for row in known if not os.path.exists(row[0])]
+            with self._lock, self._db:
+                self._db.executemany("DELETE FROM files WHERE path = ?", gone)
+        except sqlite3.Error as error:
+            log.debug("stat index not pruned: %s", error)
+
     def _load(self, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
         """Entries for `paths`: one range query, since they mostly share a folder."""
         if not paths:

@@ -17,7 +17,11 @@ from cache.shards import BadShard
 from pipeline.project.project import Project
 from pipeline.results import registry
 from pipeline.runs import retention
+from pipeline.runs.finetuning import CHECKPOINT
 from pipeline.runs.retention import Needs
+
+ABANDONED_S = 30 * 86_400
+"""A checkpoint that no epoch was added to for so long is not gone on from."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,23 @@ def list_contents(project: Project) -> Contents:
 
 def collect_garbage(project: Project, older_than: float | None, max_bytes: int | None, dry: bool) -> Tidied:
     """Remove leftovers; of what is not needed, what was not used for `older_than` s, and more down to `max_bytes`."""
-    cache = project.cache
-    found, needed = gc.list_entries(cache), retention.find_needs(project).keys()
-    going = gc.choose_surplus(found, needed, older_than, max_bytes, gc.cache_clock(cache))
+    cache, now = project.cache, gc.cache_clock(project.cache)
+    found = [*gc.list_entries(cache), *_left_by_trainings(project.folder, now)]
+    needed = retention.find_needs(project).keys()
+    going = gc.choose_surplus(found, needed, older_than, max_bytes, now)
     if not dry:
         going = list(gc.remove_entries(going, lambda: retention.names_in_use(cache)))
         atomic_files.remove(*retention.find_expired(cache))
+        cache.index.prune()
     left = sum(entry.bytes for entry in found) - sum(entry.bytes for entry in going)
     return Tidied(going, left, sum(entry.bytes for entry in found if entry.name in needed), dry)
+
+
+def _left_by_trainings(folder: Path, now: float) -> list[Entry]:
+    """Files among the models that no training goes on from: temp files, and checkpoints untouched for 30 days."""
+    checkpoints = [gc.file_entry("leftover", path) for path in folder.glob(f"models/finetune/*/*/{CHECKPOINT}")]
+    abandoned = [entry for entry in checkpoints if now - entry.used > ABANDONED_S]
+    return [*abandoned, *(gc.file_entry("leftover", path) for path in folder.glob("models/**/.*.tmp"))]
 
 
 def verify_cache(project: Project, share: float) -> Verified:

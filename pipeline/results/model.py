@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy as np
 
 from cache import keys, npz, records
 from cache.errors import Unusable
+from cache.hash_index import HashIndex, default_index_path
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular, figure_columns
@@ -97,8 +99,8 @@ class Model(Tabular):
 
     @cached_property
     def damaged(self) -> bool:
-        """Whether one of its files is missing or was changed; hashes all of them."""
-        return records.load_folder(self.folder) is None
+        """Whether one of its files is missing or was changed; those that the index knows are not read again."""
+        return records.load_folder(self.folder, _index().digest) is None
 
     def read(self, file: str) -> dict[str, Any]:
         return records.read(self.folder / file)
@@ -178,6 +180,11 @@ class Model(Tabular):
 
 def _shorten(value: Any) -> Any:
     return value[:SHORT] if isinstance(value, str) else value
+
+
+@functools.cache
+def _index() -> HashIndex:
+    return HashIndex(default_index_path())
 
 
 def read_head(folder: Path) -> Head:

@@ -10,6 +10,9 @@ from typing import Any
 from pipeline.runs.boundary_rows import Plan
 from stages.metrics.figures import Metrics
 
+_SHOWN = 12
+"""Epochs of a curve in a note."""
+
 
 @dataclass(frozen=True)
 class TunedReport:
@@ -35,7 +38,7 @@ class TunedReport:
     @property
     def note(self) -> str | None:
         """A warning about its training, with advice; None where there is none."""
-        losses = self.chosen["history"]["loss"]
+        losses, val = (self.chosen["history"][curve] for curve in ("loss", "val_log_loss"))
         lower = f"try a lower lr (it was {self.lr:g})"
         if None in losses:
             kept = f"epoch {self.epoch} were" if self.epoch else "the frozen head were"
@@ -44,7 +47,9 @@ class TunedReport:
             )
         if self.epoch == 0:
             best = "no epoch was better on val than the frozen head, whose weights were kept"
-            return f"training gained nothing: {best}; {lower}, or unfreeze fewer blocks"
+            curve = ", ".join(f"{loss:.3f}" for loss in val[:_SHOWN]) + (", ..." if len(val) > _SHOWN else "")
+            curve = f"val log-loss from epoch 0 on: {curve}"
+            return f"training gained nothing: {best} ({curve}); {lower}, or unfreeze fewer blocks"
         return None
 
     def to_json(self) -> dict[str, Any]:

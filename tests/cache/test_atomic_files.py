@@ -283,3 +283,11 @@ def test_a_folder_in_the_way_of_one_file_keeps_all_from_being_published(tmp_path
     with pytest.raises(Unwritable, match=r"model\.json cannot be written: Is a directory"):
         atomic_files.publish_all(tmp_path, {"model.onnx": b"1", "model.json": b"2"})
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u732b", "\U0001f408"])
+def test_a_name_that_the_disk_takes_can_be_published(tmp_path: Path, letter: str) -> None:
+    """255 bytes, of one to four a character; the temp file's name is longer by a host's."""
+    name = letter * (255 // len(letter.encode()))
+    atomic_files.publish(tmp_path / name, b"x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

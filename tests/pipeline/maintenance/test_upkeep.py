@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cache import atomic_files, registrations
+from cache.hash_index import HashIndex, default_index_path
 from tests.conftest import Pipeline
 
 
@@ -186,6 +187,32 @@ def test_a_dry_gc_writes_nothing(pipeline: Pipeline, project: Path, two_sizes: t
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     gc(pipeline, project, "--max-size", "0", "-n")
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_gc_takes_what_killed_trainings_left(pipeline: Pipeline, project: Path) -> None:
+    assert pipeline("run", "extract", "-c", project).code == 0
+    folder = project.parent / "models" / "finetune" / "last" / ("0" * 64)
+    folder.mkdir(parents=True)
+    old = {".checkpoint.npz.host-1-0123456789ab.tmp": 2, ".young.npz.host-1-0123456789ab.tmp": 0}
+    for name, days in {**old, "checkpoint.npz": 29}.items():
+        (folder / name).write_bytes(b"some bytes")
+        os.utime(folder / name, (time.time() - 86_400 * days,) * 2)
+    assert pipeline("cache", "gc", "-c", project).code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [".young.npz.host-1-0123456789ab.tmp", "checkpoint.npz"]
+    os.utime(folder / "checkpoint.npz", (time.time() - 86_400 * 31,) * 2)
+    assert pipeline("cache", "gc", "-c", project).code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [".young.npz.host-1-0123456789ab.tmp"]
+
+
+def test_gc_forgets_digests_of_files_that_are_gone(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    assert pipeline("run", "extract", "-c", project).code == 0
+    index, files = HashIndex(default_index_path(), 0.0), [tmp_path / "stays", tmp_path / "goes"]
+    for file in files:
+        file.write_bytes(b"x")
+    index.digests([str(file) for file in files])
+    files[1].unlink()
+    assert pipeline("cache", "gc", "-c", project).code == 0
+    assert index._load([str(file) for file in files]).keys() == {str(files[0])}
 
 
 def test_gc_keeps_what_a_running_job_needs(pipeline: Pipeline, project: Path, two_sizes: tuple[str, str]) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.results import registry
+from cache import hash_index
+from cache.hash_index import HashIndex
+from pipeline.results import model, registry
 from tests.conftest import Pipeline, Ran
 
 
@@ -137,6 +139,25 @@ def test_a_damaged_model_is_listed_as_such_and_refused(pipeline: Pipeline, proje
         ran = pipeline(*words, "-c", project)
         assert ran.code == 2
         assert f"Error: head/logistic {head['key'][:12]} is damaged: files in {folder}" in ran.err
+
+
+def test_a_second_list_reads_no_file_that_has_not_changed(
+    pipeline: Pipeline, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline("run", "-c", project)
+    monkeypatch.setattr(model, "_index", lambda: index)
+    index = HashIndex(tmp_path / "index.sqlite", 0.0)
+    (first,) = registry.list_models(project.parent)
+    assert not first.damaged
+    with monkeypatch.context() as patch:
+        patch.setattr(hash_index, "_hash", lambda path: pytest.fail(f"{path} is read again"))
+        (again,) = registry.list_models(project.parent)
+        assert not again.damaged
+    data = bytearray((first.folder / "head.npz").read_bytes())
+    data[-1] ^= 1
+    (first.folder / "head.npz").write_bytes(data)
+    (changed,) = registry.list_models(project.parent)
+    assert changed.damaged
 
 
 def test_a_result_without_a_record_does_not_exist(pipeline: Pipeline, project: Path) -> None:
