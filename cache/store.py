@@ -83,11 +83,17 @@ class Cache:
 
     def check_named(self, folder: str, suffix: str) -> list[tuple[str, str]]:
         """Read what `put_named` stored; damaged files, as (path, reason), are moved to quarantine."""
-        paths = sorted((self.root / folder).glob(f"*{suffix}"))
-        damaged = [path for path in paths if atomic_files.sha256_of(path) != path.stem]
-        for path in damaged:
-            atomic_files.quarantine(path, self.quarantine)
-        return [(str(path), shards.WRONG_DIGEST) for path in damaged]
+        damaged = []
+        for path in sorted((self.root / folder).glob(f"*{suffix}")):
+            try:
+                if atomic_files.sha256_of(path) != path.stem:
+                    damaged.append((str(path), shards.WRONG_DIGEST))
+                    atomic_files.quarantine(path, self.quarantine)
+            except FileNotFoundError:  # gc has just removed it
+                continue
+            except OSError as error:
+                damaged.append((str(path), f"cannot be read: {error.strerror}"))
+        return damaged
 
     def prepare(self) -> None:
         """Write CACHE.json, and a .gitignore, so that a cache is not committed."""
@@ -168,7 +174,6 @@ class FeatureStore:
     def rows(self, ids: Sequence[str]) -> LazyRows:
         """The same, read when sliced."""
         present = self._locate()
-        self._row_kind()
         absent = [i for i in ids if i not in present]
         if absent:
             raise NotAvailable(
@@ -205,19 +210,9 @@ class FeatureStore:
         return [{**r, "versions": {k: str(v) for k, v in (r.get("versions") or {}).items()}} for r in found]
 
     def row_kind(self) -> tuple[tuple[int, ...], str] | None:
-        """(shape, dtype) of a row; None where there is none yet. Raises Damaged where rows differ in it."""
+        """(shape, dtype) of a row; None where there is none yet."""
         self._locate()
-        return self._row_kind()
-
-    def _row_kind(self) -> tuple[tuple[int, ...], str] | None:
-        kinds = {(layout.shape[1:], layout.dtype.name) for layout in self._layouts.values()}
-        if len(kinds) > 1:
-            several = " and ".join(f"{dtype} {shape}" for shape, dtype in sorted(kinds))
-            raise Damaged(
-                f"{self.folder} has rows of {several}, which one key cannot have",
-                "somebody else wrote to it: remove that folder, and the rows are computed again",
-            )
-        return next(iter(kinds), None)
+        return next(((layout.shape[1:], layout.dtype.name) for layout in self._layouts.values()), None)
 
     def _locate(self) -> dict[str, tuple[str, int]]:
         """id -> (shard, position) over all shards. Damaged ones go to quarantine, with one warning for all."""
@@ -233,6 +228,10 @@ class FeatureStore:
         self._layouts = layouts
         if bad:
             self._warn(bad)
+        kinds = {f"{layout.dtype} {layout.shape[1:]}" for layout in layouts.values()}
+        if len(kinds) > 1:
+            what = f"{self.folder} has rows of {' and '.join(sorted(kinds))}, which one key cannot have"
+            raise Damaged(what, "somebody else wrote to it: remove that folder, and its rows are computed again")
         present: dict[str, tuple[str, int]] = {}
         for name in sorted(layouts, reverse=True):  # the smallest name is last, and wins
             present |= {image: (name, position) for position, image in enumerate(layouts[name].ids)}
