@@ -85,7 +85,7 @@ def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
         _print_weights(_facts(catalogue.get_base(*words)))
     else:
         table = make_table(
-            "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "ImageNet weights"
+            "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "~ImageNet weights"
         )
         for base in found:
             cells = (

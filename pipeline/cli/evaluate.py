@@ -9,7 +9,7 @@ import rich_click as click
 
 from pipeline.cli.options import do_and_finish, log_to_stderr, results_folder, results_options, run_options
 from pipeline.evaluation import compare, plot
-from pipeline.evaluation.crossval import OutOfFold, crossval
+from pipeline.evaluation.crossval import OutOfFold, crossval, join_predictions
 from pipeline.project.project import Options, Project
 from pipeline.results import csv_parquet, predictions, registry
 from pipeline.show import evaluation_tables
@@ -39,20 +39,24 @@ def compare_command(
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @run_options
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="How many.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write the out-of-fold predictions of all heads to this .csv or .parquet file.")  # fmt: skip
 @click.option("--all", "every", is_flag=True, help="Use the images of test too.")
 def crossval_command(
-    names: tuple[str, ...], config: Path, overrides: tuple[str, ...], folds: int, every: bool, offline: bool,
-    as_json: bool, verbose: bool,
+    names: tuple[str, ...], config: Path, overrides: tuple[str, ...], folds: int, output: Path | None, every: bool,
+    offline: bool, as_json: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Cross-validate heads: each image of train and val is predicted by a head not fitted or chosen on its fold.
 
-    For the named heads (default: all), on cached rows. Folds are stratified and keep groups together. Nothing is
-    written.
+    For the named heads (default: all), on cached rows. Folds are stratified and keep groups together. Several heads are
+    ranked by log-loss. No model is written.
     """
     log_to_stderr(False, verbose)
     options, progress = Options(overrides, offline=offline), make_progress(ERR, as_json)
 
     def work() -> dict[str, OutOfFold]:
+        if output is not None:
+            csv_parquet.check_path(output)
         project = Project(config, options, progress)
         project.check_heads(names)
         points = {
@@ -60,7 +64,10 @@ def crossval_command(
             for name in names or project.config.heads
             for point, spec in project.config.heads[name].points().items()
         }
-        return {name: crossval(project, spec, folds, every) for name, spec in points.items()}
+        found = {name: crossval(project, spec, folds, every) for name, spec in points.items()}
+        if output is not None:
+            csv_parquet.write_table(join_predictions({name: head.predictions for name, head in found.items()}), output)
+        return found
 
     do_and_finish(work, evaluation_tables.show_crossval)
 

@@ -1,16 +1,18 @@
-"""Owns out-of-fold figures of the heads in pipeline.yaml. Not the folds (kfold.py). Writes nothing."""
+"""Owns out-of-fold figures of the heads in pipeline.yaml. Not the folds (kfold.py)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pipeline.config.head_schema import HeadConfig
 from pipeline.project.project import Project
+from pipeline.results.csv_parquet import Columns
+from pipeline.results.predictions import Predictions
 from pipeline.runs import train_heads
 from stages.data.manifest import Row
 from stages.heads import labelled_rows
@@ -24,16 +26,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Figures of a head by k-fold, on rows of `splits`: `metrics` of all together, `per_fold` accuracy and auroc."""
+    """Figures of a head by k-fold, on rows of `splits`: `metrics` of all together, `per_fold` accuracy and auroc.
+
+    `predictions` has a row for each image, as `pipeline predictions` has it, and its fold.
+    """
 
     images: int
     groups: int
     splits: tuple[str, ...]
     metrics: Figures
     per_fold: list[Figures]
+    predictions: Columns = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        return vars(self)
+        return {name: value for name, value in vars(self).items() if name != "predictions"}
 
 
 def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFold:
@@ -64,4 +70,20 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
         found = classification.metrics([rows[i].label or "" for i in here], p[here], classes)
         per_fold.append(Figures(found.n, {name: found.values[name] for name in ("accuracy", "auroc")}))
     groups = len({row.group for row in rows if row.group is not None})
-    return OutOfFold(len(rows), groups, splits, evaluate.evaluate_rows(rows, p, classes, spec.seed), per_fold)
+    figures = evaluate.evaluate_rows(rows, p, classes, spec.seed)
+    columns = {**Predictions.of(rows, p, classes, manifest).columns(), "fold": folds + 1}
+    return OutOfFold(len(rows), groups, splits, figures, per_fold, columns)
+
+
+def join_predictions(heads: Mapping[str, Columns]) -> Columns:
+    """The predictions of several heads below each other, with the name of each row's head first."""
+    columns: dict[str, Any] = {"head": [name for name, found in heads.items() for _ in found["id"]]}
+    for name in next(iter(heads.values())):
+        parts = [found[name] for found in heads.values()]
+        whole = isinstance(parts[0], np.ndarray)
+        columns[name] = (
+            np.concatenate([np.asarray(part) for part in parts])
+            if whole
+            else [value for part in parts for value in part]
+        )
+    return columns

@@ -7,7 +7,7 @@ import functools
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,8 @@ class Model(Tabular):
 
     @cached_property
     def image_sets(self) -> dict[str, str]:
-        """A digest of the labelled images of each split: figures of different sets cannot be compared."""
-        rows = self.manifest().samples
-        return {
-            split: keys.digest("set", {"rows": [[r.id, r.label] for r in rows if r.split == split]})[:SHORT]
-            for split in EVALUATED
-        }
+        """A digest of the labelled images of val and test: figures of different sets cannot be compared."""
+        return _image_sets((self.folder / "manifest.jsonl").read_bytes())
 
     @cached_property
     def damaged(self) -> bool:
@@ -160,6 +156,7 @@ class Model(Tabular):
             "beaten": self.beaten,
             "current": self.current,
             "differs": dict(self.differs),
+            "image_sets": None if self.damaged else self.image_sets,
             "metrics": self.listed_figures,
         }
 
@@ -176,6 +173,13 @@ class Model(Tabular):
     def manifest(self) -> Manifest:
         """Its images, with their labels and splits when it was made."""
         return Manifest.from_bytes((self.folder / "manifest.jsonl").read_bytes())
+
+
+@lru_cache(maxsize=8)
+def _image_sets(manifest: bytes) -> dict[str, str]:
+    rows = Manifest.from_bytes(manifest).samples
+    images = {split: [[row.id, row.label] for row in rows if row.split == split] for split in EVALUATED}
+    return {split: keys.digest("set", {"images": found})[:SHORT] for split, found in images.items()}
 
 
 def _shorten(value: Any) -> Any:

@@ -46,6 +46,12 @@ class HeadReport:
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "path": str(self.path)}
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What val chose, as C, alpha, k or epoch; without what it was chosen among."""
+        found = records.read(self.path / "head.json")["chosen"]
+        return {name: value for name, value in found.items() if not isinstance(value, dict | list)}
+
 
 @dataclass(frozen=True)
 class Fitted:

@@ -26,7 +26,7 @@ def show_contents(found: Contents) -> None:
     """Rows by key, with who needs them; then the totals of everything else."""
     rows = [entry for entry in found.entries if entry.kind == "features"]
     if rows:
-        table = make_table("key", ">rows", ">size", "last used", "what")
+        table = make_table("key", ">rows", ">size", "last used", "~what")
         for entry in sorted(rows, key=lambda entry: -entry.used):
             facts = (f"{entry.rows:,}", decimal(entry.bytes), format_time(entry.used), _what(entry.components))
             table.add_row(entry.name[:SHORT], *facts)

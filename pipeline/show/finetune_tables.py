@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 
+from pipeline.results.model import SHORT
 from pipeline.runs.finetune_report import FineTuneReport
-from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
+from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table
 from pipeline.show.evaluation_tables import format_difference
 from stages.metrics.figures import EVALUATED, Metrics
 
@@ -26,7 +27,8 @@ def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
         for seed, one in report.seeds.items():
             if one.note:
                 echo(f"{name}{f', seed {seed}' if len(report.seeds) > 1 else ''}: {one.note}")
-        echo(f"{name}: {'reused' if best.hit else f'trained in {best.seconds:.0f} s'}; {relative_path(best.path)}")
+        how = "reused" if best.hit else f"trained in {best.seconds:.0f} s"
+        echo(f"{name}: {how}; epoch {best.epoch}, key {best.key[:SHORT]}")
 
 
 def show_gain(name: str, metrics: Metrics) -> None:
@@ -48,7 +50,7 @@ def _show_seeds(report: FineTuneReport) -> None:
     rows = []
     for seed, one in report.seeds.items():
         rows.append([figures.values[name] for figures in one.metrics.splits.values() for name in _FIGURES])
-        table.add_row(f"{seed}", f"{one.epoch}", *map(format_figure, rows[-1]), one.key[:12])
+        table.add_row(f"{seed}", f"{one.epoch}", *map(format_figure, rows[-1]), one.key[:SHORT])
     spread = [
         f"{statistics.mean(values):.3f} +- {statistics.stdev(values):.3f}" if None not in values else "-"
         for values in zip(*rows, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,11 +18,9 @@ from pipeline.show.evaluation_tables import show_metrics
 from pipeline.show.finetune_tables import show_gain
 from pipeline.show.run_tables import show_counts
 from stages.metrics.classification import NAMES
-from stages.metrics.figures import EVALUATED, Figures
+from stages.metrics.figures import EVALUATED
 
 _WIDTH = 100
-_WIDEST = 200
-"""Of a table of names and keys: on a narrow terminal its lines are broken rather than a key shortened."""
 _LABEL = 13
 _FEW = 5
 _MOST_CLASSES = 20
@@ -32,23 +31,35 @@ def show_models(models: Sequence[Model]) -> None:
     if not models:
         echo("no models yet; pipeline run makes them")
         return
+    names = Counter(model.name for model in models)
     figures = ("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
-    apart = ["differs"] if any(model.differs for model in models) else []
+    apart = ["~differs"] if any(model.differs for model in models) else []
     table = make_table("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
+    sets = {split: _number_sets(models, split) for split in EVALUATED}
     for model in models:
         metrics = model.listed_figures
         splits = metrics.splits if metrics else {}
-        cells = [cell for split in EVALUATED for cell in _figure_cells(splits.get(split))]
-        cells += ["damaged"] if model.damaged else []
+        cells = []
+        for split in EVALUATED:
+            found = splits.get(split)
+            cells.append("-" if found is None else f"{found.n:,}{sets[split].get(model.key, '')}")
+            cells += ["-" if found is None else format_figure(found.values[name]) for name in ("accuracy", "auroc")]
+        several = names[model.name] > 1
+        cells.append("damaged" if model.damaged else "current" if model.current and several else "")
         told = [_differs(model)] if apart else []
         table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), format_time(model.created), *told, *cells)
-    OUT.print(table, width=_WIDEST)
+    OUT.print(table)
+    if max(names.values()) > 1:
+        echo("\ncurrent: what the name means, made by pipeline.yaml without --set")
+    for split in (split for split, numbers in sets.items() if numbers):
+        echo(f"\n[1], [2]: the {split} sets differ, so that figures cannot be compared; pipeline compare can")
 
 
-def _figure_cells(found: Figures | None) -> list[str]:
-    return (
-        [f"{found.n:,}", *(format_figure(found.values[name]) for name in ("accuracy", "auroc"))] if found else ["-"] * 3
-    )
+def _number_sets(models: Sequence[Model], split: str) -> dict[str, str]:
+    """Key -> ` [1]`, a number for the images and labels of that split; empty where all models have the same."""
+    sets = {model.key: model.image_sets[split] for model in models if not model.damaged}
+    numbers = {digest: number for number, digest in enumerate(dict.fromkeys(sets.values()), start=1)}
+    return {key: f" [{numbers[digest]}]" for key, digest in sets.items()} if len(numbers) > 1 else {}
 
 
 def _differs(model: Model) -> str:
@@ -75,7 +86,8 @@ def show_model(details: Mapping[str, Any]) -> None:
     if details["metrics"].baseline:
         show_gain(details["name"], details["metrics"])
     echo("\nsettings, every field:\n")
-    echo(yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH).rstrip())
+    settings = yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH)
+    echo(settings.rstrip(), whole=True)
 
 
 def show_reproduction(done: Reproduction) -> None:
@@ -98,7 +110,7 @@ def show_reproduction(done: Reproduction) -> None:
         table.add_row("images" if name == "n" else name, *cells)
     OUT.print(table)
     if done.differences:
-        table = make_table("differs", "recorded", "now")
+        table = make_table("differs", "~recorded", "~now")
         for name, pair in done.differences.items():
             table.add_row(name, *map(format_value, pair))
         echo("")

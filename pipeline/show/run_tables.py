@@ -12,6 +12,8 @@ from rich.table import Table
 from cache.errors import ImagesRejected, PipelineError
 from cache.records import RECORD
 from pipeline.config import yaml_file
+from pipeline.config.head_schema import format_setting
+from pipeline.results.model import SHORT
 from pipeline.runs import rejects
 from pipeline.runs.extraction import ExtractReport
 from pipeline.runs.status import FEW, Status
@@ -26,7 +28,6 @@ from pipeline.show.console import (
     format_figure,
     format_interval,
     make_table,
-    relative_path,
     show_error,
 )
 from stages.data.manifest import SPLITS
@@ -52,7 +53,8 @@ def show_result(
         failure = {"code": error.code, "message": error.message, "hint": error.hint} if error else None
         head = {"schema_version": SCHEMA_VERSION, "command": command}
         parts = json.loads(json.dumps(result, default=lambda report: report.to_json()))
-        echo(json.dumps({**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}))
+        document = {**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}
+        echo(json.dumps(document), whole=True)
         return
     if "status" in result:
         _show_status(result["status"], verbose)
@@ -112,7 +114,8 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
         if classes:
             echo(f"no AUROC on {split}: it has no image of {', '.join(classes[:5])}")
     for name, head in best.items():
-        echo(f"{name}: {relative_path(head.path)}")
+        chosen = "".join(f"{field} {format_setting(value)}, " for field, value in head.chosen.items())
+        echo(f"{name}: {chosen}key {head.key[:SHORT]}")
     for name, report in heads.items():
         if isinstance(report, SweepReport):
             _show_leaderboard(name, report)
@@ -123,9 +126,9 @@ def _show_leaderboard(name: str, report: SweepReport) -> None:
     table = make_table(name, "", ">val log-loss", ">accuracy", ">AUROC", "key")
     for point, head in report.ranked()[:_MOST_POINTS]:
         figures = [head.metrics.splits["val"].values[name] for name in ("log_loss", "accuracy", "auroc")]
-        table.add_row(point, "reused" if head.hit else "trained", *map(format_figure, figures), head.key[:12])
+        table.add_row(point, "reused" if head.hit else "trained", *map(format_figure, figures), head.key[:SHORT])
     for point, lost in list(report.diverged.items())[:_MOST_POINTS]:
-        table.add_row(point, "diverged", *map(format_figure, (None, None, None)), lost.key[:12])
+        table.add_row(point, "diverged", *map(format_figure, (None, None, None)), lost.key[:SHORT])
     OUT.print()
     OUT.print(table)
     more = sum(max(0, len(points) - _MOST_POINTS) for points in (report.points, report.diverged))
@@ -134,7 +137,7 @@ def _show_leaderboard(name: str, report: SweepReport) -> None:
 
 
 def _show_status(status: Status, verbose: bool) -> None:
-    table = make_table("stage", "", "", ">to compute", ">about", "why")
+    table = make_table("stage", "", "", ">to compute", ">about", "~why")
     for s in status.stages:
         costs = [f"{s.seconds:,.0f} s" if s.seconds else "", f"{s.bytes / 1e6:,.1f} MB" if s.bytes else ""]
         work = f"{'at most ' if s.at_most else ''}{s.missing:,} of {s.rows:,}" if s.state != "HIT" else ""

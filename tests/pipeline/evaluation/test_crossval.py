@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,3 +92,33 @@ def test_a_table_for_a_person(pipeline: Pipeline, config: Path) -> None:
     low, high = found["metrics"]["ci"]["auroc"]
     assert f"{found['metrics']['auroc']:.3f} ({low:.3f}-{high:.3f})" in out
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_predictions_out_of_fold_are_written_for_all_heads_and_heads_are_ranked(
+    pipeline: Pipeline, config: Path, tmp_path: Path
+) -> None:
+    """They give the figures again; one table has the heads by log-loss before those of each."""
+    file = tmp_path / "folds.csv"
+    sets = ("--set", "heads={one: {}, two: {kind: knn, k: [5]}}", "--folds", "3")
+    found = judged(pipeline, config, *sets, "-o", str(file))
+    with open(file, newline="") as opened:
+        lines = list(csv.DictReader(opened))
+    for name, head in found.items():
+        mine = [line for line in lines if line["head"] == name]
+        assert len({line["id"] for line in mine}) == len(mine) == head["images"]
+        assert all(line["path"] and line["split"] in ("train", "val") for line in mine)
+        right = sum(line["label"] == line["predicted"] for line in mine) / len(mine)
+        assert right == pytest.approx(head["metrics"]["accuracy"])
+        losses = [-math.log(max(float(line[f"p_{line['label']}"]), 1e-15)) for line in mine]
+        assert sum(losses) / len(mine) == pytest.approx(head["metrics"]["log_loss"])
+        folds = [sum(line["fold"] == str(number) for line in mine) for number in (1, 2, 3)]
+        assert folds == [of["n"] for of in head["per_fold"]]
+    shown = pipeline("crossval", "-c", config, *sets).out.splitlines()
+    best = sorted(found, key=lambda name: found[name]["metrics"]["log_loss"])
+    assert [line.split()[0] for line in shown[:3]] == ["head", *best]
+
+
+def test_a_name_that_is_no_table_is_refused_before_anything_is_fitted(pipeline: Pipeline, config: Path) -> None:
+    ran = pipeline("crossval", "-c", config, "-o", "folds.txt")
+    assert ran.code == 2
+    assert "expected a name that ends in .csv or .parquet" in ran.err

@@ -258,3 +258,26 @@ def test_a_record_of_before_these_fields_is_shown_all_the_same(pipeline: Pipelin
     assert ran.code == 0
     assert re.search(r"^rows by +fake on none$", ran.out, re.MULTILINE)
     assert "fitted on" not in ran.out
+
+
+def test_models_of_other_images_labels_or_splits_are_told_apart_and_their_figures_marked(
+    pipeline: Pipeline, project: Path
+) -> None:
+    """A split seed and a label: once as a setting that differs, once as other images; test sets get numbers."""
+    before = project.read_text()
+    first = made(pipeline, project)["logistic"]["key"]
+    assert "[1]" not in pipeline("models", "-c", project).out
+    project.write_text(before.replace("test: 0.2", "test: 0.2, seed: 7"))
+    seeded = made(pipeline, project)["logistic"]["key"]
+    project.write_text(before)
+    (project.parent / "images" / "bright" / "0001.png").rename(project.parent / "images" / "dark" / "moved.png")
+    labelled = made(pipeline, project)["logistic"]["key"]
+    models = {model["key"]: model for model in pipeline("models", "-c", project, "--json").json["models"]}
+    assert models[seeded]["differs"]["data.split.seed"] == 7
+    assert models[first]["differs"]["manifest"] != models[labelled]["differs"]["manifest"]
+    assert models[seeded]["image_sets"]["test"] not in (models[first]["image_sets"]["test"], None)
+    lines = {line.split()[1]: line for line in pipeline("models", "-c", project).out.splitlines() if "head/" in line}
+    assert lines[labelled[:12]].endswith("current")
+    assert not lines[first[:12]].endswith("current")
+    numbers = [re.findall(r"\[\d\]", lines[key[:12]])[-1] for key in (first, seeded)]
+    assert len(set(numbers)) == 2
