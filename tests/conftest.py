@@ -38,6 +38,7 @@ LAST = (
     "stages.engines.test_openvino_convert",
     "stages.keras_models.test_user_model",
     "stages.engines.test_engines",
+    "stages.engines.test_allowed_ops",
     "stages.heads.test_fitted",
     "stages.heads.test_dense",
     "stages.bases.test_blocks",
