@@ -4,7 +4,7 @@ SCALE ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check bench notebook clean
+.PHONY: demo test test-all wheel-check check bench notebook clean
 
 demo: $(VENV)/.demo
 	@test -f demo/pipeline.yaml || $(BIN)/pipeline init demo --demo
@@ -18,6 +18,9 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest --scale $(SCALE) -m forks
 	$(BIN)/python -m pytest --scale $(SCALE) -m "not forks" --numprocesses auto --maxprocesses 4 --dist loadfile
+
+wheel-check: $(VENV)/.test
+	$(BIN)/python -m pytest tests/test_wheel.py
 
 check: $(VENV)/.dev $(VENV)/.test
 	$(BIN)/ruff check .

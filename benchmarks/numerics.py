@@ -19,7 +19,7 @@ from pipeline.runs import train_heads
 from stages.data.manifest import Row
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
-from stages.metrics import bootstrap, kfold
+from stages.metrics import intervals, kfold
 
 NUMERICS = ("f32", "openvino-bf16", "tensorflow-bf16")
 FOLDS, TIMES = 5, 5
@@ -47,14 +47,14 @@ def main() -> None:
             found = pipeline.open(config, {"extract.numerics": numerics}).features()
             said = out_of_fold(config, found.X, found.y, found.ids)
             labels, images, classes = list(found.y) * TIMES, list(found.ids) * TIMES, sorted(set(found.y))
-            figures = bootstrap.metrics_with_intervals(labels, said, classes, images).values  # five of an image as one
+            figures = intervals.metrics_with_intervals(labels, said, classes, images).values  # five of an image as one
             if numerics == "f32":
                 exact, before, first = found.X, said, figures
             apart = np.abs(found.X - exact).max() / np.abs(exact).max()
-            gaps = bootstrap.paired_intervals(labels, before, said, classes, images)
+            gaps = intervals.paired_difference(labels, before, said, classes, images)
             cells = [numerics, f"{apart:.1e}", f"{figures['accuracy']:.4f}", f"{figures['auroc']:.4f}"]
             for figure in ("accuracy", "auroc") if numerics != "f32" else ():
-                low, high = gaps[figure] or (np.nan, np.nan)
+                low, high = gaps[figure].ci or (np.nan, np.nan)
                 cells.append(f"{figures[figure] - first[figure]:+.4f} ({low:+.4f} to {high:+.4f})")
             print(f"| {' | '.join([*cells, *[''] * (6 - len(cells))])} |", flush=True)
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from cache import regular_files
 from cache.errors import Unwritable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -86,7 +87,7 @@ def _published(path: Path) -> Iterator[int]:
         if path.is_dir():  # the rename would fail too, but after others have been renamed
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         try:
-            descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
             try:
                 yield descriptor
             finally:
@@ -197,7 +198,7 @@ def note_use(path: Path, older_than: float = 0) -> None:
 def disk_clock(folder: Path) -> float:
     """Now, in s since the epoch, by the clock that dates files in `folder`. Raises OSError where it is read-only."""
     temp = folder / f".clock-{uuid.uuid4().hex[:12]}.tmp"
-    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         return os.fstat(descriptor).st_mtime
     finally:
@@ -235,7 +236,8 @@ def quarantine(path: Path, folder: Path) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """SHA-256 of a regular file's bytes, in hex."""
+    regular_files.check_regular(path)
     with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

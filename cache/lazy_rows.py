@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cache import shards
-from cache.errors import NotAvailable
+from cache.errors import Damaged, NotAvailable
 from cache.shards import ShardLayout
 
 
@@ -34,7 +34,7 @@ class LazyRows:
     def __getitem__(self, part: Any) -> np.ndarray:
         """A new ndarray of the rows selected by the (first) slice, int array or int, as stored.
 
-        Raises NotAvailable where a shard was removed after the rows were found.
+        Raises NotAvailable where a shard was removed after the rows were found, Damaged where one is not valid.
         """
         first, *others = part if isinstance(part, tuple) else (part,)
         which, positions = (np.atleast_1d(array[first]) for array in (self._which, self._positions))
@@ -48,5 +48,7 @@ class LazyRows:
                 raise NotAvailable(
                     f"the shard {layout.path} was removed after its rows were found", "run it again"
                 ) from error
+            except shards.BadShard as error:
+                raise Damaged(f"{layout.path}: {error}", "pipeline cache verify, then run it again") from error
         found = out[(slice(None), *others)] if others else out
         return found[0] if isinstance(first, int | np.integer) else found

@@ -9,11 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache import atomic_files
+from cache import atomic_files, regular_files
 
 log = logging.getLogger(__name__)
 
 RECORD = "record.json"
+_MOST_BYTES = 64_000_000
+_MOST_DEPTH = 32
+_MOST_NUMBER = 2.0**63
+
+Fields = Mapping[str, Any]
+"""Name -> the type that its value must have, such as `str`, or `float | None` where it may be absent."""
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
@@ -21,10 +27,10 @@ def dump(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def load(path: Path) -> dict[str, Any] | None:
+def load(path: Path, fields: Fields | None = None) -> dict[str, Any] | None:
     """The record at `path`; None where there is none, or where it is damaged, with a warning."""
     try:
-        return read(path)
+        return read(path, fields)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
@@ -32,12 +38,41 @@ def load(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The record at `path`. Raises OSError where it cannot be read, ValueError where it is not a JSON object."""
-    value = json.loads(path.read_bytes())
+def read(path: Path, fields: Fields | None = None) -> dict[str, Any]:
+    """The record at `path`. Others may have written it, so its size and depth are limited.
+
+    Raises OSError where it cannot be read, ValueError where it is not a JSON object with those fields.
+    """
+    try:
+        value = json.loads(regular_files.read_bytes(path, _MOST_BYTES), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError(f"a {type(value).__name__}, not an object")
+    _check_depth(value)
+    for name, kind in (fields or {}).items():
+        check_field(value, name, kind)
     return value
+
+
+def check_field(record: Mapping[str, Any], name: str, kind: Any) -> None:
+    """Raises ValueError where the field is not of that type, or a number beyond 2**63."""
+    found = record.get(name)
+    if not isinstance(found, kind) or (isinstance(found, int | float) and not abs(found) < _MOST_NUMBER):
+        raise ValueError(f"its field {name} is {repr(found)[:40]}; expected {getattr(kind, '__name__', kind)}")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        parts = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
+        level = [child for part in parts for child in part]
+    if level:
+        raise ValueError("it is nested too deeply")
 
 
 def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:

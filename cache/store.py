@@ -14,13 +14,18 @@ from typing import Any
 import numpy as np
 
 from cache import atomic_files, keys, records, shards
-from cache.errors import NotAvailable, Unkeyable, Unusable
+from cache.errors import Damaged, NotAvailable, Unkeyable, Unusable
 from cache.hash_index import HashIndex
 from cache.lazy_rows import LazyRows
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+
+_FIELDS = {
+    "schema": int, "key": str, "sha256": str, "rows": int, "bytes": int, "shape": list, "dtype": str,
+    "engine": str | None, "device": str | None, "versions": dict | None, "seconds": int | float | None,
+}  # fmt: skip
 
 USED_S = 3600
 """The last use of a file is recorded in its mtime, at most this often."""
@@ -163,6 +168,7 @@ class FeatureStore:
     def rows(self, ids: Sequence[str]) -> LazyRows:
         """The same, read when sliced."""
         present = self._locate()
+        self._row_kind()
         absent = [i for i in ids if i not in present]
         if absent:
             raise NotAvailable(
@@ -185,17 +191,33 @@ class FeatureStore:
         """Names of all shards that have a record, sorted."""
         return sorted(path.stem for path in self.folder.glob("shards/[0-9a-f]*.json"))
 
-    def check(self, name: str) -> bool:
-        """Read and verify a shard, without the stat index; False where it has no record.
+    def check(self, name: str) -> shards.ShardLayout | None:
+        """Read and verify a shard, without the stat index: its layout, None where it has no record.
 
         Raises BadShard where it is damaged, OSError where it cannot be read.
         """
-        return self._open(name, atomic_files.sha256_of) is not None
+        return self._open(name, atomic_files.sha256_of)
 
     def shard_records(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The records of the shards of those names, or of all."""
         names = self.names() if names is None else names
-        return [record for name in names if (record := records.load(self.record_path(name))) is not None]
+        found = [r for name in names if (r := records.load(self.record_path(name), _FIELDS)) is not None]
+        return [{**r, "versions": {k: str(v) for k, v in (r.get("versions") or {}).items()}} for r in found]
+
+    def row_kind(self) -> tuple[tuple[int, ...], str] | None:
+        """(shape, dtype) of a row; None where there is none yet. Raises Damaged where rows differ in it."""
+        self._locate()
+        return self._row_kind()
+
+    def _row_kind(self) -> tuple[tuple[int, ...], str] | None:
+        kinds = {(layout.shape[1:], layout.dtype.name) for layout in self._layouts.values()}
+        if len(kinds) > 1:
+            several = " and ".join(f"{dtype} {shape}" for shape, dtype in sorted(kinds))
+            raise Damaged(
+                f"{self.folder} has rows of {several}, which one key cannot have",
+                "somebody else wrote to it: remove that folder, and the rows are computed again",
+            )
+        return next(iter(kinds), None)
 
     def _locate(self) -> dict[str, tuple[str, int]]:
         """id -> (shard, position) over all shards. Damaged ones go to quarantine, with one warning for all."""
@@ -222,7 +244,7 @@ class FeatureStore:
         The digest is checked before libhdf5 reads a byte: damaged HDF5 can hang or crash it.
         """
         try:
-            record = records.read(self.record_path(name))
+            record = records.read(self.record_path(name), _FIELDS)
         except FileNotFoundError:
             return None
         except ValueError as error:

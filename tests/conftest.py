@@ -20,36 +20,6 @@ from pipeline.project.project import Options, Project, no_progress
 from stages.extract import shard_task
 from tests.support import fakes
 
-FIRST = (
-    "cache.test_atomic_files",
-    "cache.test_records",
-    "cache.test_store",
-    "cache.test_faults",
-    "cache.test_durability",
-)
-LAST = (
-    "cache.test_mutations",
-    "pipeline.cli.test_main",
-    "pipeline.cli.test_options",
-    "stages.extract.test_cluster",
-    "stages.keras_models.test_build",
-    "stages.bases.test_catalogue",
-    "stages.engines.test_select",
-    "stages.engines.test_openvino_convert",
-    "stages.keras_models.test_user_model",
-    "stages.engines.test_engines",
-    "stages.engines.test_allowed_ops",
-    "stages.heads.test_fitted",
-    "stages.heads.test_dense",
-    "stages.bases.test_blocks",
-    "stages.finetune.test_training",
-    "pipeline.runs.test_finetuning",
-    "test_legacy",
-    "pipeline.serving.test_export_model",
-    "test_notebook",
-    "test_end_to_end",
-)
-
 TALLY = pytest.StashKey[Counter[str]]()
 
 
@@ -71,15 +41,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"durability: {tried}")
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that fork come first, before there are threads; those that start processes or TensorFlow come last."""
-    order = {f"tests.{name}": number for number, name in enumerate(FIRST, start=-len(FIRST))}
-    order |= {f"tests.{name}": number for number, name in enumerate(LAST, start=1)}
-    items.sort(key=lambda item: order.get(item.module.__name__, 0))  # type: ignore[attr-defined]
-    for item in items:
-        if order.get(item.module.__name__, 0) < 0:  # type: ignore[attr-defined]
-            item.add_marker("forks")
+    """Tests that fork come first, before others have started threads."""
+    items.sort(key=lambda item: item.get_closest_marker("forks") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,46 @@
-"""How the packages and the tests are laid out. Not what import-linter checks (the contracts in setup.cfg)."""
+"""How the packages and the tests are laid out: sizes of rooms, and tests that share no test module.
+
+Which room may import which is in setup.cfg.
+"""
 
 from __future__ import annotations
 
+import ast
+import pkgutil
 import re
+from collections import Counter
 
 import pytest
 
-from tests.support import REPOSITORY
+import cache
+import pipeline
+import stages
+from tests.support import REPOSITORY, SOURCES
 
 TESTS = sorted((REPOSITORY / "tests").rglob("test_*.py"))
+
+
+def test_the_sources_are_all_modules_that_python_finds() -> None:
+    """What walks the sources, here and in other tests, sees every module, in rooms of rooms too."""
+    found = {path.relative_to(REPOSITORY).with_suffix("").as_posix().replace("/", ".") for path in SOURCES}
+    importable = {"cache.__init__", "stages.__init__", "pipeline.__init__"}
+    for package in (cache, stages, pipeline):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importable.add(f"{module.name}.__init__" if module.ispkg else module.name)
+    assert found == importable
+    assert len(found) > 120
+
+
+def test_rooms_and_modules_stay_small_enough_to_be_seen_at_once() -> None:
+    lines = {str(path.relative_to(REPOSITORY)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: length for name, length in lines.items() if length > 300} == {}
+    rooms = Counter(path.parent.relative_to(REPOSITORY).as_posix() for path in SOURCES if path.name != "__init__.py")
+    assert {room: modules for room, modules in rooms.items() if modules > 14} == {}
+
+
+def test_each_module_and_room_says_what_it_owns() -> None:
+    silent = [str(path) for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
 
 
 def test_no_test_module_imports_another() -> None:

@@ -32,22 +32,24 @@ class _Export(click.RichGroup):
 def export() -> None:
     """Write a model, or features, as a file for other programs.
 
-    pipeline export head/logistic --format onnx --output model.onnx
+    pipeline export head/logistic -o model.onnx
 
-    pipeline export features --format parquet --output features.parquet
+    pipeline export features -o features.parquet
     """
 
 
 @export.command("MODEL")
 @click.argument("model", metavar="", required=False)  # the command's own name says MODEL already
 @run_options
-@click.option("--format", "kind", type=click.Choice(get_args(Kind)), required=True, help="The kind of file.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The file to write.")
+@click.option("--format", "kind", type=click.Choice(get_args(Kind)), help="The kind of file.  [default: by its name]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The file to write."
+)
 @click.option("--force", is_flag=True, help="Replace PATH if it is there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
 def model_command(
     model: str | None, config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool,
-    kind: Kind, output: Path, force: bool, quiet: bool,
+    kind: Kind | None, output: Path, force: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
 
@@ -69,15 +71,17 @@ def model_command(
 
 @export.command("features")
 @run_options
-@click.option("--format", "kind", type=click.Choice(list(FORMATS)), required=True, help="The kind of file.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write.")
+@click.option("--format", "kind", type=click.Choice(list(FORMATS)), help="The kind of file.  [default: by its name]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write."
+)
 @click.option("--tap", default="pooled", show_default=True, metavar="NAME", help="The tap to take.")
 @click.option("--split", type=click.Choice(SPLITS), help="Images of one split only.  [default: all]")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
 def features_command(
-    config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool, kind: str, output: Path,
-    tap: str, split: str | None, force: bool, quiet: bool,
+    config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool, kind: str | None,
+    output: Path,    tap: str, split: str | None, force: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Write ids, labels, splits, groups, paths and features to one file, a row for each image.
 

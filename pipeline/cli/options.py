@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import rich_click as click
 
 from cache.errors import Interrupted, PipelineError, Unusable
+from pipeline.show.console import escape_controls
 from pipeline.show.run_tables import show_result
 
 T = TypeVar("T")
@@ -112,9 +113,24 @@ def do_and_finish(work: Callable[[], T], printer: Callable[[T], None]) -> NoRetu
     finish(name, name, report, error, printer, given["config"], given["as_json"], given["verbose"])
 
 
+class _EscapingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record))
+
+
 def log_to_stderr(quiet: bool, verbose: bool) -> None:
+    """Log to stderr, each warning once: several heads may have the same."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    warned: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        repeated = record.levelno >= logging.WARNING and text in warned
+        warned.add(text)
+        return not repeated
+
+    handler.addFilter(is_new)
+    handler.setFormatter(_EscapingFormatter("%(levelname)s: %(message)s"))
     for name in ("cache", "stages", "pipeline"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

@@ -15,6 +15,7 @@ from pipeline.serving import restored_project
 from pipeline.serving.predict import Predicted, predict
 from pipeline.show.console import ERR, count_of, echo
 from pipeline.show.progress import make_progress
+from stages.metrics import calibration
 
 
 @click.command("predict")
@@ -34,9 +35,11 @@ def predict_command(
     MODEL keeps the settings, base and weights it was made with; --set can change places only. Cached rows are used,
     missing ones computed and not stored. Images that cannot be used are listed on stderr, and the exit code is 3.
 
-    predicted: with two classes, by the threshold fitted on val, if there is one; else the likeliest class.
+    predicted: the most probable class, as in `pipeline predictions` and in all figures.
 
-    confidence: its probability at the temperature fitted on val.
+    confidence: its probability, calibrated by the temperature that was fitted on val, where val has enough images.
+
+    at_threshold (--json, --output): the class by the threshold that was fitted on val, where there is one.
 
     p_CLASS (--json, --output): probabilities without a temperature, as in `pipeline predictions`. The threshold applies
     to these.
@@ -75,15 +78,20 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
         return
     others = f"; {count_of(found.ignored, 'other file')} ignored" if found.ignored else ""
     echo(f"{found.model}: {found.computed:,} computed, {found.reused:,} reused{others}", ERR)
+    sure = "not calibrated" if found.temperature is None else "calibrated on val"
+    echo(f"predicted: the most probable class; confidence: its probability, {sure}", ERR)
     if found.threshold is not None:
-        by = "; * marks where the other is likelier" if found.predicted != found.likeliest else ""
-        echo(f"predicted {found.classes[1]} from p_{found.classes[1]} {found.threshold:.3f} on, fitted on val{by}", ERR)
+        marked = "; * marks other classes" if found.at_threshold != found.predicted else ""
+        echo(f"at_threshold: {found.classes[1]} from p_{found.classes[1]} {found.threshold:.3f} on{marked}", ERR)
+    fitted = found.model.calibration
+    for note in (*(fitted.notes or ()), *calibration.describe_limits(fitted)):
+        echo(note, ERR)
 
 
 def _show_table(found: Predicted) -> None:
     """One line for each image, the path last and never broken."""
-    both = zip(found.predicted, found.likeliest, strict=True)
-    classes = ["predicted", *(name if name == likeliest else f"{name} *" for name, likeliest in both)]
+    both = zip(found.predicted, found.at_threshold or found.predicted, strict=True)
+    classes = ["predicted", *(name if name == other else f"{name} *" for name, other in both)]
     width = max(map(cell_len, classes))
     numbers = ["confidence", *(f"{confidence:.3f}" for confidence in found.confidence)]
     rows = zip(classes, numbers, ["path", *found.paths], strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from pipeline.config import messages
 from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
 from stages.heads.fitted import Activation, Form, Layers
 from stages.heads.neighbours import Neighbours
+
+MOST_POINTS = 10_000
 
 
 class HeadConfig(Section, keyed="head"):
@@ -33,16 +36,27 @@ class HeadConfig(Section, keyed="head"):
         """The fields that enter a head's key by value; taps enter by their extract keys."""
         return self.model_dump(exclude=self.not_by_value())
 
+    def effective(self) -> dict[str, Any]:
+        """Its fields, those without effect at these settings as None: equal ones give the same head."""
+        return self.model_dump(exclude={"sweep"})
+
     def points(self) -> dict[str, HeadConfig]:
-        """Each point of the grid that `sweep` spans, named like `C=0.1 tap=early`; without a sweep, itself as ''."""
+        """Each point of the grid that `sweep` spans, named like `C=0.1 tap=early`; without a sweep, itself as ''.
+
+        Of points that give the same head, the first.
+        """
         if self.sweep is None:
             return {"": self}
         grid, own = self.sweep, self.model_dump(exclude={"sweep"})
-        found = {}
+        found: dict[str, HeadConfig] = {}
+        seen = []
         for values in itertools.product(*grid.values()):
             changed = dict(zip(grid, values, strict=True))
             name = " ".join(f"{field}={format_setting(value)}" for field, value in changed.items())
-            found[name] = type(self).model_validate({**own, **changed})
+            point = type(self).model_validate({**own, **changed})
+            if point.effective() not in seen:
+                seen.append(point.effective())
+                found[name] = point
         return found
 
     @model_validator(mode="after")
@@ -52,6 +66,9 @@ class HeadConfig(Section, keyed="head"):
         for field in self.sweep or {}:
             if field not in known:
                 raise ValueError(f"sweep: no field {field!r} can vary; expected one of {', '.join(known)}")
+        points = math.prod(map(len, (self.sweep or {}).values()))
+        if points > MOST_POINTS:
+            raise ValueError(f"sweep: {points:,} points; at most {MOST_POINTS:,} are possible")
         try:
             self.points()
         except ValidationError as error:
@@ -77,6 +94,11 @@ class Knn(HeadConfig):
     k: Count | Annotated[list[Count], Field(min_length=1)] = [5, 10, 20, 50, 100, 200]
     temperature: Annotated[Real, Field(ge=0.001)] = 0.07
 
+    def effective(self) -> dict[str, Any]:
+        candidates = sorted({self.k} if isinstance(self.k, int) else {*self.k})
+        alone = {"temperature": None} if candidates == [1] else {}  # a single vote has no weight
+        return {**super().effective(), "k": candidates, **alone}
+
 
 class Dense(HeadConfig):
     kind: Literal["dense"] = "dense"
@@ -93,6 +115,14 @@ class Dense(HeadConfig):
     epochs: Count = 100
     patience: Count | None = 5
     log_dir: Annotated[str | None, Keyed("none")] = None
+
+    def effective(self) -> dict[str, Any]:
+        found = super().effective()
+        if not self.units:  # no hidden layer
+            found |= {"activation": None, "dropout": None}
+        if self.patience is not None and self.patience >= self.epochs:
+            found["patience"] = None
+        return found
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pipeline.config.head_schema import AnyHead, Logistic
 from stages.bases import catalogue
 from stages.bases.catalogue import Base, Preprocess
 from stages.bases.recipe import Pooling, StoredDtype
-from stages.data.images import Decode, Fit, Resize
+from stages.data.images import MAX_PIXELS, Decode, Fit, Resize
+from stages.data.scan import FollowLinks
 from stages.engines import select
 
 
@@ -47,6 +48,8 @@ class Data(Section, keyed="none"):
     split: Split = Split()
     on_bad: Literal["fail", "skip"] = "fail"
     on_leak: Literal["fail", "warn"] = "fail"
+    max_pixels: Count = MAX_PIXELS
+    follow_links: FollowLinks = "inside"
 
 
 class PreprocessConfig(Section, keyed="extract"):
@@ -110,7 +113,21 @@ class Extract(Section, keyed="extract"):
 
 class Cluster(Section, keyed="none"):
     workers: Literal["auto"] | Count = "auto"
-    scheduler: str | None = None
+    timeout: Count = 300
+    """Seconds without a new row after which a run gives up a cluster whose workers or scheduler are lost."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_no_scheduler(cls, written: Any) -> Any:
+        """A scheduler runs code as whoever connects to it, so a file from others must not name one."""
+        if not isinstance(written, dict) or "scheduler" not in written:
+            return written
+        if written["scheduler"] is not None:
+            raise ValueError(
+                "scheduler: pipeline.yaml no longer names one, since connecting to it lets it run code here; "
+                "give it with --scheduler ADDRESS or PIPELINE_SCHEDULER"
+            )
+        return {name: value for name, value in written.items() if name != "scheduler"}  # as records have it
 
 
 class CacheConfig(Section, keyed="none"):

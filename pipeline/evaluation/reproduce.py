@@ -62,7 +62,10 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
     _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
     again = metrics.to_json()
-    done.metrics = {part: _pair_figures(then, again[part]) for part, then in model.metrics.items()}
+    recorded = dict(model.metrics)
+    if model.calibration.notes is None:  # fitted by an older rule, on however few images
+        recorded.pop("calibration", None)
+    done.metrics = {part: _pair_figures(then, again[part]) for part, then in recorded.items()}
     known = {name: value for name, value in model.record.items() if name in now}  # older records have fewer fields
     done.differences = {name: pair for name, pair in find_differences(known, now).items() if pair.recorded is not None}
     if key != model.key:

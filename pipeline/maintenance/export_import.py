@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
-from cache import atomic_files, records, registrations, transfer
+from cache import atomic_files, keys, records, registrations, regular_files, transfer
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
+from cache.shards import ShardLayout
 from cache.store import Cache
 from cache.transfer import Copied
 from pipeline.config import yaml_file
-from pipeline.config.schema import RunConfig
+from pipeline.config.schema import BaseChoice, RunConfig
 from pipeline.project.project import Options, Progress, Project
 from pipeline.runs import extraction, rejects, retention
-from stages.bases import weights
+from stages.bases import catalogue, weights
 
 MARKER = "EXPORT.json"
 MANIFEST = "manifest.jsonl"
@@ -26,18 +30,22 @@ _CACHE = ".features"
 
 @dataclass(frozen=True)
 class Moved:
-    """What was copied to `folder`; `config` is the pipeline.yaml to go on with, `manifest` the file of its images."""
+    """What was copied to `folder`; `config` is the pipeline.yaml to go on with, `manifest` the file of its images.
+
+    `left_out` are fields of the export's pipeline.yaml that an import does not take over.
+    """
 
     taken: Copied
     folder: Path
     config: Path
     manifest: Path | None
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         refused = [{"path": path, "reason": reason} for path, reason in self.taken.refused]
         manifest = None if self.manifest is None else str(self.manifest)
         places = {"folder": str(self.folder), "config": str(self.config), "manifest": manifest}
-        return {**vars(self.taken), "refused": refused, **places}
+        return {**vars(self.taken), "refused": refused, **places, "left_out": list(self.left_out)}
 
 
 def export_rows(project: Project, folder: Path) -> Moved:
@@ -61,7 +69,8 @@ def export_rows(project: Project, folder: Path) -> Moved:
     weights.remember_digest(project.base, project.weights, target)
     target.put_named("manifests", manifest.to_bytes(), ".jsonl")
     atomic_files.publish(folder / MANIFEST, manifest.to_bytes())
-    atomic_files.publish(folder / "pipeline.yaml", _settings(project))
+    tree = _portable(project.config, project.weights.sha256)
+    atomic_files.publish(folder / "pipeline.yaml", _to_yaml(tree))
     atomic_files.publish(folder / MARKER, records.dump({"of": str(project.path), "manifest": manifest.digest}))
     return Moved(taken, folder, folder / "pipeline.yaml", folder / MANIFEST)
 
@@ -78,55 +87,140 @@ def import_rows(folder: Path, config: Path, progress: Progress, overrides: tuple
             "name the folder that pipeline cache export wrote",
         )
     config = yaml_file.config_path(config).absolute()
-    manifest = (records.load(folder / MARKER) or {}).get("manifest")
-    new = _new_project(folder, config.parent, manifest) if manifest is not None and not config.exists() else {}
-    settings = yaml_file.load(folder / "pipeline.yaml", overrides) if new else None
+    manifest = (_their_record(folder) or {}).get("manifest")
+    new: dict[Path, bytes] = {}
+    settings: RunConfig | None = None
+    left_out: tuple[str, ...] = ()
+    if manifest is not None and not config.exists():
+        tree, left_out = _their_settings(folder, Cache(root, HashIndex()))
+        new = {**_their_manifest(folder, config.parent, manifest), config: _to_yaml(tree)}
+        settings = yaml_file.override(tree, str(folder / "pipeline.yaml"), overrides)
     project = Project(config, Options(overrides, offline=True), progress, settings)
-    taken = _copy_all(Cache(root, HashIndex()), project)
+    taken = _copy_all(Cache(root, HashIndex()), project, manifest)
     for path, data in new.items():
         atomic_files.publish(path, data)
     here = project.cache.root / "manifests" / f"{manifest}.jsonl"
-    return Moved(taken, project.cache.root, config, here if here.is_file() else None)
+    return Moved(taken, project.cache.root, config, here if here.is_file() else None, left_out)
 
 
-def _copy_all(source: Cache, project: Project) -> Copied:
-    """Copy shards, manifests, and digests of weights, except for names that stand for other weights here."""
+def _copy_all(source: Cache, project: Project, manifest: str | None) -> Copied:
+    """Copy shards, manifests, and digests of weights, except for names that stand for other weights here.
+
+    Of these the project needs what its settings ask for, and the `manifest` of the export.
+    """
     target, taken = project.cache, Copied()
     stores = source.stores()
     bad = [str(store.folder / "spec.json") for store in stores if not store.components]
     taken.refused += [(path, "its components do not match its key") for path in bad]
     good = [store for store in stores if store.components]
-    keys, total = [store.key for store in good], sum(len(store.names()) for store in good)
-    with registrations.running_job(target.root, keys), project.progress(f"reading {total} shards", total) as advance:
+    names, total = [store.key for store in good], sum(len(store.names()) for store in good)
+    with registrations.running_job(target.root, names), project.progress(f"reading {total} shards", total) as advance:
         for store in good:
-            transfer.copy_shards(store, target, store.names(), taken, advance)
+            transfer.copy_shards(store, target, store.names(), taken, advance, partial(_find_fault, store.components))
         manifests = transfer.copy_named(source, target, "manifests", ".jsonl", taken)
         weights.copy_notes(source, target)
-        retention.register_project(project, [*keys, *manifests], also_before=True)
+        needed = {*names, *manifests} & {*retention.current_names(project), manifest}
+        retention.register_project(project, needed, also_before=True)
     return taken
 
 
-def _new_project(folder: Path, target: Path, manifest: str) -> dict[Path, bytes]:
-    """The files that make `target` a project. The manifest must be whole: half of it would be half the images."""
+def _find_fault(components: Mapping[str, Any], layout: ShardLayout) -> str:
+    """What is wrong with rows of those components, or nothing."""
+    dtype, tap = components.get("dtype"), components.get("tap")
+    if dtype is not None and layout.dtype.name != dtype:
+        return f"their key is of {dtype}"
+    pooled = isinstance(tap, dict) and tap.get("pooling") in ("avg", "max")
+    return "their key is of pooled vectors" if pooled and len(layout.shape) != 2 else ""
+
+
+def _their_record(folder: Path) -> dict[str, Any] | None:
+    """EXPORT.json, None where there is none. Raises Unusable where it is not as an export writes it."""
+    path = folder / MARKER
+    try:
+        regular_files.check_unlinked(path, folder)
+        record = records.read(path, {"manifest": str | None}) if path.exists() else None
+        if record is not None and not keys.is_digest(record.get("manifest") or "0" * 64):
+            raise ValueError("its manifest is no SHA-256")
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{path} is not the record of an export: {error}", "export again") from error
+    return record
+
+
+def _their_manifest(folder: Path, target: Path, digest: str) -> dict[Path, bytes]:
+    """The manifest, for the folder `target`. It must be whole: half of it would be half the images."""
     path = folder / MANIFEST
-    if not path.is_file() or atomic_files.sha256_of(path) != manifest:
+    try:
+        data = transfer.read_foreign(path, folder)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError("its bytes are others")
+    except (OSError, ValueError) as error:
         raise Unusable(
-            f"{path} was changed after the export", "export again; correct labels in the manifest after the import"
-        )
-    if (target / MANIFEST).exists() and atomic_files.sha256_of(target / MANIFEST) != manifest:
+            f"{path} was changed after the export: {error}",
+            "export again; correct labels in the manifest after the import",
+        ) from error
+    if (target / MANIFEST).exists() and atomic_files.sha256_of(target / MANIFEST) != digest:
         raise Unusable(f"{target / MANIFEST} exists already", "import into another folder, or move it away first")
-    return {target / MANIFEST: path.read_bytes(), target / "pipeline.yaml": (folder / "pipeline.yaml").read_bytes()}
+    return {target / MANIFEST: data}
 
 
-def _settings(project: Project) -> bytes:
-    """pipeline.yaml for a host without images: the project's settings, with the manifest as data.table."""
-    settings = project.config.model_dump(include={"base", "extract", "heads"})
-    del settings["base"]["trust"]  # to be set where the model is opened
-    data = project.config.data.model_dump(exclude_defaults=True, include={"root", "classes", "on_bad", "on_leak"})
+def _their_settings(folder: Path, source: Cache) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What an import takes over of an export's pipeline.yaml, and the fields that it leaves out."""
+    path = folder / "pipeline.yaml"
+    try:
+        transfer.check_foreign(path, folder)
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{path} cannot be read: {error}", "export again") from error
+    theirs = yaml_file.load(path)
+    choice = theirs.base
+    known = weights.recorded_digests(choice.base.name, choice.setting, source) if _names_file(choice) else []
+    if _names_file(choice) and len(known) != 1:
+        raise Unusable(
+            f"{path}: its base is the file {choice.setting}, and the export has {len(known)} digests of it; expected 1",
+            "export it again with this version, or write a pipeline.yaml of your own before the import",
+        )
+    tree = _portable(theirs, known[0] if known else None)
+    ours, said = _flatten(tree), _flatten(theirs.model_dump(exclude_defaults=True))
+    return tree, tuple(name for name, value in said.items() if ours.get(name) != value and name != "data.table")
+
+
+def _portable(config: RunConfig, sha256: str | None) -> dict[str, Any]:
+    """The settings that go to another machine: no trust, no cluster, no place outside the project's folder.
+
+    `sha256` is the digest of the file that the base is, if it is one. The manifest becomes data.table.
+    """
+    settings = config.model_dump(include={"base", "extract", "heads"})
+    base = settings["base"]
+    del base["trust"]
+    if catalogue.is_model_file(base["name"]):
+        base["name"] = PurePath(base["name"]).name
+    if _names_file(config.base):
+        base["weights"] = f"sha256:{sha256}"
+    data = config.data.model_dump(exclude_defaults=True, include={"root", "classes", "on_bad", "on_leak"})
+    root = PurePath(data.get("root", ""))
+    if root.is_absolute() or ".." in root.parts or data.get("root", "").startswith("~"):
+        del data["root"]
     tree = {"data": {**data, "table": MANIFEST}, **settings}
     RunConfig.model_validate(tree)
+    return tree
+
+
+def _names_file(choice: BaseChoice) -> bool:
+    """Whether base.name or base.weights is a path without a digest."""
+    return choice.setting != "imagenet" and not choice.setting.startswith("sha256:")
+
+
+def _to_yaml(tree: dict[str, Any]) -> bytes:
     about = "# Exported by pipeline cache export. The table holds images, labels and splits; no image is needed.\n"
     return (about + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)).encode()
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name of each field -> its value."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = isinstance(value, dict) and value
+        found |= _flatten(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
 
 
 def _is_empty(folder: Path) -> bool:

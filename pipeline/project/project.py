@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -21,11 +22,13 @@ from pipeline.config.schema import RunConfig
 from pipeline.project.job_shares import Part
 from stages.bases import catalogue, weights
 from stages.bases.recipe import Recipe, Tap
-from stages.data import scan, splits
+from stages.data import scan, splits, tables
 from stages.data.images import PixelSpec
 from stages.data.manifest import Manifest, Row
 from stages.data.scan import Found
 from stages.extract.cluster import ClusterSpec
+
+log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -92,8 +95,8 @@ class Project:
 
     @cached_property
     def recipe(self) -> Recipe:
-        settings = self.config.extract
-        pixels = PixelSpec(settings.size, settings.size, settings.fit, settings.resize, settings.decode)
+        settings, size, most = self.config.extract, self.config.extract.size, self.config.data.max_pixels
+        pixels = PixelSpec(size, size, settings.fit, settings.resize, settings.decode, most)
         return Recipe.of(self.base, self.weights.sha256, pixels, settings.numerics, settings.dtype)
 
     @property
@@ -118,11 +121,14 @@ class Project:
         """The images in the folder or table, with their ids."""
         data = self.config.data
         if data.table is not None:
-            found = scan.read_table(self.at(data.table), data.columns.model_dump(), self.root)
+            columns = data.columns.model_dump()
+            found = tables.read_table(self.at(data.table), columns, self.root, data.follow_links)
         elif self.root.exists():
-            found = scan.scan_folders(self.root)
+            found = scan.scan_folders(self.root, data.follow_links)
         else:
             raise Unusable(f"data.root: {self.root} is not there", self._missing_root_hint())
+        for note in found.notes:
+            log.warning("%s", note)
         with self.progress("hashing", None) as advance:
             return scan.hash_files(found, self.root, self.cache.index, advance, self.options.read_files)
 
@@ -151,11 +157,23 @@ class Project:
             hint = "" if known else "add one: finetune: {last: {head: logistic, unfreeze_from: BLOCK}}"
             raise Unusable(f"no fine-tuning {unknown[0]!r} in {self.path.name}; {has}", hint)
 
+    def is_trial(self, stage: str, name: str) -> bool:
+        """Whether overrides make another model of that name than pipeline.yaml as it stands would."""
+        if not self.options.overrides:
+            return False
+        try:
+            return _deciding_fields(yaml_file.load(self.path), stage, name) != _deciding_fields(
+                self.config, stage, name
+            )
+        except Unusable:  # without the overrides there is no such model
+            return True
+
     @property
     def cluster(self) -> ClusterSpec:
         settings = self.config.cluster
         workers = self.options.workers or (1 if settings.workers == "auto" else settings.workers)
-        return ClusterSpec(workers, self.options.scheduler or settings.scheduler)
+        scheduler = self.options.scheduler or os.environ.get("PIPELINE_SCHEDULER")
+        return ClusterSpec(workers, scheduler, settings.timeout)
 
     def _cache_dir(self) -> Path:
         """--set, else PIPELINE_CACHE_DIR, else cache.dir in the file, else .features in the project's folder."""
@@ -185,3 +203,13 @@ class Project:
             return "name the folder of the images with data.root"
         latest = os.path.relpath(max(same)[1].with_suffix(".jsonl"), self.folder)
         return f"correct data.root, or work from saved rows without images: --set data.table={latest}"
+
+
+def _deciding_fields(config: RunConfig, stage: str, name: str) -> list[Any]:
+    """The settings that decide what a head or fine-tuning of that name is made of, and how."""
+    heads: dict[str, Any] = dict(config.heads)
+    tuned = config.finetune.get(name) if stage == "finetune" else None
+    own = [heads.get(name if tuned is None else tuned.head), tuned]
+    extract = config.extract.model_dump(exclude=config.extract.not_by_value() - {"taps"})
+    data, base = config.data.model_dump(exclude={"on_bad", "on_leak"}), config.base.model_dump(exclude={"trust"})
+    return [*own, data, base, extract]

@@ -6,12 +6,14 @@ import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.project.project import Options, Project, no_progress
 from pipeline.results import registry
+from pipeline.results.csv_parquet import Columns
+from pipeline.results.frames import Tabular, figure_columns
 from pipeline.results.model import Model, read_head
 from pipeline.runs.run import run_stages
 from pipeline.runs.train_heads import HeadReport
@@ -20,6 +22,7 @@ from pipeline.serving.dataset import Features
 from pipeline.serving.predict import Predicted, predict
 from stages.data.manifest import Row
 from stages.heads.fitted import Head
+from stages.metrics.figures import Metrics
 
 
 def open(
@@ -35,6 +38,25 @@ def open(
     if isinstance(overrides, Mapping):
         overrides = [f"{field}={json.dumps(value, default=str)}" for field, value in overrides.items()]
     return OpenPipeline(Project(Path(path), Options(tuple(overrides)), no_progress))
+
+
+@dataclass(frozen=True, repr=False)
+class TrainedHead(Tabular, Head):
+    """A head and its figures."""
+
+    figures: Metrics
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """As metrics.json has them: {"val": {...}, "test": {...}}."""
+        return self.figures.to_json()
+
+    def summary(self) -> str:
+        return f"{self.kind}, {len(self.classes)} classes"
+
+    def columns(self) -> Columns:
+        """A row for each figure, with its value and interval in val and test."""
+        return figure_columns(self.figures)
 
 
 class OpenPipeline:
@@ -72,13 +94,15 @@ class OpenPipeline:
         found = dataset.select_rows(project, run_stages(project, (), {}), tap, split)
         return found.lazy() if lazy else found.whole()
 
-    def head(self, name: str) -> Head:
+    def head(self, name: str) -> TrainedHead:
         """The head of that name, trained first if need be, as by `pipeline run head NAME`.
 
-        Its `classes` are in the order of the columns of `probabilities(X)`, where X is (n, dim), of its own tap.
+        Its `classes` are in the order of the columns of `probabilities(X)`, where X is (n, dim), of its own tap;
+        `metrics` are its figures: {"val": {...}, "test": {...}}.
         Raises Unusable where there is no such head, or it cannot be trained on these labels and splits.
         """
-        return read_head(self._trained(name).path)
+        report = self._trained(name)
+        return TrainedHead(**vars(read_head(report.path)), figures=report.metrics)
 
     def metrics(self, name: str) -> dict[str, Any]:
         """Figures of that head: {"val": {...}, "test": {...}}. Raises as `head` does."""
@@ -110,8 +134,9 @@ class OpenPipeline:
 
         model: head/NAME, a tag, or the first digits of a key; its own settings apply, not this pipeline.yaml's.
         paths: relative to the current folder. Cached rows are used; others are computed, and stored with `keep`.
-        `predicted` applies the threshold and `confidence` the temperature that were fitted on val; `probabilities` are
-        without it. Images that cannot be used are in `rejected`, not in `paths`.
+        `predicted` is the most probable class, `confidence` its probability at the temperature fitted on val,
+        `at_threshold` the class by the threshold fitted on val; `probabilities` are without it. Images that cannot be
+        used are in `rejected`, not in `paths`.
         Raises Unusable where a path does not exist or no image is named; NotAvailable where rows and weights are
         missing.
         """

@@ -11,6 +11,7 @@ import numpy as np
 
 from cache import atomic_files
 from cache.errors import Unusable
+from stages.data.spreadsheet_text import escape_formula
 from stages.runtime.silent_imports import import_parquet
 
 Columns = Mapping[str, Sequence[str | None] | np.ndarray]
@@ -35,15 +36,22 @@ def write_table(columns: Columns, path: Path) -> None:
 
 
 def as_csv(columns: Columns) -> bytes:
-    """UTF-8 with a header; numbers to the last bit, None as an empty field, bytes that are not UTF-8 escaped."""
+    """UTF-8 with a header; numbers to the last bit, None as an empty field, bytes that are not UTF-8 escaped.
+
+    Texts that a spreadsheet would run as formulas are escaped, see spreadsheet_text.py.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     n = max(map(len, columns.values()), default=0)
     for start in range(0, n, _LINES):
         parts = (values[start : start + _LINES] for values in columns.values())
-        writer.writerows(zip(*(v.tolist() if isinstance(v, np.ndarray) else v for v in parts), strict=True))
+        writer.writerows(zip(*(v.tolist() if isinstance(v, np.ndarray) else map(_cell, v) for v in parts), strict=True))
     return out.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _cell(text: str | None) -> str | None:
+    return None if text is None else escape_formula(text)
 
 
 def as_parquet(columns: Columns) -> bytes:

@@ -12,27 +12,30 @@ from typing import Any
 
 import numpy as np
 
-from cache import npz, records
+from cache import keys, npz, records
 from cache.errors import Unusable
 from pipeline.config.head_schema import HEAD_KINDS
+from pipeline.results.csv_parquet import Columns
+from pipeline.results.frames import Tabular, figure_columns
 from stages.data.manifest import Manifest
 from stages.heads.fitted import Head
-from stages.metrics.figures import Calibration, Metrics
+from stages.metrics.figures import EVALUATED, Calibration, Metrics
 
 SHORT = 12
 """Digits of a key that are shown; six are enough to name a model."""
 
 _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
-"""Fields of its own settings, and of `extract`, that models of one name are not compared by."""
+_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak"})
+"""Fields of its own settings, of `extract` and of `data` that models of one name are not compared by."""
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, repr=False)
+class Model(Tabular):
     """One result under models/. `record` is {} where it cannot be read; older ones lack fields.
 
-    `beaten`: a point of a sweep that is not its best on val. `differs`: the settings that results of its name don't
-    share.
+    `beaten`: a point of a sweep that is not its best on val. `current`: what its name means. `differs`: the settings
+    that results of its name don't share.
     """
 
     name: str
@@ -41,10 +44,18 @@ class Model:
     record: dict[str, Any]
     tags: tuple[str, ...]
     beaten: bool = False
+    current: bool = False
     differs: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name} {self.key[:SHORT]}"
+
+    def summary(self) -> str:
+        return str(self)
+
+    def columns(self) -> Columns:
+        """A row for each figure, with its value and interval in val and test."""
+        return figure_columns(self.figures)
 
     @property
     def created(self) -> float:
@@ -53,7 +64,7 @@ class Model:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its own fields by name, and the base and extract fields that decide its rows; {} without a record."""
+        """Its own fields by name, and those of base, extract and data that decide its rows; {} without a record."""
         stage, _, name = self.name.partition("/")
         config = self.record.get("config", {})
         own = config.get("heads" if stage == "head" else stage, {}).get(name, {})
@@ -63,7 +74,26 @@ class Model:
         extract = config.get("extract", {})
         found["base"] = {field: value for field, value in config.get("base", {}).items() if field != "trust"}
         found["extract"] = {field: value for field, value in extract.items() if field not in _ROWS_NO_MATTER}
+        found["taps"] = {tap: parts.get("tap") for tap, parts in self.record.get("extract", {}).items()}
+        data = config.get("data", {})
+        found["data"] = {field: value for field, value in data.items() if field not in _PLACES}
         return found
+
+    @property
+    def behind(self) -> dict[str, Any]:
+        """What else may make it another: the keys of its rows and of its first head, images, classes, versions."""
+        rows = {tap: parts["key"][:SHORT] for tap, parts in self.record.get("extract", {}).items()}
+        names = ("head", "manifest", "classes", "head_version", "finetune_version")
+        return {"rows": rows, **{name: _shorten(self.record.get(name)) for name in names}}
+
+    @cached_property
+    def image_sets(self) -> dict[str, str]:
+        """A digest of the labelled images of each split: figures of different sets cannot be compared."""
+        rows = self.manifest().samples
+        return {
+            split: keys.digest("set", {"rows": [[r.id, r.label] for r in rows if r.split == split]})[:SHORT]
+            for split in EVALUATED
+        }
 
     @cached_property
     def damaged(self) -> bool:
@@ -126,6 +156,7 @@ class Model:
             "created": self.created,
             "damaged": self.damaged,
             "beaten": self.beaten,
+            "current": self.current,
             "differs": dict(self.differs),
             "metrics": self.listed_figures,
         }
@@ -136,13 +167,17 @@ class Model:
             **self.to_json(),
             "metrics": self.figures,
             "head": self.read("head.json"),
-            "counts": self.manifest().counts(),
+            "counts": self.manifest().counts(self.record.get("classes", ())),
             "record": self.record,
         }
 
     def manifest(self) -> Manifest:
         """Its images, with their labels and splits when it was made."""
         return Manifest.from_bytes((self.folder / "manifest.jsonl").read_bytes())
+
+
+def _shorten(value: Any) -> Any:
+    return value[:SHORT] if isinstance(value, str) else value
 
 
 def read_head(folder: Path) -> Head:

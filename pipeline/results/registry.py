@@ -22,40 +22,50 @@ _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def list_models(folder: Path) -> list[Model]:
-    """All results of the project in `folder`, damaged ones too: by name, the last run's first, then the latest."""
+    """All results of the project in `folder`, damaged ones too: by name, the current one first, then the latest."""
     tagged: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tag, names in tags(folder).items():
         tagged[names].append(tag)
-    latest = {"/".join(path.parent.parts[-2:]): records.load(path) or {} for path in folder.glob(_LATEST)}
+    last = {"/".join(path.parent.parts[-2:]): records.load(path) for path in folder.glob(_LATEST)}
+    latest = {name: record for name, record in last.items() if record}
     found: dict[str, list[Model]] = defaultdict(list)
     for path in folder.glob(f"models/*/*/*/{records.RECORD}"):
         stage, name, key = path.parent.parts[-3:]
         if keys.is_digest(key):
             names = (f"{stage}/{name}", key)
-            beaten = key in latest.get(names[0], {}).get("beaten", ())
-            found[names[0]].append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names]), beaten))
+            run = latest.get(names[0], {})
+            record, beaten = records.load(path) or {}, key in run.get("beaten", ())
+            model = Model(*names, path.parent, record, tuple(tagged[names]), beaten, key == run.get("key"))
+            found[names[0]].append(model)
     models = [model for same in found.values() for model in _with_differences(same)]
-    return sorted(models, key=lambda m: (m.name, m.key != latest.get(m.name, {}).get("key"), -m.created, m.key))
+    models.sort(key=lambda model: (model.name, not model.current, -model.created, model.key))
+    first = {model.name: model.key for model in reversed(models) if model.name not in latest}  # an older project
+    return [replace(model, current=True) if first.get(model.name) == model.key else model for model in models]
 
 
 def _with_differences(same: list[Model]) -> list[Model]:
-    """The models of one name, with the settings that they don't share."""
+    """The models of one name, with the settings that they don't share; where these don't tell them apart, also with
+    the rows and versions behind them."""
     known = [model for model in same if model.record]
     fields = distinguishing_fields([model.settings for model in known])
+    if len({repr(found) for found in fields}) < len(known):
+        fields = distinguishing_fields([{**model.settings, **model.behind} for model in known])
     differs = {model.key: found for model, found in zip(known, fields, strict=True)}
     return [replace(model, differs=differs.get(model.key, {})) for model in same]
 
 
-def record_latest(folder: Path, name: str, key: str | None, points: Iterable[str] = ()) -> None:
+def record_latest(folder: Path, name: str, key: str | None, points: Iterable[str] = (), trial: bool = False) -> None:
     """Let `name`, such as head/NAME, mean the model of that key, which the last run gave; of a sweep, the best.
 
     `points` are the keys of the sweep: all but `key` count as beaten until a run returns them. While the best is not
-    known, `key` is None, and the name keeps its meaning.
+    known, `key` is None. Then, and after a `trial` of other settings than those in pipeline.yaml, the name keeps its
+    meaning.
     """
     path = folder / "models" / name / "last.json"
     before = records.load(path) or {}
     key = key or before.get("key")
-    now = {"key": key, "beaten": sorted({*before.get("beaten", ()), *points} - {key})}
+    beaten = sorted({*before.get("beaten", ()), *points} - {key})
+    now = {"key": before.get("key") if trial else key, "beaten": beaten}
     if now != before:
         with contextlib.suppress(OSError):
             atomic_files.publish(path, records.dump(now))
@@ -64,7 +74,8 @@ def record_latest(folder: Path, name: str, key: str | None, points: Iterable[str
 def find(folder: Path, text: str) -> Model:
     """The model of a tag, `head/NAME`, NAME, the first digits of a key, or `head/NAME/DIGITS`.
 
-    A name means the result of its last run. Raises Unusable where none or several match, or the model is damaged.
+    A name means its current model: what pipeline.yaml, without --set, gave at its last run. Raises Unusable where none
+    or several match, or the model is damaged.
     """
     models, tagged = list_models(folder), tags(folder)
     if text in tagged:
@@ -76,7 +87,15 @@ def find(folder: Path, text: str) -> Model:
                 f"restore its folder from a copy, or delete the tag: pipeline tag --delete {text}",
             )
     else:
-        found = _by_name(models, text) or _by_key(models, text)
+        named = [model for model in models if text in (model.name, model.name.partition("/")[2])]
+        found = [model for model in named if model.current]
+        if named and not found:
+            raise Unusable(
+                f"{text!r} means what pipeline.yaml without --set makes, and that is not there; there are others: "
+                f"{_first_ten(list(map(str, named)))}",
+                f"pipeline run makes it; or name one by its key: {named[0].name}/{named[0].key[:SHORT]}",
+            )
+        found = found or _by_key(models, text)
     if not found:
         raise _unknown(folder, models, text)
     if len(found) > 1:
@@ -112,7 +131,7 @@ def set_tag(folder: Path, text: str, tag: str, force: bool = False) -> Model:
             "for example: v3",
         )
     model = find(folder, text)
-    if _by_name(list_models(folder), tag):
+    if any(tag == known.name.partition("/")[2] for known in list_models(folder)):
         raise Unusable(f"{tag!r} cannot be a tag: it is the name of a head", "choose another, for example: v3")
     names, before = (model.name, model.key), tags(folder).get(tag)
     if before is not None and before != names and not force:
@@ -136,15 +155,6 @@ def delete_tag(folder: Path, tag: str) -> None:
 
 def _tag_path(folder: Path, tag: str) -> Path:
     return folder / "models" / "tags" / f"{tag}.json"
-
-
-def _by_name(models: list[Model], text: str) -> list[Model]:
-    """The first model of each name that equals `text`, with or without its stage."""
-    latest: dict[str, Model] = {}
-    for model in models:
-        if text in (model.name, model.name.partition("/")[2]):
-            latest.setdefault(model.name, model)
-    return list(latest.values())
 
 
 def _by_key(models: list[Model], text: str) -> list[Model]:

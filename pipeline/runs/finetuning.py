@@ -29,6 +29,7 @@ from pipeline.runs.finetune_report import FineTuneReport, TunedReport
 from pipeline.runs.sweeps import SweepReport
 from pipeline.runs.train_heads import HeadReport
 from stages.bases import weights
+from stages.data import augment
 from stages.data.manifest import Manifest
 from stages.extract import throughput
 from stages.finetune.boundary_maps import Boundary
@@ -85,7 +86,8 @@ def run_finetune(project: Project, name: str, manifest: Manifest, plan: Plan | N
         tuning.prepare(plan)
     reports = {seed: found.get(seed) or tuning.publish(seed, notify) for seed in tuning.spec.seeds}
     done = FineTuneReport(reports, plan if missing else None)
-    registry.record_latest(project.folder, f"finetune/{name}", done.winner.key)
+    trial = project.is_trial("finetune", name)
+    registry.record_latest(project.folder, f"finetune/{name}", done.winner.key, trial=trial)
     return done
 
 
@@ -132,8 +134,11 @@ class Tuning:
 
     def folder(self, seed: int) -> Path:
         """The folder of the model of that seed."""
+        # left out where it was 1 or there are no views, so that keys of existing models stay
+        views_version = augment.VERSION if self.spec.views > 1 and augment.VERSION > 1 else None
         parts = {
             "version": VERSION,
+            "views_version": views_version,
             "spec": self.spec.settings,
             "seed": seed,
             "boundary": boundary_rows.view_stores(self.project, self.spec)[0].key,

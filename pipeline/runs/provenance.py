@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cache.store import FeatureStore
 from pipeline.project.project import Project
+from pipeline.runs.git_commit import read_commit
 from stages.data.manifest import Manifest
 from stages.runtime import hardware
 
@@ -28,7 +27,7 @@ def make_record(
         "manifest": manifest.digest,
         "images": len(manifest.rows),
         "created": round(time.time(), 3),
-        "git": _git(project.folder),
+        "git": read_commit(project.folder),
     }
 
 
@@ -49,17 +48,3 @@ def environment(stores: Sequence[FeatureStore], ids: Sequence[str], packages: Se
         "blas": hardware.blas(),
         "versions": hardware.versions([*PACKAGES, *packages]),
     }
-
-
-def _git(folder: Path) -> dict[str, Any] | None:
-    """Commit of the repository that pipeline.yaml lies in, and whether it had changes; None outside of one."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -14,6 +14,7 @@ from pipeline.project.job_shares import Part
 from pipeline.project.project import Project
 from pipeline.runs.extraction import ExtractReport
 from stages.data.scan import Reject
+from stages.data.spreadsheet_text import escape_formula
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def write_rejects(project: Project, report: ExtractReport) -> None:
     try:
         if report.rejected:
             ids = {row.path: row.id for row in project.manifest.rows}
-            rows = [(*reject, ids.get(reject.path, "")) for reject in report.rejected]
+            rows = [(*map(escape_formula, reject), ids.get(reject.path, "")) for reject in report.rejected]
             text = io.StringIO(newline="")
             csv.writer(text).writerows([(*Reject._fields, "id"), *rows])
             atomic_files.publish(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -42,7 +42,7 @@ def register_tags(config: Path, progress: Progress, cache_dir: str | None) -> No
 def find_needs(project: Project) -> Needs:
     """Who needs what in the project's cache."""
     found: dict[str, list[str]] = defaultdict(list)
-    for name in _current_names(project):  # it may have moved since it was registered
+    for name in current_names(project):  # it may have moved since it was registered
         found[name].append(str(project.path))
     for registration in registrations.list_registrations(project.cache.root):
         for name, who in _registered_needs(project, registration):
@@ -94,12 +94,12 @@ def _names_today(project: Project, registered: Registration) -> set[str]:
     """The names that a registered pipeline.yaml needs today; empty if it is unreadable or uses another cache."""
     try:
         other = Project(registered.path, Options(offline=True), project.progress)
-        return _current_names(other) if os.path.samefile(other.cache.root, project.cache.root) else set()
+        return current_names(other) if os.path.samefile(other.cache.root, project.cache.root) else set()
     except (PipelineError, OSError):
         return set()
 
 
-def _current_names(project: Project) -> set[str]:
+def current_names(project: Project) -> set[str]:
     """The keys of the project's settings, and the saved manifest that it uses as its table."""
     table = project.config.data.table
     manifest = {project.at(table).stem} if table is not None else set()

@@ -105,7 +105,8 @@ def _status(project: Project, heads: Collection[str], tuned: Sequence[str], esti
     by_head = {s.name: s for s in stages if s.stage == "head"}
     for name in tuned:
         stages += _finetune(project, name, manifest, by_head[project.config.finetune[name].head])
-    return Status(stages, manifest.counts(), len(project.found.unhashed), rejected, refused > 0)
+    counts = manifest.counts(project.config.data.classes or ())
+    return Status(stages, counts, len(project.found.unhashed), rejected, refused > 0)
 
 
 def _rejected(project: Project) -> Collection[str]:
@@ -180,21 +181,21 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int) -> Sta
         classes = labelled_rows.check_classes(manifest, project.config.data.classes)
     except Unusable as error:
         return status("BLOCKED", error.message)
-    points = project.config.heads[name].points()
     found = sweeps.find_points(project, name, manifest, classes)
-    if len(found.points) == len(points):
-        reason = f"all {len(points)} points are there" if len(points) > 1 else "the very same head is there"
-        return status("HIT", reason, 0)
-    if len(found.diverged) == len(points):
-        return status("BLOCKED", f"all {len(points)} points diverged")
+    total = len(found.points) + len(found.diverged) + len(found.missing)
+    if len(found.points) == total:
+        return status("HIT", f"all {total} points are there" if total > 1 else "the very same head is there", 0)
+    if len(found.diverged) == total:
+        return status("BLOCKED", f"all {total} points diverged")
     lost = f", {len(found.diverged)} diverged" if found.diverged else ""
-    reason = f"{len(found.points)} of {len(points)} points are there{lost}"
+    reason = f"{len(found.points)} of {total} points are there{lost}"
     if not found.missing:
         return status("HIT", reason, 0)
     if found.points or found.diverged:
         return status("PARTIAL", reason)
     point, folder = next(iter(found.missing.items()))
-    why = miss_reasons.explain_head(project, name, points[point], folder.parent, manifest, classes)
+    spec = project.config.heads[name].points()[point]
+    why = miss_reasons.explain_head(project, name, spec, folder.parent, manifest, classes)
     return status("MISS", why.reason, seconds=why.seconds, differences=why.differences)
 
 

@@ -16,6 +16,7 @@ from pipeline.results import registry
 from pipeline.runs import train_heads
 from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
+from stages.metrics import calibration
 from stages.runtime.hardware import cpu_count
 from stages.runtime.parallel import run_in_threads
 
@@ -75,15 +76,15 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
     from threadpoolctl import threadpool_limits
 
     classes = train_heads.check_classes(project, manifest)
-    spec = project.config.heads[name]
+    spec, trial = project.config.heads[name], project.is_trial("head", name)
     if spec.sweep is None:
         report = train_heads.run_head(project, name, spec, manifest, classes)
-        registry.record_latest(project.folder, f"head/{name}", report.key)
+        registry.record_latest(project.folder, f"head/{name}", report.key, trial=trial)
+        _warn_of_limits(name, report)
         return report
-    points = spec.points()
-    folders = {point: train_heads.head_folder(project, name, s, manifest, classes) for point, s in points.items()}
+    points, folders = _points(project, name, manifest, classes)
     keys = [folder.name for folder in folders.values()]
-    registry.record_latest(project.folder, f"head/{name}", None, keys)  # first, so that a killed run's points are known
+    registry.record_latest(project.folder, f"head/{name}", None, keys, trial)  # first: a killed run's points
 
     def train(point: str) -> HeadReport | DivergedPoint:
         folder = folders[point]
@@ -106,7 +107,8 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
     if not swept.points:
         lost = next(iter(diverged.values()))
         raise Diverged(f"heads.{name}: all {len(points)} points diverged; the first: {lost.message}", lost.hint)
-    registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys)
+    registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys, trial)
+    _warn_of_limits(name, swept.winner)
     return swept
 
 
@@ -115,25 +117,42 @@ def find_points(project: Project, name: str, manifest: Manifest, classes: tuple[
 
     A head without a sweep that diverged is missing: it is tried each time.
     """
-    head = project.config.heads[name]
+    specs, folders = _points(project, name, manifest, classes)
     points: dict[str, HeadReport] = {}
     diverged: dict[str, DivergedPoint] = {}
     missing: dict[str, Path] = {}
-    for point, spec in head.points().items():
-        folder = train_heads.head_folder(project, name, spec, manifest, classes)
-        if report := train_heads.find_head(project, name, spec, manifest, classes):
+    for point, folder in folders.items():
+        if report := train_heads.find_head(project, name, specs[point], manifest, classes):
             points[point] = report
-        elif head.sweep is not None and (lost := _read_diverged(folder)):
+        elif project.config.heads[name].sweep is not None and (lost := _read_diverged(folder)):
             diverged[point] = lost
         else:
             missing[point] = folder
     return SweepReport(points, diverged, missing)
 
 
+def _points(
+    project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]
+) -> tuple[dict[str, HeadConfig], dict[str, Path]]:
+    """The points of the head of that name, and their folders; of points with the same key (taps of two names), one."""
+    specs = project.config.heads[name].points()
+    folders: dict[str, Path] = {}
+    for point, spec in specs.items():
+        folder = train_heads.head_folder(project, name, spec, manifest, classes)
+        if folder not in folders.values():
+            folders[point] = folder
+    return {point: specs[point] for point in folders}, folders
+
+
 def _read_diverged(folder: Path) -> DivergedPoint | None:
     """The point of that folder, if a sweep found it diverging and it gave no head since."""
     note = None if (folder / records.RECORD).exists() else records.load(folder / DIVERGED)
     return None if note is None else DivergedPoint(folder.name, True, note["message"], note["hint"])
+
+
+def _warn_of_limits(name: str, report: HeadReport) -> None:
+    for text in [] if report.hit else calibration.describe_limits(report.metrics.calibration):
+        log.warning("heads.%s: %s", name, text)
 
 
 def _at_once(project: Project, spec: HeadConfig, manifest: Manifest) -> int:

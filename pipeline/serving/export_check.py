@@ -107,9 +107,10 @@ def _run_file(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """What standalone_runner.py prints of the file, and probabilities (n, classes) of pictures uint8 (h, w, 3)."""
     found = []
+    packages = {"PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}  # as in this process
     with subprocess.Popen(
-        [sys.executable, "-I", str(_RUNNER), str(file)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **_ENVIRONMENT},
+        [sys.executable, "-P", str(_RUNNER), str(file)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=os.environ | _ENVIRONMENT | packages,
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
@@ -122,7 +123,11 @@ def _run_file(
                 advance(1)
         except (BrokenPipeError, json.JSONDecodeError) as error:
             process.wait()
-            raise PipelineError(f"no other program can use the file: {_last(log)}", "nothing was written") from error
+            reason = _last(log)
+            if reason.startswith(("ImportError", "ModuleNotFoundError")):
+                hint = f"install what is missing for {sys.executable}; nothing was written"
+                raise PipelineError(f"the file cannot be tested in a fresh process: {reason}", hint) from error
+            raise PipelineError(f"no other program can use the file: {reason}", "nothing was written") from error
         finally:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()

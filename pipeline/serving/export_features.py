@@ -23,6 +23,7 @@ from pipeline.serving.dataset import Dataset
 from stages.runtime.silent_imports import import_parquet
 
 Advance = Callable[[int], None]
+_SUFFIXES = {".npz": "npz", ".parquet": "parquet", ".h5": "hdf5", ".hdf5": "hdf5"}
 _COLUMNS = {"ids": "id", "labels": "label", "splits": "split", "groups": "group", "paths": "path"}
 
 
@@ -42,13 +43,19 @@ class Written:
         return {**vars(self), "file": str(self.file)}
 
 
-def export_features(project: Project, kind: str, path: Path, tap: str, split: str | None, force: bool) -> Written:
+def export_features(
+    project: Project, kind: str | None, path: Path, tap: str, split: str | None, force: bool
+) -> Written:
     """Write the features of `split` (None: all images) at a tap to `path`, whole or not at all; compute missing ones.
 
-    kind: one of FORMATS. Raises Unusable where something is there already (unless `force`), or pyarrow is needed and
-    missing; Unwritable where it cannot be written; and as `OpenPipeline.features` does.
+    kind: one of FORMATS; None takes it from the suffix of `path`. Raises Unusable where something is there already
+    (unless `force`), or pyarrow is needed and missing; Unwritable where it cannot be written; and as
+    `OpenPipeline.features` does.
     """
     dataset.check_request(project, tap, split)
+    kind = kind or _SUFFIXES.get(path.suffix)
+    if kind is None:
+        raise Unusable(f"--output {path}: expected a name that ends in {', '.join(_SUFFIXES)}", "or add --format")
     if path.is_dir():
         raise Unusable(
             f"{path} is a folder; expected the name of a file", f"name one in it: {path / f'features.{kind}'}"

@@ -54,15 +54,16 @@ class Exported:
 
 
 def export_model(
-    config: Path, options: Options, progress: Progress, text: str, kind: Kind, path: Path, force: bool
+    config: Path, options: Options, progress: Progress, text: str, kind: Kind | None, path: Path, force: bool
 ) -> Exported:
     """Write the model that `text` names to `path`, and its description to `path`.json.
 
-    Raises Unusable where the model has no such form, NotAvailable where weights or images are missing, PipelineError
-    where the file would give other probabilities than the model. Existing files are then left as they were.
+    kind: None takes it from the suffix of `path`. Raises Unusable where the model has no such form, NotAvailable where
+    weights or images are missing, PipelineError where the file would give other probabilities than the model. Existing
+    files are then left as they were.
     """
     restored_project.check_places(options.overrides)
-    _check_path(kind, path, force)
+    kind = _check_path(kind, path, force)
     today = Project(config, options, progress)
     model = registry.find(today.folder, text)
     deployable = load_deployable(today, model)
@@ -110,7 +111,11 @@ def description_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _check_path(kind: Kind, path: Path, force: bool) -> None:
+def _check_path(kind: Kind | None, path: Path, force: bool) -> Kind:
+    kind = kind or next((kind for kind in NEEDS if path.suffix == f".{kind}"), None)
+    if kind is None:
+        what = f"--output {path}: expected a name that ends in {' or '.join(f'.{kind}' for kind in NEEDS)}"
+        raise Unusable(what, "for example: model.keras")
     if path.suffix != f".{kind}" or path.is_dir():
         what = f"--output {path}: expected the name of a file that ends in .{kind}"
         raise Unusable(what, f"for example: model.{kind}")
@@ -121,6 +126,7 @@ def _check_path(kind: Kind, path: Path, force: bool) -> None:
     if lacking:
         advice = f"pip install 'frozenbase[{kind}]', or use --format keras"
         raise Unusable(f"writing {kind} needs {', '.join(lacking)}", advice)
+    return kind
 
 
 def _check_model(model: Model, deployable: Deployable) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from cache.store import Cache
 from pipeline.project.project import Project
 from pipeline.results import registry
 from pipeline.results.csv_parquet import Columns
+from pipeline.results.frames import Tabular
 from pipeline.results.model import Model
 from pipeline.runs import extraction, rejects
 from pipeline.serving import restored_project
@@ -36,8 +38,8 @@ from stages.metrics import calibration
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Predicted:
+@dataclass(frozen=True, repr=False)
+class Predicted(Tabular):
     """Predictions for n images, in the order they were named; those of a folder sorted.
 
     `paths` are as they were named, `ids` the SHA-256 of the files. `probabilities` (n, classes), float64, are without
@@ -55,6 +57,10 @@ class Predicted:
     reused: int
     ignored: int
 
+    def summary(self) -> str:
+        counts = ", ".join(f"{name} {n:,}" for name, n in Counter(self.predicted).most_common(5))
+        return f"{self.model}, {len(self.paths):,} images: {counts or 'none'}"
+
     @property
     def threshold(self) -> float | None:
         """With two classes, the probability from which the second is predicted, fitted on val; see calibration.py."""
@@ -65,45 +71,43 @@ class Predicted:
         """What logits are divided by for `confidence`, fitted on val."""
         return self.model.calibration.temperature
 
-    @property
+    @cached_property
     def predicted(self) -> list[str]:
-        """The class of each image: by the threshold where there is one, else the likeliest."""
-        return [self.classes[i] for i in self._guesses]
-
-    @property
-    def likeliest(self) -> list[str]:
-        """The class of the greatest probability, which is what `pipeline predictions` calls predicted."""
+        """The most probable class of each image, as in `pipeline predictions`, metrics and plots."""
         return [self.classes[i] for i in self.probabilities.argmax(axis=1)]
+
+    @cached_property
+    def at_threshold(self) -> list[str] | None:
+        """The class of each image by the threshold; None without one."""
+        if self.threshold is None:
+            return None
+        return [self.classes[i] for i in (self.probabilities[:, 1] >= self.threshold).astype(int)]
 
     @property
     def confidence(self) -> np.ndarray:
-        """The probability of the predicted class at `temperature`: (n,) float64."""
-        calibrated = calibration.apply_temperature(self.probabilities, self.temperature or 1.0)
-        return np.asarray(calibrated[np.arange(len(calibrated)), self._guesses])
-
-    @cached_property
-    def _guesses(self) -> np.ndarray:
-        return calibration.predicted_columns(self.probabilities, self.threshold)
+        """The probability of the predicted class at `temperature`, if there is one: (n,) float64."""
+        return np.asarray(calibration.apply_temperature(self.probabilities, self.temperature or 1.0).max(axis=1))
 
     def columns(self) -> Columns:
-        """id, path, predicted, likeliest, confidence, and `p_CLASS` for each class in the order of the model's."""
+        """id, path, predicted, at_threshold if there is one, confidence, and `p_CLASS` for each class of the model."""
         columns = {f"p_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)}
-        named = {"id": self.ids, "path": self.paths, "predicted": self.predicted, "likeliest": self.likeliest}
-        return {**named, "confidence": self.confidence, **columns}
+        return {**self._by_image(), "confidence": self.confidence, **columns}
+
+    def _by_image(self) -> dict[str, Sequence[str]]:
+        named = {"id": self.ids, "path": self.paths, "predicted": self.predicted}
+        return named if self.at_threshold is None else {**named, "at_threshold": self.at_threshold}
 
     def to_json(self) -> dict[str, Any]:
         """All of it; `predictions` has an object for each image, with the probabilities by class."""
-        names = ("id", "path", "predicted", "likeliest", "confidence")
-        columns = (self.ids, self.paths, self.predicted, self.likeliest, self.confidence.tolist())
         by_class = [dict(zip(self.classes, row, strict=True)) for row in self.probabilities.tolist()]
-        rows = zip(*columns, by_class, strict=True)
+        columns = {**self._by_image(), "confidence": self.confidence.tolist(), "probabilities": by_class}
         return {
             "model": {"name": self.model.name, "key": self.model.key},
             **{name: getattr(self, name) for name in ("classes", "threshold", "temperature")},
             "images": len(self.paths),
             **{name: getattr(self, name) for name in ("computed", "reused", "ignored")},
             "rejected": [reject._asdict() for reject in self.rejected],
-            "predictions": [dict(zip((*names, "probabilities"), row, strict=True)) for row in rows],
+            "predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
         }
 
     def check(self) -> None:
@@ -195,7 +199,7 @@ def _files(paths: Sequence[str]) -> tuple[list[_File], int]:
         if not os.path.isdir(place):
             found.append(_File(path, place))
             continue
-        inside, others = scan.list_images(Path(place), path)
+        inside, others = scan.list_images(Path(place), path, "all")
         found += [_File(os.path.join(path, name), f"{place}/{name}") for name in inside]
         found += [_File(os.path.join(path, name), f"{place}/{name}", reason) for name, reason in others.rejected]
         ignored += others.ignored.total()

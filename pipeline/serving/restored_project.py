@@ -76,7 +76,9 @@ def restore(today: Project, model: Model) -> Project:
     by = f"{model} was made by frozenbase {record['versions']['frozenbase']}"
     advice = f"with that version it can be used: pip install frozenbase=={record['versions']['frozenbase']}"
     try:
-        config = yaml_file.validate(record["config"], f"the settings in {model.folder / 'record.json'}")
+        config = yaml_file.validate(
+            {**record["config"], "cluster": {}}, f"the settings in {model.folder / 'record.json'}"
+        )
         base = config.base.base
     except Unusable as error:
         raise Unusable(f"{error.message}; {by}", advice) from error

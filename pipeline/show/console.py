@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from cache.errors import PipelineError
 from stages.metrics.figures import Figure
+
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 OUT = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -38,14 +42,27 @@ def show_error(error: PipelineError) -> None:
 
 
 def echo(text: str, console: Console = OUT, style: str | None = None) -> None:
-    """Print a line; file names that are not UTF-8 are escaped."""
-    console.print(text.encode("utf-8", "backslashreplace").decode("utf-8"), style=style)
+    """Print lines; what could steer a terminal, and file names that are not UTF-8, are escaped."""
+    console.print(escape_controls(text), style=style)
+
+
+def escape_controls(text: str) -> str:
+    """Control characters but the line feed, and those that turn the direction of text, as `\\x1b`."""
+    whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], whole)
+
+
+class _EscapingTable(Table):
+    """A table whose cells cannot steer a terminal, nor break a row in two."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(escape_controls(str(cell)).replace("\n", "\\n") for cell in cells), **options)
 
 
 def make_table(*names: str) -> Table:
     """A table without lines; a column `>name` is right-aligned."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in names:
+    table = _EscapingTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in map(escape_controls, names):
         table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
     return table
 

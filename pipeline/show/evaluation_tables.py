@@ -9,12 +9,12 @@ from typing import Any
 from pipeline.evaluation.compare import Comparison
 from pipeline.evaluation.crossval import OutOfFold
 from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
+from stages.metrics import calibration
 from stages.metrics.classification import NAMES
 from stages.metrics.figures import Calibration, Figure, Figures, Metrics
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10
-_FEW_GROUPS = 20
 
 
 def show_metrics(metrics: Metrics) -> None:
@@ -28,8 +28,7 @@ def show_metrics(metrics: Metrics) -> None:
     OUT.print(table)
     groups = {split: len(found.details.get("per_group", ())) for split, found in splits.items()}
     if any(groups.values()):
-        few = f"; fewer than {_FEW_GROUPS} make them too narrow" if min(groups.values()) < _FEW_GROUPS else ""
-        echo(f"intervals are over groups, {groups['val']:,} in val and {groups['test']:,} in test{few}")
+        echo(f"intervals are over groups, {' and '.join(f'{n:,} in {split}' for split, n in groups.items())}")
     if metrics.calibration is not None:
         _show_calibration(metrics.calibration, splits)
     split = "test" if splits["test"].n else "val"
@@ -100,6 +99,8 @@ def format_difference(difference: Figure) -> str:
 
 
 def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None:
+    for note in (*(found.notes or ()), *calibration.describe_limits(found)):
+        echo(f"\n{note}")
     if found.temperature is not None:
         echo(f"\ncalibrated on val: logits / {found.temperature:.3f}")
         table = make_table("", *(title for split in before for title in (f">{split}", ">calibrated")))

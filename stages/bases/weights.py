@@ -22,6 +22,7 @@ from stages.bases.catalogue import Base
 log = logging.getLogger(__name__)
 
 _PREFIX = "sha256:"
+_NOTE = {"base": str, "setting": str, "sha256": str}
 _TIMEOUT_S = 30.0
 """Without an answer, or between two parts of one."""
 
@@ -56,7 +57,7 @@ def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline:
         if not keys.is_digest(wanted):
             raise Unusable(f"base.weights: {setting!r} is no digest; expected sha256: and 64 hex digits")
         return Weights(setting, wanted, path if found == wanted else None)
-    recorded = _recorded_digests(base.name, setting, cache)
+    recorded = recorded_digests(base.name, setting, cache)
     if found is None and len(recorded) == 1:
         log.warning("no file of weights %s of %s; using the recorded sha256:%s", setting, base.name, recorded[0])
         return Weights(setting, recorded[0], None)
@@ -187,12 +188,13 @@ def remember_digest(base: Base, weights: Weights, cache: Cache) -> None:
 def copy_notes(source: Cache, target: Cache) -> None:
     """Copy the recorded digests of `source` to `target`, except for names that `target` has a digest of."""
     for path in sorted(source.root.glob("weights/*.json")):
-        fact, data = records.load(path) or {}, path.read_bytes()
-        whole = hashlib.sha256(data).hexdigest() == path.stem
-        if whole and not _recorded_digests(str(fact.get("base")), str(fact.get("setting")), target):
-            target.put_named("weights", data, ".json")
+        fact = records.load(path, _NOTE)
+        if fact and keys.is_digest(fact["sha256"]) and not recorded_digests(fact["base"], fact["setting"], target):
+            target.put_named("weights", keys.canonical({name: fact[name] for name in _NOTE}), ".json")
 
 
-def _recorded_digests(base: str, setting: str, cache: Cache) -> list[str]:
-    facts = [records.load(path) or {} for path in sorted(cache.root.glob("weights/*.json"))]
-    return sorted({f["sha256"] for f in facts if f.get("base") == base and f.get("setting") == setting})
+def recorded_digests(base: str, setting: str, cache: Cache) -> list[str]:
+    """The digests that the cache has recorded for that setting of `base.weights`, sorted."""
+    facts = [records.load(path, _NOTE) for path in sorted(cache.root.glob("weights/*.json"))]
+    found = {fact["sha256"] for fact in facts if fact and (fact["base"], fact["setting"]) == (base, setting)}
+    return sorted(filter(keys.is_digest, found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -74,12 +74,14 @@ class Manifest:
         excluded = set(ids)
         return Manifest(tuple(row for row in self.rows if row.id not in excluded)) if excluded else self
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Images per class and split: {label: {split: n}}."""
+    def counts(self, order: Sequence[str] = ()) -> dict[str, dict[str, int]]:
+        """Images per class and split: {label: {split: n}}; classes in that order, others sorted behind them."""
         table: dict[str, Counter[str]] = defaultdict(Counter)
         for row in self.samples:
             table[row.label or ""][row.split or ""] += 1
-        return {label: {split: table[label][split] for split in SPLITS} for label in sorted(table)}
+        ranks = {label: rank for rank, label in enumerate(order)}
+        labels = sorted(table, key=lambda label: (ranks.get(label, len(ranks)), label))
+        return {label: {split: table[label][split] for split in SPLITS} for label in labels}
 
     def check_labels(self) -> None:
         """Raises Unusable where the same bytes have two labels (copied instead of moved, perhaps)."""

@@ -55,3 +55,19 @@ def save_network(model: keras.Model, kind: Kind, path: Path) -> None:
     signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name) for image in model.inputs]
     with warnings.catch_warnings(action="ignore"):  # Keras's, about numpy
         model.export(path, format="onnx", verbose=False, input_signature=signature)
+    _name_parts(path, model.output_names[0])
+
+
+def _name_parts(path: Path, output: str) -> None:
+    """Name the output of an ONNX file, and the dimensions that any size fits."""
+    import onnx
+
+    file = onnx.load(path)
+    (image,), (probabilities,) = file.graph.input, file.graph.output
+    for node in file.graph.node:
+        node.output[:] = [output if name == probabilities.name else name for name in node.output]
+    probabilities.name = output
+    for part, names in ((image, ("n", "height", "width")), (probabilities, ("n",))):
+        for dimension, name in zip(part.type.tensor_type.shape.dim, names, strict=False):
+            dimension.dim_param = name
+    onnx.save(file, path)

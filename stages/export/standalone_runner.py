@@ -55,6 +55,7 @@ def keras_file(path: str) -> tuple[Run, dict[str, Any]]:
 
 
 def onnx_file(path: str) -> tuple[Run, dict[str, Any]]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or it keeps a device id in the user's cache, and sends events
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache import atomic_files
 from cache.errors import PipelineError, Unusable
 from stages.extract.source_digest import source_digest
-from stages.runtime.hardware import cpu_count
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -22,24 +24,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 10
+_ANSWER_TIMEOUT_S = 30
 _starting = threading.Lock()
 
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """workers: 1 means this process, without a cluster; more are processes. scheduler: the one to use instead."""
+    """workers: 1 means this process, without a cluster; more are processes. scheduler: the one to use instead.
+
+    timeout: seconds without a new row after which a run gives up a cluster whose workers or scheduler are lost.
+    """
 
     workers: int = 1
     scheduler: str | None = None
+    timeout: float = 300
 
 
 @contextmanager
 def connect(spec: ClusterSpec, cache: Path, needed: Sequence[str]) -> Iterator[Client]:
     """A Dask client. `distributed` is imported here, so only if a row is missing.
 
-    It is not set as Dask's default client, since the calling program may use Dask too. A cluster started here listens
-    on 127.0.0.1 only. Raises Unusable if a worker of a running cluster has other source of this package, or does not
-    see the folder `cache` and the files `needed` under the same paths.
+    It is not set as Dask's default client, since the calling program may use Dask too. Raises Unusable if a worker of a
+    running cluster has other source of this package, or does not see the folder `cache` and the files `needed` under
+    the same paths.
     """
     for name in ("distributed", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -53,38 +60,31 @@ def connect(spec: ClusterSpec, cache: Path, needed: Sequence[str]) -> Iterator[C
 def _running(address: str) -> Iterator[Client]:
     import distributed
 
+    async def connects() -> None:
+        arguments = distributed.Security().get_connection_args("client")
+        await (await distributed.core.connect(address, timeout=_CONNECT_TIMEOUT_S, **arguments)).close()
+
     try:
+        with ThreadPoolExecutor(1) as thread:  # the caller's may have an event loop
+            # A client waits for ever for a scheduler that takes connections, but is stuck.
+            thread.submit(asyncio.run, asyncio.wait_for(connects(), _CONNECT_TIMEOUT_S)).result()
         client = distributed.Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise Unusable(
-            f"no Dask scheduler answers at {address} ({error})",
+            f"no Dask scheduler answers at {address} ({str(error) or 'it takes connections, but does not answer'})",
             "start one with: dask scheduler --host 127.0.0.1, and workers with: dask worker ADDRESS",
         ) from error
-    with client:
+    with closing_client(client):
         yield client
 
 
 @contextmanager
 def _local(workers: int) -> Iterator[Client]:
-    """A cluster of `workers` processes on this machine, which share its cores."""
-    import dask
-    import distributed
+    with ExitStack() as stack:
+        with _starting:  # two started at once, in threads of one process, fail on each other's partial imports
+            from stages.extract import local_cluster
 
-    threads = max(1, cpu_count() // workers)
-    quiet = {"distributed.worker.profile.enabled": False}  # its samples can hang CPython up to 3.11.8 (gh-106883)
-    # Two clusters started at once, in threads of one process, fail on each other's partial imports.
-    with _starting, dask.config.set(quiet):
-        cluster = distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            dashboard_address="127.0.0.1:0",  # the default, and None too, listen on all interfaces
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,  # a task holds one shard; there is nothing to spill
-            silence_logs=logging.CRITICAL,
-            host="127.0.0.1",
-            env={"TF_NUM_INTRAOP_THREADS": str(threads)},
-        )
-    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+            client = stack.enter_context(local_cluster.start_processes(workers))
         yield client
 
 
@@ -93,7 +93,11 @@ def _check_workers(client: Client, address: str, cache: Path, needed: Sequence[s
     token = cache / f".seen-{uuid.uuid4().hex[:12]}.tmp"
     atomic_files.publish(token, b"")
     try:
-        answers = client.run(_describe_worker, [str(token), *needed], on_error="return")
+        asked = partial(client._run, _describe_worker, [str(token), *needed], on_error="return")
+        answers = client.sync(asked, callback_timeout=_ANSWER_TIMEOUT_S)  # client.run waits for stuck workers
+    except TimeoutError as error:
+        stuck = f"not all workers of the scheduler {address} answer within {_ANSWER_TIMEOUT_S} s"
+        raise Unusable(stuck, "restart the workers that are stuck") from error
     finally:
         atomic_files.remove(token)
     if not answers:
@@ -119,6 +123,16 @@ def _check_workers(client: Client, address: str, cache: Path, needed: Sequence[s
 def _describe_worker(paths: list[str]) -> tuple[str, list[str]]:
     """On a worker: the digest of its source, and which of the paths it does not see."""
     return source_digest(), [path for path in paths if not Path(path).exists()]
+
+
+@contextmanager
+def closing_client(client: Client) -> Iterator[None]:
+    """Close the client in the end; that a scheduler does not answer must not hide an error."""
+    try:
+        yield
+    finally:
+        with suppress(OSError, TimeoutError):
+            client.close(timeout=_CONNECT_TIMEOUT_S)
 
 
 def worker_died_error(error: Exception) -> PipelineError:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.store import Cache
 from stages.bases import catalogue
@@ -27,7 +29,11 @@ from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
 from stages.extract.cluster import ClusterSpec, connect, worker_died_error
 from stages.extract.prefetch import read_image
 from stages.extract.shard_task import SHARD_BYTES, Job, Receipt, Task, extract_shard, stop_run, write_error
+from stages.extract.watch import CHECK_S, Watch
 from stages.runtime import hardware
+
+if TYPE_CHECKING:
+    from distributed import Client, as_completed
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ TASKS_PER_THREAD = 4
 _ROUNDS = 4
 """Least number of tasks per thread, if there are enough batches: all threads then end at about the same time."""
 
+_POLL_S = 0.05
 _SHARD_SECONDS = 20
 _GMACS_PER_SECOND = 50  # assumed for one process; only the number of shards depends on it
 
@@ -188,25 +195,50 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
     with connect(cluster, Path(work.job.cache_root), needed) as client:
         import distributed
 
-        client.subscribe_topic(name, lambda event: on_progress(int(event[1])))
+        def count_kept() -> int:
+            return len(work.missing) - len(find_missing(cache, work.job.recipe, work.taps, list(work.missing)))
+
+        watch = Watch(client, cluster.timeout, count_kept)
+
+        def advance(event: tuple[float, int]) -> None:
+            watch.note_row()
+            on_progress(int(event[1]))
+
+        client.subscribe_topic(name, advance)
         threads = sum(client.nthreads().values())
-        waiting, flying = iter(work.tasks(threads, name)), distributed.as_completed(loop=client.loop)
+        waiting = iter(work.tasks(threads, name))
+        flying = distributed.as_completed(loop=client.loop, with_results=True)  # a result may be lost with its worker
         try:
             for task in islice(waiting, TASKS_PER_THREAD * threads):
                 flying.add(client.submit(extract_shard, task, pure=False))
-            for future in flying:
-                _add(cache, total, future.result())
+            while flying.count():
+                watch.check()
+                if not flying.has_ready():
+                    time.sleep(_POLL_S)
+                    continue
+                _, receipt = next(flying)
+                if isinstance(receipt, distributed.CancelledError):
+                    raise receipt
+                _add(cache, total, receipt)
+                watch.note_row()
                 for task in islice(waiting, 1):
                     flying.add(client.submit(extract_shard, task, pure=False))
+        except distributed.CancelledError as error:
+            raise watch.lost_scheduler_error() from error
         except distributed.KilledWorker as error:
             raise worker_died_error(error) from error
-        except BaseException:
-            with contextlib.suppress(Exception):  # a lost scheduler must not hide the error
-                client.run(stop_run, name)
-                with flying.lock:
-                    client.cancel(list(flying.futures))
-            raise
+        finally:
+            if flying.count():
+                _stop_tasks(client, name, flying)
     return total
+
+
+def _stop_tasks(client: Client, run: str, flying: as_completed) -> None:
+    """End a run's tasks, as far as workers and scheduler answer; that they do not must not hide the error."""
+    with contextlib.suppress(Exception):
+        with flying.lock:
+            client.cancel(list(flying.futures))
+        client.sync(client._run, stop_run, run, callback_timeout=CHECK_S)  # client.run waits for stuck workers
 
 
 def _run_name() -> str:

@@ -34,7 +34,7 @@ def seconds_per_image(shard_records: Sequence[Mapping[str, Any]]) -> float | Non
 
     The median, because a thread's first shard includes building the base.
     """
-    each = [record["seconds"] / record["rows"] for record in shard_records if record["rows"]]
+    each = [r["seconds"] / r["rows"] for r in shard_records if r["rows"] and r.get("seconds")]
     return statistics.median(each) / cpu_count() if each else None  # one task per core at a time
 
 

@@ -85,7 +85,7 @@ class Layers(tuple[Layer, ...]):
         return cls(Layer(arrays[f"layer{i}_weights"], arrays[f"layer{i}_bias"], a) for i, a in enumerate(activations))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Head:
     """A trained classifier on feature vectors. Two classes: one output, sigmoid; more: softmax."""
 
@@ -93,6 +93,9 @@ class Head:
     classes: tuple[str, ...]
     form: Form
     chosen: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Head {self.kind}, {len(self.classes)} classes>"
 
     @property
     def layers(self) -> Layers:

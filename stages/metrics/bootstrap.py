@@ -1,4 +1,4 @@
-"""Owns bootstrap intervals of figures. Not the figures themselves (classification.py).
+"""Owns the bootstrap: figures of resampled rows. Not the intervals made of them (intervals.py).
 
 A resample is a count for each row: how often it was drawn. Figures are computed here from weighted sums, for many
 resamples at once; a test compares them with those of classification.py.
@@ -7,13 +7,11 @@ resamples at once; a test compares them with those of classification.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from stages.metrics import classification
-from stages.metrics.figures import Figures, Interval
 
 RESAMPLES = 2000
 """For small data; for larger data as many as the limits below allow, but at least FEWEST."""
@@ -31,54 +29,23 @@ _CHUNK = 500_000
 """Rows times resamples at once: a few MB, which fit the processor's cache."""
 
 
-def metrics_with_intervals(
-    labels: Sequence[str],
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    groups: Sequence[str | None],
-    seed: int = 0,
-) -> Figures:
-    """The figures of classification.metrics for n rows, each with its interval.
-
-    labels, probabilities (n, classes) and classes as there; `groups` has each row's group or None. Percentile bootstrap
-    (Efron and Tibshirani 1993, ch. 13) over rows or, where there are groups, over groups: rows of one are no
-    independent evidence (a row without one stands for itself), and of fewer than some 20 groups an interval comes out
-    too narrow. None where the figure is, or with one unit to draw. A resample without some class counts for AUROC by
-    the classes it has. The ECE is biased upwards, and in a resample more so: its interval may lie above it (Roelofs et
-    al. 2022).
-    """
-    found = classification.metrics(labels, probabilities, classes)
-    (drawn,) = _resampled(classification.label_columns(labels, classes), [probabilities], groups, seed)
-    ci = {name: None if value is None else _interval(drawn[name]) for name, value in found.values.items()}
-    return replace(found, ci=ci)
-
-
-def paired_intervals(
-    labels: Sequence[str], one: np.ndarray, other: np.ndarray, classes: Sequence[str], groups: Sequence[str | None]
-) -> dict[str, Interval | None]:
-    """Intervals of (figure of `other` minus figure of `one`), both (n, classes) on the same rows: paired bootstrap.
-
-    Both are judged on the same resamples, so what makes rows hard for both cancels (Efron and Tibshirani 1993, ch. 8).
-    """
-    before, after = _resampled(classification.label_columns(labels, classes), [one, other], groups, seed=0)
-    return {name: _interval(after[name] - before[name]) for name in before}
-
-
 def resampling_units(groups: Sequence[str | None]) -> np.ndarray:
     """What is drawn, as a number for each row (n,): its group, or itself where it has none."""
     names = [f"row {i}" if group is None else f"group {group}" for i, group in enumerate(groups)]
     return np.unique(np.array(names, dtype=object), return_inverse=True)[1] if names else np.empty(0, dtype=np.intp)
 
 
-def _resampled(
-    truth: np.ndarray, models: Sequence[np.ndarray], groups: Sequence[str | None], seed: int
+def resample(
+    truth: np.ndarray, models: Sequence[np.ndarray], drawn: np.ndarray, seed: int
 ) -> list[dict[str, np.ndarray]]:
-    """For each model (n, classes) the figures of each resample, the same resamples for all; NaN where undefined."""
+    """For each model (n, classes) the figures of each resample, the same resamples for all; NaN where undefined.
+
+    `truth` (n,) has columns, `drawn` (n,) the unit of each row. A resample without some class counts for AUROC by the
+    classes it has (Efron and Tibshirani 1993, ch. 13).
+    """
     from threadpoolctl import threadpool_limits
 
-    drawn, n = resampling_units(groups), len(truth)
-    if n == 0 or drawn.max() == 0:
-        return [dict.fromkeys(classification.NAMES, np.empty(0)) for _ in models]
+    n = len(truth)
     total = int(np.clip(_DRAWN / n, FEWEST, RESAMPLES))
     prepared = [Weighted(truth, np.asarray(p, dtype=np.float64)) for p in models]
     ranked = min(total, int(_RANKED / (n * max(1, len(prepared[0].rankings)))))
@@ -201,12 +168,3 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     out = np.full(len(total), np.nan)
     np.divide(total, count, out=out, where=count > 0)
     return out
-
-
-def _interval(values: np.ndarray) -> Interval | None:
-    """The middle 95% of the defined values; None where they are too few."""
-    defined = values[~np.isnan(values)]
-    if len(defined) < FEWEST:
-        return None
-    low, high = np.quantile(defined, (0.025, 0.975))
-    return [float(low), float(high)]

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from stages.data.manifest import Row
-from stages.metrics import bootstrap, calibration, classification
+from stages.metrics import calibration, classification, intervals
 from stages.metrics.figures import EVALUATED, Figures, Metrics
 
 
 def evaluate_rows(rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int) -> Figures:
     """Figures of labelled rows with their probabilities (n, classes), with intervals and details."""
     given = [row.label or "" for row in rows], probabilities, classes, [row.group for row in rows]
-    return replace(bootstrap.metrics_with_intervals(*given, seed), details=classification.details(*given))
+    return replace(intervals.metrics_with_intervals(*given, seed), details=classification.details(*given))
 
 
 def evaluate_splits(rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int) -> Metrics:

@@ -15,7 +15,7 @@ Interval = Sequence[float]
 """Low and high, 95%."""
 
 _DETAILS = ("confusion", "per_class", "per_group", "at_threshold")
-_FITTED = ("temperature", "threshold", "threshold_maximises")
+_FITTED = ("temperature", "threshold", "threshold_maximises", "notes")
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibration.py fitted on val, and figures of each split with it."""
+    """What calibration.py fitted on val, and figures of each split with it.
+
+    notes: how many images a missing temperature or threshold needs; None in older models, which had no such rule.
+    """
 
     temperature: float | None = None
     threshold: float | None = None
     threshold_maximises: str = "balanced_accuracy"
+    notes: Sequence[str] | None = None
     splits: Mapping[str, Figures] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
-        return cls(**{name: found[name] for name in _FITTED}, splits=_splits(found))
+        return cls(**{name: found[name] for name in _FITTED if name in found}, splits=_splits(found))
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FITTED} | {name: self.splits.get(name) for name in EVALUATED}

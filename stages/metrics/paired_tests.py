@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.metrics import bootstrap, classification
-from stages.metrics.figures import Difference, Figure, Figures
+from stages.metrics import classification, intervals
+from stages.metrics.figures import Difference, Figures
 
 
 def compare(
@@ -15,18 +15,12 @@ def compare(
 ) -> tuple[Figures, Figures, Difference]:
     """Figures with intervals of two models' probabilities (n, classes) on n rows, and those of b minus those of a.
 
-    Intervals of the difference are by the paired bootstrap, over groups where rows have groups. McNemar's test assumes
-    independent rows, so where there are groups its p-value is too low.
+    McNemar's test assumes independent rows, so where there are groups its p-value is too low.
     """
-    one, two = (bootstrap.metrics_with_intervals(labels, p, classes, groups) for p in (a, b))
-    between = bootstrap.paired_intervals(labels, a, b, classes, groups)
+    one, two = (intervals.metrics_with_intervals(labels, p, classes, groups) for p in (a, b))
+    between = intervals.paired_difference(labels, a, b, classes, groups)
     truth = classification.label_columns(labels, classes)
-    gaps = {}
-    for name in classification.NAMES:
-        before, after = one.values[name], two.values[name]
-        gap = None if before is None or after is None else after - before
-        gaps[name] = Figure(gap, None if gap is None else between[name])
-    return one, two, Difference(gaps, mcnemar(a.argmax(axis=1) == truth, b.argmax(axis=1) == truth))
+    return one, two, Difference(between, mcnemar(a.argmax(axis=1) == truth, b.argmax(axis=1) == truth))
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> dict[str, float | int]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cache.errors import NotAvailable
-from stages.metrics import classification
+from stages.metrics import classification, intervals
 
 Format = Literal["png", "svg"]
 Rows = tuple[np.ndarray, np.ndarray]
@@ -162,7 +162,7 @@ def _reliability(splits: Mapping[str, Rows], k: int) -> Any:
         mean, share = (
             np.bincount(which, values, classification.BINS)[here] / n[here] for values in (confidence, right)
         )
-        low, high = _wilson(share, n[here])
+        low, high = intervals.wilson(share, n[here])
         label = f"{split} (n = {len(truth):,}), ECE {classification.ece(right, confidence):.3f}"
         bars = [share - low, high - share]
         above.errorbar(mean, share, bars, fmt="o-", markersize=4, linewidth=1, elinewidth=0.8, label=label)
@@ -172,14 +172,6 @@ def _reliability(splits: Mapping[str, Rows], k: int) -> Any:
     above.legend(loc="lower right", frameon=False, fontsize=9)
     below.set(xlabel="probability of the guess", ylabel="images")
     return figure
-
-
-def _wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95% interval of a share of n (Wilson 1927), (m,) each."""
-    z = 1.959964
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.minimum(middle - half, share), np.maximum(middle + half, share)
 
 
 def _confusion(truth: np.ndarray, p: np.ndarray, classes: Sequence[str], split: str) -> Any:

@@ -17,6 +17,8 @@ from cache import atomic_files
 from cache.errors import PipelineError, Unwritable
 from tests.support import crash
 
+pytestmark = pytest.mark.forks
+
 
 def test_publish_writes_exactly_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file"

@@ -19,6 +19,8 @@ from cache.store import Cache
 from tests.support import crash, promises
 from tests.support.disk import Disk, Tree, likeness, write_tree
 
+pytestmark = pytest.mark.forks
+
 
 @pytest.fixture
 def past(fast_path: Path) -> Path:

@@ -20,6 +20,8 @@ from cache.hash_index import HashIndex
 from cache.store import Cache
 from tests.support import crash, disk, mounted, promises
 
+pytestmark = pytest.mark.forks
+
 NOBODY = 65534
 
 

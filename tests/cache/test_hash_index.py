@@ -90,6 +90,31 @@ def test_losing_the_index_costs_rehashing_only(tmp_path: Path, how: str) -> None
     elif how == "a folder":
         db.mkdir()
     assert HashIndex(db, min_age_s=0).digest(path) == sha(b"1")
+    if how != "a folder":
+        assert HashIndex(db, min_age_s=0).known([str(path)]) == {str(path): sha(b"1")}
+
+
+@pytest.mark.parametrize("changes", [1, 3])
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: int
+) -> None:
+    path, now, left = tmp_path / "a", time.time, [changes]
+    path.write_bytes(b"1")
+
+    def change() -> float:
+        """The time of hashing is noted between a look at the stat and the reading."""
+        if left[0]:
+            left[0] -= 1
+            path.write_bytes(b"changed" * left[0])
+        return now()
+
+    monkeypatch.setattr(time, "time", change)
+    index = HashIndex(tmp_path / "index", min_age_s=0)
+    if changes == 1:
+        assert index.digest(path) == sha(b"")
+    else:
+        with pytest.raises(OSError, match="it changes while it is read"):
+            index.digest(path)
 
 
 def test_an_error_is_told_for_its_file_alone(tmp_path: Path) -> None:

@@ -31,6 +31,14 @@ def test_neutral_components_do_not_move_a_key() -> None:
     assert keys.digest("k", {"size": 3, "view": None}) == keys.digest("k", {"size": 3})
 
 
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [("ab" * 32, True), ("AB" * 32, False), ("ab" * 31, False), ("ab" * 32 + "\n", False), ("g" * 64, False)],
+)
+def test_a_digest_is_64_hex_digits(text: str, is_one: bool) -> None:
+    assert keys.is_digest(text) == is_one
+
+
 def test_kinds_are_apart() -> None:
     assert keys.digest("extract", {}) != keys.digest("head", {})
 

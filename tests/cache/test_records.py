@@ -8,6 +8,8 @@ import pytest
 
 from cache import records
 
+pytestmark = pytest.mark.forks
+
 
 def test_a_result_is_there_once_its_record_is(tmp_path: Path) -> None:
     assert records.load_folder(tmp_path / "r") is None

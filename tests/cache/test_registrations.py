@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -27,6 +28,24 @@ def test_the_same_again_writes_nothing(tmp_path: Path) -> None:
     before = path.stat().st_ino
     registrations.register(tmp_path, Path("/p"), ["a"], {})
     assert path.stat().st_ino == before
+
+
+def test_the_same_again_after_an_hour_notes_the_time(tmp_path: Path) -> None:
+    """Of a project that is gone, the rows stay for a time after its last run, not after its last change."""
+    registrations.register(tmp_path, Path("/p"), ["a"], {})
+    (path,) = (tmp_path / "roots").iterdir()
+    os.utime(path, (0, 0))
+    registrations.register(tmp_path, Path("/p"), ["a"], {})
+    (root,) = registrations.list_registrations(tmp_path)
+    assert time.time() - root.seen < 60
+
+
+def test_a_project_of_another_host_is_never_gone(tmp_path: Path) -> None:
+    registrations.register(tmp_path, tmp_path / "nowhere" / "pipeline.yaml", ["a"], {})
+    (path,) = (tmp_path / "roots").iterdir()
+    path.write_text(path.read_text().replace(socket.gethostname(), "another"))
+    (root,) = registrations.list_registrations(tmp_path)
+    assert (root.here, root.gone) == (False, False)
 
 
 def test_a_job_shows_while_it_runs_and_not_after(tmp_path: Path) -> None:

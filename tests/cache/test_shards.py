@@ -56,6 +56,14 @@ def ids256(n: int) -> list[str]:
     return [hashlib.sha256(b"more" + i.to_bytes(4, "big")).hexdigest() for i in range(n)]
 
 
+def test_vectors_are_mapped_and_never_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = np.zeros((4, 4000), np.float32)
+    layout = shards.inspect_shard(written(tmp_path, shards.build_shard(KEY, ids(4), zeros)), KEY)
+    assert layout.offset is not None
+    monkeypatch.setattr(h5py, "File", None)
+    assert np.array_equal(shards.read_rows(layout, np.arange(4)), zeros)
+
+
 def test_maps_are_compressed_only_where_that_halves_them(tmp_path: Path) -> None:
     dense = np.random.default_rng(0).normal(size=(4, 7, 7, 16)).astype(np.float32)
     sparse = np.where(dense > 1.5, dense, 0).astype(np.float32)
@@ -106,6 +114,14 @@ def test_the_golden_shards_of_schema_1_are_still_read(name: str, digest: str) ->
     assert np.array_equal(shards.read_rows(layout, np.arange(6)), golden(name))
 
 
+OTHER_IDS = {
+    "other rows": np.zeros((2, 32), np.uint8),
+    "short ids": np.zeros((3, 16), np.uint8),
+    "wide ids": np.zeros((3, 32), np.uint16),
+    "flat ids": np.zeros(3, np.uint8),
+}
+
+
 def damage(path: Path, how: str) -> None:
     with h5py.File(path, "r+") as file:
         if how == "extra dataset":
@@ -121,9 +137,12 @@ def damage(path: Path, how: str) -> None:
             file.create_dataset("features", (3, 4), "<f4", external=[("/etc/hostname", 0, 48)])
         elif how == "newer schema":
             file.attrs["schema"] = 2
-        elif how == "other rows":
+        elif how in OTHER_IDS:
             del file["ids"]
-            file["ids"] = np.zeros((2, 32), np.uint8)
+            file["ids"] = OTHER_IDS[how]
+        elif how == "other compression":
+            del file["features"]
+            file.create_dataset("features", data=np.ones((3, 4), np.float32), compression="lzf")
         elif how == "integers":
             del file["features"]
             file["features"] = np.zeros((3, 4), np.int32)
@@ -131,8 +150,11 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["extra dataset", "soft link", "external link", "external storage", "newer schema", "other rows", "integers"],
-)
+    [
+        "extra dataset", "soft link", "external link", "external storage", "newer schema", "integers",
+        "other compression", *OTHER_IDS,
+    ],
+)  # fmt: skip
 def test_a_file_of_another_layout_is_refused(tmp_path: Path, how: str) -> None:
     path = written(tmp_path, shards.build_shard(KEY, ids(3), np.ones((3, 4), np.float32)))
     damage(path, how)

@@ -6,3 +6,5 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
+SOURCES = sorted(p for package in ("cache", "stages", "pipeline") for p in (REPOSITORY / package).rglob("*.py"))
+"""Every module of the three packages (test_structure.py compares them with what Python finds)."""

@@ -35,14 +35,18 @@ def watch(path: str) -> Any:
     return log
 
 
+def fake() -> None:
+    from stages.extract import shard_task
+    from tests.support import fakes
+
+    shard_task.open_embed = fakes.FakeEmbed  # type: ignore[assignment]
+
+
 def main() -> None:
     hide(set(filter(None, os.environ.get("HIDE", "").split(","))))
     log = watch(os.environ["WATCH"]) if "WATCH" in os.environ else None
     if os.environ.get("FAKE"):
-        from stages.extract import shard_task
-        from tests.support import fakes
-
-        shard_task.open_embed = fakes.FakeEmbed  # type: ignore[assignment]
+        fake()
     from pipeline.cli.main import main as pipeline
 
     try:

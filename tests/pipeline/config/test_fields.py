@@ -28,6 +28,8 @@ OTHER_VALUE = {
     "data.split.seed": "5",
     "data.on_bad": "skip",
     "data.on_leak": "warn",
+    "data.max_pixels": "50000000",
+    "data.follow_links": "all",
     "base.name": "mobilenet_v2",
     "base.weights": "other.weights.h5",
     "base.trust": "true",
@@ -64,7 +66,7 @@ OTHER_VALUE = {
     "heads.*.patience": "null",
     "heads.*.log_dir": "logs",
     "cluster.workers": "2",
-    "cluster.scheduler": "tcp://127.0.0.1:9",
+    "cluster.timeout": 60,
     "cache.dir": "other-cache",
 }
 ONE_VALUE_SO_FAR = {"data.split.method"}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cache.atomic_files import sha256_of as sha
 from cache.hash_index import HashIndex
+from stages.bases import catalogue
 from tests.conftest import Pipeline
 from tests.support import crash
 
@@ -231,3 +235,136 @@ def test_what_is_no_export_is_refused(pipeline: Pipeline, project: Path, tmp_pat
     assert (ran.code, "exists, and is not an export" in ran.err) == (2, True)
     ran = pipeline("cache", "export", project.parent, "-c", project)
     assert ran.code == 2
+
+
+def theirs(exported: Path, text: str) -> None:
+    """Put `text` at the end of the export's pipeline.yaml, as a stranger would."""
+    path = exported / "pipeline.yaml"
+    tree = {**yaml.safe_load(path.read_text()), **yaml.safe_load(text)}
+    path.write_text(yaml.safe_dump(tree))
+
+
+STRANGE = """
+cluster: {scheduler: 'tcp://203.0.113.7:8786', workers: 9}
+cache: {dir: ../../elsewhere}
+data: {root: /etc, table: manifest.jsonl, group_from: '(a+)+$', on_bad: skip}
+finetune: {last: {head: logistic, unfreeze_from: block16, log_dir: /tmp/logs}}
+"""
+
+
+def test_an_import_takes_over_no_trust_and_no_places(pipeline: Pipeline, exported: Path, tmp_path: Path) -> None:
+    laptop = tmp_path / "a" / "b" / "laptop"
+    laptop.mkdir(parents=True)
+    theirs(exported, STRANGE)
+    ran = pipeline("cache", "import", exported, "-c", laptop, "--json")
+    assert (ran.code, ran.json["moved"]["rows"]) == (0, 24)
+    assert set(ran.json["moved"]["left_out"]) == {
+        "cluster.scheduler", "cluster.workers", "cache.dir", "data.root", "data.group_from",
+        "finetune.last.log_dir", "finetune.last.unfreeze_from",
+    }  # fmt: skip
+    config = yaml.safe_load((laptop / "pipeline.yaml").read_text())
+    assert set(config) == {"data", "base", "extract", "heads"}
+    assert config["data"] == {"on_bad": "skip", "table": "manifest.jsonl"}
+    assert config["base"] == {"name": "efficientnet_lite0", "preprocess": None, "weights": "imagenet"}
+    assert (laptop / ".features" / "CACHE.json").exists()
+    assert not (tmp_path / "a" / "elsewhere").exists()
+    assert head(pipeline, laptop / "pipeline.yaml")
+
+
+def test_what_an_import_leaves_out_is_said_with_the_way_to_put_it_back(
+    pipeline: Pipeline, exported: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "laptop").mkdir()
+    theirs(exported, STRANGE)
+    ran = pipeline("cache", "import", exported, "-c", tmp_path / "laptop")
+    assert "left out of pipeline.yaml: " in ran.out
+    assert "cluster.scheduler" in ran.out
+    assert "--set" in ran.out
+
+
+def test_a_model_in_the_export_is_named_by_its_digest_and_not_trusted(
+    pipeline: Pipeline, exported: Path, tmp_path: Path
+) -> None:
+    """The model lies in the gift, and its digest is right."""
+    model, digest = exported / "gift.keras", hashlib.sha256(b"runs code").hexdigest()
+    model.write_bytes(b"runs code")
+    note = json.dumps(
+        {"base": catalogue.choose_base(str(model)).name, "setting": str(model), "sha256": digest}
+    ).encode()
+    (exported / ".features" / "weights" / f"{hashlib.sha256(note).hexdigest()}.json").write_bytes(note)
+    theirs(exported, f"base: {{name: {model}, trust: true}}")
+    (tmp_path / "laptop").mkdir()
+    ran = pipeline("cache", "import", exported, "-c", tmp_path / "laptop", "--json")
+    assert set(ran.json["moved"]["left_out"]) == {"base.name", "base.trust"}
+    base = yaml.safe_load((tmp_path / "laptop" / "pipeline.yaml").read_text())["base"]
+    assert base == {"name": "gift.keras", "preprocess": None, "weights": f"sha256:{digest}"}
+    shutil.copytree(tmp_path / "gone", tmp_path / "laptop" / "images")
+    ran = pipeline("run", "extract", "-c", tmp_path / "laptop")
+    assert ran.code in (2, 4)
+    assert "gift.keras" in ran.err or "trust" in ran.err
+
+
+def test_a_base_of_which_no_digest_is_known_is_refused(pipeline: Pipeline, exported: Path, tmp_path: Path) -> None:
+    theirs(exported, "base: {weights: /home/them/my.weights.h5}")
+    (tmp_path / "laptop").mkdir()
+    ran = pipeline("cache", "import", exported, "-c", tmp_path / "laptop")
+    assert (ran.code, "the export has 0 digests of it; expected 1" in ran.err) == (2, True)
+    assert list((tmp_path / "laptop").iterdir()) == []
+
+
+def test_an_export_names_a_weight_file_by_its_digest(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    weights = project.parent / "my.weights.h5"
+    weights.write_bytes(b"weights")
+    project.write_text(project.read_text() + f"base: {{weights: {weights}}}\n")
+    pipeline("run", "extract", "-c", project)
+    pipeline("cache", "export", tmp_path / "export", "-c", project)
+    base = yaml.safe_load((tmp_path / "export" / "pipeline.yaml").read_text())["base"]
+    assert base["weights"] == f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
+    assert str(tmp_path) not in (tmp_path / "export" / "pipeline.yaml").read_text()
+    assert head(pipeline, tmp_path / "export" / "pipeline.yaml")
+    (tmp_path / "laptop").mkdir()
+    assert pipeline("cache", "import", tmp_path / "export", "-c", tmp_path / "laptop").code == 0
+    assert head(pipeline, tmp_path / "laptop" / "pipeline.yaml")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["pipeline.yaml", "EXPORT.json", "manifest.jsonl"])
+@pytest.mark.parametrize("what", ["pipe", "device", "link", "deep", "huge"])
+def test_what_is_no_file_of_an_export_is_refused_in_a_sentence(
+    pipeline: Pipeline, exported: Path, tmp_path: Path, name: str, what: str
+) -> None:
+    path = exported / name
+    if what == "link":
+        path.rename(tmp_path / "secret")
+        path.symlink_to(tmp_path / "secret")
+    else:
+        path.unlink()
+        if what == "pipe":
+            os.mkfifo(path)
+        elif what == "device":
+            path.symlink_to("/dev/zero")
+        elif what == "deep":
+            path.write_text("[" * 100_000)
+        else:
+            path.touch()
+            os.truncate(path, 10**12)
+    (tmp_path / "laptop").mkdir()
+    ran = pipeline("cache", "import", exported, "-c", tmp_path / "laptop")
+    assert (ran.code, ran.err.count("\n") <= 2, str(path) in ran.err) == (2, True, True), ran.err
+    assert list((tmp_path / "laptop").iterdir()) == []
+
+
+def test_rows_that_pipeline_yaml_never_used_are_not_needed_after_an_import(
+    pipeline: Pipeline, exported: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "pipeline.yaml"
+    shutil.copytree(tmp_path / "gone", other.parent / "images")
+    other.write_text("extract: {size: 32}\n")
+    pipeline("run", "extract", "-c", other)
+    assert pipeline("cache", "import", exported, "-c", other, "--json").json["moved"]["rows"] == 24
+    needed = [entry["needed_by"] for entry in pipeline("cache", "ls", "-c", other, "--json").json["contents"]["entries"]
+              if entry["kind"] == "features"]  # fmt: skip
+    assert sorted(needed) == [[], [str(other)]]
+    gone = pipeline("cache", "gc", "-c", other, "--max-size", "0", "--json").json["gc"]["removed"]
+    assert [entry["kind"] for entry in gone if entry["kind"] != "converted"] == ["features"]
+    assert pipeline("run", "extract", "-c", other, "--json").json["extract"]["computed"] == 0

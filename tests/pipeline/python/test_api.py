@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import dask.array
@@ -43,6 +45,40 @@ def test_x_y_and_ids_belong_together(project: Path) -> None:
     labels = {row.id: row.label for row in frozenbase.open(project).manifest}
     assert y.tolist() == [labels[i] for i in ids]
     assert ids.tolist() == sorted(labels)
+
+
+def test_results_are_short_in_a_prompt_and_tables_elsewhere(project: Path) -> None:
+    opened = frozenbase.open(project)
+    head = opened.head("logistic")
+    assert head.metrics == opened.metrics("logistic")
+    assert head.metrics["val"]["n"] > 0
+    model = opened.model("logistic")
+    found = opened.predict("logistic", project.parent / "images" / "dark")
+    assert repr(head) == "<TrainedHead logistic, 2 classes>"
+    assert repr(model) == f"<Model head/logistic {model.key[:12]}>"
+    assert repr(found) == f"<Predicted head/logistic {model.key[:12]}, 12 images: dark 12>"
+    for result in (head, model):
+        frame = result.to_frame().set_index("figure")
+        assert frame.loc["accuracy", "val"] == head.metrics["val"]["accuracy"]
+        assert frame.loc["log_loss", "val_high"] == head.metrics["val"]["ci"]["log_loss"][1]
+        assert "<td>accuracy</td>" in result._repr_html_()
+    frame = found.to_frame()
+    assert list(frame.columns) == ["id", "path", "predicted", "confidence", "p_bright", "p_dark"]
+    assert len(frame) == 12
+    hostile = replace(found, paths=("<script>", *found.paths[1:]))
+    assert "&lt;script&gt;" in hostile._repr_html_()
+    assert "<script>" not in hostile._repr_html_()
+    many = replace(found, **{name: getattr(found, name) * 3 for name in ("paths", "ids")},
+                   probabilities=np.tile(found.probabilities, (3, 1)))  # fmt: skip
+    assert (many._repr_html_().count("<tr>"), "and 16 more" in many._repr_html_()) == (21, True)
+
+
+def test_a_data_frame_without_pandas_names_what_to_install(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = frozenbase.open(project).head("logistic")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(NotAvailable, match="a data frame needs pandas") as caught:
+        head.to_frame()
+    assert caught.value.hint == "pip install pandas"
 
 
 def test_splits_are_those_of_the_manifest_and_together_all(project: Path) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from pipeline.config.schema import Columns
 from pipeline.results import predictions
+from stages.data import scan
 from tests.conftest import Pipeline
 from tests.support import fakes
 
@@ -147,3 +149,26 @@ def test_a_name_that_is_not_utf8_comes_out_escaped(pipeline: Pipeline, config: P
 
 def test_json_without_an_output_is_wrong_usage(pipeline: Pipeline, config: Path) -> None:
     assert pipeline("predictions", "logistic", "-c", config, "--json").code == 2
+
+
+def test_formulas_in_paths_and_labels_are_escaped_and_read_back_as_a_table(pipeline: Pipeline, project: Path) -> None:
+    images = project.parent / "images"
+    (images / "bright").rename(images / "=1+1")
+    for path in sorted((images / "dark").iterdir())[:1]:
+        path.rename(path.with_name("@SUM(A1).png"))
+    assert pipeline("run", "-c", project).code == 0
+    table = next(project.parent.glob("models/head/logistic/*/predictions.csv"))
+    text = table.read_text()
+    assert ",'=1+1/" in text
+    assert ",'=1+1," in text
+    assert ",=" not in text
+    found = scan.read_table(table, Columns().model_dump(), images)
+    assert {row.label for row in found.rows} == {"=1+1", "dark"}
+    assert sum((images / row.path).exists() for row in found.rows) == 24
+
+
+def test_formulas_in_the_list_of_rejects_are_escaped(pipeline: Pipeline, project: Path) -> None:
+    (project.parent / "images" / "=cmd|x").mkdir()
+    (project.parent / "images" / "=cmd|x" / "a.png").write_bytes(b"no image")
+    assert pipeline("run", "extract", "-c", project).code == 3
+    assert "\n'=cmd|x/a.png," in (project.parent / "rejects.csv").read_text().replace("\r", "")

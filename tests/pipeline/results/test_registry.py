@@ -22,6 +22,12 @@ def made(pipeline: Pipeline, config: Path, *more: str) -> dict[str, Any]:
     return dict(ran.json["heads"])
 
 
+def seeded(pipeline: Pipeline, project: Path, seed: int) -> dict[str, Any]:
+    """The head of a pipeline.yaml with that seed."""
+    project.write_text(project.read_text().partition("heads:")[0] + f"heads: {{logistic: {{seed: {seed}}}}}\n")
+    return dict(made(pipeline, project)["logistic"])
+
+
 def at(path: str, seconds: int) -> None:
     """Set when that result was made."""
     record = Path(path) / "record.json"
@@ -33,7 +39,7 @@ def test_models_are_listed_with_their_tags_the_last_run_s_first_and_then_the_lat
 ) -> None:
     keys = []
     for seed, when in ((0, 300), (1, 900), (2, 100)):
-        head = made(pipeline, project, "--set", f"heads.logistic.seed={seed}")["logistic"]
+        head = seeded(pipeline, project, seed)
         at(head["path"], when)
         keys.append(head["key"])
     pipeline("tag", keys[0][:6], "v1", "-c", project)
@@ -82,7 +88,7 @@ def test_without_any_model_it_says_what_makes_them(pipeline: Pipeline, project: 
 def test_a_model_goes_by_name_tag_and_the_first_digits_of_its_key(pipeline: Pipeline, project: Path) -> None:
     old = made(pipeline, project)["logistic"]
     at(old["path"], 100)
-    new = made(pipeline, project, "--set", "heads.logistic.seed=1")["logistic"]
+    new = seeded(pipeline, project, 1)
     pipeline("tag", old["key"], "v1", "-c", project)
     for text in ("head/logistic", "logistic", new["key"], new["key"][:6], new["key"][:9].upper()):
         assert registry.find(project.parent, text).key == new["key"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import shutil
 import signal
 import time
@@ -17,6 +19,7 @@ from pipeline.config.schema import field_places
 from pipeline.results import predictions, registry
 from pipeline.runs import boundary_rows, finetuning
 from stages.bases import catalogue, weights
+from stages.data import augment
 from tests.conftest import Pipeline, Ran, command, opened, write_finetuning
 from tests.support import fakes
 from tests.support.process import run, start
@@ -67,6 +70,62 @@ def test_every_field_moves_the_model_s_key_and_only_what_it_should_the_boundary_
     if field == "finetune.*.views":
         assert others[:2] == rows, "more views are views added"
     assert key_of(config) == (key, rows)
+
+
+VERSIONS = {
+    "stages.bases.recipe": {"rows", "view", "head", "finetune"},
+    "stages.data.augment": {"view", "finetune"},
+    "stages.heads.fitted": {"head", "finetune"},
+    "pipeline.runs.finetuning": {"finetune"},
+}
+"""Modules with a VERSION of their arithmetic -> the keys it is in, by itself or by way of another key."""
+
+OF_COMPILED_MODELS = {"stages.engines.tensorflow_engine", "stages.engines.openvino_convert"}
+"""Modules whose VERSION is in the key of a base in an engine's form, which holds no result."""
+
+
+def test_every_version_of_an_arithmetic_is_listed() -> None:
+    root = Path(frozenbase.__file__).parents[1]
+    modules = [path for package in ("cache", "stages", "pipeline") for path in (root / package).rglob("*.py")]
+    found = {
+        ".".join(path.relative_to(root).with_suffix("").parts)
+        for path in modules
+        if re.search(r"^VERSION = ", path.read_text(), re.MULTILINE)
+    }
+    assert found == VERSIONS.keys() | OF_COMPILED_MODELS
+
+
+@pytest.mark.parametrize("module", VERSIONS)
+def test_raising_a_version_moves_the_keys_of_all_that_depends_on_it(
+    pipeline: Pipeline, project: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_finetuning(project.parent)
+    assert pipeline("run", "extract", "-c", config).code == 0
+
+    def keys() -> dict[str, str]:
+        opened_now = opened(config)
+        start = finetuning.start_of(opened_now, "last", opened_now.manifest)
+        tuning = finetuning.Tuning(opened_now, "last", opened_now.manifest, start)
+        rows, view = boundary_rows.extract_keys(opened_now, ["last"])
+        return {"rows": rows, "view": view, "head": start.key, "finetune": tuning.folder(0).name}
+
+    before = keys()
+    version = importlib.import_module(module).VERSION
+    monkeypatch.setattr(f"{module}.VERSION", version + 1)
+    if module == "stages.bases.recipe":
+        assert pipeline("run", "extract", "-c", config).code == 0
+    now = keys()
+    assert {name for name in before if now[name] != before[name]} == VERSIONS[module]
+
+
+def test_a_model_without_views_does_not_depend_on_augmentation(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_finetuning(project.parent)
+    assert pipeline("run", "extract", "-c", config).code == 0
+    key, _ = key_of(config, "finetune.last.views=1")
+    monkeypatch.setattr(augment, "VERSION", 2)
+    assert key_of(config, "finetune.last.views=1")[0] == key
 
 
 @pytest.mark.parametrize(

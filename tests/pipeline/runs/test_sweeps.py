@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pipeline as opened
 from cache.errors import Unusable
+from pipeline.config import yaml_file
+from pipeline.results import registry
 from pipeline.runs import sweeps, train_heads
 from tests.conftest import Pipeline, counts
 from tests.support import fakes
@@ -105,6 +108,36 @@ def test_of_points_that_an_older_version_made_nothing_is_hidden(pipeline: Pipeli
     assert [key for key, told in listed(pipeline, swept).items() if told] == [few["key"]]
 
 
+@pytest.mark.parametrize(
+    ("head", "points"),
+    [
+        (
+            "kind: dense, sweep: {units: [[], [4]], dropout: [0.2, 0.5], activation: [relu, tanh]}",
+            ["units=[] dropout=0.2 activation=relu"]
+            + [f"units=[4] dropout={d} activation={a}" for d in (0.2, 0.5) for a in ("relu", "tanh")],
+        ),
+        ("kind: dense, epochs: 5, sweep: {patience: [3, 5, 9, null]}", ["patience=3", "patience=5"]),
+        (
+            "kind: knn, sweep: {k: [1, [1], [3, 1], [1, 3]], temperature: [0.1, 0.2]}",
+            ["k=1 temperature=0.1", "k=[3,1] temperature=0.1", "k=[3,1] temperature=0.2"],
+        ),
+        ("kind: logistic, sweep: {C: [1, 1.0], seed: [0, 1]}", ["C=1 seed=0", "C=1 seed=1"]),
+    ],
+)
+def test_points_that_cannot_differ_are_one(project: Path, head: str, points: list[str]) -> None:
+    project.write_text(project.read_text() + f"heads: {{h: {{{head}}}}}\n")
+    assert list(yaml_file.load(project).heads["h"].points()) == points
+
+
+def test_taps_of_two_names_that_are_the_same_are_one_point(pipeline: Pipeline, project: Path) -> None:
+    text = project.read_text().replace("size: 16", "size: 16, taps: {pooled: {}, twin: {pooling: avg}}")
+    project.write_text(text + "heads: {h: {sweep: {tap: [pooled, twin]}}}\n")
+    assert [point["point"] for point in heads(pipeline, project)["h"]["points"]] == ["tap=pooled"]
+    assert heads(pipeline, project)["h"]["hit"]
+    *_, status = pipeline("status", "--hash", "-c", project, "--json").json["status"]["stages"]
+    assert status["state"] == "HIT"
+
+
 def test_each_point_is_cached_on_its_own(pipeline: Pipeline, swept: Path) -> None:
     first = heads(pipeline, swept)["few"]
     assert {point["hit"] for point in first["points"]} == {False}
@@ -122,10 +155,51 @@ def test_the_name_means_the_best_point_and_what_the_last_run_gave(pipeline: Pipe
 
     found = heads(pipeline, swept)
     assert meant("few") == found["few"]["points"][0]["key"] == found["few"]["key"]
-    other = heads(pipeline, swept, "--set", "heads.plain.seed=2")
+    before = swept.read_text()
+    swept.write_text(before.replace("plain: {C: 1, seed: 1}", "plain: {C: 1, seed: 2}"))
+    other = heads(pipeline, swept)
     assert meant("plain") == other["plain"]["key"] != found["plain"]["key"]
+    swept.write_text(before)
     heads(pipeline, swept)
     assert meant("head/plain") == found["plain"]["key"]
+
+
+def test_a_trial_does_not_change_what_a_name_means(pipeline: Pipeline, swept: Path) -> None:
+    """Neither of a head nor of a sweep, be it by --set or from Python; what it made is found by its key."""
+    found = heads(pipeline, swept)
+    sets = ("--set", "heads.plain.seed=2", "--set", "heads.few.sweep.C=[0.001, 1, 10]")
+    tried = heads(pipeline, swept, *sets)
+    opened.open(swept, {"extract.size": 32}).head("plain")
+    assert tried["few"]["key"] != found["few"]["key"]
+    for name in ("few", "plain"):
+        assert registry.find(swept.parent, name).key == found[name]["key"]
+        assert registry.find(swept.parent, tried[name]["key"][:12]).key == tried[name]["key"]
+    models = pipeline("models", "-c", swept, "--json").json["models"]
+    assert {model["key"] for model in models if model["current"]} == {found["few"]["key"], found["plain"]["key"]}
+
+
+@pytest.mark.parametrize("setting", ["cluster.workers=1", "extract.batch=8", "data.on_leak=warn", "heads.few.C=3"])
+def test_a_setting_that_changes_nothing_of_a_head_makes_no_trial_of_it(
+    pipeline: Pipeline, project: Path, setting: str
+) -> None:
+    project.write_text(project.read_text() + "heads: {few: {}, plain: {C: 1}}\n")
+    made = heads(pipeline, project, "--set", setting)
+    assert registry.find(project.parent, "plain").key == made["plain"]["key"]
+
+
+def test_a_name_of_trials_alone_means_nothing_and_names_them(pipeline: Pipeline, swept: Path) -> None:
+    key = heads(pipeline, swept, "--set", "heads.plain.seed=2")["plain"]["key"]
+    shown = pipeline("show", "plain", "-c", swept)
+    assert shown.code == 2
+    assert f"there are others: head/plain {key[:12]}" in shown.err
+    assert f"by its key: head/plain/{key[:12]}" in shown.err
+
+
+def test_a_last_json_of_an_earlier_commit_is_read(pipeline: Pipeline, swept: Path) -> None:
+    old = heads(pipeline, swept, "--set", "heads.plain.seed=2")["plain"]["key"]
+    heads(pipeline, swept)
+    (swept.parent / "models" / "head" / "plain" / "last.json").write_text(json.dumps({"beaten": [], "key": old}))
+    assert registry.find(swept.parent, "plain").key == old
 
 
 def test_a_point_is_the_head_that_its_settings_alone_would_be(pipeline: Pipeline, swept: Path) -> None:

@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, Any]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    if path.suffix == ".hdf5":
+    if path.suffix in (".h5", ".hdf5"):
         with h5py.File(path) as file:
             text = {name: file[name].asstr()[:] for name in file if name != "features"}
             return {**text, "features": file["features"][:], **file.attrs}
@@ -147,7 +147,7 @@ def test_what_is_there_is_replaced_only_by_force(pipeline: Pipeline, project: Pa
         (("--output", "."), "is a folder; expected the name of a file"),
         (("--output", "x.npz", "--tap", "early"), "no tap 'early' in pipeline.yaml; it has pooled"),
         (("--output", "x.npz", "--split", "all"), "'all' is not one of"),
-        ((), "Missing option '--output'"),
+        ((), "Missing option '-o' / '--output'"),
     ],
 )
 def test_what_cannot_be_exported_is_exit_2(
@@ -166,6 +166,21 @@ def test_what_it_says(pipeline: Pipeline, project: Path) -> None:
     assert report["shape"] == [N, 6]
     assert report["bytes"] == (project.parent / "f.h5").stat().st_size
     assert (report["tap"], report["format"], report["dtype"]) == ("pooled", "hdf5", "float32")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("f.npz", "npz"), ("f.parquet", "parquet"), ("f.h5", "hdf5")])
+def test_the_kind_of_file_is_that_of_its_name(
+    pipeline: Pipeline, project: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    ran = pipeline("export", "features", "-c", project, "-o", tmp_path / name, "--json")
+    assert ran.json["written"]["format"] == kind
+    assert read(tmp_path / name)["features"].shape[0] > 0
+
+
+def test_a_name_that_tells_no_kind_asks_for_one(pipeline: Pipeline, project: Path, tmp_path: Path) -> None:
+    ran = pipeline("export", "features", "-c", project, "-o", tmp_path / "f")
+    assert ran.code == 2
+    assert "expected a name that ends in .npz, .parquet, .h5, .hdf5" in ran.err
 
 
 def test_without_pyarrow_it_says_what_to_install(project: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from stages.data import images
 from stages.data.images import Fit, PixelSpec, Resize
 from stages.export.deployable import Deployable
 from stages.heads.fitted import Head, Layer, Layers
+from stages.metrics import calibration
 from stages.metrics.calibration import apply_temperature
 from tests.conftest import command, opened
 
@@ -60,7 +61,10 @@ data: {{split: {{val: 0.3, test: 0.2}}}}
 extract: {{size: {SIZE}, taps: {{pooled: {{}}, early: {{layer: block3_add, pooling: max}}}}}}
 heads: {{both: {{kind: logistic, tap: [pooled, early]}}, knn: {{kind: knn, k: 3}}}}
 """)
-    command("run", "-c", config, expect=0)
+    with pytest.MonkeyPatch.context() as patched:  # val has seven images
+        patched.setattr(calibration, "LEAST_IMAGES", 5)
+        patched.setattr(calibration, "LEAST_OF_CLASS", 2)
+        command("run", "-c", config, expect=0)
     return config
 
 
@@ -139,25 +143,47 @@ def test_what_is_written_says_what_the_model_says(project: Path, tmp_path: Path,
     assert about["check"]["decode_scaled_adds"] > 1e-4
     assert about["check"]["runtime"].startswith({"keras": "keras ", "onnx": "onnxruntime "}[kind])
     assert (about["classes"], about["positive_class"]) == (["cat", "cup"], "cup")
+    assert (about["input"]["name"], about["output"]["name"]) == ("image", "probabilities")
     assert about["input"]["shape"] == ["n", "height", "width", 3]
+    if kind == "onnx":
+        assert names_of(path) == ({"image": ["n", "height", "width", 3]}, {"probabilities": ["n", 2]})
     assert about["licences"] == {"weights": "Apache-2.0", "data": "not known"}
     model = registry.find(project.parent, "both")
     assert about["model"] == {"name": "head/both", "key": model.key, "kind": "logistic"}
-    calibration = model.read("metrics.json")["calibration"]
-    assert about["temperature"] == calibration["temperature"]
+    fitted = model.calibration
+    assert about["temperature"] == fitted.temperature
     with np.load(model.folder / "predictions.npz") as stored:
         before = stored["probabilities"]
     after = apply_temperature(before, about["temperature"])
-    assert np.array_equal(after[:, 1] >= about["threshold"], before[:, 1] >= calibration["threshold"])
+    assert np.array_equal(after[:, 1] >= about["threshold"], before[:, 1] >= fitted.threshold)
     again = command("export", "both", "-c", project, "--format", kind, "--output", path)
     assert (again.code, "is there already" in again.err) == (2, True)
+
+
+def names_of(file: Path) -> tuple[dict[str, list[Any]], ...]:
+    """Shapes of an ONNX file's inputs and outputs, by name."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return tuple({part.name: part.shape for part in parts} for parts in (session.get_inputs(), session.get_outputs()))
+
+
+def test_the_kind_of_file_is_that_of_its_name(project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    ran = command("export", "both", "-c", project, "-o", path, "--json", expect=0)
+    assert ran.json["written"]["format"] == "keras"
+    for name in ("model", "model.h5"):
+        ran = command("export", "both", "-c", project, "-o", tmp_path / name)
+        assert (ran.code, "expected a name that ends in .keras or .onnx" in ran.err) == (2, True)
+    ran = command("export", "both", "-c", project, "-o", path, "--force", "--format", "onnx")
+    assert (ran.code, "expected the name of a file that ends in .onnx" in ran.err) == (2, True)
 
 
 def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Path) -> None:
     """One of its two taps is left out."""
     model, deployable, tried_on = made
     (layer,) = deployable.head.layers
-    head = replace(deployable.head, layers=(replace(layer, weights=layer.weights[1280:]),))
+    head = replace(deployable.head, form=Layers([replace(layer, weights=layer.weights[1280:])]))
     wrong = replace(deployable, taps=deployable.taps[1:], head=head)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
@@ -170,6 +196,28 @@ def test_a_file_that_no_program_can_use_is_never_there(made: Any, tmp_path: Path
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with open(tmp_path / "log", "w+b") as log, pytest.raises(PipelineError, match="no other program can use the file"):
         export_check.check_file(tmp_path / "model.onnx", made[1], made[2], log, lambda n: None)
+
+
+def test_the_process_that_runs_it_sees_the_packages_of_this_one(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever they are: on PYTHONPATH, among the user's own, or in a folder that was added since the start."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "onnxruntime.py").write_text("__version__ = 'of this path'\nraise SystemExit(__version__)")
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with open(tmp_path / "log", "w+b") as log, pytest.raises(PipelineError, match="of this path"):
+        export_check.check_file(tmp_path / "model.onnx", made[1], made[2], log, lambda n: None)
+
+
+def test_a_package_that_it_lacks_is_no_fault_of_the_file(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "onnxruntime.py").write_text("import a_library_that_is_not_here")
+    with open(tmp_path / "log", "w+b") as log, pytest.raises(PipelineError, match="cannot be tested") as caught:
+        export_check.check_file(tmp_path / "model.onnx", made[1], made[2], log, lambda n: None)
+    assert "No module named 'a_library_that_is_not_here'" in caught.value.message
+    assert sys.executable in caught.value.hint
 
 
 def test_the_process_that_tries_it_cannot_import_this_package() -> None:
@@ -234,6 +282,6 @@ def test_a_model_with_pickled_arrays_is_not_trusted(project: Path, tmp_path: Pat
 
 def test_help_tells_of_both_spellings() -> None:
     told = command("export", "-h").out
-    assert "pipeline export head/logistic --format onnx" in told
-    assert "pipeline export features --format parquet" in told
+    assert "pipeline export head/logistic -o model.onnx" in told
+    assert "pipeline export features -o features.parquet" in told
     assert command("export", "head/any", "--help").out == command("export", "MODEL", "-h").out

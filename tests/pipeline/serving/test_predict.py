@@ -182,16 +182,15 @@ def test_bad_images_are_listed_in_order_and_the_others_predicted(pipeline: Pipel
     ran = pipeline("predict", "logistic", config, new, "-c", config, "--json")
     assert ran.code == 3
     assert ran.json["error"]["code"] == "images_rejected"
-    assert ran.json["error"]["message"].startswith("3 of 6 images were rejected; the first: ")
+    assert ran.json["error"]["message"].startswith("2 of 6 images were rejected; the first: ")
     found = ran.json["predict"]
-    assert counted(found) == (3, 3, 0)
+    assert counted(found) == (4, 3, 1)  # a link is followed, as a file that is named
     rejected = {reject["path"]: reject["reason"] for reject in found["rejected"]}
-    assert list(rejected) == [str(config), str(new / "a" / "torn.png"), str(new / "b" / "out.png")]
+    assert list(rejected) == [str(config), str(new / "a" / "torn.png")]
     assert rejected[str(config)] == "not an image of a known format"
-    assert rejected[str(new / "b" / "out.png")] == f"is a link that leaves {new}"
     shown = pipeline("predict", "logistic", config, new, "-c", config, "-q")
     assert shown.code == 3
-    assert len(shown.out.splitlines()) == 1 + 3
+    assert len(shown.out.splitlines()) == 1 + 4
     assert shown.err.count(": not an image of a known format\n") == 1
     assert f"  rejected {new / 'a' / 'torn.png'}: " in shown.err
 
@@ -234,10 +233,10 @@ def test_an_empty_folder_beside_others_is_said(
     assert f"there is no image in {empty}" in caplog.text
 
 
-def test_the_class_goes_by_the_threshold_and_the_confidence_by_the_temperature_of_val(
+def test_predicted_is_the_most_probable_class_and_the_threshold_has_a_column_of_its_own(
     pipeline: Pipeline, config: Path, new: Path
 ) -> None:
-    """A threshold between an image's probability and a half makes of it what it is not likelier to be."""
+    """As in predictions.csv, figures and plots, also with a threshold between an image's probability and a half."""
     model = registry.find(config.parent, "logistic")
     plain = predicted(pipeline, config, new / "a")["predictions"]
     p = [row["probabilities"]["dark"] for row in plain]
@@ -251,16 +250,38 @@ def test_the_class_goes_by_the_threshold_and_the_confidence_by_the_temperature_o
     assert (found["threshold"], found["temperature"]) == (limit, 3.0)
     heated = calibration.apply_temperature(np.array([[1 - x, x] for x in p]), 3.0)
     for row, x, calibrated in zip(found["predictions"], p, heated, strict=True):
-        assert row["likeliest"] == "bright"
-        assert row["predicted"] == ("dark" if x >= limit else "bright")
+        assert row["predicted"] == "bright"
+        assert row["at_threshold"] == ("dark" if x >= limit else "bright")
         assert row["probabilities"]["dark"] == x
-        assert row["confidence"] == pytest.approx(calibrated[int(x >= limit)])
+        assert row["confidence"] == pytest.approx(calibrated[0])
     shown = pipeline("predict", "logistic", new / "a", "-c", config)
-    assert [line.split()[:2] for line in shown.out.splitlines()[1:]].count(["dark", "*"]) == 1
-    assert f"predicted dark from p_dark {limit:.3f} on, fitted on val; * marks where the other is likelier" in shown.err
+    assert [line.split()[:2] for line in shown.out.splitlines()[1:]].count(["bright", "*"]) == 1
+    assert "predicted: the most probable class; confidence: its probability, calibrated on val" in shown.err
+    assert f"at_threshold: dark from p_dark {limit:.3f} on; * marks other classes" in shown.err
 
 
-def test_an_older_model_without_calibration_says_the_likeliest(pipeline: Pipeline, config: Path, new: Path) -> None:
+def test_few_images_in_val_give_no_threshold_and_no_temperature_and_a_limit_is_a_warning(
+    pipeline: Pipeline, config: Path, new: Path
+) -> None:
+    found = predicted(pipeline, config, new)
+    assert (found["threshold"], found["temperature"]) == (None, None)
+    assert all("at_threshold" not in row for row in found["predictions"])
+    model = registry.find(config.parent, "logistic")
+    n = model.figures.splits["val"].n
+    for words in (("show", "logistic"), ("predict", "logistic", new)):
+        ran = pipeline(*words, "-c", config)
+        shown = " ".join((ran.out + ran.err).split())
+        assert f"no temperature: 50 images in val are needed; there are {n}" in shown
+        assert "no threshold: 20 images of each class in val are needed; there are" in shown
+    metrics = model.read("metrics.json")
+    metrics["calibration"] |= {"temperature": 0.1, "notes": []}
+    (model.folder / "metrics.json").write_text(json.dumps(metrics))
+    edit_record(model.folder, files={})
+    shown = pipeline("predict", "logistic", new, "-c", config)
+    assert "the temperature is at its limit, 0.1: confidence means little" in shown.err
+
+
+def test_an_older_model_without_calibration_predicts_all_the_same(pipeline: Pipeline, config: Path, new: Path) -> None:
     model = registry.find(config.parent, "logistic")
     metrics = model.read("metrics.json")
     del metrics["calibration"]
@@ -269,7 +290,6 @@ def test_an_older_model_without_calibration_says_the_likeliest(pipeline: Pipelin
     found = predicted(pipeline, config, new)
     assert (found["threshold"], found["temperature"]) == (None, None)
     for row in found["predictions"]:
-        assert row["predicted"] == row["likeliest"]
         assert row["confidence"] == pytest.approx(max(row["probabilities"].values()))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -123,6 +125,37 @@ def test_more_classes_have_a_temperature_and_no_threshold() -> None:
     found = calibration.fit_calibration(given(4), ("c0", "c1", "c2", "c3"))
     assert found.temperature > 1.5
     assert (found.threshold, found.splits["val"].details["at_threshold"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("n", "positive", "notes"),
+    [
+        (49, 24, ["no temperature: 50 images in val are needed; there are 49"]),
+        (60, 19, ["no threshold: 20 images of each class in val are needed; there are 41 of c0, 19 of c1"]),
+        (2, 1, ["no temperature: 50 .* are 2", "no threshold: .* there are 1 of c0, 1 of c1"]),
+        (60, 20, []),
+    ],
+)
+def test_too_few_images_in_val_fit_nothing_and_say_how_many_are_needed(n: int, positive: int, notes: list[str]) -> None:
+    labels = ["c1"] * positive + ["c0"] * (n - positive)
+    p = np.random.default_rng(0).dirichlet([2, 2], n)
+    found = calibration.fit_calibration({"val": (labels, p), "test": (labels, p)}, ("c0", "c1"))
+    assert found.notes is not None
+    assert len(found.notes) == len(notes)
+    assert all(re.fullmatch(expected, note) for expected, note in zip(notes, found.notes, strict=True))
+    assert (found.temperature is None) == (n < 50)
+    assert (found.threshold is None) == (positive < 20)
+
+
+def test_a_fit_at_a_limit_is_described() -> None:
+    labels, right = ["c0", "c1"] * 30, np.array([[0.9, 0.1], [0.1, 0.9]] * 30)
+    found = calibration.fit_calibration({"val": (labels, right)}, ("c0", "c1"))
+    assert calibration.describe_limits(found) == ["the temperature is at its limit, 0.1: confidence means little"]
+    found = calibration.fit_calibration({"val": (labels, right[::-1])}, ("c0", "c1"))
+    assert [text.split(":")[0] for text in calibration.describe_limits(found)] == [
+        "the temperature is at its limit, 10",
+        "the threshold is at its limit, 0",
+    ]
 
 
 @pytest.mark.parametrize("empty", ["val", "test"])
