@@ -15,7 +15,7 @@ from pipeline.config import init_project
 from pipeline.project.job_shares import Part
 from pipeline.project.project import Options, Project
 from pipeline.runs import status
-from pipeline.runs.run import run_stages, select_stages
+from pipeline.runs.run import check_trained, run_stages, select_stages
 from pipeline.show.console import ERR, echo, format_config_option, show_error
 from pipeline.show.finetune_tables import show_finetune
 from pipeline.show.progress import make_progress
@@ -104,6 +104,8 @@ def run_command(
         else:
             also_for = [purpose.removeprefix("finetune/") for purpose in purposes]
             run_stages(project, wanted["head"], result, wanted["finetune"], also_for, note)
+            if stage is None:
+                check_trained(project)
 
     def note(text: str) -> None:
         if not quiet:
