@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 
+from pipeline.cli import signals
+
 
 def main() -> None:
     gc.set_threshold(100_000, 20, 100)  # the default costs a tenth of a run over 100,000 rows
+    signals.exit_when_stuck()
     try:
         from pipeline.cli.main import main as command
 

@@ -112,6 +112,3 @@ def plot_command(
         return {"files": [str(path) for path in files]}
 
     do_and_finish(work, evaluation_tables.show_files)
-
-
-COMMANDS = (compare_command, crossval_command, predictions_command, plot_command)

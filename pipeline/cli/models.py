@@ -103,9 +103,6 @@ def reproduce_command(
     finish("reproduce", "reproduce", report, error, printer, config, as_json, verbose)
 
 
-COMMANDS = (models_command, show_command, tag_command, reproduce_command)
-
-
 def _show_tag(done: Mapping[str, str]) -> None:
     if "deleted" in done:
         echo(f"deleted the tag {done['deleted']}")

@@ -14,7 +14,8 @@ import yaml
 
 from cache import atomic_files
 from cache.errors import Unusable
-from stages.data import scan
+from pipeline.config.schema import Columns
+from stages.data import scan, tables
 from stages.data.scan import Found
 
 DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
@@ -25,13 +26,15 @@ _TEMPLATE = """\
 
 data:
   root: {root}        # where the images are, relative to this file; class folders, unless there is a table
-  # table: null               # labels.csv, .jsonl, .parquet or a saved manifest; its paths are relative to root
+  {table}
   # columns: {{path: path, label: label, split: split, group: group}}   # names in the table
   # group_from: null          # a regular expression on the path, e.g. '(panel\\d+)_': a group stays in one split
   {classes}
   split: {{method: hash, val: 0.15, test: 0.15, seed: 0}}   # a hash of each image's bytes: adding images moves no other
   # on_bad: fail              # fail: finish extraction, list rejects, exit 3, no heads | skip: continue without them
   # on_leak: fail             # the same bytes in two of your splits: fail | warn
+  # max_pixels: 250000000     # larger images are rejected
+  {links}
 
 base: {{name: efficientnet_lite0, weights: imagenet}}   # or mobilenet_v2, resnet50, vgg16; weights: imagenet or a file
 
@@ -87,37 +90,65 @@ class Started:
             if loose := [row.path for row in rows if row.label is None]:
                 lines.append(f"in no class folder, so without a label: {len(loose)}, such as {loose[0]}")
         else:
-            lines.append("no class folders: features can be extracted (pipeline run extract); a head needs labels")
+            lines.append("no labels: features can be extracted (pipeline run extract); a head needs labels")
         if splits:
-            lines.append("splits, from the folders: " + ", ".join(f"{k} {n}" for k, n in splits.items()))
+            lines.append("splits made before: " + ", ".join(f"{k} {n}" for k, n in splits.items()))
         if self.found.ignored:
             kinds = ", ".join(f"{kind} {n}" for kind, n in self.found.ignored.most_common(5))
             lines.append(f"{self.found.ignored.total()} other files are ignored: {kinds}")
         lines += [f"cannot be used: {reject.path}: {reject.reason}" for reject in self.found.rejected[:5]]
-        return lines
+        return lines + [f"warning: {note}" for note in self.found.notes]
 
 
-def init(folder: Path, images: Path | None) -> Started:
-    """Write `folder`/pipeline.yaml for the images in `images` (default: `folder`/images).
+def init(
+    folder: Path, images: Path | None, table: Path | None = None, follow_links: scan.FollowLinks = "inside"
+) -> Started:
+    """Write `folder`/pipeline.yaml for the images in `images`, with the labels in `table` if there is one.
 
-    Raises Unusable where a pipeline.yaml is there already, or the images cannot be used.
+    images: by default `folder`/images, or else the folder of the table. Raises Unusable where there is a pipeline.yaml,
+    or the images cannot be used.
     """
     target = _new_config(folder)
-    images = images if images is not None else folder / "images"
+    if images is None:
+        images = folder / "images" if table is None or (folder / "images").is_dir() else table.parent
     if not images.is_dir():
         what = "is a file; expected a folder of images" if images.exists() else "is not there"
         example = folder if folder.is_dir() and folder != Path() else "PATH"
         hint = f"name the folder of the images: pipeline init --images {example}"
         raise Unusable(f"{images} {what}", hint)
-    try:
-        found = scan.scan_folders(images)
-    except Unusable as error:
-        raise Unusable(error.message, "name another folder with --images") from error
-    root = os.path.relpath(images, folder)
-    root = str(images.absolute()) if root.startswith("..") else root
+    found = _look(images, table, follow_links)
     classes = {row.label for row in found.rows if row.label is not None}
-    _write(target, f"Written by pipeline init for {len(found.rows)} images.", root, None, len(classes) > 1)
+    about = f"Written by pipeline init for {len(found.rows)} images."
+    labels = None if table is None else _relative(table, folder)
+    _write(target, about, _relative(images, folder), None, len(classes) > 1, labels, follow_links)
     return Started(target, images, found)
+
+
+def _look(images: Path, table: Path | None, follow_links: scan.FollowLinks) -> Found:
+    """The images, by folders or table. Raises Unusable where init should be called in another way."""
+    try:
+        if table is not None:
+            return tables.read_table(table, Columns().model_dump(), images, follow_links)
+        found = scan.scan_folders(images, follow_links)
+    except Unusable as error:
+        other = "name another folder with --images" if table is None else "or write pipeline.yaml by hand"
+        raise Unusable(error.message, other if table is None else f"{error.hint}, {other}") from error
+    if not found.rows:
+        first = found.rejected[0]
+        raise Unusable(
+            f"{images}: no images; {len(found.rejected)} links or folders cannot be used, the first: {first.path} "
+            f"{first.reason.partition(';')[0]}",
+            f"if you trust where the links lead: pipeline init --images {images} --follow-links",
+        )
+    if (inner := scan.find_inner_folders(found.rows)) is not None:
+        raise Unusable(f"{images}: {inner[1]}", f"if these are the classes: pipeline init --images {images / inner[0]}")
+    return found
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """As pipeline.yaml in `folder` names it: relative, if it is below."""
+    relative = os.path.relpath(path, folder)
+    return str(path.absolute()) if relative.startswith("..") else relative
 
 
 def init_demo(folder: Path) -> Started:
@@ -143,15 +174,23 @@ def _new_config(folder: Path) -> Path:
     return target
 
 
-def _write(target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True) -> None:
+def _write(
+    target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True, table: str | None = None,
+    follow_links: scan.FollowLinks = "inside",
+) -> None:  # fmt: skip
     """Write pipeline.yaml; with fewer than two classes, the heads are commented out."""
     listed = (
         f"classes: [{', '.join(classes)}]   # their order; with two, the second is the positive one"
         if classes
         else "# classes: null             # their order, sorted by default; with two, the second is the positive one"
     )
-    quoted = yaml.safe_dump(root, default_style=None, width=10_000).splitlines()[0]
-    text = _TEMPLATE.format(about=about, root=quoted, classes=listed)
+    labels = f"table: {_quoted(table)}   # its paths are relative to root"
+    if table is None:
+        labels = "# table: null               # labels.csv, .jsonl or .parquet, or a manifest; paths relative to root"
+    links = "follow_links: all           # wherever they lead | inside: only below root"
+    if follow_links == "inside":
+        links = "# follow_links: inside      # links out of root are rejected | all: followed, if you trust them"
+    text = _TEMPLATE.format(about=about, root=_quoted(root), classes=listed, table=labels, links=links)
     if not trainable:
         none = "heads: {}                     # none yet: fewer than two classes. With labels (or data.table):"
         text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")
@@ -159,6 +198,10 @@ def _write(target: Path, about: str, root: str, classes: list[str] | None, train
         atomic_files.publish(target, text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise Unusable(f"{root!r} is not valid Unicode, as pipeline.yaml must be", "rename the folder") from error
+
+
+def _quoted(text: str | None) -> str:
+    return str(yaml.safe_dump(text, default_style=None, width=10_000).splitlines()[0])
 
 
 def _copy(source: Path, target: Path) -> None:

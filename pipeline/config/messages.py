@@ -46,39 +46,45 @@ def reject_bool(value: Any) -> Any:
     return value
 
 
-def describe(problems: Sequence[Mapping[str, Any]]) -> str:
-    """What is wrong with one field; `problems` are pydantic's, one for each type that it may have."""
+def describe(problems: Sequence[Mapping[str, Any]], written: str | None = None) -> str:
+    """What is wrong with one field; `problems` are pydantic's, one for each type that it may have.
+
+    written: the value as it is in the file, if that is known.
+    """
     first = problems[0]
+    shown = _shown(first["input"], written)
     if first["type"] == "missing":
         return "it is missing, and has no default"
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "unknown_kind" and not isinstance(first["input"], dict):
-        return f"expected {_FIELDS}, got {_shown(first['input'])}"
+        return f"expected {_FIELDS}, got {shown}"
     if any(problem["type"] not in _WORDS for problem in problems):
-        return f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {_shown(first['input'])}"
+        return f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {shown}"
     expected = [_WORDS[problem["type"]].format_map(problem.get("ctx", {})) for problem in problems]
-    return f"expected {' or '.join(dict.fromkeys(expected))}, got {_shown(first['input'])}"
+    return f"expected {' or '.join(dict.fromkeys(expected))}, got {shown}"
 
 
-def yaml_hint(problems: Sequence[Mapping[str, Any]]) -> str:
-    """What to do where YAML reads a word as something else; "" elsewhere. `problems` as for `describe`."""
-    return next(filter(None, map(_hint, problems)), "")
+def yaml_hint(problems: Sequence[Mapping[str, Any]], written: str | None) -> str:
+    """What to do where YAML reads a word as something else; "" elsewhere. Arguments as of `describe`."""
+    return next(filter(None, (_hint(problem, written) for problem in problems)), "")
 
 
-def _hint(problem: Mapping[str, Any]) -> str:
+def _hint(problem: Mapping[str, Any], written: str | None) -> str:
     kind, found = problem["type"], problem["input"]
     if kind == "string_type" and isinstance(found, bool):
         return "YAML reads yes, no, on and off as true and false: put the word in quotes"
     if kind == "string_type" and isinstance(found, int | float | datetime.date):
-        return f"text that looks like a number or a date is put in quotes: {str(found)!r}"
+        return f"text that looks like a number or a date is put in quotes: {written or str(found)!r}"
     if kind == "number_type":
         return "YAML reads yes, no, on and off as true and false"
     return ""
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, written: str | None) -> str:
     """About as it is in the file; text in quotes, so that an empty one is visible."""
+    if isinstance(value, int | float | datetime.date) and written and len(written) <= _LONGEST:
+        return written
     if value is None:
         return "nothing"
     text = str(value).lower() if isinstance(value, bool) else repr(value)

@@ -14,7 +14,8 @@ from pipeline.config.head_schema import AnyHead, Logistic
 from stages.bases import catalogue
 from stages.bases.catalogue import Base, Preprocess
 from stages.bases.recipe import Pooling, StoredDtype
-from stages.data.images import Decode, Fit, Resize
+from stages.data.images import MAX_PIXELS, Decode, Fit, Resize
+from stages.data.scan import FollowLinks
 from stages.engines import select
 
 
@@ -47,6 +48,8 @@ class Data(Section, keyed="none"):
     split: Split = Split()
     on_bad: Literal["fail", "skip"] = "fail"
     on_leak: Literal["fail", "warn"] = "fail"
+    max_pixels: Count = MAX_PIXELS
+    follow_links: FollowLinks = "inside"
 
 
 class PreprocessConfig(Section, keyed="extract"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from cache import regular_files
 from cache.errors import Unusable
 from pipeline.config import head_schema, messages
 from pipeline.config.schema import RunConfig, field_places
+from stages.runtime.suggest import suggest
 
 MOST_BYTES = 4_000_000
 _MOST_NODES = 100_000
@@ -40,13 +40,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise Unusable(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # too large, or not UTF-8
         raise Unusable(f"{path} is not valid YAML: {error}") from error
-    return override(_parse(text, path), str(path), overrides)
+    tree = _parse(text, path, _Loader, overrides)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        written = _parse(text, path, yaml.BaseLoader, overrides)  # all values as text
+        raise _explain(f"{path} with --set" if overrides else str(path), tree, error, written) from error
 
 
 def override(tree: dict[str, Any], source: str, overrides: Sequence[str]) -> RunConfig:
     """The settings in `tree` with `a.b=value` overrides on top. Raises Unusable as `load` does."""
     for text in overrides:
-        _override(tree, text)
+        _override(tree, text, _Loader)
     return validate(tree, f"{source} with --set" if overrides else source)
 
 
@@ -55,12 +60,13 @@ def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise _explain(source, tree, error) from error
+        raise _explain(source, tree, error, {}) from error
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+def _parse(text: str, path: Path, loader: type[Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The tree of a file, with the overrides on top."""
     try:
-        tree = yaml.load(text, Loader=_Loader) or {}
+        tree = yaml.load(text, Loader=loader) or {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -74,6 +80,8 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         raise Unusable(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise Unusable(f"{path} holds a {type(tree).__name__}; expected fields such as data: and base:")
+    for override in overrides:
+        _override(tree, override, loader)
     return tree
 
 
@@ -107,7 +115,7 @@ class _Loader(yaml.SafeLoader):
         return dict(super().construct_mapping(node, deep))
 
 
-def _override(tree: dict[str, Any], text: str) -> None:
+def _override(tree: dict[str, Any], text: str, loader: type[Any]) -> None:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise Unusable(f"--set {text!r}: expected FIELD=VALUE", "for example --set extract.size=160")
@@ -116,13 +124,16 @@ def _override(tree: dict[str, Any], text: str) -> None:
         child = tree.get(parent)
         tree[parent] = tree = dict(child) if isinstance(child, dict) else {}
     try:
-        tree[last] = yaml.load(value, Loader=_Loader)
+        tree[last] = yaml.load(value, Loader=loader)
     except yaml.YAMLError as error:
         raise Unusable(f"--set {text!r}: the value is not valid YAML") from error
 
 
-def _explain(source: str, tree: Mapping[str, Any], error: ValidationError) -> Unusable:
-    """The first problem, as one sentence; one for each type that a field may have count as one problem."""
+def _explain(source: str, tree: Mapping[str, Any], error: ValidationError, written: Any) -> Unusable:
+    """The first problem, as one sentence; one for each type that a field may have count as one problem.
+
+    written: the same tree with all values as text.
+    """
     problems: dict[str, list[Any]] = {}
     for problem in error.errors():
         where = ".".join(str(part) for part in _written(problem["loc"]))
@@ -136,19 +147,29 @@ def _explain(source: str, tree: Mapping[str, Any], error: ValidationError) -> Un
     if same[0]["type"] == "extra_forbidden":
         parent, _, name = where.rpartition(".")
         siblings = _children(parent, tree)
-        near = [f"{parent}.{n}" if parent else n for n in difflib.get_close_matches(name, siblings, n=1)]
+        near = [f"{parent}.{n}" if parent else n for n in suggest(name, siblings)]
         near = near or [field for field in field_places() if field.endswith(f".{name}")]
         return Unusable(
             f"{source}: unknown field {where}{more}; known here are {', '.join(siblings)}",
             f"did you mean {near[0]}?" if near else "",
         )
-    message = messages.describe(same)
-    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", messages.yaml_hint(same))
+    text = _text_at(written, _written(same[0]["loc"]))
+    message = messages.describe(same, text)
+    return Unusable(f"{source}: {where + ': ' if where else ''}{message}{more}", messages.yaml_hint(same, text))
 
 
 def _written(location: tuple[Any, ...]) -> list[Any]:
     """`location` as it is in the file, without the names of types that pydantic adds."""
     return [part for part in location if part not in _UNION_PARTS and "[" not in str(part)]
+
+
+def _text_at(tree: Any, location: list[Any]) -> str | None:
+    for part in location:
+        try:
+            tree = tree[part]
+        except (LookupError, TypeError):
+            return None
+    return tree if isinstance(tree, str) else None
 
 
 def _children(parent: str, tree: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -21,11 +22,13 @@ from pipeline.config.schema import RunConfig
 from pipeline.project.job_shares import Part
 from stages.bases import catalogue, weights
 from stages.bases.recipe import Recipe, Tap
-from stages.data import scan, splits
+from stages.data import scan, splits, tables
 from stages.data.images import PixelSpec
 from stages.data.manifest import Manifest, Row
 from stages.data.scan import Found
 from stages.extract.cluster import ClusterSpec
+
+log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -92,8 +95,8 @@ class Project:
 
     @cached_property
     def recipe(self) -> Recipe:
-        settings = self.config.extract
-        pixels = PixelSpec(settings.size, settings.size, settings.fit, settings.resize, settings.decode)
+        settings, size, most = self.config.extract, self.config.extract.size, self.config.data.max_pixels
+        pixels = PixelSpec(size, size, settings.fit, settings.resize, settings.decode, most)
         return Recipe.of(self.base, self.weights.sha256, pixels, settings.numerics, settings.dtype)
 
     @property
@@ -118,11 +121,14 @@ class Project:
         """The images in the folder or table, with their ids."""
         data = self.config.data
         if data.table is not None:
-            found = scan.read_table(self.at(data.table), data.columns.model_dump(), self.root)
+            columns = data.columns.model_dump()
+            found = tables.read_table(self.at(data.table), columns, self.root, data.follow_links)
         elif self.root.exists():
-            found = scan.scan_folders(self.root)
+            found = scan.scan_folders(self.root, data.follow_links)
         else:
             raise Unusable(f"data.root: {self.root} is not there", self._missing_root_hint())
+        for note in found.notes:
+            log.warning("%s", note)
         with self.progress("hashing", None) as advance:
             return scan.hash_files(found, self.root, self.cache.index, advance, self.options.read_files)
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from cache import registrations
-from cache.errors import Unusable
 from pipeline.project.project import Project
 from pipeline.runs import boundary_rows, extraction, finetuning, rejects, retention, sweeps
 from pipeline.runs.finetuning import Notify
@@ -58,18 +57,6 @@ def run_stages(
                 project, name, manifest, plans.get(name), notify
             )
     return manifest
-
-
-def check_trained(project: Project) -> None:
-    """Raises Unusable if images have labels, but pipeline.yaml has no head that a run could train on them."""
-    classes = sorted({row.label for row in project.manifest.rows if row.label is not None})
-    if project.config.heads or not classes:
-        return
-    there = f"{len(classes)} classes" if len(classes) > 1 else f"one class, {classes[0]!r}, and a head needs two"
-    raise Unusable(
-        f"features are extracted, but no head is trained: heads: in {project.path.name} is empty. Found: {there}",
-        "add one: heads: {logistic: {kind: logistic}}; to extract only: pipeline run extract",
-    )
 
 
 def select_stages(project: Project, stage: str | None, names: Sequence[str]) -> dict[str, Sequence[str]]:

@@ -199,7 +199,7 @@ def _files(paths: Sequence[str]) -> tuple[list[_File], int]:
         if not os.path.isdir(place):
             found.append(_File(path, place))
             continue
-        inside, others = scan.list_images(Path(place), path)
+        inside, others = scan.list_images(Path(place), path, "all")
         found += [_File(os.path.join(path, name), f"{place}/{name}") for name in inside]
         found += [_File(os.path.join(path, name), f"{place}/{name}", reason) for name, reason in others.rejected]
         ignored += others.ignored.total()

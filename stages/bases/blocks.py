@@ -5,7 +5,6 @@ They are read from blocks.json, which `python -m tests.support.generate_blocks` 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from cache.errors import Unusable
 from stages.bases.catalogue import Base
+from stages.runtime.suggest import suggest
 
 
 class Block(NamedTuple):
@@ -60,7 +60,7 @@ def get_block(base: Base, name: str) -> Block:
             f"{base.name} has no blocks to train from: its cells read the two before them, not one layer's output",
             "use another base for fine-tuning; pipeline bases shows how many blocks each has",
         )
-    near = difflib.get_close_matches(name, blocks, n=1, cutoff=0.6)
+    near = suggest(name, blocks)
     names = list(blocks)
     raise Unusable(
         f"{base.name} has no block {name!r}; it has {', '.join(names[:3])} to {', '.join(names[-3:])}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from cache.errors import Unusable
 from stages.bases.formats import BUILT, FORMATS, BaseFormat, find_file_format
+from stages.runtime.suggest import suggest
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def get_base(name: str) -> Base:
     """The base of that name in the table. Raises Unusable, naming the nearest known one."""
     if name in BASES:
         return BASES[name]
-    near = difflib.get_close_matches(name.lower(), BASES, n=1, cutoff=0.5)
+    near = suggest(name, BASES)
     raise Unusable(
         f"base {name!r} is unknown",
         f"did you mean {near[0]}? pipeline bases lists them" if near else "pipeline bases lists them",

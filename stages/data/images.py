@@ -4,35 +4,42 @@ The rules, all of which are in the extract key (as its version, where there is n
 
 - Formats: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF (where Pillow has it) and HEIC (with the extra of that name), by
   content, not by file name. The first frame only, of HEIC the primary image.
-- EXIF orientation is applied, of HEIC the container's own. At most 50 Mpx, read from the header before anything is
-  decoded.
-- 16-bit grayscale is scaled to 8 bits, not clipped. 32-bit integer and float pixels have no range, and are rejected.
-- Alpha is composited over white; palette, CMYK and other colour spaces become RGB; grayscale is repeated.
+- EXIF orientation is applied, of HEIC the container's own.
+- 16-bit grayscale is scaled to 8 bits, not clipped. 32-bit integer, signed and float pixels have no range, and are
+  rejected.
+- Alpha is composited over white; palette, CMYK and other colour spaces become RGB; grayscale is repeated. A BMP whose
+  alpha is 0 everywhere is opaque, as in browsers.
+- A JPEG that ends early is rejected, with an end marker or without: what is missing would be gray. Ancillary PNG chunks
+  with a wrong checksum are left out, as libpng does, which is noted. Of a TIFF its tags decide (tiff.py).
+- Metadata are neither needed nor limited: texts and colour profiles of any length are skipped.
+
+Limits: pixels (`max_pixels`, read from the header before anything is decoded), scans of a JPEG, chunks of a PNG, and
+processor time. In a process, one image above 50 Mpx is decoded at a time, in at most some 16 bytes a pixel.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
+import contextlib
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd but readable files; the rules are above
+from stages.data import jpeg, png, tiff
+from stages.data.formats import ImageRejected, drop_hostile_exif, open_image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", *(("AVIF",) if features.check("avif") else ()))
-MAX_PIXELS = 50_000_000
-_HEVC = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"])
+MAX_PIXELS = 250_000_000
+"""Above today's cameras (200 Mpx)."""
+
+_LARGE = 50_000_000
+_large = threading.Lock()
 
 Fit = Literal["squash", "crop", "pad"]
 Resize = Literal["bilinear", "keras"]
 Decode = Literal["scaled", "full"]
-
-
-class ImageRejected(Exception):
-    """The bytes cannot be decoded in the documented way; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ class PixelSpec:
 
     fit: squash to size | crop the shorter side, centred | pad with black to the longer side. resize: bilinear
     (Pillow, antialiased) | keras (half-pixel bilinear without antialias, as the Keras loaders do). decode: scaled
-    (JPEG DCT scaling down to no less than twice the target) | full.
+    (JPEG DCT scaling down to no less than twice the target) | full. max_pixels: larger images are rejected; no part of
+    the key.
     """
 
     height: int
@@ -49,6 +57,7 @@ class PixelSpec:
     fit: Fit = "squash"
     resize: Resize = "bilinear"
     decode: Decode = "scaled"
+    max_pixels: int = MAX_PIXELS
 
     def components(self) -> dict[str, Any]:
         """Its part of the extract key."""
@@ -63,60 +72,81 @@ class PixelSpec:
         }
 
 
-def decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
+def decode(data: bytes, spec: PixelSpec | None, on_damage: Callable[[str], object] = lambda text: None) -> np.ndarray:
     """Pixels of one image file, without `spec` at full size: ndarray of shape (height, width, 3), uint8, RGB.
 
-    Raises ImageRejected, with the reason, for anything else.
+    on_damage: called with what is damaged in the file though no pixel is lost. Raises ImageRejected, with the reason,
+    for anything else.
     """
     if not data:
         raise ImageRejected("empty file")
     try:
+        if data.startswith(png.MAGIC):
+            data, notes = png.clean_png(data)
+            for note in notes:
+                on_damage(note)
         return _decode(data, spec)
     except ImageRejected:
         raise
-    except Image.UnidentifiedImageError as error:
-        raise ImageRejected("not an image of a known format") from error
     except Exception as error:
         raise ImageRejected(f"cannot be decoded: {_one_line(error)}") from error
 
 
 def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_heic() if _is_heic(data) else FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageRejected(f"more than {MAX_PIXELS // 1_000_000} Mpx") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageRejected(f"{width}x{height} is more than {MAX_PIXELS // 1_000_000} Mpx")
-    if spec is not None and spec.decode == "scaled" and image.format in ("JPEG", "MPO"):
-        image.draft(None, _draft_size(image, spec))
-    image.load()
-    _orient(image)
-    pixels = _eight_bits(image)
-    fitted = np.asarray(pixels if spec is None else _fit(pixels, spec))
+    markers = jpeg.read_markers(data) if data.startswith(jpeg.MAGIC) else None
+    layout = tiff.read_layout(data) if data.startswith(tiff.MAGIC) else None
+    image: Image.Image | None = None if layout and not tiff.pillow_is_right(layout) else open_image(data)
+    if image is None and layout is None:
+        raise ImageRejected("not an image of a known format")
+    width, height = image.size if image is not None else (layout.width, layout.height)  # type: ignore[union-attr]
+    _check_size(width, height, spec)
+    with _large if width * height > _LARGE else contextlib.nullcontext():
+        if image is None:
+            image = tiff.read_pixels(data, layout)  # type: ignore[arg-type]
+        elif markers is not None:
+            _load_jpeg(image, data, markers, spec)
+        image.load()
+        _orient(image)
+        pixels = _eight_bits(image)
+        fitted = np.asarray(pixels if spec is None else _fit(pixels, spec))
     return np.repeat(fitted[:, :, None], 3, axis=2) if fitted.ndim == 2 else fitted
 
 
-def _is_heic(data: bytes) -> bool:
-    """Whether the bytes begin with the brands of a HEIF file coded as HEVC (ISO/IEC 23008-12)."""
-    brands = data[8:12] + data[16 : min(int.from_bytes(data[:4]), 256)]
-    return data[4:8] == b"ftyp" and any(brands[at : at + 4] in _HEVC for at in range(0, len(brands), 4))
+def _check_size(width: int, height: int, spec: PixelSpec | None) -> None:
+    most = MAX_PIXELS if spec is None else spec.max_pixels
+    if width * height > most:
+        raise ImageRejected(f"{width}x{height} is more than {most / 1e6:g} Mpx (data.max_pixels)")
 
 
-def _heic() -> tuple[str]:
-    """Pillow's name of HEIC; registers the decoder, which the first such file imports."""
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise ImageRejected("HEIC image: pip install pillow-heif") from error
-    pillow_heif.register_heif_opener()
-    return ("HEIF",)
+def _load_jpeg(image: Image.Image, data: bytes, markers: jpeg.Markers, spec: PixelSpec | None) -> None:
+    """Decode at the scale that fitting needs. Raises ImageRejected where the file ends early but for an end marker.
+
+    libjpeg fills what is missing with gray, and Pillow does not pass on its warning. So a picture that ends in gray is
+    decoded again with more data, which changes nothing where none was missing.
+    """
+    if markers.scans and not markers.one_scan and markers.lacks_scans():
+        raise ImageRejected("ends early: its last scans are missing")
+    _draft(image, spec)
+    image.load()
+    last = image.getpixel((image.width - 1, image.height - 1))
+    if markers.scans and markers.one_scan and set(last if isinstance(last, tuple) else (last,)) <= {127, 128}:
+        again = open_image(jpeg.with_more_data(data, markers))
+        assert again is not None
+        _draft(again, spec)
+        if again.tobytes() != image.tobytes():
+            raise ImageRejected("ends early: the rest of the picture is missing")
+
+
+def _draft(image: Image.Image, spec: PixelSpec | None) -> None:
+    if spec is not None and spec.decode == "scaled":
+        image.draft(None, _draft_size(image, spec))
 
 
 def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:
     """The smallest size that the JPEG decoder may deliver: twice what fitting needs, before orientation."""
     width, height = image.size
     try:
+        drop_hostile_exif(image)
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except Exception:  # noqa: BLE001 (as in _orient)
         turned = False
@@ -131,6 +161,7 @@ def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:
 def _orient(image: Image.Image) -> None:
     """Apply EXIF orientation in place; an upright image is not copied."""
     try:
+        drop_hostile_exif(image)
         ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # noqa: BLE001 (a damaged EXIF block does not reject sound pixels)
         return
@@ -144,6 +175,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ImageRejected(f"{'32-bit integer' if image.mode == 'I' else 'float'} pixels have no known range")
     mode = "L" if image.mode in ("1", "L") else "RGB"
+    if image.format == "BMP" and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        return image.convert("RGB")
     if not image.has_transparency_data:
         return image if image.mode == mode else image.convert(mode)
     rgba = image.convert("RGBA")

@@ -79,7 +79,8 @@ class Manifest:
         table: dict[str, Counter[str]] = defaultdict(Counter)
         for row in self.samples:
             table[row.label or ""][row.split or ""] += 1
-        labels = sorted(table, key=lambda label: (order.index(label) if label in order else len(order), label))
+        ranks = {label: rank for rank, label in enumerate(order)}
+        labels = sorted(table, key=lambda label: (ranks.get(label, len(ranks)), label))
         return {label: {split: table[label][split] for split in SPLITS} for label in labels}
 
     def check_labels(self) -> None:

@@ -1,31 +1,40 @@
-"""Owns finding images: class folders or a table to rows with ids. Not decoding, and not the split of the rest."""
+"""Owns finding images in folders, and their ids. Not tables (tables.py), decoding, nor the split of the rest."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
-from cache import keys
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
+from stages.data import labels
 from stages.data.manifest import Row
-from stages.data.spreadsheet_text import unescape_formula
-from stages.runtime.silent_imports import import_parquet
 
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"]
 )  # fmt: skip
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+
+_SYSTEM = frozenset(
+    ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "__pycache__", "lost+found"]
+)
+_OUTPUTS = frozenset(["models", "plots"])
+"""What commands write beside pipeline.yaml."""
+_MARKS = frozenset(["CACHE.json", "EXPORT.json", "CACHEDIR.TAG", "pyvenv.cfg"])
+"""A folder with one of these is a cache, an export or a virtual environment."""
+
+FollowLinks = Literal["inside", "all"]
+"""inside: links are followed as long as they stay under the folder | all: wherever they lead."""
+
+LEAVES = "leaves {0}; to follow it: data.follow_links: all"
 
 
 class Reject(NamedTuple):
@@ -39,72 +48,51 @@ class Reject(NamedTuple):
 class Found:
     """Rows (id empty, split None where unknown), counts of ignored files by kind, and rejects.
 
-    `unhashed` are rows left without an id, because no file may be read.
+    `unhashed` are rows left without an id, because no file may be read. `notes` are warnings for the user.
     """
 
     rows: list[Row] = field(default_factory=list)
     unhashed: list[Row] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     rejected: list[Reject] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def scan_folders(root: Path) -> Found:
+def scan_folders(root: Path, follow_links: FollowLinks = "inside") -> Found:
     """Class folders under `root`, or train/val/test folders of class folders, or images without any class.
 
-    Hidden files and those without an image's extension are counted as ignored, by kind. A link that leaves `root` is a
-    reject; a linked folder within it is skipped, since its files are found where they are.
+    Hidden files and those without an image's extension are counted as ignored, by kind; so are folders of caches, of
+    the system, and of what this package wrote. A link that is not followed is a reject.
     Raises Unusable where the folder is missing, unreadable, has no image, or mixes split folders with others.
     """
-    paths, found = list_images(root, "data.root")
+    paths, found = list_images(root, "data.root", follow_links)
     if not paths and not found.rejected:
         raise Unusable(
             f"{root}: no images ({found.ignored.total()} other files); looked for {', '.join(sorted(EXTENSIONS))}",
             "name the folder that holds them with data.root",
         )
-    has_splits = _has_split_folders(root, paths)
+    splits = _split_folders(root, paths, found)
     for path in paths:
         parts = path.split("/")[:-1]
-        split = _SPLIT_NAMES[parts.pop(0).lower()] if has_splits else None
+        if splits and (not parts or parts[0] not in splits):
+            continue
+        split = SPLIT_NAMES[parts.pop(0).lower()] if splits else None
         found.rows.append(Row("", path, parts[0] if parts else None, split))
+    found.notes += labels.find_odd_labels(found.rows)
+    if (inner := find_inner_folders(found.rows)) is not None:
+        found.notes.append(f"{inner[1]}: if these are the classes, set data.root to {root / inner[0]}")
     return found
 
 
-def list_images(root: Path, called: str) -> tuple[list[str], Found]:
+def list_images(root: Path, called: str, follow_links: FollowLinks) -> tuple[list[str], Found]:
     """Sorted paths, relative to the folder `root`, of the images in it; ignored files and rejects are in the `Found`.
 
     called: name of the folder in messages. Raises Unusable where it is missing or unreadable.
     """
-    found = Found()
-    return sorted(_walk(root, "", found, called)), found
-
-
-def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Found:
-    """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
-
-    An `id` column of 64 hex digits in every row is trusted: a file is needed only where its feature row is missing,
-    and is hashed then. An id column of other values is ignored.
-    """
-    records = _read_table(path)
-    if not records:
-        raise Unusable(f"{path}: no rows", "name a table with one row per image in data.table")
-    names = list(dict.fromkeys(name for record in records for name in record))
-    for part, name in columns.items():
-        if name not in names and (part == "path" or name != part):
-            raise Unusable(
-                f"{path}: no column {name!r}; it has {', '.join(map(repr, names))}",
-                f"name the column with data.columns.{part}",
-            )
-    rows = [_row(path, number, record, columns) for number, record in enumerate(records, start=1)]
-    with_id = [keys.is_digest(row.id) for row in rows]
-    if any(with_id) and not all(with_id):
-        raise Unusable(
-            f"{path}: {with_id.count(False)} of {len(rows)} rows have no id of 64 hex digits, the first is row "
-            f"{with_id.index(False) + 1}",
-            "leave the id column out, so that the files are hashed",
-        )
-    found = Found()
-    found.rows = _inside(rows if all(with_id) else [row._replace(id="") for row in rows], root, found)
-    return found
+    walk = _Walk(root, called, follow_links)
+    walk.folder("")
+    walk.linked_folders()
+    return sorted(walk.paths), walk.found
 
 
 def hash_files(
@@ -121,7 +109,7 @@ def hash_files(
     full = {row.path: f"{root}/{row.path}" for row in found.rows if not row.id}
     paths = list(full.values())
     digests = index.digests(paths, on_hashed) if read_files else index.known(paths, fresh=True)
-    out = Found(ignored=found.ignored, rejected=list(found.rejected))
+    out = Found(ignored=found.ignored, rejected=list(found.rejected), notes=found.notes)
     for row in found.rows:
         digest = row.id or digests.get(full[row.path])
         if digest is None:
@@ -133,130 +121,115 @@ def hash_files(
     return out
 
 
-def _walk(root: Path, below: str, found: Found, called: str) -> Iterable[str]:
-    """Relative paths of the images under `root`/`below`; hidden files and other kinds are counted."""
-    folder = os.path.join(root, below) if below else str(root)
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError as error:
-        raise Unusable(f"{called}: {folder} is not there", f"name the folder of the images with {called}") from error
-    except NotADirectoryError as error:
-        raise Unusable(f"{called}: {folder} is a file; expected a folder of images") from error
-    except OSError as error:
-        raise Unusable(f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}") from error
-    for entry in entries:
-        name = f"{below}/{entry.name}" if below else entry.name
-        kind = os.path.splitext(entry.name)[1].lower()
-        if entry.name.startswith("."):
-            found.ignored["hidden"] += 1
-        elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(root, name, found, called)
-        elif entry.is_symlink() and os.path.isdir(entry.path):
-            if not _stays_under(entry.path, root):
-                found.rejected.append(Reject(name, f"is a linked folder that leaves {called}"))
-        elif kind not in EXTENSIONS:
-            found.ignored[kind or "without extension"] += 1
-        elif entry.is_symlink() and not _stays_under(entry.path, root):
-            found.rejected.append(Reject(name, f"is a link that leaves {called}"))
-        else:
-            yield name
+class _Walk:
+    """One pass over a folder of images. Each real folder is walked once, by whichever links."""
+
+    def __init__(self, root: Path, called: str, follow_links: FollowLinks) -> None:
+        self.root, self.called, self.follow_links = root, called, follow_links
+        self.paths: list[str] = []
+        self.found = Found()
+        self._links: list[str] = []
+        self._walked: set[str] = set()
+
+    def folder(self, below: str) -> None:
+        """All images under `root`/`below`; links to folders are left for later."""
+        real = os.path.realpath(os.path.join(self.root, below))
+        if real in self._walked:
+            return
+        self._walked.add(real)
+        entries = self._entries(below)
+        names = {entry.name for entry in entries}
+        if below and names & _MARKS:
+            self.found.ignored[f"folder {below}/"] += 1
+            return
+        skipped = _SYSTEM | (_OUTPUTS if "pipeline.yaml" in names else frozenset())
+        for entry in entries:
+            name = f"{below}/{entry.name}" if below else entry.name
+            kind = os.path.splitext(entry.name)[1].lower()
+            linked = entry.is_symlink()
+            if entry.name.startswith("."):
+                self.found.ignored["hidden"] += 1
+            elif linked and os.path.isdir(entry.path):
+                self._links.append(name)
+            elif not linked and entry.is_dir():
+                if entry.name in skipped:
+                    self.found.ignored[f"folder {name}/"] += 1
+                else:
+                    self.folder(name)
+            elif kind not in EXTENSIONS:
+                self.found.ignored[kind or "without extension"] += 1
+            elif linked and not self._may_follow(name):
+                self.found.rejected.append(Reject(name, f"is a link that {LEAVES.format(self.called)}"))
+            else:
+                self.paths.append(name)
+
+    def linked_folders(self) -> None:
+        """Those whose images were not found where they are, or by another link."""
+        while self._links:
+            name = min(self._links)
+            self._links.remove(name)
+            if not self._may_follow(name):
+                self.found.rejected.append(Reject(name, f"is a linked folder that {LEAVES.format(self.called)}"))
+            else:
+                self.folder(name)
+
+    def _may_follow(self, name: str) -> bool:
+        return self.follow_links == "all" or stays_under(os.path.join(self.root, name), self.root)
+
+    def _entries(self, below: str) -> list[os.DirEntry[str]]:
+        folder = os.path.join(self.root, below) if below else str(self.root)
+        try:
+            return list(os.scandir(folder))
+        except OSError as error:
+            if below:  # one folder; the rest goes on
+                self.found.rejected.append(Reject(below, f"is a folder that cannot be read: {error.strerror}"))
+                return []
+            message, hint = _unreadable(folder, self.called, error)
+            raise Unusable(message, hint) from error
 
 
-def _has_split_folders(root: Path, paths: list[str]) -> bool:
-    """Whether the top folders have names of splits, at least two of them."""
-    top = {path.partition("/")[0] + path.partition("/")[1] for path in paths}  # folders end in a slash here
-    named = {name for name in top if name[-1] == "/" and name[:-1].lower() in _SPLIT_NAMES}
-    if len({_SPLIT_NAMES[name[:-1].lower()] for name in named}) < 2:
-        return False
-    others = sorted(top - named)
-    if others:
-        raise Unusable(
-            f"{root}: {', '.join(sorted(named))} look like splits, but {others[0]} is next to them"
-            + (f", and {len(others) - 1} more" if len(others) > 1 else ""),
-            "move everything else out of the folder, or name splits and labels in a table (data.table)",
-        )
-    return True
+def _unreadable(folder: str, called: str, error: OSError) -> tuple[str, str]:
+    """Message and hint."""
+    if isinstance(error, FileNotFoundError):
+        return f"{called}: {folder} is not there", f"name the folder of the images with {called}"
+    if isinstance(error, NotADirectoryError):
+        return f"{called}: {folder} is a file; expected a folder of images", ""
+    return f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}"
 
 
-def _stays_under(path: str, root: Path) -> bool:
+def stays_under(path: str, root: Path) -> bool:
+    """Whether the file that `path` opens, whatever links it goes through, is below `root`."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def _inside(rows: list[Row], root: Path, found: Found) -> list[Row]:
-    """The rows whose paths stay under `root`; the folder of each is resolved once."""
-    real_root = os.path.realpath(root)
-    folder_ok: dict[str, bool] = {}
-    inside = []
-    for row in rows:
-        path = os.path.normpath(os.path.join(root, row.path))
-        folder = os.path.dirname(path)
-        if folder not in folder_ok:
-            folder_ok[folder] = Path(os.path.realpath(folder)).is_relative_to(real_root)
-        if not folder_ok[folder]:
-            raise Unusable(
-                f"data.table: {row.path!r} leaves data.root ({root})", "set data.root to a folder above all images"
-            )
-        if os.path.islink(path) and not _stays_under(path, root):
-            found.rejected.append(Reject(row.path, "is a link that leaves data.root"))
-        else:
-            inside.append(row._replace(path=os.path.relpath(path, root) if os.path.isabs(row.path) else row.path))
-    return inside
+def _split_folders(root: Path, paths: list[str], found: Found) -> list[str]:
+    """The top folders with names of splits, if there are two of them or more.
 
-
-def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
-    values = {name: _text(record.get(column)) for name, column in columns.items()}
-    if values["path"] is None:
-        raise Unusable(f"{path}: row {number} has no {columns['path']}", "give every row a path, or remove it")
-    try:
-        if b"\0" in os.fsencode(values["path"]):
-            raise ValueError
-    except ValueError as error:
-        raise Unusable(f"{path}: row {number} has the path {values['path']!r}, which no file can have") from error
-    split = values["split"]
-    if split is not None and split.lower() not in _SPLIT_NAMES:
-        raise Unusable(f"{path}: row {number} has split {split!r}; expected train, val or test")
-    split = _SPLIT_NAMES[split.lower()] if split is not None else None
-    return Row(_text(record.get("id")) or "", values["path"], values["label"], split, values["group"])
-
-
-def _text(value: Any) -> str | None:
-    """Labels and ids are strings; empty, null and not-a-number mean none."""
-    if value is None or value != value:
-        return None
-    if isinstance(value, list | dict):
-        raise Unusable(f"the table has the value {value!r}; one label per image is expected, not several")
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
-    return str(value).strip() or None
-
-
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    """All rows of a table as dicts; the file's extension says which kind it is."""
-    kind = path.suffix.lower()
-    try:
-        if kind == ".csv":
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                separator = max(",;\t", key=file.readline().count)
-                file.seek(0)
-                rows = csv.DictReader(file, delimiter=separator)
-                return [{k: unescape_formula(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
-        if kind == ".jsonl":
-            records = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-            if not all(isinstance(record, dict) for record in records):
-                raise ValueError("a line is not a JSON object")
-            return records
-        if kind == ".parquet":
-            return _read_parquet(path)
-    except FileNotFoundError as error:
+    A single image or folder next to them is left out, which is noted. Raises Unusable where there are more.
+    """
+    tops = Counter(path.partition("/")[0] + path.partition("/")[1] for path in paths)  # folders end in a slash here
+    named = sorted(name for name in tops if name[-1] == "/" and name[:-1].lower() in SPLIT_NAMES)
+    if len({SPLIT_NAMES[name[:-1].lower()] for name in named}) < 2:
+        return []
+    others = sorted(tops.keys() - set(named))
+    if len(others) > 1:
         raise Unusable(
-            f"data.table: {path} is not there", "name the table with data.table, or set it to null"
-        ) from error
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise Unusable(f"data.table: {path} cannot be read: {error}") from error
-    raise Unusable(f"data.table: {path} is of an unknown kind; expected .csv, .jsonl or .parquet")
+            f"{root}: {', '.join(named)} look like splits, but {others[0]} is next to them, and {len(others) - 1} more",
+            "move everything else out of the folder, or name splits and labels in a table (data.table)",
+        )
+    if others:
+        found.ignored["next to the split folders"] += tops[others[0]]
+        found.notes.append(f"{others[0]} is next to {', '.join(named)}, which are taken for splits, and is left out")
+    return [name[:-1] for name in named]
 
 
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    _, parquet = import_parquet()
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    return rows
+def find_inner_folders(rows: Sequence[Row]) -> tuple[str, str] | None:
+    """The one folder that has all images, and a sentence, if it has folders itself, as of an unpacked archive."""
+    inner = {parts[1] for row in rows if len(parts := row.path.split("/")) > 2}
+    if len({row.path.partition("/")[0] for row in rows}) != 1 or len(inner) < 2:
+        return None
+    only = rows[0].path.partition("/")[0]
+    return (
+        only,
+        f"all {len(rows)} images are in one folder, {only}, which has the folders {', '.join(sorted(inner)[:5])}",
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from cache.hash_index import Seen, stat_file
 from stages.bases.recipe import Recipe
 from stages.data import augment, images
 from stages.data.images import ImageRejected
+
+log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1_000_000_000
 
@@ -32,7 +36,7 @@ def read_image(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen
     The buffer that is hashed is the one that is decoded. Stat and digest of each file read are added to `seen`.
     Raises ImageRejected if no file has these bytes, or they cannot be decoded.
     """
-    return _pixels(_bytes(image, paths, seen), image, recipe)
+    return _pixels(_bytes(image, paths, seen), image, paths, recipe)
 
 
 def read_ahead(
@@ -48,7 +52,7 @@ def read_ahead(
     def pixels(image: str, paths: Sequence[str]) -> np.ndarray:
         data = _bytes(image, paths, seen)
         with decoding:
-            return _pixels(data, image, recipe)
+            return _pixels(data, image, paths, recipe)
 
     waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
     readers = ThreadPoolExecutor(READERS)
@@ -63,8 +67,8 @@ def read_ahead(
         readers.shutdown(cancel_futures=True)
 
 
-def _pixels(data: bytes, image: str, recipe: Recipe) -> np.ndarray:
-    pixels = images.decode(data, recipe.pixels)
+def _pixels(data: bytes, image: str, paths: Sequence[str], recipe: Recipe) -> np.ndarray:
+    pixels = images.decode(data, recipe.pixels, partial(log.warning, "%s: %s", paths[0]))
     return pixels if recipe.view is None else augment.apply_view(pixels, recipe.view, image)
 
 

@@ -50,7 +50,7 @@ def check_classes(manifest: Manifest, order: Sequence[str] | None) -> tuple[str,
         if not by_split["train"]:
             raise Unusable(
                 f"class {label!r} has no image in train ({by_split['val']} in val, {by_split['test']} in test)",
-                "add images of it, or change data.split.seed",
+                "add images of it to train; where data.split draws the splits, another data.split.seed may do",
             )
     if order is None:
         return tuple(counts)

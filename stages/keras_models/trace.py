@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from stages.bases import catalogue
 from stages.bases.catalogue import Preprocess
 from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.keras_models import build, fold_batchnorm, user_model
+from stages.runtime.suggest import suggest
 
 _HELD_BYTES = 100_000
 """Larger arrays are captured, since TensorFlow holds constants several times; it folds smaller ones into others."""
@@ -79,7 +79,7 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
     names = model.paths() if from_file else [layer.name for layer in model.layers]
     for tap in taps:
         if tap.layer != "output" and tap.layer not in names:
-            near = difflib.get_close_matches(tap.layer, names, n=4, cutoff=0.5)
+            near = suggest(tap.layer, reversed(names), 4)  # the last of a block's layers is its output
             raise Unusable(
                 f"extract.taps: {model.name} has no layer {tap.layer!r}",
                 f"{'similar: ' + ', '.join(near) + '; ' if near else ''}the last ones: {', '.join(names[-4:])}",

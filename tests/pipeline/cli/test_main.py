@@ -16,6 +16,7 @@ import pytest
 
 from cache.hash_index import HashIndex
 from cache.store import Cache
+from tests.conftest import Pipeline
 from tests.support import fakes
 from tests.support.process import events, run, start, wait_for_shards
 
@@ -251,7 +252,7 @@ def test_a_leak_can_be_accepted(project: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "predict"], "'predict' is not one of 'extract', 'head'"),
+        (["run", "predict"], "'predict' is no stage; expected extract, head"),
         (["run", "head", "gone"], "no head 'gone' in pipeline.yaml; it has logistic"),
         (["run", "extract", "x"], "`run extract` takes no names; got 'x'"),
         (["run", "--wrokers", "2"], "--wrokers"),
@@ -298,3 +299,22 @@ def test_output_of_a_failure_is_one_json_object_too(project: Path) -> None:
     assert (result["schema_version"], result["command"], result["exit_code"]) == (1, "run", 2)
     assert set(result["error"]) == {"code", "message", "hint"}
     assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("logistic", "pipeline run head logistic"),
+        ("logistc", "pipeline run head logistic"),
+        ("last", "pipeline run finetune last"),
+        ("xyz", "Names follow the stage: run head NAME"),
+    ],
+)
+def test_a_name_in_the_place_of_a_stage_gets_its_command(
+    pipeline: Pipeline, project: Path, name: str, suggestion: str
+) -> None:
+    project.write_text(project.read_text() + "finetune: {last: {unfreeze_from: block16}}\n")
+    ran = pipeline("run", name, "-c", project)
+    shown = " ".join(ran.err.replace("\u2502", " ").split())
+    assert (ran.code, f"'{name}' is no stage; expected extract, head, finetune" in shown) == (2, True)
+    assert suggestion in shown

@@ -28,6 +28,8 @@ OTHER_VALUE = {
     "data.split.seed": "5",
     "data.on_bad": "skip",
     "data.on_leak": "warn",
+    "data.max_pixels": "50000000",
+    "data.follow_links": "all",
     "base.name": "mobilenet_v2",
     "base.weights": "other.weights.h5",
     "base.trust": "true",

@@ -100,3 +100,80 @@ def test_the_demo_says_what_to_install(tmp_path: Path, monkeypatch: pytest.Monke
     ran = pipeline("init", tmp_path, "--demo")
     assert ran.code == 2
     assert "pip install '.[demo]'" in ran.err
+
+
+def test_init_with_a_table(pipeline: Pipeline, tmp_path: Path) -> None:
+    fakes.two_classes(tmp_path / "images", 12)
+    paths = sorted(path.relative_to(tmp_path / "images") for path in (tmp_path / "images").rglob("*.png"))
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path},{path.parent}\n" for path in paths))
+    ran = pipeline("init", tmp_path, "--table", tmp_path / "labels.csv")
+    assert ran.code == 0, ran.err
+    assert "classes: bright 12, dark 12" in ran.out
+    config = yaml_file.load(tmp_path)
+    assert (config.data.table, config.data.root, list(config.heads)) == ("labels.csv", "images", ["logistic"])
+    assert pipeline("run", "-c", tmp_path, "--set", "extract.size=16").code == 0
+    (tmp_path / "pipeline.yaml").unlink()
+    (tmp_path / "labels.csv").write_text("path,Label\n1.png,x\n")
+    ran = pipeline("init", tmp_path, "--table", tmp_path / "labels.csv")
+    assert (ran.code, "no column 'label'; it has 'path', 'Label'" in ran.err) == (2, True)
+
+
+def test_a_table_added_later_is_no_success_without_a_head(pipeline: Pipeline, tmp_path: Path) -> None:
+    """heads: {} as init wrote it for images without labels."""
+    fakes.two_classes(tmp_path / "images", 12)
+    paths = sorted((tmp_path / "images").rglob("*.png"))
+    for number, path in enumerate(paths):
+        path.rename(tmp_path / "images" / f"{number}-{path.parent.name}.png")
+    assert pipeline("init", tmp_path).code == 0
+    ran = pipeline("run", "-c", tmp_path, "--set", "extract.size=16")
+    assert (ran.code, "no head was trained: heads is empty in pipeline.yaml" in ran.err) == (0, True)
+    names = sorted(path.name for path in (tmp_path / "images").glob("*.png"))
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{n},{n.split('-')[1][:-4]}\n" for n in names))
+    ran = pipeline("run", "-c", tmp_path, "--set", "extract.size=16", "--set", "data.table=labels.csv", "--json")
+    assert ran.code == 2
+    assert ran.json["extract"]["reused"] == 24
+    assert "heads is empty in pipeline.yaml, though the images have 2 classes" in ran.json["error"]["message"]
+    assert pipeline("run", "extract", "-c", tmp_path, "--set", "extract.size=16").code == 0
+
+
+def test_heads_without_any_label_are_refused_before_anything_is_extracted(pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        (tmp_path / "images" / f"{number}.png").write_bytes(fakes.numbered(number))
+    (tmp_path / "pipeline.yaml").write_text("extract: {size: 16}")
+    ran = pipeline("run", "-c", tmp_path, "--json")
+    assert (ran.code, "extract" in ran.json) == (2, False)
+    assert ran.json["error"]["message"].startswith("no image has a label")
+
+
+def test_images_one_level_too_deep(pipeline: Pipeline, tmp_path: Path) -> None:
+    fakes.two_classes(tmp_path / "images" / "dataset", 3)
+    ran = pipeline("init", tmp_path)
+    assert ran.code == 2
+    assert "all 6 images are in one folder, dataset, which has the folders bright, dark" in ran.err
+    assert f"pipeline init --images {tmp_path}/images/dataset" in ran.err
+    assert not (tmp_path / "pipeline.yaml").exists()
+
+
+def test_links_that_lead_out_and_the_way_out(pipeline: Pipeline, tmp_path: Path) -> None:
+    fakes.two_classes(tmp_path / "elsewhere", 12)
+    (tmp_path / "images").mkdir()
+    for name in ("bright", "dark"):
+        (tmp_path / "images" / name).symlink_to(tmp_path / "elsewhere" / name)
+    ran = pipeline("init", tmp_path)
+    assert ran.code == 2
+    assert f"if you trust where the links lead: pipeline init --images {tmp_path}/images --follow-links" in ran.err
+    assert pipeline("init", tmp_path, "--follow-links").code == 0
+    assert yaml_file.load(tmp_path).data.follow_links == "all"
+    ran = pipeline("run", "-c", tmp_path, "--json", "--set", "extract.size=16")
+    assert (ran.code, ran.json["extract"]["computed"], ran.json["extract"]["rejected"]) == (0, 24, [])
+
+
+def test_own_outputs_do_not_become_a_class(pipeline: Pipeline, tmp_path: Path) -> None:
+    fakes.two_classes(tmp_path, 12)
+    assert pipeline("init", tmp_path, "--images", tmp_path).code == 0
+    for words in (("run",), ("plot", "logistic"), ("run",)):
+        assert pipeline(*words, "-c", tmp_path).code == 0
+    assert (tmp_path / "plots").is_dir()
+    ran = pipeline("status", "-c", tmp_path, "--json")
+    assert set(ran.json["status"]["counts"]) == {"bright", "dark"}

@@ -110,22 +110,3 @@ def test_the_images_that_a_preview_times_are_not_all_that_the_next_one_counts(
     first, second = (pipeline("run", "-n", "-c", project, "--json").json["status"] for _ in range(2))
     assert first["unhashed"] == second["unhashed"] == 24
     assert first["counts"] == second["counts"] == {}
-
-
-def test_a_run_that_trains_no_head_though_images_have_labels_is_no_success(pipeline: Pipeline, project: Path) -> None:
-    project.write_text(project.read_text() + "heads: {}\n")
-    ran = pipeline("run", "-c", project, "--json")
-    assert (ran.code, ran.json["extract"]["computed"]) == (2, 24)
-    assert ran.json["error"]["message"].endswith("heads: in pipeline.yaml is empty. Found: 2 classes")
-    assert "pipeline run extract" in ran.json["error"]["hint"]
-    assert pipeline("run", "extract", "-c", project).code == 0
-    shutil.rmtree(project.parent / "images" / "dark")
-    assert "Found: one class, 'bright', and a head needs two" in pipeline("run", "-c", project).err
-
-
-def test_images_without_labels_are_extracted_and_that_is_all(pipeline: Pipeline, project: Path) -> None:
-    images = project.parent / "images"
-    for path in list(images.rglob("*.png")):
-        path.rename(images / f"{path.parent.name}-{path.name}")
-    project.write_text(project.read_text() + "heads: {}\n")
-    assert pipeline("run", "-c", project).code == 0

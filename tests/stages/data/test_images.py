@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from stages.data.images import ImageRejected, PixelSpec, decode
+from tests.conftest import Pipeline
 from tests.support.pictures import encoded, photograph, png_header
 
 pillow_heif.register_heif_opener()  # to write HEIC
@@ -179,10 +182,10 @@ HEIC = encoded(photograph(), "HEIF")
         (HEIC[: len(HEIC) // 2], "^(cannot be decoded|not an image)"),
         (JPEG[:20], "^(cannot be decoded|not an image)"),
         (PNG[:60] + bytes(40) + PNG[100:], "^cannot be decoded: "),
-        (png_header(60_000, 60_000), "^more than 50 Mpx$"),
-        (png_header(8_000, 8_000), "^8000x8000 is more than 50 Mpx$"),
+        (png_header(60_000, 60_000), r"^60000x60000 is more than 250 Mpx \(data.max_pixels\)$"),
+        (png_header(16_000, 16_000), r"^16000x16000 is more than 250 Mpx \(data.max_pixels\)$"),
         (encoded(Image.new("F", (8, 8), 0.5), "TIFF"), "^float pixels have no known range$"),
-        (encoded(Image.new("I", (8, 8), 70_000), "TIFF"), "^32-bit integer pixels have no known range$"),
+        (encoded(Image.new("I", (8, 8), 70_000), "TIFF"), "^signed 32-bit integer pixels have no known range$"),
         (encoded(photograph(), "PPM"), "^not an image of a known format$"),
     ],
 )
@@ -250,3 +253,61 @@ def test_scaled_decoding_delivers_at_least_twice_the_target(monkeypatch: pytest.
 def test_scaled_decoding_leaves_small_pictures_alone() -> None:
     data = encoded(photograph(size=(60, 60)), "JPEG")
     assert np.array_equal(decode(data, PixelSpec(32, 32)), decode(data, FULL))
+
+
+def test_the_most_pixels_can_be_set_and_are_no_part_of_the_key() -> None:
+    data = encoded(Image.new("L", (8_100, 8_000)), "PNG")  # 65 Mpx: a phone's picture
+    assert decode(data, PixelSpec(32, 32)).shape == (32, 32, 3)
+    spec = PixelSpec(32, 32, max_pixels=50_000_000)
+    with pytest.raises(ImageRejected, match=r"^8100x8000 is more than 50 Mpx \(data.max_pixels\)$"):
+        decode(data, spec)
+    assert spec.components() == PixelSpec(32, 32).components()
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 255])
+def test_a_bmp_whose_alpha_is_zero_everywhere_is_opaque(alpha: int) -> None:
+    """As browsers have it: writers that know no alpha leave the fourth byte at 0."""
+    image = photograph("RGBA")
+    image.putalpha(alpha)
+    over_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    bgra = np.asarray(image)[::-1, :, [2, 1, 0, 3]].tobytes()
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 96, 64, 1, 32, 3, len(bgra), 0, 0, 0, 0) + masks
+    head = header.ljust(108, b"\0")
+    data = struct.pack("<2sIHHI", b"BM", 14 + 108 + len(bgra), 0, 0, 14 + 108) + head + bgra
+    assert np.array_equal(decode(data, FULL), expected(over_white if alpha else image))
+
+
+def test_exif_that_would_take_all_memory_is_damaged_exif() -> None:
+    entry = struct.pack("<HHII", 0x9286, 7, 3_000_000, 8)
+    exif = b"II*\0" + struct.pack("<I", 3_000_008) + bytes(3_000_000)
+    exif += struct.pack("<H", 60_000) + b"".join(struct.pack("<H", n) + entry[2:] for n in range(60_000))
+    data = encoded(photograph(), "PNG", exif=exif)
+    assert np.array_equal(decode(data, FULL), expected(photograph()))
+
+
+def test_what_takes_too_long_in_python_is_a_reject(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow joins the comments of a GIF one by one, in a time that grows with the square of their number."""
+    monkeypatch.setattr("stages.data.formats._MAX_SECONDS", 0.5)
+    data = encoded(photograph("P"), "GIF")
+    comment = b"\x21\xfe" + (b"\xff" + bytes(255)) * 400_000 + b"\0"
+    at = 13 + 3 * 2 ** ((data[10] & 7) + 1)  # behind the palette
+    with pytest.raises(ImageRejected, match=r"^takes more than 0.5 s"):
+        decode(data[:at] + comment + data[at:], FULL)
+
+
+def test_what_is_damaged_is_said_with_the_name_of_the_file(pipeline: Pipeline, project: Path) -> None:
+    """As a warning where no pixel is lost, else in rejects.csv."""
+    bad = project.parent / "images" / "dark"
+    data = encoded(photograph(), "PNG")
+    chunk = struct.pack(">I", 3) + b"tEXtA\0b" + bytes(4)
+    (bad / "checksum.png").write_bytes(data[:33] + chunk + data[33:])
+    jpeg = encoded(photograph(), "JPEG")
+    (bad / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2] + b"\xff\xd9")
+    ran = pipeline("run", "extract", "-c", project)
+    assert ran.code == 3
+    assert f"{bad}/checksum.png: the PNG chunk tEXt has a wrong checksum, and is left out" in ran.err
+    listed = (project.parent / "rejects.csv").read_text().splitlines()
+    assert [line.rpartition(",")[0] for line in listed[1:]] == [
+        "dark/half.jpg,ends early: the rest of the picture is missing"
+    ]

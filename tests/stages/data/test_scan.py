@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -13,10 +12,8 @@ import pytest
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.data import scan
-from stages.data.manifest import Manifest, Row
+from stages.data.manifest import Row
 from tests.support.fakes import numbered
-
-COLUMNS = {"path": "path", "label": "label", "split": "split", "group": "group"}
 
 
 def lay(root: Path, *paths: str) -> None:
@@ -62,11 +59,20 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert labels(tmp_path) == {"bus/2.png": ("bus", None), "train/1.png": ("train", None)}
 
 
-@pytest.mark.parametrize("intruder", ["sample.png", "extra/5.png"])
-def test_split_folders_beside_something_else_are_not_taken_for_classes(tmp_path: Path, intruder: str) -> None:
-    lay(tmp_path, "train/cat/1.png", "test/cat/2.png", intruder)
-    with pytest.raises(Unusable, match=rf"test/, train/ look like splits, but {intruder[:5]}"):
+def test_split_folders_beside_something_else_are_not_taken_for_classes(tmp_path: Path) -> None:
+    lay(tmp_path, "train/cat/1.png", "test/cat/2.png", "sample.png", "extra/5.png")
+    with pytest.raises(Unusable, match="test/, train/ look like splits, but extra/ is next to them, and 1 more"):
         found(tmp_path)
+
+
+@pytest.mark.parametrize("stray", ["sample.png", "extra/5.png"])
+def test_one_stray_file_or_folder_is_left_out_and_said(tmp_path: Path, stray: str) -> None:
+    lay(tmp_path, "train/cat/1.png", "test/cat/2.png", stray)
+    result = found(tmp_path)
+    assert [row.path for row in result.rows] == ["test/cat/2.png", "train/cat/1.png"]
+    assert result.ignored == {"next to the split folders": 1}
+    (note,) = result.notes
+    assert note == f"{stray.replace('5.png', '')} is next to test/, train/, which are taken for splits, and is left out"
 
 
 def test_images_without_folders_have_no_label(tmp_path: Path) -> None:
@@ -91,13 +97,15 @@ def test_a_link_out_of_the_root_is_a_reject(tmp_path: Path) -> None:
     (tmp_path / "images/cat/in.png").symlink_to(tmp_path / "images/cat/1.png")
     result = found(tmp_path / "images")
     assert [row.path for row in result.rows] == ["cat/1.png", "cat/in.png"]
-    assert result.rejected == [("cat/out.png", "is a link that leaves data.root")]
+    assert result.rejected == [("cat/out.png", "is a link that leaves data.root; to follow it: data.follow_links: all")]
 
 
 def test_a_linked_class_folder_is_not_lost_in_silence(tmp_path: Path) -> None:
     lay(tmp_path, "elsewhere/1.png", "images/cat/1.png")
     (tmp_path / "images/dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert found(tmp_path / "images").rejected == [("dog", "is a linked folder that leaves data.root")]
+    assert found(tmp_path / "images").rejected == [
+        ("dog", "is a linked folder that leaves data.root; to follow it: data.follow_links: all")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -141,108 +149,17 @@ def test_folders_and_files_that_may_not_be_read() -> None:
         root.chmod(0o755)
         lay(root, "cat/1.png", "cat/2.png", "dog/3.png")
         (root / "cat/2.png").chmod(0)
-        assert as_nobody(root) == "rejected [Reject(path='cat/2.png', reason='cannot be read: Permission denied')]"
         (root / "dog").chmod(0)
         said = as_nobody(root)
         (root / "dog").chmod(0o755)
-        assert said == f"cannot read the folder {root}/dog: Permission denied | check: ls -ld {root}/dog"
-
-
-def table(path: Path, root: Path, /, **columns: str) -> scan.Found:
-    return scan.hash_files(scan.read_table(path, {**COLUMNS, **columns}, root), root, HashIndex())
-
-
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_a_table_of_each_kind(tmp_path: Path, kind: str) -> None:
-    lay(tmp_path, "images/1.png", "images/2.png")
-    records = [
-        {"path": "1.png", "label": "007", "split": "train", "group": "g"},
-        {"path": "2.png", "label": "no", "split": "validation", "group": None},
-    ]
-    path = tmp_path / f"labels.{kind}"
-    if kind == "csv":
-        path.write_text("path,label,split,group\n1.png,007,train,g\n2.png,no,validation,\n")
-    elif kind == "jsonl":
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.Table.from_pylist(records), path)
-    rows = table(path, tmp_path / "images").rows
-    assert [row[1:] for row in rows] == [("1.png", "007", "train", "g"), ("2.png", "no", "val", None)]
-    assert rows[0].id == hashlib.sha256(numbered(0)).hexdigest()
-
-
-def test_columns_of_other_names_and_numbers_as_labels(tmp_path: Path) -> None:
-    lay(tmp_path, "1.png")
-    path = tmp_path / "t.jsonl"
-    path.write_text('{"file": "1.png", "y": 3}\n')
-    assert table(path, tmp_path, path="file", label="y").rows[0].label == "3"
-
-
-def test_a_saved_manifest_is_believed_and_no_file_is_read(tmp_path: Path) -> None:
-    manifest = Manifest((Row("a" * 64, "gone/1.png", "x", "train", "g"), Row("b" * 64, "gone/2.png")))
-    path = tmp_path / "manifest.jsonl"
-    path.write_bytes(manifest.to_bytes())
-    assert tuple(table(path, tmp_path).rows) == manifest.rows
-
-
-def test_an_id_column_of_another_kind_is_not_ours(tmp_path: Path) -> None:
-    lay(tmp_path, "1.png")
-    (tmp_path / "t.csv").write_text("id,path\nimg1,1.png\n")
-    assert table(tmp_path / "t.csv", tmp_path).rows[0].id == hashlib.sha256(numbered(0)).hexdigest()
-
-
-def test_a_file_that_the_table_names_and_is_not_there_is_a_reject(tmp_path: Path) -> None:
-    lay(tmp_path, "1.png")
-    (tmp_path / "t.csv").write_text("path,label\n1.png,x\ngone.png,x\n")
-    result = table(tmp_path / "t.csv", tmp_path)
-    assert len(result.rows) == 1
-    assert result.rejected == [("gone.png", "cannot be read: No such file or directory")]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("t.csv", "path,label\n", "no rows"),
-        ("t.csv", "file,label\n1.png,x\n", "no column 'path'; it has 'file', 'label'"),
-        ("t.csv", "path,label\n,x\n", "row 1 has no path"),
-        ("t.jsonl", '{"path": "a\\u0000.png"}\n', "row 1 has the path 'a.x00.png', which no file can have"),
-        ("t.jsonl", '{"path": "a\\ud800.png"}\n', "which no file can have"),
-        ("t.csv", "path,split\n1.png,holdout\n", "row 1 has split 'holdout'; expected train, val or test"),
-        (
-            "t.csv",
-            f"id,path\n{'a' * 64},1.png\nx,2.png\n",
-            "1 of 2 rows have no id of 64 hex digits, the first is row 2",
-        ),
-        ("t.csv", "path\n../../etc/passwd.png\n", "leaves data.root"),
-        ("t.jsonl", '{"path": "1.png", "label": ["a", "b"]}\n', "one label per image is expected"),
-        ("t.jsonl", "{torn\n", "cannot be read"),
-        ("t.jsonl", "[1]\n", "a line is not a JSON object"),
-        ("t.parquet", "not parquet", "cannot be read"),
-        ("t.xlsx", "x", "is of an unknown kind; expected .csv, .jsonl or .parquet"),
-    ],
-)
-def test_a_table_that_cannot_be_used(tmp_path: Path, name: str, content: str, message: str) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(Unusable, match=message):
-        table(tmp_path / name, tmp_path)
-
-
-@pytest.mark.parametrize("separator", [";", "\t"])
-def test_a_table_with_another_separator(tmp_path: Path, separator: str) -> None:
-    lay(tmp_path, "1.png")
-    (tmp_path / "t.csv").write_text(f"path{separator}label\n1.png{separator}a,b\n")
-    assert table(tmp_path / "t.csv", tmp_path).rows[0].label == "a,b"
-
-
-@pytest.mark.parametrize("part", ["label", "split", "group"])
-def test_a_misspelt_column_is_not_silence(tmp_path: Path, part: str) -> None:
-    (tmp_path / "t.csv").write_text("path,label\n1.png,x\n")
-    with pytest.raises(Unusable, match="no column 'patient'; it has 'path', 'label'") as caught:
-        table(tmp_path / "t.csv", tmp_path, **{part: "patient"})
-    assert caught.value.hint == f"name the column with data.columns.{part}"
+        assert said == (
+            "rejected [Reject(path='dog', reason='is a folder that cannot be read: Permission denied'), "
+            "Reject(path='cat/2.png', reason='cannot be read: Permission denied')]"
+        )
+        root.chmod(0)
+        said = as_nobody(root)
+        root.chmod(0o755)
+        assert said == f"cannot read the folder {root}: Permission denied | check: ls -ld {root}"
 
 
 def test_links_that_lead_in_a_circle_are_rejects(tmp_path: Path) -> None:
@@ -253,6 +170,56 @@ def test_links_that_lead_in_a_circle_are_rejects(tmp_path: Path) -> None:
     assert [reject.path for reject in result.rejected] == ["cat/loop.png"]
 
 
-def test_a_table_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(Unusable, match=r"data\.table: .*gone\.csv is not there"):
-        table(tmp_path / "gone.csv", tmp_path)
+def test_links_are_followed_inside_or_wherever_they_lead(tmp_path: Path) -> None:
+    """As DVC, git-annex, Bazel and mounts lay them out."""
+    lay(tmp_path, "store/cat/1.png", "store/cat/deep/2.png", "store/3", "images/dog/4.png", "images/.pool/5.png")
+    images = tmp_path / "images"
+    (images / "cat").symlink_to("../store/cat", target_is_directory=True)
+    (images / "dog/3.png").symlink_to("../../store/3")
+    (images / "bird").symlink_to(".pool", target_is_directory=True)
+    (images / "again").symlink_to("dog", target_is_directory=True)
+    (tmp_path / "store/cat/loop").symlink_to("..", target_is_directory=True)
+    (images / "dog/up").symlink_to("../..", target_is_directory=True)
+    inside = scan.scan_folders(images)
+    assert [row.path for row in inside.rows] == ["bird/5.png", "dog/4.png"]
+    assert [reject.path for reject in inside.rejected] == ["dog/3.png", "cat", "dog/up"]
+    everywhere = scan.scan_folders(images, "all")
+    assert everywhere.rejected == []
+    paths = {row.path: row.label for row in everywhere.rows}
+    assert (
+        paths.items() >= {"bird/5.png": "bird", "cat/1.png": "cat", "cat/deep/2.png": "cat", "dog/3.png": "dog"}.items()
+    )
+    real = [os.path.realpath(images / path) for path in paths]
+    assert len(real) == len(set(real))
+
+
+def test_own_outputs_caches_and_system_folders_are_no_classes(tmp_path: Path) -> None:
+    lay(
+        tmp_path, "cat/1.png", "cat/models/2.png", "models/head/x.png", "plots/logistic-1/roc.png", "dog/@eaDir/3.png",
+        "__MACOSX/4.png", "$RECYCLE.BIN/5.png", "lost+found/6.png", ".features/7.png", "venv/lib/8.png", "gift/9.png",
+        "cache/10.png", "cat/exported/11.png", ".git/12.png",
+    )  # fmt: skip
+    (tmp_path / "pipeline.yaml").write_text("")
+    for mark in ("venv/pyvenv.cfg", "gift/EXPORT.json", "cache/CACHE.json", "cat/exported/CACHEDIR.TAG"):
+        (tmp_path / mark).write_text("")
+    result = found(tmp_path)
+    assert [row.path for row in result.rows] == ["cat/1.png", "cat/models/2.png"]
+    assert {name for name in result.ignored if name.startswith("folder ")} == {
+        f"folder {name}/"
+        for name in (
+            "models", "plots", "dog/@eaDir", "__MACOSX", "$RECYCLE.BIN", "lost+found", "venv", "gift", "cache",
+            "cat/exported",
+        )
+    }  # fmt: skip
+    (tmp_path / "pipeline.yaml").unlink()
+    assert {"models", "plots"} <= {row.label for row in found(tmp_path).rows}
+
+
+def test_images_one_level_too_deep_are_noted(tmp_path: Path) -> None:
+    lay(tmp_path, "dataset/cat/1.png", "dataset/dog/2.png")
+    (note,) = found(tmp_path).notes
+    assert note == (
+        "all 2 images are in one folder, dataset, which has the folders cat, dog: "
+        f"if these are the classes, set data.root to {tmp_path / 'dataset'}"
+    )
+    assert found(tmp_path / "dataset").notes == []

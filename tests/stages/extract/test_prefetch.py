@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_one_picture_at_a_time_is_decoded(rows: Rows, monkeypatch: pytest.Monkey
     """However many are read at once, so that memory holds one of full size."""
     decode, busy, most = images.decode, 0, 0
 
-    def watched(data: bytes, spec: images.PixelSpec) -> np.ndarray:
+    def watched(data: bytes, spec: images.PixelSpec, on_damage: Any) -> np.ndarray:
         nonlocal busy, most
         busy += 1
         most = max(most, busy)
@@ -113,7 +114,7 @@ def test_one_picture_at_a_time_is_decoded(rows: Rows, monkeypatch: pytest.Monkey
 
 
 def test_what_is_no_reject_is_raised_where_it_is_asked_for(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(data: bytes, spec: images.PixelSpec) -> np.ndarray:
+    def broken(data: bytes, spec: images.PixelSpec, on_damage: Any) -> np.ndarray:
         raise MemoryError
 
     monkeypatch.setattr(images, "decode", broken)

@@ -1,0 +1,219 @@
+"""Owns tables of images: .csv, .jsonl or .parquet to rows. Not folders (scan.py), nor what labels mean (labels.py)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache import keys
+from cache.errors import Unusable
+from stages.data import labels
+from stages.data.manifest import Row
+from stages.data.scan import LEAVES, SPLIT_NAMES, FollowLinks, Found, Reject, list_images, stays_under
+from stages.data.spreadsheet_text import unescape_formula
+from stages.runtime.silent_imports import import_parquet
+
+_LABELS = frozenset(["label", "labels", "class", "classes", "category", "target", "species", "y"])
+
+
+def read_table(path: Path, columns: Mapping[str, str], root: Path, follow_links: FollowLinks = "inside") -> Found:
+    """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
+
+    An `id` column of 64 hex digits in every row is trusted: a file is needed only where its feature row is missing,
+    and is hashed then. An id column of other values is ignored. A path that names no file stands for the only near
+    one, which is noted.
+    """
+    found = Found()
+    records = _read_records(path, found.notes)
+    if not records:
+        raise Unusable(f"{path}: no rows", "name a table with one row per image in data.table")
+    _check_columns(path, records, columns)
+    rows = [_row(path, number, record, columns) for number, record in enumerate(records, start=1)]
+    with_id = [keys.is_digest(row.id) for row in rows]
+    if any(with_id) and not all(with_id):
+        raise Unusable(
+            f"{path}: {with_id.count(False)} of {len(rows)} rows have no id of 64 hex digits, the first is row "
+            f"{with_id.index(False) + 1}",
+            "leave the id column out, so that the files are hashed",
+        )
+    if not all(with_id):
+        rows = _nearest([row._replace(id="") for row in rows], root, path.name, found)
+    found.rows = _inside(rows, root, follow_links, found)
+    found.notes += labels.find_odd_labels(found.rows)
+    return found
+
+
+def _check_columns(path: Path, records: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    names = list(dict.fromkeys(name for record in records for name in record))
+    others = [name for name in names if name not in columns.values() and name != "id"]
+    for part, name in columns.items():
+        if name in names:
+            continue
+        near = [other for other in others if other.strip().lower() in ({part} if part != "label" else _LABELS)]
+        one_hot = part == "label" and _is_one_hot(records, others)
+        if part == "path" or name != part or near or one_hot:
+            raise Unusable(
+                f"{path}: no column {name!r}; it has {', '.join(map(repr, names))}",
+                "make one column of those with 0 and 1"
+                if one_hot and not near
+                else f"name the column with data.columns.{part}" + (f": {near[0]!r}" if near else ""),
+            )
+
+
+def _is_one_hot(records: Sequence[Mapping[str, Any]], others: Sequence[str]) -> bool:
+    """Whether there is a column for each class, with one 1 in each row."""
+    if len(others) < 2:
+        return False
+    rows = ([str(record.get(name)).strip().removesuffix(".0") for name in others] for record in records)
+    return all(row.count("1") == 1 and row.count("0") == len(row) - 1 for row in rows)
+
+
+def _nearest(rows: list[Row], root: Path, table: str, found: Found) -> list[Row]:
+    """Rows whose paths name files: a path that names none stands for the only one that is nearly it."""
+    absent = {row.path for row in rows if not os.path.exists(os.path.join(root, row.path))}
+    if not absent or not root.is_dir():
+        return rows
+    near: dict[str, list[str]] = defaultdict(list)
+    for path in list_images(root, "data.root", "inside")[0]:
+        near[_fold(path)].append(path)
+        near[os.path.splitext(_fold(path))[0]].append(path)
+    instead = {path: near.get(_fold(path), []) for path in absent}
+    taken = {path: paths[0] for path, paths in sorted(instead.items()) if len(paths) == 1}
+    if taken:
+        first, other = next(iter(taken.items()))
+        found.notes.append(
+            f"{table}: {len(taken)} paths name no file as they are written, and stand for the only near one: "
+            f"{first!r} for {other!r}"
+        )
+    for path, paths in instead.items():
+        if len(paths) > 1:
+            found.rejected.append(Reject(path, f"no such file; near are {', '.join(map(repr, paths[:3]))}"))
+    several = {path for path, paths in instead.items() if len(paths) > 1}
+    return [row._replace(path=taken.get(row.path, row.path)) for row in rows if row.path not in several]
+
+
+def _fold(path: str) -> str:
+    """The same for backslashes, other case, and other ways to compose a letter."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/")).casefold().removeprefix("./")
+
+
+def _inside(rows: list[Row], root: Path, follow_links: FollowLinks, found: Found) -> list[Row]:
+    """The rows whose paths stay under `root`, as the system resolves them; the folder of each is resolved once."""
+    folder_ok: dict[str, bool] = {}
+    inside = []
+    for row in rows:
+        path = os.path.join(root, row.path)
+        folder = os.path.dirname(path)
+        if folder not in folder_ok:
+            written = Path(os.path.normpath(os.path.abspath(folder)))
+            folder_ok[folder] = stays_under(folder, root) or (
+                follow_links == "all" and written.is_relative_to(os.path.abspath(root))
+            )
+        if not folder_ok[folder]:
+            raise Unusable(
+                f"data.table: {row.path!r} leaves data.root ({root})",
+                "set data.root to a folder above all images, or follow links: data.follow_links: all",
+            )
+        if follow_links == "inside" and os.path.islink(path) and not stays_under(path, root):
+            found.rejected.append(Reject(row.path, f"is a link that {LEAVES.format('data.root')}"))
+        else:
+            inside.append(row._replace(path=os.path.relpath(path, root) if os.path.isabs(row.path) else row.path))
+    return inside
+
+
+def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
+    values = {name: _text(record.get(column)) for name, column in columns.items()}
+    if values["path"] is None:
+        raise Unusable(f"{path}: row {number} has no {columns['path']}", "give every row a path, or remove it")
+    try:
+        if b"\0" in os.fsencode(values["path"]):
+            raise ValueError
+    except ValueError as error:
+        raise Unusable(f"{path}: row {number} has the path {values['path']!r}, which no file can have") from error
+    split = values["split"]
+    if split is not None and split.lower() not in SPLIT_NAMES:
+        raise Unusable(f"{path}: row {number} has split {split!r}; expected train, val or test")
+    split = SPLIT_NAMES[split.lower()] if split is not None else None
+    return Row(_text(record.get("id")) or "", values["path"], values["label"], split, values["group"])
+
+
+def _text(value: Any) -> str | None:
+    """Labels and ids are strings; empty, null and not-a-number mean none."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, list | dict):
+        raise Unusable(f"the table has the value {value!r}; one label per image is expected, not several")
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    return str(value).strip() or None
+
+
+def _read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """All rows of a table as dicts; the file's extension says which kind it is."""
+    kind = path.suffix.lower()
+    try:
+        if kind == ".csv":
+            return _read_csv(path, _decode(path, notes))
+        if kind == ".jsonl":
+            records = [json.loads(line) for line in _decode(path, notes).split("\n") if line.strip()]
+            if not all(isinstance(record, dict) for record in records):
+                raise ValueError("a line is not a JSON object")
+            return records
+        if kind == ".parquet":
+            return _read_parquet(path)
+    except FileNotFoundError as error:
+        raise Unusable(
+            f"data.table: {path} is not there", "name the table with data.table, or set it to null"
+        ) from error
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise Unusable(f"data.table: {path} cannot be read: {error}") from error
+    raise Unusable(f"data.table: {path} is of an unknown kind; expected .csv, .jsonl or .parquet")
+
+
+def _decode(path: Path, notes: list[str]) -> str:
+    """UTF-8; UTF-16 with its mark, as spreadsheets write it; else Windows-1252, which is noted."""
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    if b"\0" in data[:1000]:
+        raise Unusable(f"data.table: {path} is not UTF-8 text, perhaps UTF-16 without its mark", "save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        notes.append(
+            f"{path.name} is not UTF-8 (line {line}), and is read as Windows-1252: "
+            "save it as UTF-8 if names or labels come out wrong"
+        )
+        return data.decode("cp1252", "replace")
+
+
+def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    names = next(reader, [])
+    if len(set(names)) < len(names):
+        raise Unusable(f"data.table: {path} has two columns of one name: {', '.join(map(repr, names))}")
+    records = []
+    for fields in reader:
+        if fields and len(fields) != len(names):
+            raise Unusable(
+                f"data.table: {path}, line {reader.line_num}: {len(fields)} fields; the header has {len(names)}",
+                f"put a value that contains {separator!r} in double quotes; leave a missing one empty",
+            )
+        if fields:
+            records.append(dict(zip(names, map(unescape_formula, fields), strict=True)))
+    return records
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    _, parquet = import_parquet()
+    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    return rows
