@@ -17,7 +17,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,20 @@ class HashIndex:
             for entries in tables:
                 if (entry := entries.get(path)) is not None and entry[0] == stat_file(status):
                     found[path] = entry[1]
+        return found
+
+    def find_files(self, ids: Collection[str], most: int) -> dict[str, str]:
+        """id -> path of up to `most` files that had the bytes of one of `ids` when they were last read."""
+        wanted, found = set(ids), dict[str, str]()
+        try:
+            with self._lock:
+                for path, sha256 in self._db.execute("SELECT path, sha256 FROM files"):
+                    if sha256 in wanted and os.path.exists(path):
+                        found[sha256] = os.fsdecode(path)
+                    if len(found) == most:
+                        break
+        except sqlite3.Error as error:
+            log.debug("stat index not read: %s", error)
         return found
 
     def remember(self, seen: Iterable[Seen]) -> None:

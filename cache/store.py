@@ -7,7 +7,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,14 @@ class FeatureStore:
         """Names of the shards that hold `ids`, sorted."""
         present = self._locate()
         return sorted({present[i][0] for i in ids if i in present})
+
+    def ids(self, names: Collection[str]) -> list[str]:
+        """The images whose rows are served from the shards of those names."""
+        return [image for image, (name, _) in self._locate().items() if name in names]
+
+    def rewrite_record(self, record: Mapping[str, Any]) -> None:
+        """Replace the record of a shard, which it names by `sha256`."""
+        atomic_files.publish(self.record_path(record["sha256"]), records.dump(record))
 
     def names(self) -> list[str]:
         """Names of all shards that have a record, sorted."""

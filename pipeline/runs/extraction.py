@@ -145,7 +145,7 @@ def compute_rows(
             f"{len(missing)} of {len(manifest.ids)} images have no feature row, and computing rows is not allowed here",
             COMPUTE_FIRST,
         )
-    witnesses = parity.choose_witnesses(manifest.rows, project.root.absolute(), taps, missing)
+    witnesses = parity.choose_witnesses(project.cache, recipe, taps, manifest.rows, project.root.absolute(), missing)
     job = replace(make_job(project, recipe, project.options.offline), witnesses=witnesses)
     rows = project.config.extract.shard_rows
     work = schedule.Work(job, taps, missing, found, None if rows == "auto" else rows)
