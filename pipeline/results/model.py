@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +20,36 @@ from stages.data.manifest import Manifest
 from stages.heads.fitted import Head
 from stages.metrics.figures import Calibration, Metrics
 
+log = logging.getLogger(__name__)
+
 SHORT = 12
 """Digits of a key that are shown; six are enough to name a model."""
 
 _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
 """Fields of its own settings, and of `extract`, that models of one name are not compared by."""
+
+
+_RECORD = {
+    "key": str, "created": int | float, "seconds": int | float, "manifest": str, "seed": int | None, "classes": list,
+    "config": dict, "extract": dict, "versions": dict, "machine": str | None, "blas": list | None, "rows_made_by": list,
+}  # fmt: skip
+_TAP = {"key": str, "base": dict, "preprocess": dict, "pixels": dict, "tap": dict}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a result; {} where there is none, or, with a warning, where one of its fields is damaged."""
+    record = records.load(path, _RECORD) or {}
+    try:
+        for part, fields in (("config", {}), ("extract", _TAP)):
+            for name, found in record.get(part, {}).items():
+                records.check_field(record[part], name, dict)
+                for field_name, kind in fields.items():
+                    records.check_field(found, field_name, kind)
+    except ValueError as error:
+        log.warning("record %s is damaged (%s); taken as absent", path, error)
+        return {}
+    return record
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,7 @@ class Model:
     @cached_property
     def damaged(self) -> bool:
         """Whether one of its files is missing or was changed; hashes all of them."""
-        return records.load_folder(self.folder) is None
+        return not self.record or records.load_folder(self.folder) is None
 
     def read(self, file: str) -> dict[str, Any]:
         return records.read(self.folder / file)

@@ -13,7 +13,7 @@ from typing import Any
 
 from cache import atomic_files, keys, records
 from cache.errors import Unusable
-from pipeline.results.model import SHORT, Model
+from pipeline.results.model import SHORT, Model, read_record
 from pipeline.results.record_diff import distinguishing_fields
 
 _LATEST = "models/*/*/last.json"
@@ -33,7 +33,7 @@ def list_models(folder: Path) -> list[Model]:
         if keys.is_digest(key):
             names = (f"{stage}/{name}", key)
             beaten = key in latest.get(names[0], {}).get("beaten", ())
-            found[names[0]].append(Model(*names, path.parent, records.load(path) or {}, tuple(tagged[names]), beaten))
+            found[names[0]].append(Model(*names, path.parent, read_record(path), tuple(tagged[names]), beaten))
     models = [model for same in found.values() for model in _with_differences(same)]
     return sorted(models, key=lambda m: (m.name, m.key != latest.get(m.name, {}).get("key"), -m.created, m.key))
 
