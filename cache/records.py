@@ -83,7 +83,7 @@ def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[
 
 def load_folder(folder: Path) -> dict[str, Any] | None:
     """The record of a published result, if all its files have the digests it lists; else None."""
-    record = load(folder / RECORD)
+    record = load(folder / RECORD, {"files": dict | None})
     if record is None:
         return None
     for name, expected in record.get("files", {}).items():

@@ -281,3 +281,17 @@ def test_a_folder_in_the_way_of_one_file_keeps_all_from_being_published(tmp_path
     with pytest.raises(Unwritable, match=r"model\.json cannot be written: Is a directory"):
         atomic_files.publish_all(tmp_path, {"model.onnx": b"1", "model.json": b"2"})
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_umask_says_who_may_read_and_write(tmp_path: Path, umask: int, mode: int) -> None:
+    """In a cache that a group shares, its members note uses of each other's files, if the umask lets them write."""
+    before = os.umask(umask)
+    try:
+        atomic_files.publish(tmp_path / "new" / "file", b"x")
+        with atomic_files.temporary_folder() as folder:
+            assert folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new" / "file").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask
