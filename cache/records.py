@@ -83,7 +83,7 @@ def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[
 
 def load_folder(folder: Path, digest: Callable[[Path], str] = atomic_files.sha256_of) -> dict[str, Any] | None:
     """The record of a published result, if all its files have the digests in it, else None; `digest` reads a file."""
-    record = load(folder / RECORD)
+    record = load(folder / RECORD, {"files": dict | None})
     if record is None:
         return None
     for name, expected in record.get("files", {}).items():

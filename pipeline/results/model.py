@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from stages.data.manifest import Manifest
 from stages.heads.fitted import Head
 from stages.metrics.figures import EVALUATED, Calibration, Metrics
 
+log = logging.getLogger(__name__)
+
 SHORT = 12
 """Digits of a key that are shown; six are enough to name a model."""
 
@@ -30,6 +33,28 @@ _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
 _PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak"})
 """Fields of its own settings, of `extract` and of `data` that models of one name are not compared by."""
+
+
+_RECORD = {
+    "key": str, "created": int | float, "seconds": int | float, "manifest": str, "seed": int | None, "classes": list,
+    "config": dict, "extract": dict, "versions": dict, "machine": str | None, "blas": list | None, "rows_made_by": list,
+}  # fmt: skip
+_TAP = {"key": str, "base": dict, "preprocess": dict, "pixels": dict, "tap": dict}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a result; {} where there is none, or, with a warning, where one of its fields is damaged."""
+    record = records.load(path, _RECORD) or {}
+    try:
+        for part, fields in (("config", {}), ("extract", _TAP)):
+            for name, found in record.get(part, {}).items():
+                records.check_field(record[part], name, dict)
+                for field_name, kind in fields.items():
+                    records.check_field(found, field_name, kind)
+    except ValueError as error:
+        log.warning("record %s is damaged (%s); taken as absent", path, error)
+        return {}
+    return record
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,7 +121,7 @@ class Model(Tabular):
     @cached_property
     def damaged(self) -> bool:
         """Whether one of its files is missing or was changed; those that the index knows are not read again."""
-        return records.load_folder(self.folder, _index().digest) is None
+        return not self.record or records.load_folder(self.folder, _index().digest) is None
 
     def read(self, file: str) -> dict[str, Any]:
         return records.read(self.folder / file)

@@ -13,7 +13,7 @@ from typing import Any
 
 from cache import atomic_files, keys, records
 from cache.errors import Unusable
-from pipeline.results.model import SHORT, Model
+from pipeline.results.model import SHORT, Model, read_record
 from pipeline.results.record_diff import distinguishing_fields
 
 _LATEST = "models/*/*/last.json"
@@ -34,7 +34,7 @@ def list_models(folder: Path) -> list[Model]:
         if keys.is_digest(key):
             names = (f"{stage}/{name}", key)
             run = latest.get(names[0], {})
-            record, beaten = records.load(path) or {}, key in run.get("beaten", ())
+            record, beaten = read_record(path), key in run.get("beaten", ())
             model = Model(*names, path.parent, record, tuple(tagged[names]), beaten, key == run.get("key"))
             found[names[0]].append(model)
     models = [model for same in found.values() for model in _with_differences(same)]

@@ -14,6 +14,7 @@ from cache import records
 from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
+from pipeline.results.model import read_record
 from pipeline.results.record_diff import Differences, find_differences
 from pipeline.runs import boundary_rows
 from pipeline.runs.finetuning import Tuning
@@ -81,7 +82,7 @@ def _nearest(
     """
     ranked = []
     for path in folder.glob(f"*/{records.RECORD}"):
-        if (record := records.load(path)) is not None:
+        if record := read_record(path):
             differences = find_differences(inputs(record), now)
             distance = len(differences) + (record["manifest"] != manifest.digest)
             ranked.append((-distance, record["created"], str(path.parent), record["seconds"], differences))
