@@ -62,7 +62,7 @@ def show_comparison(found: Comparison) -> None:
 def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
     """Several heads by log-loss, the best first; then for each all rows together and each fold."""
     if len(heads) > 1:
-        table = make_table("head", *(f">{figure} (95%)" for figure in ("log_loss", "accuracy", "auroc")))
+        table = make_table("head", ">log-loss (95%)", ">accuracy (95%)", ">AUROC (95%)")
         for name, found in sorted(heads.items(), key=lambda item: item[1].metrics.values[RANKING] or 0.0):
             table.add_row(
                 name, *(format_interval(found.metrics[figure]) for figure in ("log_loss", "accuracy", "auroc"))
