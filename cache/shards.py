@@ -49,6 +49,26 @@ class ShardLayout:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
+RECORD_FIELDS = {
+    "schema": int, "key": str, "sha256": str, "rows": int, "bytes": int, "shape": list, "dtype": str,
+    "engine": str | None, "device": str | None, "versions": dict | None, "seconds": int | float | None,
+}  # fmt: skip
+"""The fields of the record of a shard, and their types."""
+
+
+def record_facts(key: str, name: str, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """The fields of a record that follow from its shard."""
+    return {
+        "schema": SCHEMA,
+        "key": key,
+        "sha256": name,
+        "rows": shape[0],
+        "bytes": size,
+        "shape": list(shape[1:]),
+        "dtype": dtype.name,
+    }
+
+
 def build_shard(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
     """The bytes of a shard.
 
