@@ -31,7 +31,7 @@ SHORT = 12
 
 _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
-_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak"})
+_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"})
 """Fields of its own settings, of `extract` and of `data` that models of one name are not compared by."""
 
 
