@@ -90,7 +90,8 @@ class Calibration:
         return cls(**{name: found[name] for name in _FITTED if name in found}, splits=_splits(found))
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _FITTED} | {name: self.splits.get(name) for name in EVALUATED}
+        found = {name: getattr(self, name) for name in _FITTED if name != "notes" or self.notes is not None}
+        return found | {name: self.splits.get(name) for name in EVALUATED}
 
 
 @dataclass(frozen=True)
