@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import zipfile
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -16,6 +16,7 @@ import numpy as np
 from cache import keys, npz, records
 from cache.errors import Unusable
 from cache.hash_index import HashIndex, default_index_path
+from cache.store import key_of
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular, figure_columns
@@ -23,8 +24,18 @@ from stages.data.manifest import Manifest
 from stages.heads.fitted import Head
 from stages.metrics.figures import EVALUATED, Calibration, Metrics
 
+log = logging.getLogger(__name__)
+
 SHORT = 12
 """Digits of a key that are shown; six are enough to name a model."""
+
+FIELDS: records.Fields = {
+    "stage": str, "name": str, "classes": list, "manifest": str, "images": int, "created": int | float,
+    "seconds": int | float, "seed": int | None, "rows_made_by": list, "versions": {"frozenbase": str},
+    "files": {records.ANY: str}, "extract": {records.ANY: {"key": str}},
+    "config": {"base": {"weights": str}, "extract": dict, "data": dict, "cache": {"dir": str | None}, "heads": dict},
+}  # fmt: skip
+"""What all records of results have, those of earlier versions too."""
 
 _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
@@ -96,7 +107,7 @@ class Model(Tabular):
     @cached_property
     def damaged(self) -> bool:
         """Whether one of its files is missing or was changed; those that the index knows are not read again."""
-        return records.load_folder(self.folder, _index().digest) is None
+        return not self.record or records.load_folder(self.folder, _index().digest) is None
 
     def read(self, file: str) -> dict[str, Any]:
         return records.read(self.folder / file)
@@ -186,6 +197,31 @@ def _shorten(value: Any) -> Any:
     return value[:SHORT] if isinstance(value, str) else value
 
 
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of the result in that folder; None where there is none, or a damaged one, with a warning."""
+    record = records.load(folder / records.RECORD, FIELDS)
+    try:
+        if record is not None:
+            _check_record(record, *folder.parts[-3:-1])
+        return record
+    except (KeyError, TypeError) as error:
+        log.warning("record %s is damaged (%s); taken as absent", folder / records.RECORD, error)
+        return None
+
+
+def _check_record(record: Mapping[str, Any], stage: str, name: str) -> None:
+    """Raises KeyError or TypeError where the settings of that result, its taps or their keys are not what they were."""
+    if (record["stage"], record["name"]) != (stage, name):
+        raise KeyError(f"{record['stage']}/{record['name']}")
+    config, extract = record["config"], record["extract"]
+    head = config["heads"][name if stage == "head" else config["finetune"][name]["head"]]
+    taps = [head["tap"]] if isinstance(head["tap"], str) else head["tap"]
+    lacking = {*taps, *(["boundary"] if stage == "finetune" else [])} - extract.keys()
+    wrong = {tap for tap, parts in extract.items() if key_of({**parts, "key": None}) != parts["key"]}
+    if lacking or wrong or not head["kind"]:
+        raise KeyError(*lacking, *wrong)
+
+
 @functools.cache
 def _index() -> HashIndex:
     return HashIndex(default_index_path())
@@ -203,7 +239,7 @@ def _trusted(folder: Path) -> Iterator[None]:
     """Raises Unusable for files that are no plain arrays: no pickled object is ever loaded."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise Unusable(
             f"the arrays in {folder} are not as this package writes them, and are not trusted: {error}",
             "use a model that this package wrote and that was not changed since",

@@ -131,7 +131,7 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
     facts.append(("git", _git(record.get("git"))))
     facts.append(("versions", _listed(record["versions"])))
     if "machine" in record:
-        facts.append(("fitted on", f"{record['machine']}; {', '.join(record['blas'])}"))
+        facts.append(("fitted on", f"{record['machine']}; {', '.join(record.get('blas', ()))}"))
     rows = "; ".join(record["rows_made_by"])
     behind = {package: " and ".join(found) for package, found in record.get("rows_versions", {}).items()}
     facts.append(("rows by", rows + (f"; {_listed(behind)}" if behind else "")))
