@@ -10,11 +10,12 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cache import atomic_files, keys, records
+from cache.errors import PipelineError
 from cache.hash_index import user_cache
 from cache.store import USED_S
 
@@ -30,14 +31,29 @@ def default_folder() -> Path | None:
     return folder and folder / "compiled"
 
 
-def load_or_make(components: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]) -> Mapping[str, bytes]:
-    """The files, by name, that are stored for these components; if there are none, what `make` returns is stored."""
+def load_or_make(
+    components: Mapping[str, Any],
+    make: Callable[[], Mapping[str, bytes]],
+    find_unexpected: Callable[[Mapping[str, bytes]], Sequence[str]],
+) -> Mapping[str, bytes]:
+    """The files, by name, that are stored for these components; if there are none, what `make` returns is stored.
+
+    `find_unexpected` lists what should not be in a model: such a model is not stored. Raises PipelineError if one is.
+    """
     found = load(components)
-    if found is not None:
-        return found
-    made = make()
-    store(components, made)
-    return made
+    if found is None:
+        made = make()
+        if not find_unexpected(made):
+            store(components, made)
+        return made
+    unexpected = find_unexpected(found)
+    if unexpected:
+        raise PipelineError(
+            f"a compiled model in {default_folder()} has {', '.join(unexpected)}; expected only arithmetic that bases "
+            "are made of",
+            "delete that folder, and find out who wrote it; models are compiled again",
+        )
+    return found
 
 
 def load(components: Mapping[str, Any]) -> dict[str, bytes] | None:

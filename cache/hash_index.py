@@ -1,7 +1,8 @@
 """Owns the per-host index of file digests: (path, stat) -> SHA-256. Not in the cache, which may be shared or read-only.
 
-Losing it costs rehashing, nothing else. An entry is kept only if the file's ctime was at least 2 s older than the
-hashing: within one tick of a coarse clock a file can change without its stat changing.
+Losing it costs rehashing, nothing else. An entry counts only if the file's ctime was at least 2 s older than the
+hashing: within one tick of a coarse clock a file can change without its stat changing. Digests of fresher files are
+kept apart, for previews, which read no file.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -28,8 +30,9 @@ MIN_AGE_S = 2.0
 _BLOCK = 256
 _THREADS = 8
 """For a disk or network that is slow to answer; on few CPUs the idle ones cost nothing."""
+_TABLES = ("files", "fresh")
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS files (
+CREATE TABLE IF NOT EXISTS {} (
     path BLOB PRIMARY KEY, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
     sha256 TEXT) WITHOUT ROWID
 """
@@ -94,53 +97,73 @@ class HashIndex:
                 on_hashed(len(part))
         return found
 
-    def known(self, paths: Sequence[str]) -> dict[str, str | OSError]:
-        """As `digests`, but no file is read: those that are not in the index are left out."""
+    def known(self, paths: Sequence[str], fresh: bool = False) -> dict[str, str | OSError]:
+        """As `digests`, but no file is read: those that are not in the index are left out.
+
+        With `fresh`, files that were hashed within 2 s of a change are in it too.
+        """
         found: dict[str, str | OSError] = {}
-        entries = self._load(paths)
+        tables = [self._load(table, paths) for table in (_TABLES if fresh else _TABLES[:1])]
         for path in paths:
             try:
                 status = os.stat(path)
             except OSError as error:
                 found[path] = error
                 continue
-            entry = entries.get(path)
             if not stat.S_ISREG(status.st_mode):
                 found[path] = OSError("it is not a regular file")
-            elif entry is not None and entry[0] == stat_file(status):
-                found[path] = entry[1]
+                continue
+            for entries in tables:
+                if (entry := entries.get(path)) is not None and entry[0] == stat_file(status):
+                    found[path] = entry[1]
+        return found
+
+    def find_files(self, ids: Collection[str], most: int) -> dict[str, str]:
+        """id -> path of up to `most` files that had the bytes of one of `ids` when they were last read."""
+        wanted, found = set(ids), dict[str, str]()
+        try:
+            with self._lock:
+                for path, sha256 in self._db.execute("SELECT path, sha256 FROM files"):
+                    if sha256 in wanted and os.path.exists(path):
+                        found[sha256] = os.fsdecode(path)
+                    if len(found) == most:
+                        break
+        except sqlite3.Error as error:
+            log.debug("stat index not read: %s", error)
         return found
 
     def remember(self, seen: Iterable[Seen]) -> None:
-        """Add digests, except of files that changed less than `min_age_s` before they were hashed."""
-        values = [
-            (os.fsencode(path), *status, sha256)
-            for path, status, when, sha256 in seen
-            if when - status[4] / 1e9 >= self.min_age_s
-        ]
+        """Add digests; those of files that changed less than `min_age_s` before they were hashed count as fresh."""
+        values: dict[str, list[tuple[Any, ...]]] = {"files": [], "fresh": []}
+        for path, status, when, sha256 in seen:
+            table = "files" if when - status[4] / 1e9 >= self.min_age_s else "fresh"
+            values[table].append((os.fsencode(path), *status, sha256))
         try:
             with self._lock, self._db:
-                self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+                for table, rows in values.items():
+                    self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                self._db.executemany("DELETE FROM fresh WHERE path = ?", [row[:1] for row in values["files"]])
         except (sqlite3.Error, OverflowError) as error:
             log.debug("stat index not written: %s", error)
 
     def prune(self) -> None:
         """Forget files that are gone; those on a disk that is not mounted now are hashed again."""
         try:
-            with self._lock:
-                known = self._db.execute("SELECT path FROM files").fetchall()
-            gone = [row for row in known if not os.path.exists(row[0])]
-            with self._lock, self._db:
-                self._db.executemany("DELETE FROM files WHERE path = ?", gone)
+            for table in _TABLES:
+                with self._lock:
+                    known = self._db.execute(f"SELECT path FROM {table}").fetchall()
+                gone = [row for row in known if not os.path.exists(row[0])]
+                with self._lock, self._db:
+                    self._db.executemany(f"DELETE FROM {table} WHERE path = ?", gone)
         except sqlite3.Error as error:
             log.debug("stat index not pruned: %s", error)
 
-    def _load(self, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
+    def _load(self, table: str, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
         """Entries for `paths`: one range query, since they mostly share a folder."""
         if not paths:
             return {}
         between = (os.fsencode(min(paths)), os.fsencode(max(paths)))
-        query = "SELECT * FROM files WHERE path BETWEEN ? AND ?"
+        query = f"SELECT * FROM {table} WHERE path BETWEEN ? AND ?"
         try:
             with self._lock:
                 found = self._db.execute(query, between).fetchall()
@@ -188,6 +211,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
 
 def _opened(path: Path | str) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=10, check_same_thread=False)
-    db.execute(_SCHEMA)
-    db.execute("SELECT sha256 FROM files LIMIT 1").fetchone()
+    for table in _TABLES:
+        db.execute(_SCHEMA.format(table))
+        db.execute(f"SELECT sha256 FROM {table} LIMIT 1").fetchone()
     return db

@@ -49,6 +49,26 @@ class ShardLayout:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
+RECORD_FIELDS = {
+    "schema": int, "key": str, "sha256": str, "rows": int, "bytes": int, "shape": list, "dtype": str,
+    "engine": str | None, "device": str | None, "versions": dict | None, "seconds": int | float | None,
+}  # fmt: skip
+"""The fields of the record of a shard, and their types."""
+
+
+def record_facts(key: str, name: str, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """The fields of a record that follow from its shard."""
+    return {
+        "schema": SCHEMA,
+        "key": key,
+        "sha256": name,
+        "rows": shape[0],
+        "bytes": size,
+        "shape": list(shape[1:]),
+        "dtype": dtype.name,
+    }
+
+
 def build_shard(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
     """The bytes of a shard.
 
@@ -196,12 +216,11 @@ def _dataset(path: Path, file: Any, name: str, size: int) -> tuple[Any, int | No
     found: Any = file[name] if isinstance(link, h5py.HardLink) else None
     _expect(isinstance(found, h5py.Dataset), path, f"{name} is not a dataset in this file")
     made = found.id.get_create_plist()
-    _expect(made.get_external_count() == 0 and not found.is_virtual, path, f"{name} lies outside the file")
-    _expect(found.maxshape == found.shape and 0 not in found.shape, path, f"{name} is of no fixed shape")
+    _expect(found.maxshape == found.shape, path, f"{name} is of no fixed shape")
     stored = math.prod(found.shape) * found.id.get_type().get_size()
     if found.chunks is None:
-        offset = found.id.get_offset()
-        _expect(offset is not None and offset + stored <= size, path, f"{name} is longer than the file")
+        offset = found.id.get_offset()  # None where it is stored in other files, or nowhere
+        _expect((offset or size) + stored <= size, path, f"{name} does not lie in the file")
         return found, offset
     filters = [made.get_filter(number)[0] for number in range(min(made.get_nfilters(), 3))]
     _expect(filters == _FILTERS, path, f"{name} is filtered by {filters}; expected {_FILTERS}")

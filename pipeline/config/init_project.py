@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 import yaml
 
@@ -19,55 +20,6 @@ from stages.data import scan, tables
 from stages.data.scan import Found
 
 DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
-
-_TEMPLATE = """\
-# {about}
-# Every field is optional; what is commented out shows the default. Run: pipeline run
-
-data:
-  root: {root}        # where the images are, relative to this file; class folders, unless there is a table
-  {table}
-  # columns: {{path: path, label: label, split: split, group: group}}   # names in the table
-  # group_from: null          # a regular expression on the path, e.g. '(panel\\d+)_': a group stays in one split
-  {classes}
-  split: {{method: hash, val: 0.15, test: 0.15, seed: 0}}   # a hash of each image's bytes: adding images moves no other
-  # on_bad: fail              # fail: finish extraction, list rejects, exit 3, no heads | skip: continue without them
-  # on_leak: fail             # the same bytes in two of your splits: fail | warn
-  # max_pixels: 250000000     # larger images are rejected
-  {links}
-
-base: {{name: efficientnet_lite0, weights: imagenet}}   # or mobilenet_v2, resnet50, vgg16; weights: imagenet or a file
-
-extract:
-  size: 224
-  fit: squash                 # squash | crop (shorter side, centre) | pad
-  # resize: bilinear          # bilinear: Pillow, antialiased | keras: as the Keras loaders do
-  # decode: scaled            # scaled: JPEGs decoded at no less than twice the size, faster | full
-  taps:
-    pooled: {{layer: output, pooling: avg}}   # any layer of the base; avg | max | none
-  # numerics: f32             # f32 | openvino-bf16, tensorflow-bf16: bfloat16 inside, with its own keys
-  # engine: auto              # tensorflow | openvino: auto is openvino where it is installed and there is no GPU
-  # dtype: float32            # as stored: float32 | float16
-  # shard_rows: auto
-
-heads:
-  logistic: {{kind: logistic, tap: pooled, seed: 0}}    # tap: [pooled, early] joins two; C: null: chosen on val
-  # ridge: {{kind: ridge, alpha: null, folds: 5, seed: 0}}                   # alpha: null: chosen on val
-  # knn: {{kind: knn, k: [5, 10, 20, 50, 100, 200], temperature: 0.07}}      # of several k, val chooses
-  # dense:                    # a small network, trained by Keras
-  #   {{kind: dense, units: [256], activation: relu, dropout: 0.5, standardise: true, optimizer: adam, lr: 0.001,
-  #    weight_decay: 0, label_smoothing: 0, class_weight: none, batch: 32, epochs: 100, patience: 5, log_dir: null}}
-  # several: {{sweep: {{C: [0.001, 0.01, 0.1], tap: [pooled]}}}}     # a head for each point of the grid, ranked by val
-
-# finetune:                     # runs only on request: pipeline run finetune; pipeline bases lists blocks
-#   last: {{head: logistic, unfreeze_from: BLOCK, mode: auto, optimizer: adam, lr: 1.0e-5, schedule: constant,
-#          weight_decay: 0, class_weight: none, batch: 32, epochs: 10, patience: 3, dtype: float32, augment: null,
-#          views: 1, seeds: [0], log_dir: null}}
-#     # augment: {{flip: horizontal, turns: false, rotate: 0, shift: 0, scale: 0, brightness: 0, contrast: 0, seed: 0}}
-
-# cluster: {{workers: auto, timeout: 300}}   # auto: one process; or N processes. timeout: seconds without any worker
-# cache: {{dir: .features}}     # may be deleted: costs time only
-"""
 
 
 @dataclass(frozen=True)
@@ -190,7 +142,8 @@ def _write(
     links = "follow_links: all           # wherever they lead | inside: only below root"
     if follow_links == "inside":
         links = "# follow_links: inside      # links out of root are rejected | all: followed, if you trust them"
-    text = _TEMPLATE.format(about=about, root=_quoted(root), classes=listed, table=labels, links=links)
+    template = Template((Path(__file__).parent / "template.yaml").read_text("utf-8"))
+    text = template.substitute(about=about, root=_quoted(root), classes=listed, table=labels, links=links)
     if not trainable:
         none = "heads: {}                     # none yet: fewer than two classes. With labels (or data.table):"
         text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")

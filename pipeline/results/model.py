@@ -39,8 +39,33 @@ FIELDS: records.Fields = {
 
 _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
-_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak"})
+_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"})
 """Fields of its own settings, of `extract` and of `data` that models of one name are not compared by."""
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a result; {} where there is none or, with a warning, a damaged one."""
+    record = records.load(path, FIELDS) or {}
+    try:
+        if record:
+            _check_record(record, *path.parts[-4:-2])
+        return record
+    except (KeyError, TypeError) as error:
+        log.warning("record %s is damaged (%s); taken as absent", path, error)
+        return {}
+
+
+def _check_record(record: Mapping[str, Any], stage: str, name: str) -> None:
+    """Raises KeyError or TypeError where the settings of that result, its taps or their keys are not what they were."""
+    if (record["stage"], record["name"]) != (stage, name):
+        raise KeyError(f"{record['stage']}/{record['name']}")
+    config, extract = record["config"], record["extract"]
+    head = config["heads"][name if stage == "head" else config["finetune"][name]["head"]]
+    taps = [head["tap"]] if isinstance(head["tap"], str) else head["tap"]
+    lacking = {*taps, *(["boundary"] if stage == "finetune" else [])} - extract.keys()
+    wrong = {tap for tap, parts in extract.items() if key_of({**parts, "key": None}) != parts["key"]}
+    if lacking or wrong or not head["kind"]:
+        raise KeyError(*lacking, *wrong)
 
 
 @dataclass(frozen=True, repr=False)
@@ -195,31 +220,6 @@ def _image_sets(manifest: bytes) -> dict[str, str]:
 
 def _shorten(value: Any) -> Any:
     return value[:SHORT] if isinstance(value, str) else value
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the result in that folder; None where there is none, or a damaged one, with a warning."""
-    record = records.load(folder / records.RECORD, FIELDS)
-    try:
-        if record is not None:
-            _check_record(record, *folder.parts[-3:-1])
-        return record
-    except (KeyError, TypeError) as error:
-        log.warning("record %s is damaged (%s); taken as absent", folder / records.RECORD, error)
-        return None
-
-
-def _check_record(record: Mapping[str, Any], stage: str, name: str) -> None:
-    """Raises KeyError or TypeError where the settings of that result, its taps or their keys are not what they were."""
-    if (record["stage"], record["name"]) != (stage, name):
-        raise KeyError(f"{record['stage']}/{record['name']}")
-    config, extract = record["config"], record["extract"]
-    head = config["heads"][name if stage == "head" else config["finetune"][name]["head"]]
-    taps = [head["tap"]] if isinstance(head["tap"], str) else head["tap"]
-    lacking = {*taps, *(["boundary"] if stage == "finetune" else [])} - extract.keys()
-    wrong = {tap for tap, parts in extract.items() if key_of({**parts, "key": None}) != parts["key"]}
-    if lacking or wrong or not head["kind"]:
-        raise KeyError(*lacking, *wrong)
 
 
 @functools.cache

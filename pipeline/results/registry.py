@@ -35,7 +35,7 @@ def list_models(folder: Path) -> list[Model]:
         if keys.is_digest(key):
             names = (f"{stage}/{name}", key)
             run = latest.get(names[0], {})
-            record, beaten = read_record(path.parent) or {}, key in run.get("beaten", ())
+            record, beaten = read_record(path), key in run.get("beaten", ())
             model = Model(*names, path.parent, record, tuple(tagged[names]), beaten, key == run.get("key"))
             found[names[0]].append(model)
     models = [model for same in found.values() for model in _with_differences(same)]

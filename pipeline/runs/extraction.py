@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cache.errors import NotAvailable
+from cache.hash_index import HashIndex
 from pipeline.project.job_shares import Part
 from pipeline.project.project import Project
 from stages.bases import weights
@@ -116,7 +117,7 @@ def time_sample(project: Project, names: Sequence[str]) -> Trial | None:
     found, root = project.found, str(project.root.absolute())
     rows = [*found.rows, *found.unhashed]
     some = [os.path.join(root, row.path) for row in rows[:: max(1, len(rows) // throughput.IMAGES)]]
-    digests = project.cache.index.digests(some[: throughput.IMAGES])
+    digests = HashIndex().digests(some[: throughput.IMAGES])  # not the project's, which a preview leaves as it is
     images = [(digest, [path]) for path, digest in digests.items() if isinstance(digest, str)]
     taps = {project.recipe.key(tap): tap for tap in map(project.tap, names)}
     with project.progress(f"timing {len(images)} images", None):
@@ -144,7 +145,7 @@ def compute_rows(
             f"{len(missing)} of {len(manifest.ids)} images have no feature row, and computing rows is not allowed here",
             COMPUTE_FIRST,
         )
-    witnesses = parity.choose_witnesses(manifest.rows, project.root.absolute(), taps, missing)
+    witnesses = parity.choose_witnesses(project.cache, recipe, taps, manifest.rows, project.root.absolute(), missing)
     job = replace(make_job(project, recipe, project.options.offline), witnesses=witnesses)
     rows = project.config.extract.shard_rows
     work = schedule.Work(job, taps, missing, found, None if rows == "auto" else rows)

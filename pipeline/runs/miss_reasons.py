@@ -82,7 +82,7 @@ def _nearest(
     """
     ranked = []
     for path in folder.glob(f"*/{records.RECORD}"):
-        if (record := read_record(path.parent)) is not None:
+        if record := read_record(path):
             differences = find_differences(inputs(record), now)
             distance = len(differences) + (record["manifest"] != manifest.digest)
             ranked.append((-distance, record["created"], str(path.parent), record["seconds"], differences))

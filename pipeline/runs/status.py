@@ -16,6 +16,9 @@ from stages.heads import labelled_rows
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
+_Unknown = tuple[State, str] | None
+"""State and reason of extraction if its keys are unknown, since the weights are not here."""
+
 FEW = 5
 """Fewer images of a class in a split give a warning."""
 
@@ -89,24 +92,36 @@ def preview_stage(project: Project, stage: str | None = None, names: Sequence[st
 
 def _status(project: Project, heads: Collection[str], tuned: Sequence[str], estimate: bool) -> Status:
     """The status of the rows, of `heads`, and of the fine-tunings `tuned`, whose heads are among these."""
-    manifest = project.manifest.without(_rejected(project))
+    unknown = _unknown_weights(project)
+    manifest = project.manifest if unknown else project.manifest.without(_rejected(project))
     rejected = len(project.found.rejected) + len(project.manifest.rows) - len(manifest.rows)
-    stages = [_extract(project, name, manifest) for name in project.config.extract.taps]
-    if estimate:
+    stages = [_extract(project, name, manifest, unknown) for name in project.config.extract.taps]
+    if estimate and unknown is None:
         stages = _estimate(project, stages)
     blocked = {s.name for s in stages if s.state == "BLOCKED"}
     refused = rejected if project.config.data.on_bad == "fail" else 0
     for name in heads:
-        head = _head(project, name, manifest, refused)
+        head = _head(project, name, manifest, refused, unknown)
         taps = {tap for point in project.config.heads[name].points().values() for tap in point.taps}
         if head.state == "MISS" and taps & blocked:
             head = replace(head, state="BLOCKED", reason="its rows cannot be computed")
         stages.append(head)
     by_head = {s.name: s for s in stages if s.stage == "head"}
-    for name in tuned:
+    for name in tuned if unknown is None else ():
         stages += _finetune(project, name, manifest, by_head[project.config.finetune[name].head])
     counts = manifest.counts(project.config.data.classes or ())
     return Status(stages, counts, len(project.found.unhashed), rejected, refused > 0)
+
+
+def _unknown_weights(project: Project) -> _Unknown:
+    """None if the weights are known, and so the keys of the rows."""
+    try:
+        _ = project.recipe
+    except NotAvailable as error:
+        if project.config.base.setting == "imagenet":
+            return "MISS", "the weights are not here: a run downloads them first"
+        return "BLOCKED", error.message
+    return None
 
 
 def _rejected(project: Project) -> Collection[str]:
@@ -117,8 +132,14 @@ def _rejected(project: Project) -> Collection[str]:
     return before & {image for tap in project.taps for image in project.store(tap).missing(ids)} if before else ()
 
 
-def _extract(project: Project, tap: str, manifest: Manifest) -> StageStatus:
-    store, ids, unhashed = project.store(tap), manifest.ids, len(project.found.unhashed)
+def _extract(project: Project, tap: str, manifest: Manifest, unknown: _Unknown) -> StageStatus:
+    ids, unhashed = manifest.ids, len(project.found.unhashed)
+    if not ids and not unhashed:
+        return StageStatus("extract", tap, "BLOCKED", "no image can be read", 0, 0)
+    if unknown:
+        total = len(ids) + unhashed
+        return StageStatus("extract", tap, *unknown, total, total, at_most=unhashed > 0)
+    store = project.store(tap)
     without_row = store.missing(ids)
     missing, total = len(without_row) + unhashed, len(ids) + unhashed
     if missing == 0:
@@ -164,7 +185,7 @@ def _unhashed(n: int) -> str:
     return f"{n} files are not hashed yet (--hash makes it exact)"
 
 
-def _head(project: Project, name: str, manifest: Manifest, rejected: int) -> StageStatus:
+def _head(project: Project, name: str, manifest: Manifest, rejected: int, unknown: _Unknown) -> StageStatus:
     samples, unhashed = len(manifest.samples), len(project.found.unhashed)
 
     def status(state: State, reason: str, missing: int = samples, **more: Any) -> StageStatus:
@@ -181,6 +202,8 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int) -> Sta
         classes = labelled_rows.check_classes(manifest, project.config.data.classes)
     except Unusable as error:
         return status("BLOCKED", error.message)
+    if unknown:
+        return status("MISS", "its rows are not there")
     found = sweeps.find_points(project, name, manifest, classes)
     total = len(found.points) + len(found.diverged) + len(found.missing)
     if len(found.points) == total:

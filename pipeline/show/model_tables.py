@@ -50,9 +50,9 @@ def show_models(models: Sequence[Model]) -> None:
         table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), format_time(model.created), *told, *cells)
     OUT.print(table)
     if max(names.values()) > 1:
-        echo("\ncurrent: what the name means, made by pipeline.yaml without --set")
-    for split in (split for split, numbers in sets.items() if numbers):
-        echo(f"\n[1], [2]: the {split} sets differ, so that figures cannot be compared; pipeline compare can")
+        echo("\ncurrent: what the name means, as pipeline.yaml without --set made it")
+    if any(sets.values()):
+        echo("[1], [2]: figures of different images or labels, which only pipeline compare can compare")
 
 
 def _number_sets(models: Sequence[Model], split: str) -> dict[str, str]:
@@ -131,7 +131,7 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
     facts.append(("git", _git(record.get("git"))))
     facts.append(("versions", _listed(record["versions"])))
     if "machine" in record:
-        facts.append(("fitted on", f"{record['machine']}; {', '.join(record.get('blas', ()))}"))
+        facts.append(("fitted on", f"{record['machine']}; {', '.join(record.get('blas') or [])}"))
     rows = "; ".join(record["rows_made_by"])
     behind = {package: " and ".join(found) for package, found in record.get("rows_versions", {}).items()}
     facts.append(("rows by", rows + (f"; {_listed(behind)}" if behind else "")))

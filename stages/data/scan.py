@@ -108,7 +108,7 @@ def hash_files(
     """
     full = {row.path: f"{root}/{row.path}" for row in found.rows if not row.id}
     paths = list(full.values())
-    digests = index.digests(paths, on_hashed) if read_files else index.known(paths)
+    digests = index.digests(paths, on_hashed) if read_files else index.known(paths, fresh=True)
     out = Found(ignored=found.ignored, rejected=list(found.rejected), notes=found.notes)
     for row in found.rows:
         digest = row.id or digests.get(full[row.path])

@@ -13,6 +13,7 @@ from typing import Any
 from cache import atomic_files, compiled_models
 from cache.errors import PipelineError
 from stages.bases.recipe import FrozenBase
+from stages.engines import allowed_ops
 from stages.runtime.silent_imports import import_openvino, without_banners
 
 VERSION = 1
@@ -33,7 +34,11 @@ def converted_model(base: FrozenBase, batch: int) -> Mapping[str, bytes]:
         "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
     }
     make = partial(_convert, base, batch)
-    return make() if base.tail else compiled_models.load_or_make(components, make)
+    return make() if base.tail else compiled_models.load_or_make(components, make, _find_unexpected)
+
+
+def _find_unexpected(model: Mapping[str, bytes]) -> list[str]:
+    return allowed_ops.unexpected_in_xml(model[GRAPH], len(model[WEIGHTS]))
 
 
 def _save(openvino: Any, model: Any, path: Path) -> None:

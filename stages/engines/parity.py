@@ -31,41 +31,110 @@ In bfloat16, EfficientNet-Lite0 on AVX-512 with and without bfloat16 instruction
 photographs at 96 pixels). TensorFlow with and without oneDNN differs by 2e-1, as much as from f32, and is refused.
 """
 
+UNCHECKED = "unchecked"
+"""True in the record of a shard that was added without a comparison, since no image was at hand."""
+
 Witnesses = tuple[tuple[str, tuple[str, ...]], ...]
 """(id, absolute paths) of images that have rows."""
 
 
-def choose_witnesses(rows: Sequence[Row], root: Path, taps: Taps, lacking: Mapping[str, Sequence[str]]) -> Witnesses:
-    """The first images that have a row of each key, up to ROWS; paths of `rows` are under `root`."""
+def choose_witnesses(
+    cache: Cache, recipe: Recipe, taps: Taps, rows: Sequence[Row], root: Path, missing: Mapping[str, Sequence[str]]
+) -> Witnesses:
+    """Up to ROWS images of each key, and of its unchecked shards, that have rows in it.
+
+    They are among `rows`, whose paths are under `root`; if none is, they are files anywhere that the hash index knows.
+    """
+    places = {row.id: str(root / row.path) for row in reversed(rows)}
     chosen: dict[str, tuple[str, ...]] = {}
-    for key in taps:
-        stored = (row for row in rows if key not in lacking.get(row.id, ()))
-        chosen |= {row.id: (str(root / row.path),) for row in islice(stored, ROWS)}
+    for key, tap in taps.items():
+        stored = list(islice((row.id for row in rows if key not in missing.get(row.id, ())), ROWS))
+        chosen |= {image: (places[image],) for image in stored}
+        store = cache.features(recipe.components(tap))
+        unchecked = [record["sha256"] for record in store.shard_records() if record.get(UNCHECKED)]
+        groups = [unchecked, [] if stored else sorted({*store.names()} - {*unchecked})]
+        for ids in (store.ids(names) for names in groups if names):
+            known = {image: places[image] for image in ids if image in places} or cache.index.find_files(ids, ROWS)
+            chosen |= {image: (path,) for image, path in islice(known.items(), ROWS)}
     return tuple(chosen.items())
 
 
 def check_parity(
     recipe: Recipe, taps: Taps, root: Path, embed: Embed, read_witnesses: Callable[[], Mapping[str, np.ndarray]]
-) -> None:
-    """Raises PipelineError if `embed` computes other rows than those in the cache at `root`, at any of the taps.
+) -> set[str]:
+    """The keys in the cache at `root` whose rows could not be compared with those that `embed` computes.
 
-    Keys to which that engine, version and device added before are not checked again. `read_witnesses` returns id ->
-    uint8 (h, w, 3); a key of which none has a row cannot be checked, which is logged.
+    Keys to which that engine, version and device added checked rows before are not checked again; unchecked rows are,
+    and those that differ are moved to quarantine. `read_witnesses` returns id -> uint8 (h, w, 3). Raises PipelineError
+    if `embed` computes other rows than the checked ones.
     """
     cache = Cache(root, HashIndex())
     stores = {key: cache.features(recipe.components(tap)) for key, tap in sorted(taps.items())}
-    records = {key: store.shard_records() for key, store in stores.items()}
-    foreign = {key: all_ for key, all_ in records.items() if all_ and not any(_same(r, embed.provenance) for r in all_)}
-    if not foreign:
-        return
-    pixels, plain = read_witnesses(), replace(recipe, view=None)  # views differ in pixels only
-    for key, all_ in foreign.items():
-        ids = _stored(stores[key], list(pixels))
-        if ids:
-            rows = embed_all(embed, np.stack([pixels[image] for image in ids]))[plain.key(taps[key])]
-            _compare(recipe, taps[key], stores[key].read(ids), rows, all_[0], embed.provenance)
-        else:
-            log.info("rows of %s are of another engine, version or device; none is at hand to compare with", key[:12])
+    checks = {key: _Check(recipe, taps[key], store, embed) for key, store in stores.items()}
+    needed = {key: check for key, check in checks.items() if check.foreign or check.unchecked}
+    pixels = read_witnesses() if needed else {}
+    return {key for key, check in needed.items() if not check.run(pixels)}
+
+
+class _Check:
+    """The rows of one key against those of an engine."""
+
+    def __init__(self, recipe: Recipe, tap: Tap, store: FeatureStore, embed: Embed) -> None:
+        self.recipe, self.tap, self.store, self.embed = recipe, tap, store, embed
+        records = store.shard_records()
+        self.checked = [record for record in records if not record.get(UNCHECKED)]
+        self.unchecked = [record for record in records if record.get(UNCHECKED)]
+        self.foreign = bool(self.checked) and not any(_same(r, embed.provenance) for r in self.checked)
+
+    def run(self, pixels: Mapping[str, np.ndarray]) -> bool:
+        """False where the engine is foreign and no witness has a checked row. Raises as `check_parity` does."""
+        own = [record for record in self.unchecked if _same(record, self.embed.provenance)]
+        if self.foreign:
+            problem = self._compare(self.checked, pixels)
+            if problem is None:
+                log.info("rows of %s cannot be checked: no image of its other engine's is found", self.store.key[:12])
+                return False
+            if problem:
+                self._settle(own, problem)
+                advice = "use the machine and the extract.engine that computed them, or another cache: "
+                raise PipelineError(problem, f"{advice}--set cache.dir=DIR")
+        self._settle(own, "")
+        for record in self.unchecked:
+            problem = None if record in own else self._compare([record], pixels)
+            if problem is not None:
+                self._settle([record], problem)
+        return True
+
+    def _settle(self, records: Sequence[Mapping[str, Any]], problem: str) -> None:
+        """Note that unchecked shards are right, or move them to quarantine."""
+        for record in records:
+            if problem:
+                log.warning("unchecked rows of %s are moved to quarantine: %s", self.store.key[:12], problem)
+                self.store.set_aside(record["sha256"])
+            else:
+                self.store.rewrite_record({name: part for name, part in record.items() if name != UNCHECKED})
+
+    def _compare(self, records: Sequence[Mapping[str, Any]], pixels: Mapping[str, np.ndarray]) -> str | None:
+        """What is wrong with the rows of those shards, "" for nothing; None if no witness is among them."""
+        there = set(self.store.ids([record["sha256"] for record in records]))
+        ids = [image for image in pixels if image in there][:ROWS]
+        if not ids:
+            return None
+        key = replace(self.recipe, view=None).key(self.tap)  # views differ in pixels only
+        rows = embed_all(self.embed, np.stack([pixels[image] for image in ids]))[key]
+        stored = self.store.read(ids)
+        expected = stored.astype(np.float32)
+        scale, allowed = float(np.abs(expected).max()), F32 if self.recipe.numerics == "f32" else BF16
+        if stored.dtype == np.float16:
+            allowed += 2**-10  # one value may round up in one and down in the other
+        difference = float(np.abs(rows - expected).max())
+        if difference <= allowed * scale:
+            return ""
+        return (
+            f"{_name(self.embed.provenance)} computes other rows of {self.recipe.base} at {self.tap.layer} than those "
+            f"stored by {_name(records[0])}: they differ by {difference:.3g} on {len(rows)} images; "
+            f"{allowed * scale:.3g} is allowed ({allowed:.1e} of their largest value)"
+        )
 
 
 def _same(record: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
@@ -74,28 +143,6 @@ def _same(record: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
     return all(record.get(name) == provenance[name] for name in ("engine", "device")) and all(
         versions.get(name) == version for name, version in provenance["versions"].items()
     )
-
-
-def _stored(store: FeatureStore, ids: Sequence[str]) -> list[str]:
-    absent = set(store.missing(ids))
-    return [image for image in ids if image not in absent][:ROWS]
-
-
-def _compare(
-    recipe: Recipe, tap: Tap, stored: np.ndarray, rows: np.ndarray, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> None:
-    expected = stored.astype(np.float32)
-    scale, allowed = float(np.abs(expected).max()), F32 if recipe.numerics == "f32" else BF16
-    if stored.dtype == np.float16:
-        allowed += 2**-10  # one value may round up in one and down in the other
-    difference = float(np.abs(rows - expected).max())
-    if not difference <= allowed * scale:
-        raise PipelineError(
-            f"{_name(new)} computes other rows of {recipe.base} at {tap.layer} than those stored by {_name(old)}: "
-            f"they differ by {difference:.3g} on {len(rows)} images; {allowed * scale:.3g} is allowed "
-            f"({allowed:.1e} of their largest value)",
-            "use the machine and the extract.engine that computed them, or another cache: --set cache.dir=DIR",
-        )
 
 
 def _name(record: Mapping[str, Any]) -> str:

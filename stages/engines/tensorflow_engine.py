@@ -6,7 +6,6 @@ With a stored graph Keras is not imported, which saves two seconds with the buil
 from __future__ import annotations
 
 import io
-import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from cache import compiled_models, npz
-from cache.errors import PipelineError
 from stages.bases.recipe import FrozenBase
+from stages.engines import allowed_ops
 from stages.engines.embed import CPU_BATCH, GPU_BATCH, pad_batch
 from stages.runtime import hardware
 from stages.runtime.silent_imports import without_banners
@@ -75,7 +74,7 @@ def _open_stored(base: FrozenBase, batch: int) -> _Call:
         "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
     }
     make = partial(_make_graph, base, batch)
-    return _open_session(make() if base.tail else compiled_models.load_or_make(components, make))
+    return _open_session(make() if base.tail else compiled_models.load_or_make(components, make, _find_unexpected))
 
 
 def _open_traced(base: FrozenBase, batch: int) -> _Call:
@@ -126,7 +125,6 @@ def _open_session(stored: Mapping[str, bytes]) -> _Call:
         allow_soft_placement=True,
     )
     definition = v1.GraphDef.FromString(stored[GRAPH])
-    _check_ops(definition)
     arrays = npz.load(io.BytesIO(stored[ARRAYS]))
     with tf.Graph().as_default() as graph:
         values = {name: v1.placeholder(array.dtype, array.shape) for name, array in arrays.items()}
@@ -144,20 +142,9 @@ def _open_session(stored: Mapping[str, bytes]) -> _Call:
     return call
 
 
-def _check_ops(definition: Any) -> None:
-    """Raises PipelineError for a graph that does more than compute, such as write a file."""
-    from tensorflow.python.framework import op_def_registry
-
-    functions = definition.library.function
-    nodes = itertools.chain(definition.node, *(function.node_def for function in functions))
-    names = {node.op for node in nodes} - {function.signature.name for function in functions}
-    known = {name: op_def_registry.get(name) for name in names if not name.startswith("Debug")}  # these may write too
-    others = sorted(name for name in names if known.get(name) is None or known[name].is_stateful)
-    if others:
-        raise PipelineError(
-            f"a graph in {compiled_models.default_folder()} has {', '.join(others)}; expected arithmetic only",
-            "delete that folder, and find out who wrote it; graphs are made again",
-        )
+def _find_unexpected(stored: Mapping[str, bytes]) -> list[str]:
+    definition = _import_tensorflow().compat.v1.GraphDef.FromString(stored[GRAPH])
+    return allowed_ops.unexpected_in_graph(definition)
 
 
 def _device(tf: Any) -> str:

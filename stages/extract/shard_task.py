@@ -117,6 +117,7 @@ class _Shard:
         self.written = 0
         self.engine: str | None = None
         self._embed: Embed | None = None
+        self._unchecked: set[str] = set()
         self._started = self._reported = started
         self._unreported = 0
         self._waiting: list[tuple[str, np.ndarray]] = []
@@ -125,7 +126,8 @@ class _Shard:
         self._bytes = 0
 
     def add(self, image: str, pixels: np.ndarray) -> None:
-        self._embed = self._embed or _shared_embed(self.task.job, self.task.taps)
+        if self._embed is None:
+            self._embed, self._unchecked = _shared_embed(self.task.job, self.task.taps)
         self._waiting.append((image, pixels))
         if len(self._waiting) == self._embed.batch:
             self._forward()
@@ -173,9 +175,11 @@ class _Shard:
         }  # fmt: skip
         cache = Cache(Path(job.cache_root), HashIndex())
         for key, tap in self._taps.items():
-            rows = np.concatenate(self._rows.pop(key))
+            rows, unchecked = np.concatenate(self._rows.pop(key)), job.recipe.key(tap) in self._unchecked
             try:
-                cache.features(job.recipe.components(tap)).put(self._ids, rows, provenance)
+                cache.features(job.recipe.components(tap)).put(
+                    self._ids, rows, provenance | ({parity.UNCHECKED: True} if unchecked else {})
+                )
             except ValueError as error:
                 hint = _dtype_hint(job.recipe, tap)
                 raise PipelineError(f"rows of {job.recipe.base} cannot be stored: {error}", hint) from error
@@ -188,7 +192,8 @@ class _Shard:
 
 
 _embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], Embed] = {}
-_checked: set[tuple[str, str]] = set()
+_checked: dict[tuple[str, str], bool] = {}
+"""(cache, key) -> whether the base of this process was compared with the key's rows, or could not be."""
 _embeds_lock = threading.Lock()
 _stopped: set[str] = set()
 
@@ -218,10 +223,11 @@ def _dtype_hint(recipe: Recipe, tap: Tap) -> str:
     return "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
 
 
-def _shared_embed(job: Job, taps: Taps) -> Embed:
-    """The base of this process, built once for all its threads; only the latest one is kept.
+def _shared_embed(job: Job, taps: Taps) -> tuple[Embed, set[str]]:
+    """The base of this process, built once for all its threads, and keys that it could not be compared with.
 
-    Before it adds rows to a key, it is compared with the key's stored rows. Raises PipelineError if they differ.
+    Only the latest one is kept. Before it adds rows to a key, it is compared with the key's stored rows. Raises
+    PipelineError if they differ.
     """
     plain = replace(job.recipe, view=None)  # one base for all views: it sees only pixels
     bare, plain_taps = replace(job, recipe=plain, witnesses=()), {plain.key(tap): tap for tap in taps.values()}
@@ -233,9 +239,10 @@ def _shared_embed(job: Job, taps: Taps) -> Embed:
             _embeds[wanted] = open_embed(bare, plain_taps)
         new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _checked}
         if new:
-            parity.check_parity(job.recipe, new, Path(job.cache_root), _embeds[wanted], partial(_read_witnesses, job))
-            _checked.update((job.cache_root, key) for key in new)
-        return _embeds[wanted]
+            read = partial(_read_witnesses, job)
+            unchecked = parity.check_parity(job.recipe, new, Path(job.cache_root), _embeds[wanted], read)
+            _checked.update({(job.cache_root, key): key not in unchecked for key in new})
+        return _embeds[wanted], {key for key in taps if not _checked[job.cache_root, key]}
 
 
 def _read_witnesses(job: Job) -> dict[str, np.ndarray]:

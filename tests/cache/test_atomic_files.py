@@ -291,3 +291,17 @@ def test_a_name_that_the_disk_takes_can_be_published(tmp_path: Path, letter: str
     name = letter * (255 // len(letter.encode()))
     atomic_files.publish(tmp_path / name, b"x")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_umask_says_who_may_read_and_write(tmp_path: Path, umask: int, mode: int) -> None:
+    """In a cache that a group shares, its members note uses of each other's files, if the umask lets them write."""
+    before = os.umask(umask)
+    try:
+        atomic_files.publish(tmp_path / "new" / "file", b"x")
+        with atomic_files.temporary_folder() as folder:
+            assert folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new" / "file").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask

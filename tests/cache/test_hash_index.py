@@ -134,3 +134,17 @@ def test_names_that_are_not_utf8(tmp_path: Path, reads: list[str]) -> None:
     for _ in range(2):
         assert HashIndex(tmp_path / "index", min_age_s=0).digests([path])[path] == sha(b"1")
     assert len(reads) == 1
+
+
+def test_a_file_that_was_hashed_fresh_is_known_to_previews_until_it_changes(tmp_path: Path) -> None:
+    """A digest is never taken from it, so that what changes within a tick of the clock is found all the same."""
+    path, db = tmp_path / "a.png", tmp_path / "index.sqlite"
+    path.write_bytes(b"1")
+    assert HashIndex(db).digest(path) == sha(b"1")
+    again = HashIndex(db)
+    assert again.known([str(path)]) == {}
+    assert again.known([str(path)], fresh=True) == {str(path): sha(b"1")}
+    os.utime(path, (1, 1))
+    assert again.known([str(path)], fresh=True) == {}
+    HashIndex(db, min_age_s=0).digest(path)
+    assert again.known([str(path)]) == {str(path): sha(b"1")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import pickle
 import tempfile
 import time
@@ -17,7 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cache import gc, shards
+from cache import atomic_files, gc, shards
 from cache.errors import NotAvailable, Unusable
 from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore
@@ -356,3 +357,26 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
 TestStoreAgainstDict: Any = StoreAgainstDict.TestCase
 TestStoreAgainstDict.settings = settings.get_profile("durability")
+
+
+def test_a_named_file_that_vanishes_or_cannot_be_read_does_not_stop_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path, HashIndex())
+    first, second, third = sorted(cache.put_named("manifests", data, ".jsonl") for data in (b"1", b"2", b"3"))
+    folder = tmp_path / "manifests"
+    (folder / f"{second}.jsonl").unlink()
+    os.mkfifo(folder / f"{second}.jsonl")
+    (folder / f"{third}.jsonl").write_bytes(b"other")
+    real = atomic_files.sha256_of
+
+    def vanish(path: Path) -> str:
+        if path.stem == first:
+            path.unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(atomic_files, "sha256_of", vanish)
+    assert cache.check_named("manifests", ".jsonl") == [
+        (str(folder / f"{second}.jsonl"), "cannot be read: it is not a regular file"),
+        (str(folder / f"{third}.jsonl"), "its SHA-256 is not its name"),
+    ]

@@ -281,3 +281,21 @@ def test_models_of_other_images_labels_or_splits_are_told_apart_and_their_figure
     assert not lines[first[:12]].endswith("current")
     numbers = [re.findall(r"\[\d\]", lines[key[:12]])[-1] for key in (first, seeded)]
     assert len(set(numbers)) == 2
+
+
+@pytest.mark.parametrize("field", ["created", "seconds", "manifest", "classes", "config", "extract", "versions"])
+@pytest.mark.parametrize("value", [None, "x", [[1]], 10**300])
+def test_a_field_of_another_type_is_a_damaged_model_and_the_rest_goes_on(
+    pipeline: Pipeline, project: Path, field: str, value: object
+) -> None:
+    path = Path(made(pipeline, project)["logistic"]["path"]) / "record.json"
+    record = json.loads(path.read_text())
+    if isinstance(value, type(record[field])):
+        value = 7
+    path.write_text(json.dumps({**record, field: value}))
+    (found,) = [m for m in pipeline("models", "-c", project, "--json").json["models"] if m["name"] == "head/logistic"]
+    assert found["damaged"]
+    for command in (("status",), ("status", "--set", "data.split.seed=7"), ("models", "-v")):
+        assert pipeline(*command, "-c", project).code == 0
+    ran = pipeline("show", "logistic", "-c", project)
+    assert (ran.code, "is damaged" in ran.err) == (2, True)

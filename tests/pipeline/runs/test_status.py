@@ -42,6 +42,15 @@ def test_when_all_is_there(pipeline: Pipeline, project: Path) -> None:
     assert pipeline("status", "-q", "--hash", "-c", project) == Ran(0, "", "")
 
 
+def test_a_run_right_after_the_images_were_copied_leaves_nothing_stale(pipeline: Pipeline, project: Path) -> None:
+    assert pipeline("run", "-c", project).code == 0
+    assert pipeline("status", "-q", "-c", project) == Ran(0, "", "")
+    assert pipeline("run", "-n", "-c", project, "--json").json["status"]["unhashed"] == 0
+    image = project.parent / "images" / "bright" / "0000.png"
+    image.write_bytes(fakes.textured(999, bright=True))
+    assert pipeline("status", "-q", "-c", project) == Ran(5, "", "")
+
+
 def test_new_images_are_partial_and_the_estimate_is_for_them(pipeline: Pipeline, project: Path) -> None:
     pipeline("run", "-c", project)
     fakes.two_classes(project.parent / "images", 5, start=100)
@@ -222,6 +231,8 @@ def test_output_for_a_person(pipeline: Pipeline, project: Path) -> None:
 
 def test_files_that_are_not_hashed_count_as_at_most(pipeline: Pipeline, project: Path) -> None:
     pipeline("run", "-c", project)
+    for path in (project.parent / "images").rglob("*.png"):
+        path.touch()
     ran = pipeline("status", "-c", project, "--json").json["status"]
     assert ran["unhashed"] == IMAGES
     assert [(s["state"], s["missing"], s["at_most"]) for s in ran["stages"]] == [("MISS", IMAGES, True)] * 2

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import atomic_files
+from cache import atomic_files, compiled_models
 from cache.errors import Unusable
 from stages.bases import blocks, catalogue, weights
 from stages.bases.catalogue import Base
@@ -164,7 +164,7 @@ def test_each_url_and_digest_stands_in_keras_s_own_source() -> None:
     assert len({base.url for base in OF_KERAS}) == len(OF_KERAS)
 
 
-def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Network, tmp_path: Path) -> None:
+def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Network) -> None:
     """In each engine. As weights="imagenet" builds it, which of EfficientNet is another than one that loads a file."""
     pixels, recipe = photographs(network.size), network.recipe
     expected = keras_s_own(network, pixels)
@@ -176,6 +176,7 @@ def test_rows_are_those_of_keras_s_own_network_and_preprocessing(network: Networ
         swapped = embed(np.ascontiguousarray(pixels[..., ::-1]))["rows"]
         assert np.abs(swapped - expected).max() > 20 * off, "as near as it is far with other channels, however deep"
         assert np.abs(swapped - expected).max() > 3 * TOLERANCE * scale, "or the test could not fail"
+    assert len(list(compiled_models.default_folder().iterdir())) == 2, "a model with other operations is not stored"
 
 
 def keras_s_own(network: Network, pixels: np.ndarray) -> np.ndarray:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cache.errors import PipelineError
+from cache.hash_index import MIN_AGE_S
+from pipeline import BottleneckFeatures
 from tests.conftest import Pipeline, Ran, counts
 from tests.support import fakes
 
@@ -60,23 +65,85 @@ def test_rows_that_agree_are_added_and_compared_once(
     assert calls == [4, 4, 1], "eight that were there, by batches of four, and the new one"
     (project.parent / "images" / "dark" / "newer.png").write_bytes(fakes.textured(998, bright=False))
     monkeypatch.setattr("stages.extract.shard_task._embeds", {})
-    monkeypatch.setattr("stages.extract.shard_task._checked", set())
+    monkeypatch.setattr("stages.extract.shard_task._checked", {})
     assert counts(pipeline("run", "extract", "-c", project, "--json", *words)) == (1, 25)
     assert calls == [4, 4, 1, 1]
 
 
-def test_where_no_image_is_at_hand_it_is_said_and_goes_on(
-    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert pipeline("run", "extract", "-c", project).code == 0
+def replace_images(project: Path) -> None:
+    """Four others in the place of those that have rows."""
     for path in (project.parent / "images").rglob("*.png"):
         path.unlink()
     fakes.two_classes(project.parent / "images", 2, start=500)
-    monkeypatch.setattr("stages.extract.shard_task.open_embed", other_engine(1e-3))
+
+
+def use(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.extract.shard_task.open_embed", engine)
     monkeypatch.setattr("stages.extract.shard_task._embeds", {})
+    monkeypatch.setattr("stages.extract.shard_task._checked", {})
+
+
+def unchecked_shards(project: Path) -> int:
+    records = (project.parent / ".features").glob("features/*/shards/*.json")
+    return sum(json.loads(path.read_text()).get("unchecked", False) for path in records)
+
+
+@pytest.mark.parametrize(("by", "wrong"), [(5e-5, False), (1e-3, True)])
+def test_where_no_image_is_at_hand_it_is_recorded_and_checked_later(
+    pipeline: Pipeline,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    by: float,
+    wrong: bool,
+) -> None:
+    assert pipeline("run", "extract", "-c", project).code == 0
+    replace_images(project)
+    use(other_engine(by), monkeypatch)
     caplog.set_level("INFO")
     assert counts(pipeline("run", "extract", "-v", "-c", project, "--json")) == (4, 0)
-    assert "none is at hand to compare with" in caplog.text
+    assert "cannot be checked" in caplog.text
+    assert unchecked_shards(project) >= 1
+    use(fakes.FakeEmbed, monkeypatch)
+    fakes.two_classes(project.parent / "images", 1, start=600)
+    assert counts(pipeline("run", "extract", "-c", project, "--json")) == (2, 4)
+    assert unchecked_shards(project) == 0
+    assert ("moved to quarantine: fake on none computes other rows" in caplog.text) == wrong
+    assert counts(pipeline("run", "extract", "-c", project, "--json")) == ((4, 2) if wrong else (0, 6))
+
+
+def test_the_engine_of_unchecked_rows_is_itself_checked_once_images_are_there(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pipeline("run", "extract", "-c", project).code == 0
+    replace_images(project)
+    use(other_engine(1e-3), monkeypatch)
+    assert counts(pipeline("run", "extract", "-c", project, "--json")) == (4, 0)
+    fakes.two_classes(project.parent / "images", 12)
+    (project.parent / "images" / "dark" / "new.png").write_bytes(fakes.textured(999, bright=False))
+    use(other_engine(1e-3), monkeypatch)
+    ran = pipeline("run", "extract", "-c", project, "--json")
+    assert (ran.code, "computes other rows" in ran.json["error"]["message"]) == (1, True)
+    assert unchecked_shards(project) == 0, "what it added before is gone"
+
+
+@pytest.mark.parametrize("way", ["predict", "transform"])
+def test_images_elsewhere_are_witnesses_too(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    """Both ask for rows of images of which none is in the cache."""
+    time.sleep(MIN_AGE_S)  # or the index would not remember the images
+    assert pipeline("run", "-c", project).code == 0
+    (tmp_path / "new.png").write_bytes(fakes.textured(999, bright=False))
+    use(other_engine(1e-3), monkeypatch)
+    if way == "predict":
+        ran = pipeline("predict", "logistic", tmp_path / "new.png", "--keep", "-c", project, "--json")
+        assert (ran.code, "computes other rows" in ran.json["error"]["message"]) == (1, True)
+    else:
+        features = BottleneckFeatures(cache_dir=project.parent / ".features", size=16)
+        with pytest.raises(PipelineError, match="computes other rows"):
+            features.transform([tmp_path / "new.png"])
+    assert unchecked_shards(project) == 0
 
 
 def test_float16_rows_may_round_to_either_side(
