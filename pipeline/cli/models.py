@@ -69,7 +69,7 @@ def tag_command(
         assert model is not None
         assert name is not None
         tagged = registry.set_tag(folder, model, name, force)
-        retention.register_tags(config, make_progress(ERR, True), tagged.record["config"]["cache"]["dir"])
+        retention.register_tags(config, make_progress(ERR, True), tagged.record["config"]["cache"].get("dir"))
         return {"tag": name, "name": tagged.name, "key": tagged.key}
 
     if (delete is None) != (model is not None and name is not None) or (delete is not None and model is not None):
