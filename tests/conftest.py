@@ -20,6 +20,8 @@ from pipeline.project.project import Options, Project, no_progress
 from stages.extract import shard_task
 from tests.support import fakes
 
+os.environ.pop("COLUMNS", None)  # of the terminal that pytest was started from; consoles read it when imported
+
 TALLY = pytest.StashKey[Counter[str]]()
 
 
@@ -49,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
-        if name.startswith("PIPELINE_"):
+        if name.startswith("PIPELINE_") or name == "COLUMNS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("host-cache")))
     shard_task._embeds.clear()
