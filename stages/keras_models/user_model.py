@@ -17,7 +17,10 @@ import keras
 from cache.errors import Unusable, Unwritable
 from stages.bases.catalogue import Preprocess
 from stages.bases.recipe import Recipe
-from stages.keras_models import keras2_files
+from stages.keras_models import build, keras2_files, keras2_ops
+
+_UNUSED = 1_000_000
+"""A number that no layer has in its name: operations get names too, which may not be those of layers of the file."""
 
 
 class UserModel(keras.Model):
@@ -30,7 +33,8 @@ class UserModel(keras.Model):
     def at(self, paths: Sequence[str]) -> list[keras.KerasTensor]:
         """Its output at each of `paths`: layers, or `output`. Raises Unusable where that is not one tensor."""
         layers = sorted(set(paths) - {"output"})
-        outputs = keras.tree.flatten(_add_outputs(self, layers)(self.inputs))
+        with build.number_names_from(_UNUSED):
+            outputs = keras.tree.flatten(_add_outputs(self, layers)(self.inputs))
         whole, inner = outputs[: len(self.outputs)], outputs[len(self.outputs) :]
         found = dict(zip(layers, inner, strict=True))
         return [_single(path, whole if path == "output" else found[path]) for path in paths]
@@ -45,7 +49,7 @@ def load_model(path: Path, recipe: Recipe) -> UserModel:
     _check_file(path)
     try:
         with keras2_files.keras3_copy(path) as file:
-            model = keras.saving.load_model(file, compile=False, safe_mode=False)
+            model = keras.saving.load_model(file, keras2_ops.CUSTOM_OBJECTS, compile=False, safe_mode=False)
     except Unwritable:
         raise
     except Exception as error:
@@ -79,14 +83,15 @@ def _check_file(path: Path) -> None:
 
 def _explain(path: Path, error: Exception) -> Unusable:
     text = " ".join(str(error).split())
-    unknown = re.search(r"(?:Could not locate \w+|Unknown \w+:) '(\w+)'", text)
+    unknown = re.search(r"(?:Could not locate \w+|Unknown \w+:|Could not deserialize) '([\w.]+)'", text)
     if unknown:
         return Unusable(
             f"{path} needs {unknown[1]!r}, which is neither in Keras nor registered with it",
             "build the model from Keras's layers; or, from Python, import the module that registers it "
             "(keras.saving.register_keras_serializable) before pipeline.open",
         )
-    return Unusable(f"{path} cannot be opened as a Keras model: {text[:300]}", "save the model again with Keras 3")
+    reason = text.rpartition("Exception encountered: ")[2][:300]
+    return Unusable(f"{path} cannot be opened as a Keras model: {reason}", "save the model again with Keras 3")
 
 
 def _as_graph(path: Path, model: Any, recipe: Recipe) -> UserModel:
@@ -129,6 +134,11 @@ def _has_graph(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
 
 
+def _has_ops(layer: Any) -> bool:
+    """Whether it is a model with functions of Keras 2, which are replaced by operations that a file can hold."""
+    return _has_graph(layer) and any(isinstance(x, keras2_ops.TensorFlowOp) or _has_ops(x) for x in layer.layers)
+
+
 def _paths(model: keras.Model, prefix: str = "") -> Iterator[str]:
     for layer in model.layers:
         if not isinstance(layer, keras.layers.InputLayer):
@@ -147,21 +157,23 @@ def _add_outputs(model: keras.Model, paths: Sequence[str]) -> keras.Model:
     found: dict[str, Any] = {}
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if not any(path.partition("/")[0] == layer.name for path in paths):
-            return layer(*args, **kwargs)
-        if layer.name in found:
+        wanted = any(path.partition("/")[0] == layer.name for path in paths)
+        if wanted and layer.name in found:
             raise Unusable(
                 f"extract.taps: layer {layer.name!r} of {model.name} is called more than once",
                 "name a layer that is called once",
             )
         inner = [path.partition("/")[2] for path in paths if path.startswith(f"{layer.name}/")]
-        if not inner:
-            found[layer.name] = layer(*args, **kwargs)
-            return found[layer.name]
-        outputs = _add_outputs(layer, inner)(keras.tree.flatten(args), **kwargs)
-        whole = outputs[: len(layer.outputs)]
-        found[layer.name] = whole
-        found.update({f"{layer.name}/{path}": x for path, x in zip(inner, outputs[len(whole) :], strict=True)})
+        if isinstance(layer, keras2_ops.TensorFlowOp):
+            whole = layer.call(*args, **kwargs)
+        elif inner or _has_ops(layer):
+            outputs = _add_outputs(layer, inner)(keras.tree.flatten(args), **kwargs)
+            whole = outputs[: len(layer.outputs)]
+            found.update({f"{layer.name}/{path}": x for path, x in zip(inner, outputs[len(whole) :], strict=True)})
+        else:
+            whole = layer(*args, **kwargs)
+        if wanted:
+            found[layer.name] = whole
         return whole
 
     graph = keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
