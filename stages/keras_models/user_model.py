@@ -28,6 +28,10 @@ class UserModel(keras.Model):
 
     def paths(self) -> list[str]:
         """Names of its layers, in order; layers of a nested model follow it, as `vgg16/block5_pool`."""
+        return [path for path, _ in self.named_layers()]
+
+    def named_layers(self) -> list[tuple[str, keras.layers.Layer]]:
+        """The same with the layers."""
         return list(_paths(self))
 
     def at(self, paths: Sequence[str]) -> list[keras.KerasTensor]:
@@ -46,6 +50,14 @@ def load_model(path: Path, recipe: Recipe) -> UserModel:
     Layers compute in the dtypes they were saved with. Raises Unusable if the file is damaged, needs something that is
     not in Keras, or holds a model that does not take RGB images of that size.
     """
+    model = read_model(path, recipe.pixels.height, recipe.pixels.width)
+    _check_input(path, model, recipe)
+    model.trainable = False
+    return model
+
+
+def read_model(path: Path, height: int, width: int) -> UserModel:
+    """The model, whatever it takes; one that was saved before it was built is built for that size."""
     _check_file(path)
     try:
         with keras2_files.keras3_copy(path) as file:
@@ -54,10 +66,7 @@ def load_model(path: Path, recipe: Recipe) -> UserModel:
         raise
     except Exception as error:
         raise _explain(path, error) from error
-    model = _as_graph(path, model, recipe)
-    _check_input(path, model, recipe)
-    model.trainable = False
-    return model
+    return _as_graph(path, model, height, width)
 
 
 def _check_file(path: Path) -> None:
@@ -94,10 +103,10 @@ def _explain(path: Path, error: Exception) -> Unusable:
     return Unusable(f"{path} cannot be opened as a Keras model: {reason}", "save the model again with Keras 3")
 
 
-def _as_graph(path: Path, model: Any, recipe: Recipe) -> UserModel:
+def _as_graph(path: Path, model: Any, height: int, width: int) -> UserModel:
     """The same layers and weights as one Functional model."""
     if isinstance(model, keras.Sequential) and not model.built:
-        model.build((None, recipe.pixels.height, recipe.pixels.width, 3))
+        model.build((None, height, width, 3))
     if not _has_graph(model):
         raise Unusable(
             f"{path} is a {type(model).__name__}, whose layers cannot be listed",
@@ -139,10 +148,10 @@ def _has_ops(layer: Any) -> bool:
     return _has_graph(layer) and any(isinstance(x, keras2_ops.TensorFlowOp) or _has_ops(x) for x in layer.layers)
 
 
-def _paths(model: keras.Model, prefix: str = "") -> Iterator[str]:
+def _paths(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     for layer in model.layers:
         if not isinstance(layer, keras.layers.InputLayer):
-            yield prefix + layer.name
+            yield prefix + layer.name, layer
             if _has_graph(layer):
                 yield from _paths(layer, f"{prefix}{layer.name}/")
 
