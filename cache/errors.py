@@ -1,4 +1,4 @@
-"""Owns the errors that users see, each with its exit code. Not how they are shown (pipeline/cli/main.py)."""
+"""Owns the errors that users see, each with its exit code. Not how they are shown (pipeline/show)."""
 
 from __future__ import annotations
 

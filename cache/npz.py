@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import io
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+_DAMAGED = (
+    EOFError, KeyError, NotImplementedError, RuntimeError, TypeError, SyntaxError, UnicodeError, struct.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy and zipfile raise of damaged files, beside ValueError."""
 
 
 def dump(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -24,8 +34,11 @@ def load(source: Path | BinaryIO) -> dict[str, np.ndarray]:
     ------
     OSError
         It cannot be read.
-    ValueError, EOFError, zipfile.BadZipFile
+    ValueError
         It is not a complete .npz, or holds a pickled object.
     """
-    with np.load(source, allow_pickle=False) as arrays:
-        return dict(arrays)
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except _DAMAGED as error:
+        raise ValueError(f"not a complete .npz: {error}") from error

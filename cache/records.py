@@ -19,7 +19,10 @@ _MOST_DEPTH = 32
 _MOST_NUMBER = 2.0**63
 
 Fields = Mapping[str, Any]
-"""Name -> the type that its value must have, such as `str`, or `float | None` where it may be absent."""
+"""Name -> the type that its value must have, such as `str`, or `float | None` where it may be absent; or the fields of
+an object; the name ANY stands for all names in it."""
+
+ANY = "*"
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
@@ -50,16 +53,23 @@ def read(path: Path, fields: Fields | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"a {type(value).__name__}, not an object")
     _check_depth(value)
-    for name, kind in (fields or {}).items():
-        check_field(value, name, kind)
+    _check_fields(value, fields or {})
     return value
 
 
+def _check_fields(record: Mapping[str, Any], fields: Fields) -> None:
+    for name, kind in fields.items():
+        for each in record if name == ANY else (name,):
+            check_field(record, each, kind)
+
+
 def check_field(record: Mapping[str, Any], name: str, kind: Any) -> None:
-    """Raises ValueError where the field is not of that type, or a number beyond 2**63."""
-    found = record.get(name)
-    if not isinstance(found, kind) or (isinstance(found, int | float) and not abs(found) < _MOST_NUMBER):
-        raise ValueError(f"its field {name} is {repr(found)[:40]}; expected {getattr(kind, '__name__', kind)}")
+    """Raises ValueError where the field is not of that type, lacks a field of its own, or is a number beyond 2**63."""
+    found, wanted = record.get(name), dict if isinstance(kind, Mapping) else kind
+    if not isinstance(found, wanted) or (isinstance(found, int | float) and not abs(found) < _MOST_NUMBER):
+        raise ValueError(f"its field {name} is {repr(found)[:40]}; expected {getattr(wanted, '__name__', wanted)}")
+    if isinstance(kind, Mapping):
+        _check_fields(found, kind)
 
 
 def _refuse_constant(name: str) -> None:
@@ -81,12 +91,14 @@ def publish_folder(folder: Path, contents: Mapping[str, bytes], record: Mapping[
     atomic_files.publish_all(folder, {**contents, RECORD: dump({**record, "files": digests})})
 
 
-def load_folder(folder: Path, digest: Callable[[Path], str] = atomic_files.sha256_of) -> dict[str, Any] | None:
+def load_folder(
+    folder: Path, digest: Callable[[Path], str] = atomic_files.sha256_of, fields: Fields | None = None
+) -> dict[str, Any] | None:
     """The record of a published result, if all its files have the digests in it, else None; `digest` reads a file."""
-    record = load(folder / RECORD, {"files": dict | None})
+    record = load(folder / RECORD, {"files": {ANY: str}, **(fields or {})})
     if record is None:
         return None
-    for name, expected in record.get("files", {}).items():
+    for name, expected in record["files"].items():
         path = folder / name
         if not path.is_file() or digest(path) != expected:
             log.warning("%s is missing or was changed after it was written; the result counts as absent", path)

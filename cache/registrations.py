@@ -57,7 +57,7 @@ class Registration:
             os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return self.here
-        except OSError:
+        except (OSError, ValueError):  # ValueError: what no path can be, as others may have written it
             return False
         return False
 

@@ -22,11 +22,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 
-_FIELDS = {
-    "schema": int, "key": str, "sha256": str, "rows": int, "bytes": int, "shape": list, "dtype": str,
-    "engine": str | None, "device": str | None, "versions": dict | None, "seconds": int | float | None,
-}  # fmt: skip
-
 USED_S = 3600
 """The last use of a file is recorded in its mtime, at most this often."""
 
@@ -160,7 +155,7 @@ class FeatureStore:
                 return name
         except shards.BadShard:  # its record is damaged, or of another shard
             atomic_files.quarantine(self.record_path(name), self.cache.quarantine)
-        facts = self._facts(name, len(data), features.shape, features.dtype)
+        facts = shards.record_facts(self.key, name, len(data), features.shape, features.dtype)
         atomic_files.publish(self.record_path(name), records.dump({**provenance, **facts}))
         return name
 
@@ -214,7 +209,7 @@ class FeatureStore:
     def shard_records(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The records of the shards of those names, or of all."""
         names = self.names() if names is None else names
-        found = [r for name in names if (r := records.load(self.record_path(name), _FIELDS)) is not None]
+        found = [r for name in names if (r := records.load(self.record_path(name), shards.RECORD_FIELDS)) is not None]
         return [{**r, "versions": {k: str(v) for k, v in (r.get("versions") or {}).items()}} for r in found]
 
     def row_kind(self) -> tuple[tuple[int, ...], str] | None:
@@ -251,7 +246,7 @@ class FeatureStore:
         The digest is checked before libhdf5 reads a byte: damaged HDF5 can hang or crash it.
         """
         try:
-            record = records.read(self.record_path(name), _FIELDS)
+            record = records.read(self.record_path(name), shards.RECORD_FIELDS)
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -261,24 +256,12 @@ class FeatureStore:
             if (digest or self.cache.index.digest)(path) != name:
                 raise shards.BadShard(shards.WRONG_DIGEST)
             layout = shards.inspect_shard(path, self.key)
-            facts = self._facts(name, path.stat().st_size, layout.shape, layout.dtype)
+            facts = shards.record_facts(self.key, name, path.stat().st_size, layout.shape, layout.dtype)
         except FileNotFoundError as error:
             raise shards.BadShard("it is missing") from error
         if any(record.get(field) != value for field, value in facts.items()):
             raise shards.BadShard("its record is of another shard")
         return layout
-
-    def _facts(self, name: str, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
-        """The fields of a record that follow from its shard."""
-        return {
-            "schema": shards.SCHEMA,
-            "key": self.key,
-            "sha256": name,
-            "rows": shape[0],
-            "bytes": size,
-            "shape": list(shape[1:]),
-            "dtype": dtype.name,
-        }
 
     def set_aside(self, name: str) -> bool:
         """Move a damaged shard and its record to quarantine; whether both were moved."""

@@ -112,7 +112,7 @@ def opened_in(function: ast.FunctionDef) -> set[str]:
     return opened
 
 
-def test_only_files_py_changes_the_disk() -> None:
+def test_only_one_module_changes_the_disk() -> None:
     calls = {
         call
         for path in SOURCES

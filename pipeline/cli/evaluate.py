@@ -26,8 +26,8 @@ def compare_command(
 ) -> None:
     """Compare models A and B on today's labelled images that are in the train or val set of neither.
 
-    Rows come from the cache; the models may have different bases and sizes. A and B are head/NAME (the latest result;
-    of a sweep, the best), tags, or the first digits of keys.
+    Rows come from the cache; the models may have different bases and sizes. A and B are head/NAME (as pipeline.yaml
+    made it; of a sweep, the best), tags, or the first digits of keys.
     """
     log_to_stderr(not verbose, verbose)
     options = Options(overrides, offline=offline)

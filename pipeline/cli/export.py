@@ -53,7 +53,7 @@ def model_command(
 ) -> None:  # fmt: skip
     """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
 
-    MODEL is head/NAME or finetune/NAME (the latest result; of a sweep, the best), a tag, or the first digits of a key.
+    MODEL is head/NAME or finetune/NAME (as pipeline.yaml made it; of a sweep, the best), a tag, or a key.
     PATH.json has classes, threshold, input and licences. Before the file is published, a fresh process without this
     package runs it on 32 original images: its probabilities must be the model's, to 0.005.
     """

@@ -41,8 +41,8 @@ def models_command(config: Path, as_json: bool, verbose: bool) -> None:
 def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None:
     """Show the figures of MODEL, and what made it: settings, data, keys, versions, machine.
 
-    MODEL is head/NAME (the latest result; of a sweep, the best), a tag, or the first digits of a key; `pipeline models`
-    lists them.
+    MODEL is head/NAME (as pipeline.yaml made it, without --set; of a sweep, the best), a tag, or the first digits of a
+    key; `pipeline models` lists them.
     """
     log_to_stderr(not verbose, verbose)
     do_and_finish(lambda: registry.find(results_folder(config), model).details(), model_tables.show_model)
@@ -69,7 +69,7 @@ def tag_command(
         assert model is not None
         assert name is not None
         tagged = registry.set_tag(folder, model, name, force)
-        retention.register_tags(config, make_progress(ERR, True), tagged.record["config"]["cache"]["dir"])
+        retention.register_tags(config, make_progress(ERR, True), tagged.record["config"]["cache"].get("dir"))
         return {"tag": name, "name": tagged.name, "key": tagged.key}
 
     if (delete is None) != (model is not None and name is not None) or (delete is not None and model is not None):

@@ -32,20 +32,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
     """
     path = config_path(path)
-    try:
-        text = regular_files.read_bytes(path, MOST_BYTES).decode("utf-8")
-    except FileNotFoundError as error:
-        raise Unusable(f"{path} is not there", "pipeline init --images PATH writes one") from error
-    except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # too large, or not UTF-8
-        raise Unusable(f"{path} is not valid YAML: {error}") from error
+    text = _read(path)
     tree = _parse(text, path, _Loader, overrides)
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         written = _parse(text, path, yaml.BaseLoader, overrides)  # all values as text
         raise _explain(f"{path} with --set" if overrides else str(path), tree, error, written) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The fields in a file, unchecked. Raises Unusable for what is not YAML."""
+    return _parse(_read(path), path, _Loader, ())
 
 
 def override(tree: dict[str, Any], source: str, overrides: Sequence[str]) -> RunConfig:
@@ -61,6 +59,17 @@ def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         raise _explain(source, tree, error, {}) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return regular_files.read_bytes(path, MOST_BYTES).decode("utf-8")
+    except FileNotFoundError as error:
+        raise Unusable(f"{path} is not there", "pipeline init --images PATH writes one") from error
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # too large, or not UTF-8
+        raise Unusable(f"{path} is not valid YAML: {error}") from error
 
 
 def _parse(text: str, path: Path, loader: type[Any], overrides: Sequence[str]) -> dict[str, Any]:

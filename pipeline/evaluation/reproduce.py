@@ -143,5 +143,6 @@ def _compare_arrays(done: Reproduction, before: dict[str, np.ndarray], after: di
 
 def _pair_figures(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Pair]:
     """Those that were recorded, without intervals."""
-    names = [name for name in then if name != "ci"]
-    return pair_fields({name: then[name] for name in names}, {name: now.get(name) for name in names})
+    pairs = pair_fields(then, {name: now.get(name) for name in then})
+    details = ("per_class.", "per_group.")
+    return {name: pair for name, pair in pairs.items() if name.startswith(details) or "ci" not in name.split(".")}

@@ -170,7 +170,9 @@ def _their_settings(folder: Path, source: Cache) -> tuple[dict[str, Any], tuple[
         transfer.check_foreign(path, folder)
     except (OSError, ValueError) as error:
         raise Unusable(f"{path} cannot be read: {error}", "export again") from error
-    theirs = yaml_file.load(path)
+    written = yaml_file.read(path)
+    cluster = written.pop("cluster", None)  # never taken over; a scheduler in it would be refused
+    theirs = yaml_file.validate(written, str(path))
     choice = theirs.base
     known = weights.recorded_digests(choice.base.name, choice.setting, source) if _names_file(choice) else []
     if _names_file(choice) and len(known) != 1:
@@ -179,8 +181,9 @@ def _their_settings(folder: Path, source: Cache) -> tuple[dict[str, Any], tuple[
             "export it again with this version, or write a pipeline.yaml of your own before the import",
         )
     tree = _portable(theirs, known[0] if known else None)
-    ours, said = _flatten(tree), _flatten(theirs.model_dump(exclude_defaults=True))
-    return tree, tuple(name for name, value in said.items() if ours.get(name) != value and name != "data.table")
+    said = theirs.model_dump(exclude_defaults=True) | ({"cluster": cluster} if isinstance(cluster, dict) else {})
+    ours, others = _flatten(tree), _flatten(said)
+    return tree, tuple(name for name, value in others.items() if ours.get(name) != value and name != "data.table")
 
 
 def _portable(config: RunConfig, sha256: str | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from cache.errors import Unusable
 from cache.hash_index import HashIndex, default_index_path
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
+from pipeline.config.fields import Keyed
 from pipeline.config.schema import RunConfig
 from pipeline.project.job_shares import Part
 from stages.bases import catalogue, weights
@@ -206,10 +207,11 @@ class Project:
 
 
 def _deciding_fields(config: RunConfig, stage: str, name: str) -> list[Any]:
-    """The settings that decide what a head or fine-tuning of that name is made of, and how."""
+    """The settings that decide what a head or fine-tuning of that name is made of, and how; not places of files."""
     heads: dict[str, Any] = dict(config.heads)
     tuned = config.finetune.get(name) if stage == "finetune" else None
     own = [heads.get(name if tuned is None else tuned.head), tuned]
     extract = config.extract.model_dump(exclude=config.extract.not_by_value() - {"taps"})
-    data, base = config.data.model_dump(exclude={"on_bad", "on_leak"}), config.base.model_dump(exclude={"trust"})
+    places = {name for name, place in config.data.places().items() if place == Keyed("none") and name != "split"}
+    data, base = config.data.model_dump(exclude=places), config.base.model_dump(exclude={"trust"})
     return [*own, data, base, extract]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -17,6 +16,7 @@ import numpy as np
 from cache import keys, npz, records
 from cache.errors import Unusable
 from cache.hash_index import HashIndex, default_index_path
+from cache.store import key_of
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular, figure_columns
@@ -29,32 +29,43 @@ log = logging.getLogger(__name__)
 SHORT = 12
 """Digits of a key that are shown; six are enough to name a model."""
 
+FIELDS: records.Fields = {
+    "stage": str, "name": str, "classes": list, "manifest": str, "images": int, "created": int | float,
+    "seconds": int | float, "seed": int | None, "rows_made_by": list, "versions": {"frozenbase": str},
+    "files": {records.ANY: str}, "extract": {records.ANY: {"key": str}},
+    "config": {"base": {"weights": str}, "extract": dict, "data": dict, "cache": {"dir": str | None}, "heads": dict},
+}  # fmt: skip
+"""What all records of results have, those of earlier versions too."""
+
 _OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
 _ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
-_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak"})
+_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"})
 """Fields of its own settings, of `extract` and of `data` that models of one name are not compared by."""
 
 
-_RECORD = {
-    "key": str, "created": int | float, "seconds": int | float, "manifest": str, "seed": int | None, "classes": list,
-    "config": dict, "extract": dict, "versions": dict, "machine": str | None, "blas": list | None, "rows_made_by": list,
-}  # fmt: skip
-_TAP = {"key": str, "base": dict, "preprocess": dict, "pixels": dict, "tap": dict}
-
-
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of a result; {} where there is none, or, with a warning, where one of its fields is damaged."""
-    record = records.load(path, _RECORD) or {}
+    """The record of a result; {} where there is none or, with a warning, a damaged one."""
+    record = records.load(path, FIELDS) or {}
     try:
-        for part, fields in (("config", {}), ("extract", _TAP)):
-            for name, found in record.get(part, {}).items():
-                records.check_field(record[part], name, dict)
-                for field_name, kind in fields.items():
-                    records.check_field(found, field_name, kind)
-    except ValueError as error:
+        if record:
+            _check_record(record, *path.parts[-4:-2])
+        return record
+    except (KeyError, TypeError) as error:
         log.warning("record %s is damaged (%s); taken as absent", path, error)
         return {}
-    return record
+
+
+def _check_record(record: Mapping[str, Any], stage: str, name: str) -> None:
+    """Raises KeyError or TypeError where the settings of that result, its taps or their keys are not what they were."""
+    if (record["stage"], record["name"]) != (stage, name):
+        raise KeyError(f"{record['stage']}/{record['name']}")
+    config, extract = record["config"], record["extract"]
+    head = config["heads"][name if stage == "head" else config["finetune"][name]["head"]]
+    taps = [head["tap"]] if isinstance(head["tap"], str) else head["tap"]
+    lacking = {*taps, *(["boundary"] if stage == "finetune" else [])} - extract.keys()
+    wrong = {tap for tap, parts in extract.items() if key_of({**parts, "key": None}) != parts["key"]}
+    if lacking or wrong or not head["kind"]:
+        raise KeyError(*lacking, *wrong)
 
 
 @dataclass(frozen=True, repr=False)
@@ -228,7 +239,7 @@ def _trusted(folder: Path) -> Iterator[None]:
     """Raises Unusable for files that are no plain arrays: no pickled object is ever loaded."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise Unusable(
             f"the arrays in {folder} are not as this package writes them, and are not trusted: {error}",
             "use a model that this package wrote and that was not changed since",

@@ -17,6 +17,7 @@ from pipeline.results.model import SHORT, Model, read_record
 from pipeline.results.record_diff import distinguishing_fields
 
 _LATEST = "models/*/*/last.json"
+_LAST: records.Fields = {"key": str | None, "beaten": list | None}
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -26,7 +27,7 @@ def list_models(folder: Path) -> list[Model]:
     tagged: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tag, names in tags(folder).items():
         tagged[names].append(tag)
-    last = {"/".join(path.parent.parts[-2:]): records.load(path) for path in folder.glob(_LATEST)}
+    last = {"/".join(path.parent.parts[-2:]): records.load(path, _LAST) for path in folder.glob(_LATEST)}
     latest = {name: record for name, record in last.items() if record}
     found: dict[str, list[Model]] = defaultdict(list)
     for path in folder.glob(f"models/*/*/*/{records.RECORD}"):
@@ -62,7 +63,7 @@ def record_latest(folder: Path, name: str, key: str | None, points: Iterable[str
     meaning.
     """
     path = folder / "models" / name / "last.json"
-    before = records.load(path) or {}
+    before = records.load(path, _LAST) or {}
     key = key or before.get("key")
     beaten = sorted({*before.get("beaten", ()), *points} - {key})
     now = {"key": before.get("key") if trial else key, "beaten": beaten}

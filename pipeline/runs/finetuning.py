@@ -21,7 +21,7 @@ from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import HeadConfig
 from pipeline.project.project import Project
 from pipeline.results import registry
-from pipeline.results.model import read_head
+from pipeline.results.model import FIELDS, read_head
 from pipeline.results.predictions import Predictions
 from pipeline.runs import boundary_rows, provenance, sweeps, train_heads
 from pipeline.runs.boundary_rows import Plan
@@ -149,7 +149,7 @@ class Tuning:
 
     def found(self, seed: int) -> TunedReport | None:
         folder = self.folder(seed)
-        record = records.load_folder(folder)
+        record = records.load_folder(folder, fields=FIELDS)
         if record is None:
             return None
         metrics = Metrics.from_json(records.read(folder / "metrics.json"))

@@ -1,4 +1,4 @@
-"""Owns which commit a project's folder is at. Not the record it goes into (train_heads.py).
+"""Owns which commit a project's folder is at. Not the record it goes into (provenance.py).
 
 A repository is as untrusted as the images in it, and its configuration names programs (fsmonitor, hooks, filters). So
 git compares files in an empty repository of ours, which takes only objects and index from the real one.

@@ -90,7 +90,7 @@ def _nearest(
         return Why(none, {})
     *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:3])
     moved: Iterator[str] = iter(())
-    with suppress(FileNotFoundError):  # a record without its other files is no result
+    with suppress(FileNotFoundError, ValueError):  # no result without its other files, whole
         moved = _moved(Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes()).samples, manifest.samples)
     texts = dict.fromkeys([*_changed(differences), *moved])  # head and boundary rows may change for the same reason
     return Why(
@@ -111,9 +111,10 @@ def _finetune_inputs(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """What an existing fine-tuned model was made from, apart from its images."""
     spec = record["config"]["finetune"][name]
     head = record["config"]["heads"][spec["head"]]
+    kind = HEAD_KINDS.get(head["kind"])
     return {
         "settings": {**_without_none(spec, FineTune.not_by_value()), "seed": record["seed"]},
-        "head": _without_none(head, HEAD_KINDS[head["kind"]].spec.not_by_value()),
+        "head": _without_none(head, kind.spec.not_by_value() if kind else set()),
         "classes": list(record["classes"]),
         "rows": _shared_by_taps(record["extract"]["boundary"]),
         "head_rows": _describe_rows(_head_taps(record, head)),

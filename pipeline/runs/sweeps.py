@@ -146,7 +146,8 @@ def _points(
 
 def _read_diverged(folder: Path) -> DivergedPoint | None:
     """The point of that folder, if a sweep found it diverging and it gave no head since."""
-    note = None if (folder / records.RECORD).exists() else records.load(folder / DIVERGED)
+    trained = (folder / records.RECORD).exists()
+    note = None if trained else records.load(folder / DIVERGED, {"message": str, "hint": str})
     return None if note is None else DivergedPoint(folder.name, True, note["message"], note["hint"])
 
 

@@ -94,11 +94,12 @@ def _what(spec: Mapping[str, Any]) -> str:
     """`efficientnet_lite0 224x224 squash, output avg`, and settings other than the defaults."""
     if not spec:
         return "its spec.json is damaged; the next run rewrites it"
-    if not {"base", "pixels", "tap"} <= set(spec):
+    try:
+        pixels, tap = spec["pixels"], spec["tap"]
+        height, width = pixels["size"]
+        text = f"{spec['base']['name']} {width}x{height} {pixels['fit']}, {tap['layer']} {tap['pooling']}"
+    except (KeyError, TypeError, ValueError):
         return "made by another program, or an older version of this one"
-    pixels, tap = spec["pixels"], spec["tap"]
-    height, width = pixels["size"]
-    text = f"{spec['base']['name']} {width}x{height} {pixels['fit']}, {tap['layer']} {tap['pooling']}"
     unusual = [str(spec.get(name)) for name, default in _DEFAULTS.items() if spec.get(name) != default]
-    view = [f"view {spec['view']['number']}"] if "view" in spec else []
+    view = [f"view {spec['view'].get('number')}"] if isinstance(spec.get("view"), dict) else []
     return ", ".join([text, *unusual, *view])

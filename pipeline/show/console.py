@@ -99,14 +99,15 @@ def _least_width(column: Column) -> Callable[[RenderableType], int]:
 
 def _fill(items: Iterable[str], width: int) -> list[str]:
     """Lines of items, each whole unless it is wider than a line, which is then broken between words."""
-    lines = [""]
-    for item in items:
-        joined = f"{lines[-1]}  {item}" if lines[-1] else item
-        if cell_len(joined) <= width or (len(lines) == 1 and not lines[0]):
+    first, *others = items
+    lines = [first or "  "]
+    for item in others:
+        joined = f"{lines[-1]}  {item}"
+        if cell_len(joined) <= width:
             lines[-1] = joined
         else:
             lines += wrap_words(f"    {item}", width)
-    return lines
+    return [line for line in lines if line.strip()]
 
 
 def wrap_words(line: str, width: int) -> list[str]:

@@ -11,7 +11,7 @@ from pipeline.evaluation.crossval import OutOfFold
 from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
 from stages.metrics import calibration
 from stages.metrics.classification import NAMES
-from stages.metrics.figures import RANKING, Calibration, Figure, Figures, Metrics
+from stages.metrics.figures import Calibration, Figure, Figures, Metrics
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10
@@ -62,8 +62,8 @@ def show_comparison(found: Comparison) -> None:
 def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
     """Several heads by log-loss, the best first; then for each all rows together and each fold."""
     if len(heads) > 1:
-        table = make_table("head", *(f">{figure} (95%)" for figure in ("log_loss", "accuracy", "auroc")))
-        for name, found in sorted(heads.items(), key=lambda item: item[1].metrics.values[RANKING] or 0.0):
+        table = make_table("head", ">log-loss (95%)", ">accuracy (95%)", ">AUROC (95%)")
+        for name, found in sorted(heads.items(), key=lambda item: item[1].metrics.rank):
             table.add_row(
                 name, *(format_interval(found.metrics[figure]) for figure in ("log_loss", "accuracy", "auroc"))
             )

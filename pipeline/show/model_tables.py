@@ -50,9 +50,9 @@ def show_models(models: Sequence[Model]) -> None:
         table.add_row(model.name, model.key[:SHORT], ", ".join(model.tags), format_time(model.created), *told, *cells)
     OUT.print(table)
     if max(names.values()) > 1:
-        echo("\ncurrent: what the name means, made by pipeline.yaml without --set")
-    for split in (split for split, numbers in sets.items() if numbers):
-        echo(f"\n[1], [2]: the {split} sets differ, so that figures cannot be compared; pipeline compare can")
+        echo("\ncurrent: what the name means, as pipeline.yaml without --set made it")
+    if any(sets.values()):
+        echo("[1], [2]: figures of different images or labels, which only pipeline compare can compare")
 
 
 def _number_sets(models: Sequence[Model], split: str) -> dict[str, str]:

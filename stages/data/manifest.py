@@ -41,7 +41,11 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
-        return cls(tuple(Row(**json.loads(line)) for line in data.splitlines()))
+        """Raises ValueError for lines that are no rows."""
+        try:
+            return cls(tuple(Row(**json.loads(line)) for line in data.splitlines()))
+        except TypeError as error:
+            raise ValueError(f"not a manifest: {error}") from error
 
     @cached_property
     def digest(self) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -245,7 +244,7 @@ class _State:
             found = {p: [arrays[f"{p}/{number}"] for number in range(len(v))] for p, v in wanted.items()}
         except FileNotFoundError:
             return History()
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("the checkpoint %s is damaged (%s); training starts over", self._path, error)
             return History()
         self._best = found["best"]

@@ -1,4 +1,4 @@
-"""Owns the figures of a classifier's predictions. Not their intervals (bootstrap.py)."""
+"""Owns the figures of a classifier's predictions. Not their intervals (intervals.py)."""
 
 from __future__ import annotations
 

@@ -41,6 +41,12 @@ class Figures:
     def __getitem__(self, name: str) -> Figure:
         return Figure(self.values[name], self.ci.get(name))
 
+    @property
+    def rank(self) -> float:
+        """What models are sorted by, the best first; an undefined figure is the worst."""
+        value = self.values[RANKING]
+        return float("inf") if value is None else value
+
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         details = {name: found[name] for name in _DETAILS if name in found}
@@ -84,7 +90,8 @@ class Calibration:
         return cls(**{name: found[name] for name in _FITTED if name in found}, splits=_splits(found))
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _FITTED} | {name: self.splits.get(name) for name in EVALUATED}
+        found = {name: getattr(self, name) for name in _FITTED if name != "notes" or self.notes is not None}
+        return found | {name: self.splits.get(name) for name in EVALUATED}
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,7 @@ class Metrics:
     @property
     def rank(self) -> float:
         """What models are sorted by, the best first."""
-        value = self.splits["val"].values[RANKING]
-        return float("inf") if value is None else value
+        return self.splits["val"].rank
 
     def without_test(self) -> Self:
         """The same with test hidden (null in JSON), so that no model is chosen by it."""

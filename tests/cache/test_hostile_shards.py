@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import time
 import tracemalloc
 import zlib
@@ -113,6 +114,9 @@ HOSTILE: dict[str, Change] = {
     "features: a group": lambda f: (f.__delitem__("features"), f.create_group("features")),
     "features: a type": named_type,
     "features: endless": lambda f: other(f, "features", shape=(3, 4), maxshape=(None, 4), dtype="<f4", chunks=(1, 4)),
+    "features: endless and compressed": lambda f: other(
+        f, "features", data=ROWS, maxshape=(None, 4), chunks=(1, 4), compression="gzip", shuffle=True
+    ),
     "features: stored nowhere": lambda f: other(f, "features", shape=(3, 4), dtype="<f4"),
     "features: no rows": lambda f: other(f, "features", shape=(0, 4), dtype="<f4"),
     "features: huge, and stored nowhere": lambda f: other(f, "features", shape=(3, 2**40), dtype="<f4"),
@@ -129,7 +133,8 @@ HOSTILE: dict[str, Change] = {
         f, "features", data=ROWS, chunks=(3, 4), compression="gzip", shuffle=True
     ),
     "features: chunks without a filter": lambda f: other(f, "features", data=ROWS, chunks=(1, 4)),
-    "ids: more than rows": lambda f: other(f, "ids", data=np.concatenate([IDS, IDS])),
+    "ids: more than rows": lambda f: other(f, "ids", data=np.concatenate([IDS, IDS ^ 1])),
+    "ids: fewer than rows": lambda f: other(f, "ids", data=IDS[:2]),
     "ids: repeated": lambda f: other(f, "ids", data=IDS[[0, 1, 0]]),
     "ids: compressed": lambda f: other(f, "ids", data=IDS, chunks=(1, 32), compression="gzip", shuffle=True),
     "ids: huge, and stored nowhere": lambda f: other(f, "ids", shape=(2**40, 32), dtype="u1"),
@@ -138,9 +143,15 @@ HOSTILE: dict[str, Change] = {
     "a group in a circle": lambda f: f.__setitem__("more", f["/"]),
     "an attribute more": lambda f: f.attrs.__setitem__("more", 1),
     "schema: a list": lambda f: f.attrs.create("schema", np.ones(4000, "<i8")),
+    "schema: a list of one": lambda f: f.attrs.create("schema", np.ones(1, "<i8")),
+    "schema: of 4 bytes": lambda f: f.attrs.create("schema", 1, dtype="<i4"),
     "schema: text": lambda f: f.attrs.create("schema", "1"),
     "key: of any length": lambda f: f.attrs.create("key", "ab" * 32),
 }  # fmt: skip
+
+
+SHAPES = {"features: a number for each row": (3,), "features: no rows": (0, 4)}
+"""Those of which a record can tell, so that it is not the record that is refused."""
 
 
 def imported(source: FeatureStore, root: Path) -> Copied:
@@ -165,10 +176,23 @@ def test_what_h5py_writes_without_a_change_is_imported(source: FeatureStore, tmp
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_another_layout_is_refused_in_one_sentence(source: FeatureStore, tmp_path: Path, what: str) -> None:
-    publish(source, written(source.key, HOSTILE[what]))
+    publish(source, written(source.key, HOSTILE[what]), SHAPES.get(what, ROWS.shape))
     ((_, reason),) = imported(source, tmp_path / "ours").refused
     assert "\n" not in reason
     assert store_of(tmp_path / "ours", "vectors").names() == []
+    assert source.missing([name(0)]) == [name(0)]
+
+
+def test_rows_that_go_on_past_the_end_of_the_file_are_refused(source: FeatureStore, tmp_path: Path) -> None:
+    """Numbers in the file are changed: h5py alone cannot write such a one."""
+    data = written(source.key, lambda file: None)
+    for before, after in (((3, 4), (3, 400)), ((48,), (4800,))):  # dimensions, and bytes of features
+        old, new = (struct.pack(f"<{len(numbers)}Q", *numbers) for numbers in (before, after))
+        assert old in data
+        data = data.replace(old, new)
+    publish(source, data, (3, 400))
+    ((_, reason),) = imported(source, tmp_path / "ours").refused
+    assert "does not lie in the file" in reason or "invalid dataset size" in reason  # as libhdf5 has it
     assert source.missing([name(0)]) == [name(0)]
 
 
@@ -295,6 +319,18 @@ def test_json_that_no_reader_expects_is_a_damaged_record(source: FeatureStore, t
     source.record_path(digest).write_bytes(text.encode("latin-1"))
     assert len(imported(source, tmp_path / "ours").refused) == 1
     assert source.shard_records() == []
+
+
+@pytest.mark.parametrize("which", ["shard", "record", "folder"])
+def test_a_link_is_refused_though_it_leads_to_a_valid_file(source: FeatureStore, tmp_path: Path, which: str) -> None:
+    digest = publish(source, written(source.key, lambda file: None))
+    path = {"shard": source.path, "record": source.record_path, "folder": lambda name: source.path(name).parent}[which](
+        digest
+    )
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    ((_, reason),) = imported(source, tmp_path / "ours").refused
+    assert "it is a link" in reason
 
 
 def lay_pipe(path: Path) -> None:

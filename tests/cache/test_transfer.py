@@ -75,6 +75,13 @@ def test_what_gc_took_meanwhile_is_passed_over(source: FeatureStore, tmp_path: P
     assert found == Copied()
 
 
+def test_what_gc_takes_while_it_is_read_is_refused(
+    source: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FeatureStore, "check", lambda store, shard: None)
+    assert [reason for _, reason in taken(source, tmp_path / "target").refused] == ["its record is missing"] * 2
+
+
 def test_what_changes_while_it_is_read_is_refused(
     source: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,7 +149,7 @@ def test_models_of_other_classes_are_refused(pipeline: Pipeline, config: Path) -
 
 def test_nothing_left_to_compare_on_is_said_with_what_was_dropped(pipeline: Pipeline, config: Path) -> None:
     model = made(pipeline, config, "--set", "data.split.test=0")
-    ran = pipeline("compare", "logistic", model["key"], "-c", config, "--set", "data.split.test=0")
+    ran = pipeline("compare", model["key"], model["key"], "-c", config, "--set", "data.split.test=0")
     assert ran.code == 2
     assert "no image is left to compare" in ran.err
     assert "60 in train or val of A or B" in ran.err

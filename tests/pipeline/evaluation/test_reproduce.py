@@ -164,7 +164,8 @@ def test_a_setting_that_would_make_another_model_is_refused(pipeline: Pipeline, 
 def test_weights_are_those_of_the_record_wherever_they_are_now(pipeline: Pipeline, project: Path) -> None:
     one, other = project.parent / "one.weights.h5", project.parent / "other.weights.h5"
     one.write_text("one")
-    pipeline("run", "-c", project, "--set", "base.weights=one.weights.h5")
+    project.write_text(project.read_text() + "base: {weights: one.weights.h5}\n")
+    pipeline("run", "-c", project)
     one.rename(other)
     assert reproduced(pipeline, project)["reproduce"]["reproduced"]
     assert reproduced(pipeline, project, "--recompute", "--set", "base.weights=other.weights.h5")["exit_code"] == 0

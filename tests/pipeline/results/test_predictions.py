@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from pipeline.config.schema import Columns
 from pipeline.results import predictions
-from stages.data import scan
+from stages.data import tables
 from tests.conftest import Pipeline
 from tests.support import fakes
 
@@ -162,7 +162,7 @@ def test_formulas_in_paths_and_labels_are_escaped_and_read_back_as_a_table(pipel
     assert ",'=1+1/" in text
     assert ",'=1+1," in text
     assert ",=" not in text
-    found = scan.read_table(table, Columns().model_dump(), images)
+    found = tables.read_table(table, Columns().model_dump(), images)
     assert {row.label for row in found.rows} == {"=1+1", "dark"}
     assert sum((images / row.path).exists() for row in found.rows) == 24
 

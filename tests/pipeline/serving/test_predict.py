@@ -141,9 +141,12 @@ def test_kept_or_not_the_probabilities_are_the_same(pipeline: Pipeline, config: 
 def test_a_row_that_one_of_two_taps_lacks_is_computed_beside_the_cache(
     pipeline: Pipeline, config: Path, new: Path
 ) -> None:
-    config.write_text(config.read_text() + "heads: {logistic: {tap: [pooled, early]}}\n")
-    settings = ("--set", "extract.taps={pooled: {}, early: {pooling: max}}")
-    assert pipeline("run", "-c", config, *settings).code == 0
+    taps = "extract: {size: 16, taps: {pooled: {}, early: {pooling: max}}}"
+    assert "extract: {size: 16}" in config.read_text()
+    config.write_text(
+        config.read_text().replace("extract: {size: 16}", taps) + "heads: {logistic: {tap: [pooled, early]}}\n"
+    )
+    assert pipeline("run", "-c", config).code == 0
     config.write_text("extract: {size: 16}\ndata: {root: new}\nheads: {}\n")
     assert pipeline("run", "extract", "-c", config).code == 0
     before = read_tree(config.parent / ".features")
@@ -167,7 +170,8 @@ def test_the_model_goes_by_its_own_record_not_by_today_s_settings(pipeline: Pipe
 def test_weights_are_those_of_the_record_wherever_they_are_now(pipeline: Pipeline, config: Path, new: Path) -> None:
     one, other = config.parent / "one.weights.h5", config.parent / "other.weights.h5"
     one.write_text("one")
-    assert pipeline("run", "-c", config, "--set", "base.weights=one.weights.h5").code == 0
+    config.write_text(config.read_text() + "base: {weights: one.weights.h5}\n")
+    assert pipeline("run", "-c", config).code == 0
     one.rename(other)
     assert counted(predicted(pipeline, config, config.parent / "images")) == (48, 0, 48)
     ran = pipeline("predict", "logistic", new, "-c", config)
