@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from pipeline.cli import signals
@@ -10,6 +11,9 @@ from pipeline.cli import signals
 
 def main() -> None:
     gc.set_threshold(100_000, 20, 100)  # the default costs a tenth of a run over 100,000 rows
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it is closed: the next file that is opened must not take its place
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (it stays open)
     signals.exit_when_stuck()
     try:
         from pipeline.cli.main import main as command

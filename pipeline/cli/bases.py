@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
@@ -13,20 +14,24 @@ from pipeline.show.console import OUT, echo, make_table
 from pipeline.show.run_tables import show_result
 from stages.bases import blocks, catalogue, weights
 from stages.bases.catalogue import Base
+from stages.bases.formats import load_function
+from stages.runtime.silent_imports import without_banners
 
 
 @click.command("bases")
 @click.argument("words", nargs=-1, metavar="[NAME | fetch NAME]")
+@click.option("--layers", is_flag=True, help="List the layers of NAME, which may be a model file: each can be a tap.")
+@click.option("--trust", is_flag=True, help="Open a model file whose code may run: you know where it comes from.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
-def bases_command(words: tuple[str, ...], as_json: bool) -> None:
+def bases_command(words: tuple[str, ...], layers: bool, trust: bool, as_json: bool) -> None:
     """List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps.
 
     `fetch NAME` downloads its ImageNet weights, unless they are there.
     """
     log_to_stderr(False, False)
-    found, error = report_errors(lambda: _run(words))
+    found, error = report_errors(lambda: _layers(words, trust) if layers else _run(words))
     if found is not None and not as_json:
-        _print(found, words)
+        _print_layers(found) if layers else _print(found, words)
     show_result("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
     sys.exit(error.exit_code if error else 0)
 
@@ -45,6 +50,22 @@ def _run(words: tuple[str, ...]) -> list[dict[str, Any]]:
         f"pipeline bases {' '.join(words)}: expected pipeline bases [NAME] or pipeline bases fetch NAME",
         "pipeline bases lists all names",
     )
+
+
+def _layers(words: tuple[str, ...], trust: bool) -> list[dict[str, Any]]:
+    """The layers of a base of the catalogue, or of a model file, for images of its own size."""
+    if len(words) != 1:
+        raise Unusable(f"--layers: expected one name; got {len(words)}", "pipeline bases lists all names")
+    base, file = catalogue.choose_base(words[0], trust), Path(words[0])
+    if base.is_file and not file.is_file():
+        raise Unusable(f"{file} is not there", "name a model file, or a base that pipeline bases lists")
+    if not base.trusted:
+        raise Unusable(f"opening {file} can run code that it contains (in Lambda layers)", "if you trust it: --trust")
+    if base.format.layers is None:
+        raise Unusable(f"the layers of a base of the kind {base.format.name!r} cannot be listed", "")
+    with without_banners():
+        list_layers = load_function(base.format.layers)
+    return [layer._asdict() for layer in list_layers(base, file if base.is_file else None, base.size)]
 
 
 def _facts(base: Base) -> dict[str, Any]:
@@ -96,6 +117,16 @@ def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
             )
             table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
         OUT.print(table)
+
+
+def _print_layers(found: list[dict[str, Any]]) -> None:
+    table = make_table("~layer", "kind", ">output of one image")
+    for layer in found:
+        shape = (
+            "several" if layer["shape"] is None else " x ".join("?" if n is None else f"{n}" for n in layer["shape"])
+        )
+        table.add_row(layer["name"], layer["kind"], shape)
+    OUT.print(table)
 
 
 def _where(base: dict[str, Any]) -> str:

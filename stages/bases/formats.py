@@ -8,7 +8,15 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class LayerInfo(NamedTuple):
+    """A layer: its name as a tap, its class, and the shape of its output for one image; None if it has several."""
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True)
@@ -17,27 +25,32 @@ class BaseFormat:
 
     name: in FORMATS; of a base that is a file, also its name in keys. suffixes: of files that hold a whole base, layers
     and weights; () where each base has a row in the catalogue. engines: engine -> the function that opens such a base
-    in it (engines/select.py `Open`), for engines whose own row does not have it. auto: the engine that `engine: auto`
-    prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether opening a file runs
-    code that is in it, so that it takes base.trust. keras: whether it opens as a Keras network, which exports are
-    written from.
+    in it (engines/select.py `Open`), for engines whose own row does not have it. layers: the function that lists its
+    layers, (base, file or None, pixels a side) -> list of LayerInfo; None if there is none. auto: the engine that
+    `engine: auto` prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether
+    opening a file runs code that is in it, so that it takes base.trust. keras: whether it opens as a Keras network,
+    which exports are written from.
     """
 
     name: str
     suffixes: tuple[str, ...] = ()
     engines: Mapping[str, str] = field(default_factory=dict)
+    layers: str | None = None
     auto: str | None = None
     numerics: tuple[str, ...] | None = None
     runs_code: bool = False
     keras: bool = False
 
 
-BUILT = BaseFormat("built", keras=True)
+_LISTED = "stages.keras_models.trace:list_layers"
+
+BUILT = BaseFormat("built", layers=_LISTED, keras=True)
 """Bases of the catalogue: a function builds the layers, and a file has the weights."""
 
 KERAS_FILE = BaseFormat(
     "model",
     (".keras", ".h5", ".hdf5"),
+    layers=_LISTED,
     auto="tensorflow",  # it may hold what OpenVINO cannot convert
     numerics=("f32",),  # it computes in the dtypes that it was saved with
     runs_code=True,

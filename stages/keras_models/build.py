@@ -29,7 +29,7 @@ def build_base(base: Base, weights: Path | None, height: int, width: int) -> ker
     """
     if min(height, width) < base.least:
         raise Unusable(f"extract.size: {base.name} needs at least {base.least} pixels a side; got {height}x{width}")
-    with _fresh_layer_names():
+    with number_names_from(0):
         model = _architecture(base, (height, width, 3))
     if weights is not None:
         _load(model, base, weights)
@@ -50,14 +50,21 @@ def assign_weights(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None
         raise Unusable(f"{name} does not fit {model.name}: {' '.join(str(error).split())[:200]}") from error
 
 
+class _Numbers(defaultdict[str, int]):
+    """The next number by name; Keras adds one to a name that is in it."""
+
+    def __contains__(self, name: object) -> bool:
+        return (self.default_factory is not None and self.default_factory() > 0) or super().__contains__(name)
+
+
 @contextlib.contextmanager
-def _fresh_layer_names() -> Iterator[None]:
-    """Number layers without a given name (`conv2d_57`) as in a fresh process.
+def number_names_from(first: int) -> Iterator[None]:
+    """Number layers without a given name (`conv2d_57`) from `first` on; 0 is as in a fresh process.
 
     Keras counts through the process, so taps and trained layers would have other names in the next network.
     """
     before = global_state.get_global_attribute("object_name_uids")
-    global_state.set_global_attribute("object_name_uids", defaultdict(int))
+    global_state.set_global_attribute("object_name_uids", _Numbers(lambda: first))
     try:
         yield
     finally:

@@ -13,7 +13,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from cache.errors import Unusable
 from stages.bases import catalogue
-from stages.bases.catalogue import Preprocess
+from stages.bases.catalogue import Base, Preprocess
+from stages.bases.formats import LayerInfo
 from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.keras_models import build, fold_batchnorm, user_model
 from stages.runtime.suggest import suggest
@@ -71,6 +72,20 @@ def keras_model(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -
         keras.config.set_dtype_policy(before)
     build.assign_weights(model, tail)
     return model
+
+
+def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
+    """The layers of a base, in order, for images of `size` pixels a side; a file is opened, with the code in it."""
+    if base.is_file and file is not None:
+        named = user_model.read_model(file, size, size).named_layers()
+    else:
+        layers = build.build_base(base, None, size, size).layers
+        named = [(layer.name, layer) for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
+    found = []
+    for name, layer in named:
+        shapes = {tuple(output.shape[1:]) for node in layer._inbound_nodes for output in node.output_tensors}
+        found.append(LayerInfo(name, type(layer).__name__, shapes.pop() if len(shapes) == 1 else None))
+    return found
 
 
 def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTensor]:

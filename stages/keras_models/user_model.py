@@ -17,7 +17,10 @@ import keras
 from cache.errors import Unusable, Unwritable
 from stages.bases.catalogue import Preprocess
 from stages.bases.recipe import Recipe
-from stages.keras_models import keras2_files
+from stages.keras_models import build, keras2_files, keras2_ops
+
+_UNUSED = 1_000_000
+"""A number that no layer has in its name: operations get names too, which may not be those of layers of the file."""
 
 
 class UserModel(keras.Model):
@@ -25,12 +28,17 @@ class UserModel(keras.Model):
 
     def paths(self) -> list[str]:
         """Names of its layers, in order; layers of a nested model follow it, as `vgg16/block5_pool`."""
+        return [path for path, _ in self.named_layers()]
+
+    def named_layers(self) -> list[tuple[str, keras.layers.Layer]]:
+        """The same with the layers."""
         return list(_paths(self))
 
     def at(self, paths: Sequence[str]) -> list[keras.KerasTensor]:
         """Its output at each of `paths`: layers, or `output`. Raises Unusable where that is not one tensor."""
         layers = sorted(set(paths) - {"output"})
-        outputs = keras.tree.flatten(_add_outputs(self, layers)(self.inputs))
+        with build.number_names_from(_UNUSED):
+            outputs = keras.tree.flatten(_add_outputs(self, layers)(self.inputs))
         whole, inner = outputs[: len(self.outputs)], outputs[len(self.outputs) :]
         found = dict(zip(layers, inner, strict=True))
         return [_single(path, whole if path == "output" else found[path]) for path in paths]
@@ -42,18 +50,23 @@ def load_model(path: Path, recipe: Recipe) -> UserModel:
     Layers compute in the dtypes they were saved with. Raises Unusable if the file is damaged, needs something that is
     not in Keras, or holds a model that does not take RGB images of that size.
     """
+    model = read_model(path, recipe.pixels.height, recipe.pixels.width)
+    _check_input(path, model, recipe)
+    model.trainable = False
+    return model
+
+
+def read_model(path: Path, height: int, width: int) -> UserModel:
+    """The model, whatever it takes; one that was saved before it was built is built for that size."""
     _check_file(path)
     try:
         with keras2_files.keras3_copy(path) as file:
-            model = keras.saving.load_model(file, compile=False, safe_mode=False)
+            model = keras.saving.load_model(file, keras2_ops.CUSTOM_OBJECTS, compile=False, safe_mode=False)
     except Unwritable:
         raise
     except Exception as error:
         raise _explain(path, error) from error
-    model = _as_graph(path, model, recipe)
-    _check_input(path, model, recipe)
-    model.trainable = False
-    return model
+    return _as_graph(path, model, height, width)
 
 
 def _check_file(path: Path) -> None:
@@ -79,20 +92,21 @@ def _check_file(path: Path) -> None:
 
 def _explain(path: Path, error: Exception) -> Unusable:
     text = " ".join(str(error).split())
-    unknown = re.search(r"(?:Could not locate \w+|Unknown \w+:) '(\w+)'", text)
+    unknown = re.search(r"(?:Could not locate \w+|Unknown \w+:|Could not deserialize) '([\w.]+)'", text)
     if unknown:
         return Unusable(
             f"{path} needs {unknown[1]!r}, which is neither in Keras nor registered with it",
             "build the model from Keras's layers; or, from Python, import the module that registers it "
             "(keras.saving.register_keras_serializable) before pipeline.open",
         )
-    return Unusable(f"{path} cannot be opened as a Keras model: {text[:300]}", "save the model again with Keras 3")
+    reason = text.rpartition("Exception encountered: ")[2][:300]
+    return Unusable(f"{path} cannot be opened as a Keras model: {reason}", "save the model again with Keras 3")
 
 
-def _as_graph(path: Path, model: Any, recipe: Recipe) -> UserModel:
+def _as_graph(path: Path, model: Any, height: int, width: int) -> UserModel:
     """The same layers and weights as one Functional model."""
     if isinstance(model, keras.Sequential) and not model.built:
-        model.build((None, recipe.pixels.height, recipe.pixels.width, 3))
+        model.build((None, height, width, 3))
     if not _has_graph(model):
         raise Unusable(
             f"{path} is a {type(model).__name__}, whose layers cannot be listed",
@@ -129,10 +143,15 @@ def _has_graph(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
 
 
-def _paths(model: keras.Model, prefix: str = "") -> Iterator[str]:
+def _has_ops(layer: Any) -> bool:
+    """Whether it is a model with functions of Keras 2, which are replaced by operations that a file can hold."""
+    return _has_graph(layer) and any(isinstance(x, keras2_ops.TensorFlowOp) or _has_ops(x) for x in layer.layers)
+
+
+def _paths(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     for layer in model.layers:
         if not isinstance(layer, keras.layers.InputLayer):
-            yield prefix + layer.name
+            yield prefix + layer.name, layer
             if _has_graph(layer):
                 yield from _paths(layer, f"{prefix}{layer.name}/")
 
@@ -147,21 +166,23 @@ def _add_outputs(model: keras.Model, paths: Sequence[str]) -> keras.Model:
     found: dict[str, Any] = {}
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if not any(path.partition("/")[0] == layer.name for path in paths):
-            return layer(*args, **kwargs)
-        if layer.name in found:
+        wanted = any(path.partition("/")[0] == layer.name for path in paths)
+        if wanted and layer.name in found:
             raise Unusable(
                 f"extract.taps: layer {layer.name!r} of {model.name} is called more than once",
                 "name a layer that is called once",
             )
         inner = [path.partition("/")[2] for path in paths if path.startswith(f"{layer.name}/")]
-        if not inner:
-            found[layer.name] = layer(*args, **kwargs)
-            return found[layer.name]
-        outputs = _add_outputs(layer, inner)(keras.tree.flatten(args), **kwargs)
-        whole = outputs[: len(layer.outputs)]
-        found[layer.name] = whole
-        found.update({f"{layer.name}/{path}": x for path, x in zip(inner, outputs[len(whole) :], strict=True)})
+        if isinstance(layer, keras2_ops.TensorFlowOp):
+            whole = layer.call(*args, **kwargs)
+        elif inner or _has_ops(layer):
+            outputs = _add_outputs(layer, inner)(keras.tree.flatten(args), **kwargs)
+            whole = outputs[: len(layer.outputs)]
+            found.update({f"{layer.name}/{path}": x for path, x in zip(inner, outputs[len(whole) :], strict=True)})
+        else:
+            whole = layer(*args, **kwargs)
+        if wanted:
+            found[layer.name] = whole
         return whole
 
     graph = keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model

@@ -12,27 +12,38 @@ from typing import Any
 
 from cache.errors import Unusable
 
+log = logging.getLogger(__name__)
+
 _turn = threading.RLock()
 """Held while standard error is redirected: a second thread would save the first one's /dev/null, and restore that."""
 
 
 @contextlib.contextmanager
 def without_banners() -> Iterator[None]:
-    """Drop what TensorFlow's libraries write to descriptor 2 as they load, at any log level (tensorflow#100442)."""
+    """Drop what TensorFlow's libraries write to descriptor 2 as they load, at any log level (tensorflow#100442).
+
+    Raises Unusable if Keras runs on something else than TensorFlow in this process.
+    """
     logging.getLogger("tensorflow").addFilter(_is_not_retracing_advice)
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    _choose_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if os.path.expanduser("~") == "~":  # no home directory: Keras would make a folder "~", or use /tmp/.keras
         os.environ.setdefault("KERAS_HOME", os.devnull)
     with _turn:
-        saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 2)
+        try:
+            saved = os.dup(2)
+        except OSError:  # it is closed, and stays redirected, or the next file that is opened would be it
+            saved = None
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        if devnull != 2:
+            os.dup2(devnull, 2)
+            os.close(devnull)
         try:
             yield
         finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(devnull)
+            if saved is not None:
+                os.dup2(saved, 2)
+                os.close(saved)
 
 
 def import_openvino() -> Any:
@@ -52,6 +63,21 @@ def import_parquet() -> tuple[Any, Any]:
         hint = "pip install 'frozenbase[parquet]', or use another kind of file"
         raise Unusable("Parquet files need pyarrow, which is not installed", hint) from error
     return pyarrow, parquet
+
+
+def _choose_backend() -> None:
+    """Have Keras use TensorFlow, and warn where the user has set something else."""
+    asked = os.environ.get("KERAS_BACKEND", "tensorflow")
+    config = sys.modules.get("keras.src.backend.config")
+    running = asked if config is None else config.backend()
+    if config is not None and running != "tensorflow":
+        raise Unusable(
+            f"Keras runs on {running} in this process; expected TensorFlow",
+            "set KERAS_BACKEND=tensorflow before Keras is imported",
+        )
+    if asked != "tensorflow":
+        log.warning("KERAS_BACKEND=%s is ignored: Keras runs on TensorFlow here", asked)
+    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 def _is_not_retracing_advice(record: logging.LogRecord) -> bool:

@@ -62,3 +62,10 @@ def test_what_the_system_refuses_is_called_what_it_is(work: Callable[[], object]
     assert error is not None
     assert error.message == message
     assert error.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_failure(tmp_path: Path, closed: str) -> None:
+    command = f"{sys.executable} -m pipeline bases {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cache.errors import Unusable
 from stages.bases import blocks, catalogue
 from tests.conftest import Pipeline
+from tests.support import GOLDEN
 
 
 def test_the_command_lists_bases_and_their_blocks(pipeline: Pipeline) -> None:
@@ -42,3 +44,18 @@ def test_a_block_that_is_none_is_answered_with_the_nearest() -> None:
     ) as e:
         blocks.get_block(catalogue.get_base("efficientnet_lite0"), "blok15")
     assert "did you mean block15?" in e.value.hint
+
+
+def test_the_command_lists_layers(pipeline: Pipeline, tmp_path: Path) -> None:
+    found = pipeline("bases", "efficientnet_lite0", "--layers", "--json").json["bases"]
+    assert found[0] == {"name": "stem_conv", "kind": "Conv2D", "shape": [112, 112, 32]}
+    assert found[-1] == {"name": "head_activation", "kind": "ReLU", "shape": [7, 7, 1280]}
+    shown = pipeline("bases", GOLDEN / "keras2_tutorial.keras", "--layers", "--trust").out
+    assert re.search(r"base/out_relu +ReLU +30 x 30 x 4", shown)
+    for words, message in (
+        ((GOLDEN / "keras2_tutorial.keras",), "can run code that it contains"),
+        ((tmp_path / "none.keras",), "is not there"),
+        ((), "expected one name; got 0"),
+    ):
+        ran = pipeline("bases", *words, "--layers")
+        assert (ran.code, message in ran.err) == (2, True)

@@ -130,6 +130,6 @@ def test_without_a_row_there_is_no_such_base(on_a_toy: Path) -> None:
 
 def test_each_function_that_a_row_names_is_there() -> None:
     named = [name for kind in ENGINES.values() for name in kind.formats.values()]
-    named += [name for kind in FORMATS.values() for name in kind.engines.values()]
-    assert len(named) >= 4
+    named += [name for kind in FORMATS.values() for name in (*kind.engines.values(), kind.layers) if name]
+    assert len(named) >= 6
     assert all(callable(load_function(name)) for name in named)
