@@ -101,9 +101,9 @@ def test_models_need_neither_images_nor_a_cache_nor_anything_heavy(project: Path
 def test_a_user_without_a_home_directory_lacks_only_what_speeds_things_up(project: Path, fake: str) -> None:
     """`env -i`, or a user id that the system does not know: files are hashed again, and nothing else differs."""
     homeless = {"cwd": project.parent, "HOMELESS": "1", "FAKE": fake, "KERAS_BACKEND": "tensorflow"}
-    sets = ("--set", "extract.engine=tensorflow", "--set", "extract.size=32")
+    project.write_text(project.read_text().replace("size: 16", "size: 32, engine: tensorflow"))
     for reused in (0, 24):
-        result = json.loads(run("run", "--json", *sets, **homeless)[0])["extract"]
+        result = json.loads(run("run", "--json", **homeless)[0])["extract"]
         assert (result["computed"], result["reused"]) == (24 - reused, reused)
     for words in (["status"], ["models"], ["predict", "logistic", "images/dark/0000.png"], ["bases"], ["cache", "ls"]):
         run(*words, **homeless)
