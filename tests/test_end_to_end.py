@@ -103,18 +103,21 @@ def test_the_demo_job_learns_something_and_its_second_run_is_all_hits(emptied: P
     assert (second["extract"]["computed"], second["extract"]["reused"]) == (0, N)
     assert second["heads"]["logistic"]["hit"]
     assert second["heads"]["logistic"]["metrics"] == metrics
-    again = json.loads(run("reproduce", "logistic", "-c", emptied, "--recompute", "--json", FAKE="")[0])["reproduce"]
+    key = second["heads"]["logistic"]["key"]
+    again = json.loads(run("reproduce", key, "-c", emptied, "--recompute", "--json", FAKE="")[0])["reproduce"]
     assert (again["computed"], again["reproduced"], again["differences"]) == (N, True, {})
 
 
 def test_what_is_predicted_without_a_cache_is_what_the_model_said_of_its_own_images(emptied: Path) -> None:
-    run("run", "-c", emptied, "--set", "data.split.val=0.3", FAKE="")
-    model = registry.find(emptied.parent, "logistic")
+    key = json.loads(run("run", "-c", emptied, "--json", "--set", "data.split.val=0.3", FAKE="")[0])["heads"][
+        "logistic"
+    ]["key"]
+    model = registry.find(emptied.parent, key)
     found = predictions.read_predictions(model)
     some = [i for i, row in enumerate(found.rows) if row.split == "val"][:3]
     paths = [emptied.parent / "images" / found.rows[i].path for i in some]
     shutil.rmtree(emptied.parent / ".features")
-    out, err = run("predict", "logistic", *paths, "-c", emptied, "--json", "-q", FAKE="")
+    out, err = run("predict", key, *paths, "-c", emptied, "--json", "-q", FAKE="")
     assert err == ""
     said = json.loads(out)["predict"]
     assert (said["computed"], said["reused"]) == (3, 0)

@@ -133,7 +133,8 @@ HOSTILE: dict[str, Change] = {
         f, "features", data=ROWS, chunks=(3, 4), compression="gzip", shuffle=True
     ),
     "features: chunks without a filter": lambda f: other(f, "features", data=ROWS, chunks=(1, 4)),
-    "ids: more than rows": lambda f: other(f, "ids", data=np.concatenate([IDS, IDS])),
+    "ids: more than rows": lambda f: other(f, "ids", data=np.concatenate([IDS, IDS ^ 1])),
+    "ids: fewer than rows": lambda f: other(f, "ids", data=IDS[:2]),
     "ids: repeated": lambda f: other(f, "ids", data=IDS[[0, 1, 0]]),
     "ids: compressed": lambda f: other(f, "ids", data=IDS, chunks=(1, 32), compression="gzip", shuffle=True),
     "ids: huge, and stored nowhere": lambda f: other(f, "ids", shape=(2**40, 32), dtype="u1"),
@@ -147,6 +148,10 @@ HOSTILE: dict[str, Change] = {
     "schema: text": lambda f: f.attrs.create("schema", "1"),
     "key: of any length": lambda f: f.attrs.create("key", "ab" * 32),
 }  # fmt: skip
+
+
+SHAPES = {"features: a number for each row": (3,), "features: no rows": (0, 4)}
+"""Those of which a record can tell, so that it is not the record that is refused."""
 
 
 def imported(source: FeatureStore, root: Path) -> Copied:
@@ -171,7 +176,7 @@ def test_what_h5py_writes_without_a_change_is_imported(source: FeatureStore, tmp
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_another_layout_is_refused_in_one_sentence(source: FeatureStore, tmp_path: Path, what: str) -> None:
-    publish(source, written(source.key, HOSTILE[what]))
+    publish(source, written(source.key, HOSTILE[what]), SHAPES.get(what, ROWS.shape))
     ((_, reason),) = imported(source, tmp_path / "ours").refused
     assert "\n" not in reason
     assert store_of(tmp_path / "ours", "vectors").names() == []

@@ -305,10 +305,10 @@ def test_mode_full_trains_the_same_model_and_keeps_no_maps_nor_does_who_finds_it
     found = tuned(command(*words, expect=0).out)
     assert (found["hit"], found["plan"]) == (True, None)
     assert rows_by_key(copied) == before
-    kept = registry.find(copied.parent, "finetune/last").tail
+    kept = registry.find(copied.parent, f"finetune/last/{full.name}").tail
     (full / "record.json").unlink()
     assert Path(tuned(command(*words, expect=0).out)["path"]) == full
-    again = registry.find(copied.parent, "finetune/last").tail
+    again = registry.find(copied.parent, f"finetune/last/{full.name}").tail
     assert set(again) == set(kept)
     assert all(np.abs(again[name] - array).max() < 1e-5 for name, array in kept.items())
 

@@ -74,7 +74,8 @@ def test_tables_of_classes_are_in_the_order_of_data_classes(pipeline: Pipeline, 
 def test_show_has_calibration_and_classes(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "LEAST_IMAGES", 5)
     monkeypatch.setattr(calibration, "LEAST_OF_CLASS", 2)
-    ran, metrics = trained(pipeline, project, "--set", "heads.logistic.C=0.001")
+    project.write_text(project.read_text() + "heads: {logistic: {C: 0.001}}\n")
+    ran, metrics = trained(pipeline, project)
     out = pipeline("show", "logistic", "-c", project).out
     assert f"calibrated on val: logits / {metrics['calibration']['temperature']:.3f}" in out
     assert "threshold with the best balanced accuracy on val" in out
