@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 _DAMAGED = (
-    EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError, TypeError, SyntaxError, UnicodeError, struct.error,
-    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError, SyntaxError, TypeError, UnicodeError,
+    struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What NumPy and zipfile raise of damaged files, beside ValueError."""
 

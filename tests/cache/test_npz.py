@@ -49,5 +49,5 @@ def test_any_flipped_byte_gives_the_arrays_or_one_kind_of_error(tmp_path: Path) 
     assert refused > len(data)
     for length in range(0, len(data), 7):
         path.write_bytes(data[:length])
-        with pytest.raises(ValueError, match="not a complete|cannot|Cannot"):
+        with pytest.raises(ValueError, match=r"not a complete|[Cc]annot"):
             npz.load(path)
