@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import tokenize
@@ -14,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 _DAMAGED = (
-    EOFError, KeyError, NotImplementedError, RuntimeError, TypeError, SyntaxError, UnicodeError, struct.error,
-    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError, SyntaxError, TypeError, UnicodeError,
+    struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What NumPy and zipfile raise of damaged files, beside ValueError."""
 
@@ -40,5 +41,7 @@ def load(source: Path | BinaryIO) -> dict[str, np.ndarray]:
     try:
         with np.load(source, allow_pickle=False) as arrays:
             return dict(arrays)
-    except _DAMAGED as error:
+    except (OSError, *_DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a place before the file's start
+            raise
         raise ValueError(f"not a complete .npz: {error}") from error

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import rich_click as click
 
 from cache.errors import Interrupted, PipelineError, Unusable
-from pipeline.show.console import escape_controls
+from pipeline.show.console import escape_controls, escape_line
 from pipeline.show.run_tables import show_result
 
 T = TypeVar("T")
@@ -115,7 +115,10 @@ def do_and_finish(work: Callable[[], T], printer: Callable[[T], None]) -> NoRetu
 
 class _EscapingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return escape_controls(super().format(record))
+        return escape_controls(super().format(record))  # with a traceback, if there is one
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return escape_line(super().formatMessage(record))
 
 
 def log_to_stderr(quiet: bool, verbose: bool) -> None:

@@ -13,7 +13,7 @@ from pipeline.project.project import Options, Project
 from pipeline.results import csv_parquet
 from pipeline.serving import restored_project
 from pipeline.serving.predict import Predicted, predict
-from pipeline.show.console import ERR, count_of, echo
+from pipeline.show.console import ERR, count_of, echo, escape_line
 from pipeline.show.progress import make_progress
 from stages.metrics import calibration
 
@@ -91,8 +91,9 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
 def _show_table(found: Predicted) -> None:
     """One line for each image, the path last and never broken."""
     both = zip(found.predicted, found.at_threshold or found.predicted, strict=True)
-    classes = ["predicted", *(name if name == other else f"{name} *" for name, other in both)]
+    classes = ["predicted", *(escape_line(name if name == other else f"{name} *") for name, other in both)]
     width = max(map(cell_len, classes))
     numbers = ["confidence", *(f"{confidence:.3f}" for confidence in found.confidence)]
     rows = zip(classes, numbers, ["path", *found.paths], strict=True)
-    echo("\n".join(f"{set_cell_size(name, width)}  {number:>10}  {path}" for name, number, path in rows))
+    texts = (f"{set_cell_size(name, width)}  {number:>10}  {path}" for name, number, path in rows)
+    echo("\n".join(map(escape_line, texts)), lines=True)

@@ -22,6 +22,8 @@ from stages.metrics.figures import Figure
 
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
+_INNER_LINE_FEEDS = re.compile(r"(?<=[^\n])\n+(?=[^\n])")
+
 _PIPED = 1000
 """Columns where the output is no terminal, so that programs get one line a row; COLUMNS sets another width."""
 
@@ -52,12 +54,12 @@ def show_error(error: PipelineError) -> None:
         echo(f"  {error.hint}", ERR, whole=True)
 
 
-def echo(text: str, console: Console = OUT, style: str | None = None, whole: bool = False) -> None:
-    """Print lines; on a terminal broken between words, or `whole`, as commands and JSON are.
+def echo(text: str, console: Console = OUT, style: str | None = None, whole: bool = False, lines: bool = False) -> None:
+    """Print a line, or with `lines` several; on a terminal broken between words, or `whole`, as commands and JSON are.
 
-    What could steer a terminal, and file names that are not UTF-8, are escaped.
+    What could steer a terminal, line feeds in names, and file names that are not UTF-8, are escaped.
     """
-    text = escape_controls(text)
+    text = escape_controls(text) if lines else escape_line(text)
     if not whole:
         fits = ((line, cell_len(line) <= console.width) for line in text.split("\n"))
         text = "\n".join(line if fit else "\n".join(wrap_words(line, console.width)) for line, fit in fits)
@@ -68,6 +70,11 @@ def escape_controls(text: str) -> str:
     """Control characters but the line feed, and those that turn the direction of text, as `\\x1b`."""
     whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], whole)
+
+
+def escape_line(text: str) -> str:
+    """The same, and line feeds but the first and the last, so that a name cannot break a line in two."""
+    return _INNER_LINE_FEEDS.sub(lambda found: "\\n" * len(found[0]), escape_controls(text))
 
 
 class FittingTable(Table):
@@ -122,7 +129,7 @@ def wrap_words(line: str, width: int) -> list[str]:
 def make_table(*names: str) -> Table:
     """A table without lines; a column `>name` is right-aligned, and one `~name` has text that may be wrapped."""
     table = FittingTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in map(escape_controls, names):
+    for name in map(escape_line, names):
         right, text = name.startswith(">"), name.startswith("~")
         table.add_column(name.lstrip(">~"), justify="right" if right else "left", no_wrap=not text, overflow="fold")
     return table

@@ -38,7 +38,8 @@ def show_metrics(metrics: Metrics) -> None:
 
 def show_comparison(found: Comparison) -> None:
     """The rows, the figures of both models and their difference, and McNemar's test."""
-    echo(f"A  {found.a}\nB  {found.b}\n")
+    echo(f"A  {found.a}")
+    echo(f"B  {found.b}\n")
     echo(
         f"{found.images:,} images that are in the train or val set of neither"
         + (f", of {found.groups:,} groups" if found.groups else "")

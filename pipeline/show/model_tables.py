@@ -87,7 +87,7 @@ def show_model(details: Mapping[str, Any]) -> None:
         show_gain(details["name"], details["metrics"])
     echo("\nsettings, every field:\n")
     settings = yaml.safe_dump(record["config"], default_flow_style=None, allow_unicode=True, width=_WIDTH)
-    echo(settings.rstrip(), whole=True)
+    echo(settings.rstrip(), whole=True, lines=True)
 
 
 def show_reproduction(done: Reproduction) -> None:

@@ -300,6 +300,24 @@ def test_what_lacks_a_class_or_a_label_is_said(project: Path) -> None:
     assert "3 of 29 images have no label; heads leave them out" in err
 
 
+def test_line_feeds_in_names_of_files_and_classes_break_no_line(project: Path) -> None:
+    images = project.parent / "images"
+    (images / "dark").rename(images / "da\nrk")
+    (images / "da\nrk" / "good\nBROKEN.png").write_bytes(fakes.numbered(5))
+    (images / "da\nrk" / "bad\nBROKEN.png").write_bytes(b"")
+    outputs = [
+        run("run", "-c", project, expect=3),
+        run("run", "-c", project, "--set", "data.on_bad=skip", "--set", "data.split.test=0"),
+        run("run", "-c", project, "--set", "data.on_bad=skip"),
+        run("status", "-c", project),
+        run("predict", "logistic", images / "da\nrk", "-c", project, expect=3),
+        run("show", "logistic", "-c", project),
+    ]
+    lines = [line.strip() for out, err in outputs for line in (out + err).splitlines()]
+    assert [line for line in lines if line.startswith(("BROKEN", "rk"))] == []
+    assert any("da\\nrk/bad\\nBROKEN.png: empty file" in line for line in lines)
+
+
 def test_the_hint_without_images_names_the_manifest_of_these_settings(project: Path) -> None:
     right = json.loads(run("run", "extract", "-c", project, "--json")[0])["extract"]["manifest"]
     run("run", "extract", "-c", project, "--set", "data.split.seed=5")

@@ -27,6 +27,14 @@ def test_a_line_is_escaped_and_its_own_line_feeds_stay() -> None:
     assert printed(f"\n{EVIL}") == f"\n{SHOWN}\n"
 
 
+def test_a_name_with_a_line_feed_does_not_break_a_line() -> None:
+    assert printed("\nError: a\nb.png: empty\n") == "\nError: a\\nb.png: empty\n\n"
+    assert printed("\n") == "\n\n"
+    show = Console(file=io.StringIO(), width=200)
+    console.echo("a\nb", show, lines=True)
+    assert show.file.getvalue() == "a\nb\n"  # type: ignore[attr-defined]
+
+
 def test_a_table_is_escaped_in_cells_and_names_and_a_row_is_one_line() -> None:
     table = console.make_table(f">{EVIL}", "other")
     table.add_row(EVIL, "two\nlines")
