@@ -289,7 +289,7 @@ def test_from_python_it_comes_trained_with_its_curves_and_what_the_frozen_head_d
     others = [path.parent.name for path in copied.parent.glob("models/finetune/last/*/record.json")]
     losses = {key: project.model(key).metrics["val"]["log_loss"] for key in others}
     assert (len(losses), min(losses, key=lambda key: losses[key])) == (2, model.key)
-    assert project.finetune("last") == project.model("finetune/last") == model
+    assert project.finetune("last") == project.model(f"finetune/last/{model.key}") == model
     with np.load(model.folder / "predictions.npz") as said:
         assert (said["probabilities"].shape, model.head.classes) == ((24, 2), ("bright", "dark"))
     assert "tensorflow" not in {record.name for record in caplog.records}, "it has no advice for a person"

@@ -13,7 +13,7 @@ import pytest
 
 from cache.errors import Unusable
 from pipeline.results import csv_parquet
-from stages.data import scan
+from stages.data import tables
 from stages.runtime import silent_imports
 
 
@@ -22,7 +22,7 @@ def test_everything_about_parquet_without_pyarrow_is_one_error(monkeypatch: pyte
     for use in (
         lambda: csv_parquet.write_table({"a": np.zeros(1)}, tmp_path / "out.parquet"),
         lambda: csv_parquet.as_parquet({"a": np.zeros(1)}),
-        lambda: scan._read_parquet(tmp_path / "labels.parquet"),
+        lambda: tables._read_parquet(tmp_path / "labels.parquet"),
     ):
         with pytest.raises(Unusable, match="Parquet files need pyarrow, which is not installed") as caught:
             use()
