@@ -34,7 +34,7 @@ def test_another_batch_or_tap_is_another_model(monkeypatch: pytest.MonkeyPatch) 
 
     def convert(base: FrozenBase, batch: int) -> dict[str, bytes]:
         made.append((batch, sorted(base.taps)))
-        return {"model.xml": b"", "model.bin": b""}
+        return {"model.xml": b"<net/>", "model.bin": b""}
 
     monkeypatch.setattr(openvino_convert, "_convert", convert)
     lite0 = recipe("efficientnet_lite0")
