@@ -154,7 +154,7 @@ PLACES = [
     (r"cache/atomic_files\.py", r"tmp/frozenbase-[^/]*(/.*)?", "temporary caches"),
     (r"cache/atomic_files\.py", r"host/frozenbase/compiled(/.*)?", "compiled models"),
     (r"cache/hash_index\.py|", r"host/frozenbase(/stat-.*\.sqlite(-journal)?)?", "the index of digests"),
-    (r"stages/runtime/silent_imports\.py", r"/dev/null", "banners of TensorFlow"),
+    (r".*", r"/dev/null", "nowhere: banners of TensorFlow, streams that were closed"),
     (r"stages/engines/openvino_convert\.py|", r"tmp/frozenbase-[^/]*(/.*)?", "models on their way through OpenVINO"),
     (r"(pipeline/serving/export_model|stages/export/keras_network)\.py|", r"tmp(/.*)?", "drafts of exported models"),
     (r"", r"project/logs(/.*)?", "TensorBoard's, where finetune.*.log_dir wants them"),
