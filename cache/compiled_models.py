@@ -21,6 +21,8 @@ from cache.store import USED_S
 
 log = logging.getLogger(__name__)
 
+_FIELDS = {"key": str, "files": {records.ANY: str}}
+
 KEPT_S = 30 * 86_400
 """A model that was not used for so long is removed when another is stored."""
 
@@ -62,7 +64,7 @@ def load(components: Mapping[str, Any]) -> dict[str, bytes] | None:
     The returned bytes are those whose digests were checked.
     """
     key, place = keys.digest("converted", components), default_folder()
-    if place is None or (record := records.load(place / key / records.RECORD)) is None:
+    if place is None or (record := records.load(place / key / records.RECORD, _FIELDS)) is None:
         return None
     folder = place / key
     try:
@@ -104,7 +106,7 @@ def _contents(folder: Path, record: Mapping[str, Any], key: str) -> dict[str, by
     """Raises ValueError if something differs from the record, OSError if it cannot be read."""
     if record.get("key") != key:
         raise ValueError("its record has another key")
-    contents = {name: (folder / name).read_bytes() for name in record.get("files", {})}
+    contents = {name: (folder / name).read_bytes() for name in record["files"]}
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != record["files"][name]:
             raise ValueError(f"{name} has another digest than in the record")

@@ -62,3 +62,40 @@ def test_on_a_full_disk_a_model_is_kept_whole_or_not_at_all(
     assert [*folder.rglob(".*.tmp")] == []
     compiled_models.store(components, MODEL)
     assert compiled_models.load(components) == MODEL
+
+
+def test_it_is_made_once_and_then_loaded() -> None:
+    made: list[str] = []
+
+    def make() -> dict[str, bytes]:
+        made.append("once")
+        return MODEL
+
+    for _ in range(2):
+        assert compiled_models.load_or_make({"base": "b"}, make, lambda files: []) == MODEL
+    assert made == ["once"]
+
+
+def test_the_model_that_is_stored_is_not_among_those_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_models.store({"base": "old"}, MODEL)
+    monkeypatch.setattr(compiled_models, "KEPT_S", -1)
+    compiled_models.store({"base": "new"}, MODEL)
+    assert compiled_models.load({"base": "new"}) == MODEL
+    assert compiled_models.load({"base": "old"}) is None
+
+
+def test_without_a_home_directory_none_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_models, "user_cache", lambda: None)
+    for _ in range(2):
+        assert compiled_models.load_or_make({"base": "b"}, lambda: MODEL, lambda files: []) == MODEL
+    assert compiled_models.default_folder() is None
+
+
+def test_any_flipped_byte_of_its_record_is_damage_or_nothing(scale: float) -> None:
+    compiled_models.store({"base": "b"}, MODEL)
+    (path,) = compiled_models.default_folder().glob("*/record.json")
+    data = path.read_bytes()
+    for place in crash.spread(range(len(data)), 4 * scale * len(data)):
+        for mask in (1, 32):
+            path.write_bytes(data[:place] + bytes([data[place] ^ mask]) + data[place + 1 :])
+            assert compiled_models.load({"base": "b"}) in (None, MODEL)

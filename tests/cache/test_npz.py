@@ -51,3 +51,8 @@ def test_any_flipped_byte_gives_the_arrays_or_one_kind_of_error(tmp_path: Path) 
         path.write_bytes(data[:length])
         with pytest.raises(ValueError, match=r"not a complete|[Cc]annot"):
             npz.load(path)
+
+
+def test_a_file_that_is_not_there_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        npz.load(tmp_path / "gone.npz")
