@@ -148,3 +148,15 @@ def test_a_file_that_was_hashed_fresh_is_known_to_previews_until_it_changes(tmp_
     assert again.known([str(path)], fresh=True) == {}
     HashIndex(db, min_age_s=0).digest(path)
     assert again.known([str(path)]) == {str(path): sha(b"1")}
+
+
+def test_files_are_found_by_their_bytes_as_many_as_asked(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_bytes(name.encode())
+    index = HashIndex(tmp_path / "index", min_age_s=0)
+    index.digests([str(tmp_path / name) for name in "abc"])
+    (tmp_path / "b").unlink()
+    wanted = [sha(b"a"), sha(b"b"), sha(b"d")]
+    assert index.find_files(wanted, 9) == {sha(b"a"): str(tmp_path / "a")}
+    assert index.find_files([sha(b"a"), sha(b"c")], 2).keys() == {sha(b"a"), sha(b"c")}
+    assert len(index.find_files([sha(b"a"), sha(b"c")], 1)) == 1

@@ -380,3 +380,16 @@ def test_a_named_file_that_vanishes_or_cannot_be_read_does_not_stop_the_check(
         (str(folder / f"{second}.jsonl"), "cannot be read: it is not a regular file"),
         (str(folder / f"{third}.jsonl"), "its SHA-256 is not its name"),
     ]
+
+
+def test_the_images_of_some_shards_are_named_and_a_record_is_replaced(tmp_path: Path) -> None:
+    store = Cache(tmp_path, HashIndex()).features(COMPONENTS)
+    rows = np.ones((2, 3), np.float32)
+    first, second = store.put([name(0), name(1)], rows, {}), store.put([name(2), name(3)], 2 * rows, {})
+    assert sorted(store.ids([first])) == sorted([name(0), name(1)])
+    assert sorted(store.ids([first, second])) == sorted(map(name, range(4)))
+    assert store.ids([]) == []
+    (record,) = store.shard_records([second])
+    store.rewrite_record({**record, "engine": "another"})
+    assert [found["engine"] for found in store.shard_records([second])] == ["another"]
+    assert store.missing([name(2), name(3)]) == []
