@@ -50,7 +50,9 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     y, outputs = target_columns(rows, classes), 1 if len(classes) == 2 else len(classes)
     train, val = rows_in_split(rows, "train"), rows_in_split(rows, "val")
     x, x_val = features.take(train), features.take(val)
-    scaler = Scaler.of(x) if spec.standardise else Scaler(np.zeros(features.dim), np.ones(features.dim))
+    scaler = (
+        Scaler.of(x, features.widths) if spec.standardise else Scaler(np.zeros(features.dim), np.ones(features.dim))
+    )
     if spec.standardise:
         x, x_val = scaler.apply(x), scaler.apply(x_val)
     truth = y if outputs > 1 else y[:, None].astype(np.float32)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -16,12 +16,13 @@ import numpy as np
 from cache import keys, npz
 from cache.errors import Unusable
 from stages.data.manifest import Manifest
+from stages.heads.matrix import Spans, divide_by_length
 
-VERSION = 3
+VERSION = 4
 """Of the fitting arithmetic. Raise it when the same rows give another head."""
 
-SCHEMA = 2
-"""Of head.json. Schema 1 had neither this field nor activations."""
+SCHEMA = 3
+"""Of head.json. Schema 1 had neither this field nor activations; schema 2 no `unit`."""
 
 Activation = Literal["linear", "relu", "tanh"]
 ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -62,10 +63,22 @@ class Layer:
 
 
 class Layers(tuple[Layer, ...]):
-    """A stack of layers, each applied to the output of the one before."""
+    """A stack of layers, each applied to the output of the one before.
+
+    unit: the spans of columns, one for a tap, that are first divided by their length in each row.
+    """
+
+    unit: Spans
+
+    def __new__(cls, layers: Iterable[Layer] = (), unit: Spans = ()) -> Self:
+        made = super().__new__(cls, layers)
+        made.unit = tuple((start, stop) for start, stop in unit)
+        return made
 
     def logits(self, x: np.ndarray, classes: int) -> np.ndarray:
         out = x.astype(np.float64)
+        if self.unit:
+            out = divide_by_length(out, self.unit)
         for layer in self:
             out = ACTIVATIONS[layer.activation](out @ layer.weights + layer.bias)
         return out
@@ -77,22 +90,39 @@ class Layers(tuple[Layer, ...]):
         return {f"layer{i}_{n}": getattr(layer, n) for i, layer in enumerate(self) for n in ("weights", "bias")}
 
     def to_json(self) -> dict[str, Any]:
-        return {"layers": len(self), "activations": [layer.activation for layer in self]}
+        unit = {"unit": self.unit} if self.unit else {}
+        return {"layers": len(self), "activations": [layer.activation for layer in self], **unit}
 
     @classmethod
     def load(cls, text: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         activations = text.get("activations", ["linear"] * text["layers"])
-        return cls(Layer(arrays[f"layer{i}_weights"], arrays[f"layer{i}_bias"], a) for i, a in enumerate(activations))
+        layers = (Layer(arrays[f"layer{i}_weights"], arrays[f"layer{i}_bias"], a) for i, a in enumerate(activations))
+        return cls(layers, text.get("unit", ()))
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Probabilities (n, classes) of the rows of train, each by a head that was neither fitted nor chosen on its fold.
+
+    folds: (n,) int, the fold of each row.
+    """
+
+    probabilities: np.ndarray
+    folds: np.ndarray
 
 
 @dataclass(frozen=True, repr=False)
 class Head:
-    """A trained classifier on feature vectors. Two classes: one output, sigmoid; more: softmax."""
+    """A trained classifier on feature vectors. Two classes: one output, sigmoid; more: softmax.
+
+    out_of_fold: where folds chose its settings; not in its files.
+    """
 
     kind: str
     classes: tuple[str, ...]
     form: Form
     chosen: Mapping[str, Any]
+    out_of_fold: OutOfFold | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return f"<Head {self.kind}, {len(self.classes)} classes>"

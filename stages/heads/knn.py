@@ -1,57 +1,84 @@
-"""Owns fitting a kNN head: which k is best on val. Not the vote (neighbours.py)."""
+"""Owns fitting a kNN head: which k is best. Not the vote (neighbours.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from stages.data.manifest import Row
-from stages.heads.fitted import Head
-from stages.heads.labelled_rows import rows_in_split, target_columns
+from stages.heads.fitted import Head, softmax
+from stages.heads.labelled_rows import target_columns
 from stages.heads.matrix import FeatureMatrix
 from stages.heads.neighbours import TILE, Neighbours, vote
-from stages.metrics.classification import log_loss
+from stages.heads.selection import Part, Selection
+from stages.metrics.classification import row_losses
 from stages.runtime.parallel import run_in_threads
 
 _BATCH_BYTES = 8 << 20
 
 
 class Spec(Protocol):
-    """Settings: numbers of neighbours to choose from, or the only one, and the temperature of their votes."""
+    """Settings: numbers of neighbours to choose from, or the only one, and the temperature of their votes.
+
+    Then the number of folds, and the seed they are drawn with.
+    """
 
     k: int | Sequence[int]
     temperature: float
+    folds: int
+    seed: int
 
 
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
-    """Cosine neighbours among the train rows, their votes weighted by exp(cosine / temperature) (DINOv2, eval/knn.py).
+    """Cosine neighbours among the rows fitted, their votes weighted by exp(cosine / temperature) (DINOv2, eval/knn.py).
 
-    Features are not standardised. val chooses k; a k above the number of train rows means all of them. Memory holds
-    the train rows, once, as float32, and cosines in batches. A train row is among its own neighbours.
+    Features are not standardised. val or folds choose k; a k above the number of rows means all of them. Memory holds
+    the rows that are fitted, as float32 (twice where folds choose), and cosines in batches. A row that is fitted is
+    among its own neighbours. Raises Unusable where the rows are too few for folds.
     """
-    y, train, val = target_columns(rows, classes), rows_in_split(rows, "train"), rows_in_split(rows, "val")
-    x = features.take(train)
+    y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes))
+    x = features.take(selection.fitted)
     x /= _lengths(x)
+    columns = y[selection.fitted].astype(np.int64)
     asked = [spec.k] if isinstance(spec.k, int) else spec.k
-    candidates = sorted({min(k, len(train)) for k in asked})
-    stored = Neighbours(x, y[train].astype(np.int64), candidates[-1], spec.temperature)
-    size = max(1, _BATCH_BYTES // (4 * max(features.dim, min(TILE, len(train)), 2 * len(classes))))
+    least = min(len(part.fitted) for part in selection.parts)
+    candidates = sorted({min(k, least) for k in asked})
 
-    def judge(here: np.ndarray) -> np.ndarray:
-        """Summed log-losses of these val rows, for each k."""
-        cosines, columns = stored.nearest(features.take(here), candidates[-1])
-        shares = (vote(cosines[:, :k], columns[:, :k], spec.temperature, len(classes)) for k in candidates)
-        return np.array([log_loss(y[here], shared) * len(here) for shared in shares])
+    def voters(numbers: np.ndarray, k: int) -> Neighbours:
+        """Those of these rows."""
+        here = np.searchsorted(selection.fitted, numbers)
+        some = (x, columns) if len(here) == len(x) else (x[here], columns[here])
+        return Neighbours(*some, k, spec.temperature)
+
+    def losses(part: Part) -> np.ndarray:
+        """Of the rows held, for each k: (n, k)."""
+        neighbours = voters(part.fitted, candidates[-1])
+        size = max(1, _BATCH_BYTES // (4 * max(features.dim, min(TILE, len(part.fitted)), 2 * len(classes))))
+
+        def judge(here: np.ndarray) -> np.ndarray:
+            cosines, near = neighbours.nearest(features.take(here), candidates[-1])
+            shares = (vote(cosines[:, :k], near[:, :k], spec.temperature, len(classes)) for k in candidates)
+            return np.stack([row_losses(y[here], shared) for shared in shares], axis=1)
+
+        batches = [part.held[start : start + size] for start in range(0, len(part.held), size)]
+        return np.concatenate(run_in_threads(judge, batches))
+
+    def cross_fit(others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Probabilities at the k that the judged rows at positions `others` prefer, by votes of these alone."""
+        k = candidates[int(found[:, others].mean(axis=(0, 1)).argmin())]
+        neighbours = voters(selection.judged[others], k)
+        return lambda here: softmax(neighbours.logits(features.take(selection.judged[here]), len(classes)))
 
     with threadpool_limits(1, "blas"):  # threads take batches; the same to the last bit on any number of cores
-        parts = run_in_threads(judge, [val[start : start + size] for start in range(0, len(val), size)])
-    losses = dict(zip(candidates, (np.sum(parts, axis=0) / len(val)).tolist(), strict=True))
-    best = min(losses, key=lambda k: losses[k])
-    chosen = {"k": best, "val_log_loss": {str(k): round(loss, 6) for k, loss in losses.items()}}
-    return Head("knn", tuple(classes), Neighbours(x, stored.columns, best, spec.temperature), chosen)
+        found = selection.gather([losses(part) for part in selection.parts])
+        out_of_fold = selection.cross_fit(cross_fit)
+    means = dict(zip(candidates, found.mean(axis=(0, 1)).tolist(), strict=True))
+    best = min(means, key=lambda k: means[k])
+    chosen = {"k": best, f"{selection.name}_log_loss": {str(k): round(loss, 6) for k, loss in means.items()}}
+    return Head("knn", tuple(classes), Neighbours(x, columns, best, spec.temperature), chosen, out_of_fold)
 
 
 def _lengths(x: np.ndarray) -> np.ndarray:

@@ -1,22 +1,26 @@
-"""Owns fitting a logistic head: the loss, its solver, and the path over C. Not the head's form (fitted.py)."""
+"""Owns fitting a logistic head: the path over C, and which C is best. Not the solver (logistic_solver.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Protocol
+from functools import reduce
+from operator import add
+from typing import Protocol
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
+from stages.heads import centroid
 from stages.heads.fitted import Head, Layer, Layers, softmax
-from stages.heads.labelled_rows import rows_in_split, target_columns
-from stages.heads.matrix import FeatureMatrix, Scaler
+from stages.heads.labelled_rows import target_columns
+from stages.heads.logistic_solver import LANES, Model, Problem, Rotation, Spread
+from stages.heads.matrix import FeatureMatrix, Moments, Scaler, are_few, unit_spans
+from stages.heads.selection import Part, Selection
 from stages.metrics import classification
 from stages.runtime.hardware import cpu_count
 
@@ -29,37 +33,25 @@ FINER = (10**0.25, 10**0.125)
 MOST_WEIGHTS = 4_000_000
 """lbfgs keeps some 24 float64 vectors of the weights: 800 MB."""
 
-_STEPS = 2000
 _WORSE = 2
-_LANES = 8
-_ROWS = 512
+_BLOCK = 4096
 
 
 class Spec(Protocol):
-    """Settings: C, or None to have it chosen on val."""
+    """Settings: C, or None to have it chosen; the number of folds, and the seed they are drawn with."""
 
     C: float | None
-
-
-@dataclass(frozen=True)
-class Model:
-    """Weights (dim, outputs) and bias (outputs,) of the standardised features' dtype; two classes have one output."""
-
-    weights: np.ndarray
-    bias: np.ndarray
-    iterations: int
-
-    def probabilities(self, z: np.ndarray) -> np.ndarray:
-        return softmax(z @ self.weights + self.bias)
+    folds: int
+    seed: int
 
 
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
-    """Multinomial (or binary) logistic regression, fitted on train, with C chosen on val.
+    """Multinomial (or binary) logistic regression, mixed with the nearest centroid; val or folds choose C and weights.
 
-    Features are standardised on the train rows, in place; memory holds the features of train and val once, as float32.
-    lbfgs follows C upwards, warm-started, until the val log-loss has been worse than its best twice in a row
-    (Kornblith et al. 2019 choose C on a log grid too); then values near the best are tried.
-    Raises Unusable where there are too many weights to solve for.
+    Rows are scaled as matrix.py says; memory holds those that are fitted or judged once, as float32. lbfgs follows C
+    upwards, warm-started, all folds in step, until their log-loss has been worse than its best twice in a row
+    (Kornblith et al. 2019 choose C on a log grid too); then values near the best are tried. Raises Unusable where there
+    are too many weights to solve for, or too few rows for folds.
     """
     outputs = 1 if len(classes) == 2 else len(classes)
     if features.dim * outputs > MOST_WEIGHTS:
@@ -68,137 +60,207 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
             f"{features.dim * outputs:,} weights; its solver takes up to {MOST_WEIGHTS:,}",
             "use kind: knn, ridge (up to some 5,000 features) or dense, or a tap with fewer features",
         )
-    y = target_columns(rows, classes)
-    train, val = rows_in_split(rows, "train"), rows_in_split(rows, "val")
-    x = features.take(train)
-    scaler = Scaler.of(x)
-    z, z_val = scaler.apply(x), scaler.apply(features.take(val))
-    blocks = list(features.blocks(np.arange(len(val)), outputs))
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(_LANES, cpu_count())) as pool:
-        problem = Problem(z, y[train], outputs, pool)
-
-        def judge(model: Model) -> float:
-            found = [classification.row_losses(y[val[some]], model.probabilities(z_val[some])) for some in blocks]
-            return float(np.concatenate(found).mean())
-
-        tried = _follow(problem, PATH if spec.C is None else (spec.C,), judge)
-        if tried and spec.C is None:
-            _refine(problem, tried, judge)
-    if not tried:
-        raise Unusable("the logistic head did not converge at any C", "check the features: pipeline run extract -v")
-    c = min(tried, key=lambda c: tried[c][1])
-    model = tried[c][0]
-    assert model is not None
-    path = {format(c, ".3g"): round(loss, 6) for c, (_, loss) in sorted(tried.items())}
-    chosen = {"C": c, "iterations": model.iterations, "val_log_loss": path}
-    layer = Layer(*scaler.fold(model.weights, model.bias))
-    return Head("logistic", tuple(classes), Layers([layer]), chosen)
+    y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes))
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(LANES, cpu_count())) as pool:
+        path = Path(selection, Samples(features.unit_rows(), y, selection, outputs), pool)
+        path.follow(PATH if spec.C is None else (spec.C,))
+        if spec.C is None:
+            path.refine()
+        if not path.tried:
+            raise Unusable("the logistic head did not converge at any C", "check the features: pipeline run extract -v")
+        return path.head(tuple(classes))
 
 
-Tried = dict[float, tuple[Model | None, float]]
-"""C -> the model, None where it is no longer needed, and its val log-loss."""
+class Samples:
+    """The rows that are fitted or judged, centred, in memory once; those of a fold lie side by side."""
+
+    def __init__(self, features: FeatureMatrix, y: np.ndarray, selection: Selection, outputs: int) -> None:
+        first = selection.parts[: len(selection.parts) // selection.repeats]
+        order = np.concatenate([part.held for part in first])
+        if selection.folds is None:
+            order = np.concatenate([selection.fitted, order])
+        self.x, self.y, self.outputs, self.widths = features.take(order), y[order], outputs, features.widths
+        self.spans = unit_spans(self.widths)
+        fitted = len(selection.fitted) if selection.folds is None else len(order)
+        self.centre = self.x[:fitted].mean(axis=0, dtype=np.float64)
+        for start in range(0, len(order), _BLOCK):
+            self.x[start : start + _BLOCK] -= self.centre
+        self._order, self._place = order, np.argsort(order)
+
+    def at(self, numbers: np.ndarray) -> np.ndarray:
+        """Where the rows of those numbers lie in x."""
+        return self._place[np.searchsorted(self._order, numbers, sorter=self._place)]
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        """The rows of those numbers, in that order: a view where they lie side by side."""
+        places = self.at(numbers)
+        alongside = bool((np.diff(places) == 1).all())
+        return np.asarray(self.x[places[0] : places[-1] + 1] if alongside else self.x[places])
+
+    def views(self, numbers: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """The rows of those numbers as views of x, as few as there can be, and their y."""
+        places = np.sort(self.at(numbers))
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+        return [self.x[run[0] : run[-1] + 1] for run in runs], self.y[places]
 
 
-def _follow(problem: Problem, grid: Sequence[float], judge: Callable[[Model], float]) -> Tried:
-    """Each C in turn, started from the last solution, until one does not converge or val clearly worsens."""
-    tried: Tried = {}
-    model: Model | None = None
-    for c in grid:
-        model = problem.solve(c, model)
-        if model is None:
-            break  # separable data, almost without a penalty
-        tried[c] = (model, judge(model))
-        losses = [loss for _, loss in tried.values()]
-        if min(losses[-_WORSE:]) > min(losses):
-            break
-        best = losses.index(min(losses))
-        for passed in list(tried)[: max(0, best - 1)]:
-            tried[passed] = (None, tried[passed][1])
-    return tried
+@dataclass(frozen=True)
+class Trial:
+    """A part of the rows: the problem of those that are fitted, and the features of those that judge its solutions."""
+
+    problem: Problem
+    held: np.ndarray
+    centroid: np.ndarray
+    """Logits of the nearest centroid for the rows held, (n, outputs) float32."""
+
+    def logits(self, model: Model) -> np.ndarray:
+        """Of the rows held, (n, outputs)."""
+        weights, bias = self.problem.scaler.fold(model.weights, model.bias)
+        return np.asarray(self.held @ weights.astype(self.held.dtype) + bias.astype(self.held.dtype))
 
 
-def _refine(problem: Problem, tried: Tried, judge: Callable[[Model], float]) -> None:
-    """Add values of C near the best to `tried`, each started from the best so far."""
-    for factor in FINER:
-        best = min(tried, key=lambda c: tried[c][1])
-        for c in (best / factor, best * factor):
-            start = tried[best][0]
-            model = problem.solve(c, start)
-            if model is not None:
-                tried[c] = (model, judge(model))
+@dataclass
+class Tried:
+    """A C that was tried. models: of each part, None where they are no longer needed.
 
-
-class Problem:
-    """Mean log-loss of standardised rows plus |weights|^2 / (2 C n), as scikit-learn has it.
-
-    z (n, dim) float32 (or float64, for comparisons), y (n,) int. Rows are processed in parts that stay in the
-    processor's cache for both products, in lanes whose number depends on n alone, so sums are the same to the last bit
-    on any number of cores, if BLAS has one thread.
+    Of the judged rows, logits (repeats, n, outputs), None where val judges, and losses (repeats, n).
     """
 
-    def __init__(self, z: np.ndarray, y: np.ndarray, outputs: int, pool: ThreadPoolExecutor) -> None:
-        self.z, self.y, self.outputs, self.pool = z, y, outputs, pool
-        lanes = max(1, min(_LANES, len(z) // (2 * _ROWS)))
-        bounds = np.linspace(0, len(z), lanes + 1).astype(int)
-        self.lanes = [slice(a, b) for a, b in pairwise(bounds)]
+    models: list[Model] | None
+    logits: np.ndarray | None
+    losses: np.ndarray
 
-    def solve(self, c: float, start: Model | None, tolerance: float = 1e-4) -> Model | None:
-        """The minimum for that C, from `start` (None: zero), where no gradient exceeds `tolerance` (scikit-learn's).
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
 
-        None where _STEPS steps don't reach it.
-        """
-        shape = (self.z.shape[1] + 1, self.outputs)
-        first = np.zeros(shape) if start is None else np.vstack([start.weights, start.bias]).astype(np.float64)
-        penalty = 1 / (c * len(self.z))
-        found: Any = minimize(
-            lambda flat: self.loss(flat.reshape(shape), penalty),
-            first.ravel(),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": tolerance, "ftol": 64 * np.finfo(float).eps},
-        )
-        if found.status == 1:  # out of steps; 2 is a line search that float32 gives no more digits to
+
+class Path:
+    """The values of C that were tried on the parts of a selection, and the head that they choose."""
+
+    def __init__(self, selection: Selection, samples: Samples, pool: ThreadPoolExecutor) -> None:
+        self.selection, self.samples, self.pool = selection, samples, pool
+        self.tried: dict[float, Tried] = {}
+        if selection.folds is None:  # lanes of the one problem run in parallel; else the problems do
+            self.trials = [self._trial(selection.parts[0], pool.map)]
+        else:
+            self.trials = list(pool.map(self._trial, selection.parts))
+        self.y = samples.y[samples.at(selection.judged)]
+        self.centroid = selection.gather([trial.centroid for trial in self.trials])
+
+    def _trial(self, part: Part, spread: Spread = map) -> Trial:
+        views, y = self.samples.views(part.fitted)
+        held = self.samples.take(part.held)
+        logits = (held + self.samples.centre) @ self._centroid(views, y)
+        problem, rotation = self._problem(views, y, spread)
+        return Trial(problem, rotation.apply(held) if rotation else held, logits.astype(np.float32))
+
+    def _problem(self, views: list[np.ndarray], y: np.ndarray, spread: Spread) -> tuple[Problem, Rotation | None]:
+        shift = np.zeros(views[0].shape[1])
+        scaler = Scaler.from_moments(reduce(add, (Moments.of(x, shift) for x in views)), self.samples.widths)
+        if not are_few(len(y), len(shift)):
+            return Problem(views, y, self.samples.outputs, scaler, spread), None
+        rotation = Rotation.of(np.concatenate(views), scaler)
+        rotated = [rotation.apply(x) for x in views]
+        return Problem(rotated, y, self.samples.outputs, rotation.neutral, spread), rotation
+
+    def _centroid(self, views: list[np.ndarray], y: np.ndarray) -> np.ndarray:
+        """Weights (dim, outputs) of the nearest centroid, on rows that are not centred."""
+        classes = max(2, self.samples.outputs)
+        sums = np.outer(np.bincount(y, minlength=classes), self.samples.centre)
+        first = 0
+        for x in views:
+            of = y[first : first + len(x)]
+            sums += csr_array((np.ones(len(x), x.dtype), (of, np.arange(len(x)))), shape=(classes, len(x))) @ x
+            first += len(x)
+        return centroid.centroid_weights(sums, self.samples.spans)
+
+    def follow(self, grid: Sequence[float]) -> None:
+        """Each C in turn, started from the last solution, until one does not converge or judges clearly prefer less."""
+        models: list[Model] | None = None
+        for c in grid:
+            models = self._try(c, models)
+            if models is None:
+                break  # separable data, almost without a penalty
+            losses = [tried.loss for tried in self.tried.values()]
+            if min(losses[-_WORSE:]) > min(losses):
+                break
+            best = losses.index(min(losses))
+            for passed in list(self.tried)[: max(0, best - 1)]:
+                self.tried[passed].models = None
+
+    def refine(self) -> None:
+        """Try values of C near the best, each started from the best so far."""
+        for factor in FINER if self.tried else ():
+            best = self.best
+            for c in (best / factor, best * factor):
+                self._try(c, self.tried[best].models)
+
+    @property
+    def best(self) -> float:
+        return min(self.tried, key=lambda c: self.tried[c].loss)
+
+    def _try(self, c: float, starts: list[Model] | None) -> list[Model] | None:
+        """The solution of each part, or None where one does not converge."""
+
+        def solve(number: int) -> Model | None:
+            return self.trials[number].problem.solve(c, None if starts is None else starts[number])
+
+        alone = len(self.trials) == 1  # its own lanes take the threads
+        found = [solve(0)] if alone else list(self.pool.map(solve, range(len(self.trials))))
+        models = [model for model in found if model is not None]
+        if len(models) < len(found):
             return None
-        solved = found.x.reshape(shape).astype(self.z.dtype)
-        return Model(solved[:-1], solved[-1], int(found.nit))
+        logits = self._logits(models)
+        losses = np.stack([self._losses(draw) for draw in logits])
+        self.tried[c] = Tried(models, logits if self.selection.folds is not None else None, losses)
+        return models
 
-    def loss(self, weights: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
-        """The loss at `weights` (dim + 1, outputs) float64, the bias last, and its gradient, flat float64."""
-        small = weights.astype(self.z.dtype)
-        parts = list(self.pool.map(lambda lane: self._lane(lane, small), self.lanes))
-        n = len(self.z)
-        total = sum(loss for loss, _ in parts) / n + penalty / 2 * float((weights[:-1] ** 2).sum())
-        gradient = parts[0][1].astype(np.float64)
-        for _, part in parts[1:]:
-            gradient += part
-        gradient /= n
-        gradient[:-1] += penalty * weights[:-1]
-        return total, gradient.ravel()
+    def _logits(self, models: Sequence[Model]) -> np.ndarray:
+        """Of the judged rows: (repeats, n, outputs)."""
+        return self.selection.gather([trial.logits(model) for trial, model in zip(self.trials, models, strict=True)])
 
-    def _lane(self, lane: slice, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        total, gradient = 0.0, np.zeros_like(weights)
-        for start in range(lane.start, lane.stop, _ROWS):
-            rows = slice(start, min(start + _ROWS, lane.stop))
-            z, y = self.z[rows], self.y[rows]
-            loss, wrong = _errors(z @ weights[:-1] + weights[-1], y)
-            total += loss
-            gradient[:-1] += z.T @ wrong
-            gradient[-1] += wrong.sum(axis=0)
-        return total, gradient
+    def _losses(self, logits: np.ndarray) -> np.ndarray:
+        """Of each judged row; by blocks, since probabilities of all may be larger than the features."""
+        blocks = range(0, len(logits), _BLOCK)
+        parts = [(self.y[s : s + _BLOCK], softmax(logits[s : s + _BLOCK])) for s in blocks]
+        return np.concatenate([classification.row_losses(*part) for part in parts])
 
+    def head(self, classes: tuple[str, ...]) -> Head:
+        """The head at the best C, its logits mixed with those of the nearest centroid."""
+        best, kind = self.best, self.selection.name
+        tried = self.tried[best]
+        assert tried.models is not None
+        weights = self._mix(self._logits(tried.models), self.centroid, self.y)
+        views, y = self.samples.views(self.selection.fitted)
+        model, rotation = tried.models[0], None
+        problem, rotation = self._problem(views, y, self.pool.map)
+        if self.selection.folds is not None:
+            solved = problem.solve(best)
+            if solved is None:
+                raise Unusable(f"the logistic head did not converge at C={best:g}", "set its C lower")
+            model = solved
+        folded, bias = problem.scaler.fold(model.weights, model.bias)
+        if rotation is not None:
+            folded, bias = rotation.scaler.fold(rotation.basis @ model.weights, model.bias)
+        bias = bias - self.samples.centre @ folded
+        mixed = centroid.mix(weights, folded, self._centroid(views, y))
+        chosen = {
+            "C": best,
+            "iterations": model.iterations,
+            "mix": {"logistic": round(weights[0], 4), "centroid": round(weights[1], 4)},
+            f"{kind}_log_loss": {format(c, ".3g"): round(tried.loss, 6) for c, tried in sorted(self.tried.items())},
+        }
+        layers = Layers([Layer(mixed, weights[0] * bias)], self.samples.spans)
+        return Head("logistic", classes, layers, chosen, self.selection.cross_fit(self._judge))
 
-def _errors(logits: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Sum of the log-losses of logits (n, outputs), and their gradient: what is predicted less what is true."""
-    if logits.shape[1] == 1:
-        s = logits[:, 0]
-        loss = np.logaddexp(0, s) - y * s
-        return float(loss.sum(dtype=np.float64)), (1 / (1 + np.exp(-s)) - y).astype(logits.dtype)[:, None]
-    here = np.arange(len(y))
-    logits -= logits.max(axis=1, keepdims=True)
-    right = logits[here, y]
-    powers = np.exp(logits, out=logits)
-    sums = powers.sum(axis=1)
-    loss = np.log(sums) - right
-    powers /= sums[:, None]
-    powers[here, y] -= 1
-    return float(loss.sum(dtype=np.float64)), powers
+    def _mix(self, logits: np.ndarray, centroids: np.ndarray, y: np.ndarray) -> centroid.Mix:
+        return centroid.choose_mix(logits, centroids, y) if self.samples.spans else centroid.ALONE
+
+    def _judge(self, others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Probabilities of judged rows at the C, and the weights, that those at positions `others` prefer."""
+        best = min(self.tried, key=lambda c: float(self.tried[c].losses[:, others].mean()))
+        logits = self.tried[best].logits
+        assert logits is not None
+        weights = self._mix(logits[:, others], self.centroid[:, others], self.y[others])
+        return lambda here: softmax(centroid.mix(weights, logits[0, here], self.centroid[0, here]).astype(np.float64))

@@ -1,15 +1,29 @@
-"""Owns features as one matrix: of one tap or several joined, read in blocks, standardised. Not storage (cache/)."""
+"""Owns features as one matrix: of one tap or several joined, read in blocks, scaled. Not storage (cache/).
+
+Heads that are stacks of layers scale twice. Each row of a tap is divided by its length, as in SimpleShot (Wang et al.
+2019). Then each feature is centred and divided by a deviation that is shrunk towards the mean one (`shrunk_inverse`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 BLOCK_BYTES = 16 << 20
 """Of float32, in a block. Code that streams over rows holds a few of these, whatever the number of rows."""
+
+
+SHRINK = 0.05
+"""Weight of the mean variance in the variance that a feature is divided by. benchmarks/few_images.py compares it."""
+
+LEAST_WIDTH = 32
+"""Features of a tap whose rows are divided by their length, at least: among few, the length tells much."""
+
+_LEAST_SQUARE = 1e-12
+"""Rows with a lower sum of squares are divided as if they had this one; Keras's UnitNormalization does so."""
 
 
 class Source(Protocol):
@@ -23,23 +37,38 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FeatureMatrix:
-    """n rows of float32 vectors: those of the sources, maps flattened, concatenated in the order of the sources."""
+    """n rows of float32 vectors: those of the sources, maps flattened, concatenated in the order of the sources.
+
+    unit: rows are divided by their length, those of each source of LEAST_WIDTH features or more by its own.
+    """
 
     sources: Sequence[Source]
+    unit: bool = False
 
     def __len__(self) -> int:
         return self.sources[0].shape[0]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The number of features of each source."""
+        return tuple(int(np.prod(source.shape[1:])) for source in self.sources)
+
+    @property
     def dim(self) -> int:
-        return sum(int(np.prod(source.shape[1:])) for source in self.sources)
+        return sum(self.widths)
+
+    def unit_rows(self) -> FeatureMatrix:
+        """The same rows, divided by their lengths."""
+        return replace(self, unit=True)
 
     def take(self, where: np.ndarray) -> np.ndarray:
         """The rows of those numbers, in that order: a new float32 ndarray (len(where), dim)."""
         parts = [source[where].reshape(len(where), -1) for source in self.sources]
         if len(parts) == 1:
-            return parts[0].astype(np.float32, copy=False)
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+            x = parts[0].astype(np.float32, copy=False)
+        else:
+            x = np.concatenate(parts, axis=1, dtype=np.float32)
+        return divide_by_length(x, unit_spans(self.widths)) if self.unit else x
 
     def blocks(self, where: np.ndarray, outputs: int = 1) -> Iterator[np.ndarray]:
         """`where` in parts, in its order, each of at most BLOCK_BYTES of features or of float64 `outputs`.
@@ -51,6 +80,29 @@ class FeatureMatrix:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Sums over n rows about `shift`, float64: of the features (dim,), and of their squares."""
+
+    n: int
+    shift: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, shift: np.ndarray) -> Moments:
+        """Of the rows x (n, dim), float32, without a copy of all of them."""
+        total, squares = np.zeros_like(shift), np.zeros_like(shift)
+        for part in row_blocks(x):
+            moved = part - shift
+            total += moved.sum(axis=0)
+            squares += np.einsum("ij,ij->j", moved, moved)
+        return cls(len(x), shift, total, squares)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.n + other.n, self.shift, self.total + other.total, self.squares + other.squares)
+
+
+@dataclass(frozen=True)
 class Scaler:
     """z = (x - mean) * inverse: both (dim,), float64. A constant feature has the inverse 0, so it has no effect."""
 
@@ -58,36 +110,74 @@ class Scaler:
     inverse: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray) -> Scaler:
-        """Mean and standard deviation of the rows x (n, dim), float32, in float64, without a copy of all of them.
+    def of(cls, x: np.ndarray, widths: Sequence[int]) -> Scaler:
+        """That of the rows x (n, dim), float32; the features of each tap, `widths` of them, have their mean variance.
 
         The first row is subtracted first, so that a large offset costs no digits and constants are recognised.
         """
-        shift = x[0].astype(np.float64)
-        total, squares = np.zeros_like(shift), np.zeros_like(shift)
-        for part in row_blocks(x):
-            moved = part - shift
-            total += moved.sum(axis=0)
-            squares += np.einsum("ij,ij->j", moved, moved)
-        mean = total / len(x)
-        return cls(shift + mean, inverse_deviation(squares / len(x) - mean**2, squares / len(x)))
+        return cls.from_moments(Moments.of(x, x[0].astype(np.float64)), widths)
+
+    @classmethod
+    def from_moments(cls, sums: Moments, widths: Sequence[int]) -> Scaler:
+        mean, squares = sums.total / sums.n, sums.squares / sums.n
+        return cls(sums.shift + mean, shrunk_inverse(squares - mean**2, squares, widths))
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """Standardise the float32 rows x (n, dim) in place, and return them."""
+        """Scale the float32 rows x (n, dim) in place, and return them."""
         for part in row_blocks(x):
             part[:] = (part - self.mean) * self.inverse
         return x
 
     def fold(self, weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """z @ weights + bias as weights (dim, outputs) and bias (outputs,) on raw features, float64."""
+        """z @ weights + bias as weights (dim, outputs) and bias (outputs,) on unscaled features, float64."""
         folded = weights.astype(np.float64) * self.inverse[:, None]
         return folded, bias.astype(np.float64) - self.mean @ folded
 
 
-def inverse_deviation(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """1 / standard deviation; 0 where the variance is no more than the rounding error of the mean squares."""
+def shrunk_inverse(variance: np.ndarray, squares: np.ndarray, widths: Sequence[int]) -> np.ndarray:
+    """1 / sqrt((1 - SHRINK) variance + SHRINK mean variance of the tap), (dim,).
+
+    To divide by the deviation alone blows up features that hardly vary among few images. Shrinking variances to their
+    mean is Ledoit and Wolf's (2004) for a diagonal matrix. 0 where the variance is no more than the rounding error of
+    the mean squares.
+    """
     varies = variance > 1e-12 * squares
-    return np.asarray(np.divide(1, np.sqrt(np.where(varies, variance, 1)), where=varies, out=np.zeros_like(variance)))
+    inverse = np.zeros_like(variance)
+    for tap in tap_slices(widths):
+        here = varies[tap]
+        if here.any():
+            shrunk = (1 - SHRINK) * variance[tap] + SHRINK * variance[tap][here].mean()
+            np.divide(1, np.sqrt(np.where(here, shrunk, 1)), where=here, out=inverse[tap])
+    return inverse
+
+
+Spans = Sequence[tuple[int, int]]
+"""First and last column, exclusive, of each tap whose rows are divided by their length."""
+
+
+def unit_spans(widths: Sequence[int]) -> Spans:
+    return tuple((tap.start, tap.stop) for tap in tap_slices(widths) if tap.stop - tap.start >= LEAST_WIDTH)
+
+
+def divide_by_length(x: np.ndarray, spans: Spans) -> np.ndarray:
+    """Divide the rows x (n, dim) in place, those of each span by their own length; return them."""
+    for part in row_blocks(x):
+        for start, stop in spans:
+            here = part[:, start:stop]
+            squares = np.einsum("ij,ij->i", here, here, dtype=np.float64)
+            here /= np.sqrt(np.maximum(squares, _LEAST_SQUARE))[:, None].astype(x.dtype)
+    return x
+
+
+def are_few(n: int, dim: int) -> bool:
+    """Whether n rows of `dim` features are solved faster in coordinates of their own span."""
+    return 4 * n <= dim
+
+
+def tap_slices(widths: Sequence[int]) -> list[slice]:
+    """The columns of each tap."""
+    ends = np.cumsum(widths).tolist()
+    return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
 
 
 def row_blocks(x: np.ndarray) -> Iterator[np.ndarray]:

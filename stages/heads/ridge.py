@@ -1,13 +1,12 @@
 """Owns fitting a ridge head from sums over the rows: X'X, X'y and the like. Not the head's form (fitted.py).
 
-One pass over the train rows computes the sums of each fold, which all penalties use; leaving a fold out is a
-subtraction. Memory never holds all rows.
+One pass over the rows computes the sums of each fold, which all penalties use; leaving a fold out is a subtraction.
+Memory never holds all rows.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import islice
@@ -20,8 +19,9 @@ from threadpoolctl import threadpool_limits
 from cache.errors import Unusable
 from stages.data.manifest import Row
 from stages.heads.fitted import Head, Layer, Layers, softmax
-from stages.heads.labelled_rows import rows_in_split, target_columns
-from stages.heads.matrix import FeatureMatrix, Scaler, inverse_deviation
+from stages.heads.labelled_rows import target_columns
+from stages.heads.matrix import FeatureMatrix, Moments, Scaler, are_few, shrunk_inverse, unit_spans
+from stages.heads.selection import Selection
 from stages.runtime.parallel import run_in_threads
 
 PENALTIES = tuple(float(a) for a in np.round(np.logspace(-2, 7.5, 20), 6))
@@ -36,15 +36,15 @@ MOST_BYTES = 2 << 30
 _SOLVED_BYTES = 256 << 20
 """Of the weights that are evaluated on val at a time."""
 
-_CELLS = 5_000_000
-"""Scores of val that choose penalty and scale; if there are more, those of evenly spaced rows."""
+_LANES = 8
+"""Parts of train whose sums are computed side by side: as many on any machine, so that the bits are the same."""
 
 Solved = tuple[np.ndarray, np.ndarray]
 """Weights (dim, outputs) and bias (outputs,)."""
 
 
 class Spec(Protocol):
-    """Settings: alpha, or None to have it chosen on val; the number of folds, and the seed they are drawn with."""
+    """Settings: alpha, or None to have it chosen; the number of folds, and the seed they are drawn with."""
 
     alpha: float | None
     folds: int
@@ -72,47 +72,99 @@ class Sums:
     def __sub__(self, other: Sums) -> Sums:
         return Sums(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
-    def squared_error(self, weights: np.ndarray, bias: np.ndarray) -> float:
-        """|y - x weights - bias|^2 over the rows, from the sums alone."""
-        own = np.einsum("ij,ij->", weights, self.xx @ weights) + self.n * bias @ bias + 2 * (self.x @ weights) @ bias
-        return float(self.yy - 2 * (np.einsum("ij,ij->", weights, self.xy) + self.y @ bias) + own)
-
 
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
     """Least squares on targets of -1 and 1 with an L2 penalty, exact; the intercept is not penalised.
 
-    Features are standardised on train, from the sums. val (above 5 million scores, evenly spaced rows of it) chooses
-    alpha by log-loss, and with it the factor from scores to logits: sigmoid, or softmax, of score * scale. Folds of
-    train rows go by a hash of (seed, group or id); `chosen` has the mean squared error of each alpha on folds left out.
-    Raises Unusable where there are too many features for the memory of their products.
+    Rows are scaled as matrix.py says, features from the sums. val or folds choose alpha by log-loss, and with it the
+    factor from scores to logits: sigmoid, or softmax, of score * scale. Raises Unusable where there are too many
+    features for the memory of their products, or too few rows for folds.
     """
+    y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes))
     dim, outputs = features.dim, 1 if len(classes) == 2 else len(classes)
-    needed = 8 * dim * (dim + outputs) * (spec.folds + 3)
+    needed = 8 * dim * (dim + outputs) * (len(selection.parts) + 3)
     if needed > MOST_BYTES:
         raise Unusable(
             f"a ridge head on {dim:,} features and {len(classes):,} classes takes {needed / 1e9:.1f} GB for its sums; "
             f"it may take {MOST_BYTES / 1e9:.1f}",
             "use kind: logistic, knn or dense, or a tap with pooling: avg or max",
         )
-    y, penalties = target_columns(rows, classes), PENALTIES if spec.alpha is None else (spec.alpha,)
-    shift = features.take(rows_in_split(rows, "train")[:1])[0].astype(np.float64)
-    with threadpool_limits(1, "blas"):  # threads take folds; the same to the last bit on any number of cores
-        parts = sums(features, _folds(rows, spec.folds, spec.seed), y, outputs, shift)
-        whole = reduce(add, parts)
-        errors = _fold_errors(whole, parts, penalties)
-        val = rows_in_split(rows, "val")
-        val = val[:: max(1, -(-len(val) * outputs // _CELLS))]
-        losses, scales, best_fit = _evaluate(features, val, y, solve(whole, penalties), shift)
+    features, penalties = features.unit_rows(), PENALTIES if spec.alpha is None else (spec.alpha,)
+    shift = features.take(selection.fitted[:1])[0].astype(np.float64)
+    judge = None
+    with threadpool_limits(1, "blas"):  # threads take parts; the same to the last bit on any number of cores
+        if selection.folds is None:
+            whole = reduce(add, sums(features, np.array_split(selection.fitted, _LANES), y, outputs, shift))
+            solved = solve(whole, penalties, features.widths)
+            losses, scales, best_fit = _choose_on_val(features, selection.judged, y, solved, shift)
+        else:
+            folds = _Folds(features, selection, y, penalties, outputs, shift)
+            losses, scales = folds.figures()
+            (best_fit,), judge = solve(folds.whole, [penalties[int(losses.argmin())]], features.widths), folds.judge
+        out_of_fold = selection.cross_fit(judge) if judge else None
     best = int(losses.argmin())
     weights, bias = (part * scales[best] for part in best_fit)
-    names = [format(penalty, ".3g") for penalty in penalties]
     chosen = {
         "alpha": penalties[best],
         "scale": round(float(scales[best]), 4),
-        "val_log_loss": dict(zip(names, losses.round(6).tolist(), strict=True)),
-        "fold_squared_error": dict(zip(names, errors.round(6).tolist(), strict=True)),
+        f"{selection.name}_log_loss": {
+            format(a, ".3g"): round(float(x), 6) for a, x in zip(penalties, losses, strict=True)
+        },
     }
-    return Head("ridge", tuple(classes), Layers([Layer(weights, bias - shift @ weights)]), chosen)
+    layers = Layers([Layer(weights, bias - shift @ weights)], unit_spans(features.widths))
+    return Head("ridge", tuple(classes), layers, chosen, out_of_fold)
+
+
+class _Folds:
+    """Each fold's log-losses at each penalty and factor, by what is solved on the others."""
+
+    def __init__(
+        self,
+        features: FeatureMatrix,
+        selection: Selection,
+        y: np.ndarray,
+        penalties: Sequence[float],
+        outputs: int,
+        shift: np.ndarray,
+    ) -> None:
+        self.features, self.selection, self.shift = features, selection, shift
+        first = len(selection.parts) // selection.repeats
+        parts = sums(features, [part.held for part in selection.parts], y, outputs, shift)
+        self.whole = reduce(add, parts[:first])
+        self.losses = np.empty((len(parts), len(penalties), len(SCALES)))
+        few = are_few(len(selection.parts[0].fitted), features.dim)
+
+        def solve_part(number: int) -> list[Solved]:
+            fitted = selection.parts[number].fitted
+            if few:
+                x = features.take(fitted) - shift
+                return list(solve_few(x, _signs(y[fitted], outputs), penalties, features.widths))
+            return list(solve(self.whole - parts[number], penalties, features.widths))
+
+        solved = run_in_threads(solve_part, range(len(parts)))
+        for number, part in enumerate(selection.parts):
+            self.losses[number] = _sum_losses(features, part.held, y, solved[number], shift)
+        self.solved = solved[:first]
+
+    def figures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean log-loss of each penalty, and its best factor."""
+        scales, losses = _lowest(self.losses.sum(axis=0) / (self.selection.repeats * len(self.selection.judged)))
+        return losses, scales
+
+    def judge(self, others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """For the fold that `others` leave out: probabilities at the penalty and factor that they prefer."""
+        assert self.selection.folds is not None
+        left = np.unique(self.selection.folds[others])
+        (own,) = set(range(len(self.solved))) - set(left.tolist())
+        scales, losses = _lowest(self.losses[left].sum(axis=0) / len(others))
+        best = int(losses.argmin())
+        weights, bias = self.solved[own][best]
+
+        def predict(here: np.ndarray) -> np.ndarray:
+            x = self.features.take(self.selection.judged[here]) - self.shift
+            return softmax((x @ weights + bias) * scales[best])
+
+        return predict
 
 
 def sums(
@@ -127,14 +179,14 @@ def sums(
     return run_in_threads(add_blocks, folds)
 
 
-def solve(total: Sums, penalties: Sequence[float]) -> Iterator[Solved]:
-    """(weights (dim, outputs), bias (outputs,)) for each penalty, on features about `shift`, standardised inside.
+def solve(total: Sums, penalties: Sequence[float], widths: Sequence[int]) -> Iterator[Solved]:
+    """(weights (dim, outputs), bias (outputs,)) for each penalty, on features about `shift`, scaled inside.
 
     One eigendecomposition serves all penalties.
     """
     mean, mean_y = total.x / total.n, total.y / total.n
     squares = np.diag(total.xx) / total.n
-    scaler = Scaler(mean, inverse_deviation(squares - mean**2, squares))
+    scaler = Scaler(mean, shrunk_inverse(squares - mean**2, squares, widths))
     z = (total.xx - total.n * np.outer(mean, mean)) * scaler.inverse * scaler.inverse[:, None]
     values, vectors = np.linalg.eigh(z)
     rotated = vectors.T @ ((total.xy - total.n * np.outer(mean, mean_y)) * scaler.inverse[:, None])
@@ -142,25 +194,17 @@ def solve(total: Sums, penalties: Sequence[float]) -> Iterator[Solved]:
         yield scaler.fold(vectors @ (rotated / (values.clip(0) + penalty)[:, None]), mean_y)
 
 
-def _folds(rows: Sequence[Row], number: int, seed: int) -> list[np.ndarray]:
-    """Numbers of the train rows of each fold that has any; a group is in one fold."""
-    folds: list[list[int]] = [[] for _ in range(number)]
-    for i in rows_in_split(rows, "train"):
-        name = f"{seed} {rows[i].group or rows[i].id}".encode()
-        folds[int.from_bytes(hashlib.sha256(name).digest()[:8]) % number].append(int(i))
-    return [np.array(fold) for fold in folds if fold]
+def solve_few(x: np.ndarray, y: np.ndarray, penalties: Sequence[float], widths: Sequence[int]) -> Iterator[Solved]:
+    """The same from the rows x (n, dim) and targets y (n, outputs), in their own span: faster for n far below dim."""
+    scaler, mean_y = Scaler.from_moments(Moments.of(x, np.zeros(x.shape[1])), widths), y.mean(axis=0)
+    z = (x - scaler.mean) * scaler.inverse
+    values, vectors = np.linalg.eigh(z @ z.T)
+    rotated = vectors.T @ (y - mean_y)
+    for penalty in penalties:
+        yield scaler.fold(z.T @ (vectors @ (rotated / (values.clip(0) + penalty)[:, None])), mean_y)
 
 
-def _fold_errors(whole: Sums, parts: Sequence[Sums], penalties: Sequence[float]) -> np.ndarray:
-    """Mean squared error for a row and an output, each fold predicted from the others: (penalties,)."""
-    errors = np.zeros(len(penalties))
-    for part in parts if len(parts) > 1 else ():
-        for i, (weights, bias) in enumerate(solve(whole - part, penalties)):
-            errors[i] += part.squared_error(weights, bias)
-    return np.asarray(errors / (whole.n * len(whole.y)))
-
-
-def _evaluate(
+def _choose_on_val(
     features: FeatureMatrix, val: np.ndarray, y: np.ndarray, solved: Iterator[Solved], shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Solved]:
     """Log-loss on val of each penalty, and its best factor, (penalties,) each; and the weights of the best penalty."""
@@ -169,7 +213,7 @@ def _evaluate(
     losses, scales, best = np.empty(0), np.empty(0), first
     some = [first, *islice(solved, at_once - 1)]
     while some:
-        factors, found = _lowest(_val_losses(features, val, y, some, shift))
+        factors, found = _lowest(_sum_losses(features, val, y, some, shift) / len(val))
         if found.min() < losses.min(initial=np.inf):
             best = some[int(found.argmin())]
         losses, scales = np.append(losses, found), np.append(scales, factors)
@@ -177,10 +221,10 @@ def _evaluate(
     return losses, scales, best
 
 
-def _val_losses(
-    features: FeatureMatrix, val: np.ndarray, y: np.ndarray, solved: Sequence[Solved], shift: np.ndarray
+def _sum_losses(
+    features: FeatureMatrix, held: np.ndarray, y: np.ndarray, solved: Sequence[Solved], shift: np.ndarray
 ) -> np.ndarray:
-    """Mean log-loss on val of each penalty with each factor of SCALES."""
+    """Summed log-losses of the rows `held` for each penalty with each factor of SCALES."""
 
     def sum_losses(block: np.ndarray) -> np.ndarray:
         x = features.take(block) - shift
@@ -192,8 +236,8 @@ def _val_losses(
                 losses[i, j] = -np.log(np.clip(right, 1e-15, None)).sum()
         return losses
 
-    parts = run_in_threads(sum_losses, features.blocks(val, len(solved[0][1])))
-    return np.asarray(np.sum(parts, axis=0) / len(val))
+    parts = run_in_threads(sum_losses, features.blocks(held, len(solved[0][1])))
+    return np.asarray(np.sum(parts, axis=0))
 
 
 def _lowest(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

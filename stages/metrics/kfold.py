@@ -52,6 +52,13 @@ def assign_folds(rows: Sequence[Row], k: int, seed: int) -> np.ndarray:
     return folds
 
 
+def most_folds(rows: Sequence[Row], k: int) -> int:
+    """k, or fewer where there are fewer groups, or images of the largest class; two at least."""
+    units = len(set(bootstrap.resampling_units([row.group for row in rows]).tolist()))
+    largest = max(Counter(row.label for row in rows).values(), default=0)
+    return max(2, min(k, units, largest))
+
+
 def out_of_fold(
     fit: Fit, features: np.ndarray, rows: Sequence[Row], classes: Sequence[str], k: int, seed: int
 ) -> np.ndarray:

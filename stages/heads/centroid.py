@@ -1,0 +1,80 @@
+"""Owns the nearest centroid, and its mixture with another linear classifier. Not what it is mixed with (logistic.py).
+
+With few images of many classes the direction of a class's mean row is a better classifier than what is fitted to them
+(SimpleShot, Wang et al. 2019); with more, or where classes overlap, it is not. So the logits of both are summed, each
+times a weight that is chosen on rows that neither was fitted on (stacking, Wolpert 1992).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from stages.heads.fitted import softmax
+from stages.heads.matrix import Spans, divide_by_length
+from stages.metrics.classification import row_losses
+
+TEMPERATURE = 10.0
+"""Logits of the centroid at weight 1 are this times the cosine to each class's mean row."""
+
+LEAST_ROWS = 20
+"""Rows that choose the weights, at least."""
+
+PULL = 0.1
+"""Nats, of all rows together, for a weight that is 1 away from ALONE: it matters on a few dozen rows only."""
+
+Mix = tuple[float, float]
+"""Weights of the classifier's logits, and of the centroid's."""
+
+ALONE: Mix = (1.0, 0.0)
+
+
+def centroid_weights(sums: np.ndarray, spans: Spans) -> np.ndarray:
+    """Weights (dim, outputs) on rows of length 1 in each span, from the sum of those of each class (classes, dim).
+
+    Features outside of spans have no weight.
+    """
+    directions = np.zeros(sums.shape)
+    for start, stop in spans:
+        directions[:, start:stop] = sums[:, start:stop]
+    directions = divide_by_length(directions, spans) * (TEMPERATURE / max(1, len(spans)))
+    if len(directions) == 2:
+        directions = directions[1:] - directions[:1]
+    return np.asarray(directions.T)
+
+
+def choose_mix(logits: np.ndarray, centroid: np.ndarray, y: np.ndarray) -> Mix:
+    """The weights, none negative, with the least log-loss on rows that neither was fitted on, pulled towards ALONE.
+
+    logits and centroid: (repeats, n, outputs); y: (n,) int.
+    """
+    repeats, n, outputs = logits.shape
+    if n < LEAST_ROWS:
+        return ALONE
+    both = np.stack([logits, centroid], axis=-1).reshape(-1, outputs, 2).astype(np.float64)
+    truth = np.tile(y, repeats)
+
+    def penalised(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, gradient = _loss(weights, both, truth)
+        apart = weights - ALONE
+        return loss + PULL / n * float(apart @ apart), gradient + 2 * PULL / n * apart
+
+    found: Any = minimize(penalised, np.array([0.8, 0.2]), jac=True, bounds=[(0, None)] * 2, method="L-BFGS-B")
+    return float(found.x[0]), float(found.x[1])
+
+
+def mix(weights: Mix, logits: np.ndarray, centroid: np.ndarray) -> np.ndarray:
+    return np.asarray(weights[0] * logits + weights[1] * centroid)
+
+
+def _loss(weights: np.ndarray, both: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean log-loss of the mixture, and its gradient (2,)."""
+    p = softmax(both @ weights)
+    loss = float(row_losses(truth, p).mean())
+    wrong = p
+    wrong[np.arange(len(truth)), truth] -= 1
+    if both.shape[1] == 1:
+        wrong = wrong[:, 1:]
+    return loss, np.einsum("no,now->w", wrong, both) / len(truth)

@@ -1,0 +1,105 @@
+"""Owns on which rows the settings of a head are chosen: val, or folds of train. Not fitting, nor drawing folds (kfold).
+
+Where there are rows of val, heads are fitted on train and judged on val. Where there are none, each fold of train is
+judged by heads fitted on the others, and the head is fitted on all of train. Figures of such folds are cross-fitted: a
+fold is judged at the setting that the other folds prefer, since the best figure of many settings flatters itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cache.errors import Unusable
+from stages.data.manifest import Row
+from stages.heads.fitted import OutOfFold
+from stages.heads.labelled_rows import rows_in_split
+from stages.metrics import kfold
+
+FEW = 100
+"""Up to this many rows, folds are drawn REPEATS times: one draw would choose by chance."""
+
+REPEATS = 3
+
+MOST_CELLS = 5_000_000
+"""Probabilities that judge a setting. Of more rows of val, evenly spaced ones do; of folds, they are refused."""
+
+
+class Spec(Protocol):
+    """Settings: the number of folds, and the seed they are drawn with."""
+
+    folds: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Numbers of the rows that heads are fitted on, and of those that judge them."""
+
+    fitted: np.ndarray
+    held: np.ndarray
+
+
+@dataclass(frozen=True)
+class Selection:
+    """fitted: numbers of the rows that the head is fitted on in the end. parts: on which settings are tried.
+
+    Of `repeats` draws of folds, the parts follow each other; `folds` (n,) is the fold of each row in the first, None
+    where val judges.
+    """
+
+    fitted: np.ndarray
+    parts: Sequence[Part]
+    repeats: int = 1
+    folds: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, spec: Spec, rows: Sequence[Row], classes: int) -> Selection:
+        """Raises Unusable where there is no val and the rows are too few, or too many, for folds."""
+        train, val = rows_in_split(rows, "train"), rows_in_split(rows, "val")
+        if len(val):
+            return cls(train, [Part(train, val[:: max(1, -(-len(val) * classes // MOST_CELLS))])])
+        if len(train) * classes > MOST_CELLS:
+            raise Unusable(
+                f"folds judge {len(train):,} images times {classes:,} classes; up to {MOST_CELLS:,} are possible",
+                "use choose: val",
+            )
+        labelled, repeats = [rows[i] for i in train], REPEATS if len(train) <= FEW else 1
+        number = kfold.most_folds(labelled, spec.folds)
+        draws = [kfold.assign_folds(labelled, number, spec.seed + draw) for draw in range(repeats)]
+        parts = [Part(train[folds != one], train[folds == one]) for folds in draws for one in range(number)]
+        return cls(train, parts, repeats, draws[0])
+
+    @property
+    def name(self) -> str:
+        """What chooses: val or fold."""
+        return "val" if self.folds is None else "fold"
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Numbers of the rows that are judged, ascending."""
+        return self.parts[0].held if self.folds is None else self.fitted
+
+    def gather(self, of_parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Arrays (rows held, ...) of each part as one, (repeats, rows judged, ...), rows in the order of `judged`."""
+        out = np.empty((self.repeats, len(self.judged), *of_parts[0].shape[1:]), of_parts[0].dtype)
+        for number, (part, found) in enumerate(zip(self.parts, of_parts, strict=True)):
+            out[number * self.repeats // len(self.parts), np.searchsorted(self.judged, part.held)] = found
+        return out
+
+    def cross_fit(self, judge: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]) -> OutOfFold | None:
+        """Probabilities of each fold at what the others prefer; None where val judges.
+
+        judge(others) chooses by the judged rows of those positions; what it returns gives the probabilities of others.
+        """
+        if self.folds is None:
+            return None
+        found = [(fold, np.flatnonzero(self.folds == fold)) for fold in np.unique(self.folds)]
+        parts = [judge(np.flatnonzero(self.folds != fold))(here) for fold, here in found]
+        out = np.empty((len(self.folds), parts[0].shape[1]))
+        for (_, here), part in zip(found, parts, strict=True):
+            out[here] = part
+        return OutOfFold(out, self.folds)
