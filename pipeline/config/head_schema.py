@@ -19,9 +19,14 @@ MOST_POINTS = 10_000
 
 
 class HeadConfig(Section, keyed="head"):
-    """Fields of all kinds. `tap` is one name or several, whose features are joined in that order."""
+    """Fields of all kinds. `tap` is one name or several, whose features are joined in that order.
+
+    choose: whether val, or folds of train and val together, choose settings; auto is one of both (train_heads.py).
+    """
 
     kind: str
+    choose: Literal["auto", "folds", "val"] = "auto"
+    folds: Annotated[Whole, Field(ge=2, le=20)] = 5
     tap: Annotated[str | Annotated[list[str], Field(min_length=1)], Keyed("head", by_value=False)] = "pooled"
     sweep: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]] | None, Keyed("head", by_value=False)] = None
     seed: Whole = 0
@@ -38,7 +43,7 @@ class HeadConfig(Section, keyed="head"):
 
     def effective(self) -> dict[str, Any]:
         """Its fields, those without effect at these settings as None: equal ones give the same head."""
-        return self.model_dump(exclude={"sweep"})
+        return self.model_dump(exclude={"sweep", *(["folds"] if self.choose == "val" else [])})
 
     def points(self) -> dict[str, HeadConfig]:
         """Each point of the grid that `sweep` spans, named like `C=0.1 tap=early`; without a sweep, itself as ''.
@@ -86,7 +91,6 @@ class Logistic(HeadConfig):
 class Ridge(HeadConfig):
     kind: Literal["ridge"] = "ridge"
     alpha: Positive | None = None
-    folds: Annotated[Whole, Field(ge=2, le=20)] = 5
 
 
 class Knn(HeadConfig):
@@ -125,6 +129,24 @@ class Dense(HeadConfig):
         return found
 
 
+class Auto(HeadConfig):
+    """The best of several kinds with their defaults. Which is in the key, so it can't depend on what is installed."""
+
+    kind: Literal["auto"] = "auto"
+    kinds: Annotated[list[Literal["logistic", "ridge", "knn", "dense"]], Field(min_length=1)] = [
+        "logistic",
+        "ridge",
+        "knn",
+    ]
+
+    @property
+    def candidates(self) -> dict[str, tuple[str, HeadConfig]]:
+        """Kind -> the module that fits it, and its settings."""
+        shared = {"choose": self.choose, "folds": self.folds, "seed": self.seed}
+        rows = {kind: HEAD_KINDS[kind] for kind in self.kinds}
+        return {kind: (row.module, row.spec.model_validate(shared)) for kind, row in rows.items()}
+
+
 @dataclass(frozen=True)
 class HeadKind:
     """A kind of head: all that other modules know of it.
@@ -132,6 +154,7 @@ class HeadKind:
     module: has fit(spec, features, rows, classes) -> Head; imported when a head is fitted. form: what its heads
     consist of. packages: those it is fitted with, beside scikit-learn and numpy. parallel: whether several may be
     fitted at the same time. exportable, finetunable: whether its layers can be written to a file, or trained further.
+    folds: whether it can choose by folds, where there are no rows of val.
     """
 
     spec: type[HeadConfig]
@@ -141,15 +164,17 @@ class HeadKind:
     parallel: bool = True
     exportable: bool = True
     finetunable: bool = False
+    folds: bool = False
 
 
 HEAD_KINDS = {
-    "logistic": HeadKind(Logistic, "stages.heads.logistic", finetunable=True),
-    "ridge": HeadKind(Ridge, "stages.heads.ridge"),
-    "knn": HeadKind(Knn, "stages.heads.knn", form=Neighbours, exportable=False),
-    "dense": HeadKind(
-        Dense, "stages.heads.dense", packages=("tensorflow", "keras"), parallel=False, finetunable=True
-    ),  # Keras has one seed for the process, and uses all cores by itself
+    "logistic": HeadKind(Logistic, "stages.heads.logistic", finetunable=True, folds=True),
+    "ridge": HeadKind(Ridge, "stages.heads.ridge", folds=True),
+    "knn": HeadKind(Knn, "stages.heads.knn", form=Neighbours, exportable=False, folds=True),
+    "dense": HeadKind(  # Keras has one seed for the process, and uses all cores by itself
+        Dense, "stages.heads.dense", packages=("tensorflow", "keras"), parallel=False, finetunable=True, folds=True
+    ),
+    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True),
 }
 """A new kind is a row here and the module it names."""
 

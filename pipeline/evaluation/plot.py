@@ -13,17 +13,19 @@ from stages.metrics import classification, plots
 
 
 def plot(model: Model, output: Path | None, form: plots.Format) -> list[Path]:
-    """Plot a model's predictions of val and test into `output`, by default plots/NAME-KEY beside models/; the paths.
+    """Plot a model's predictions of val (or folds) and test into `output`; the paths.
 
-    Existing files are replaced. Raises NotAvailable where matplotlib is not installed, before anything is written.
+    By default into plots/NAME-KEY beside models/. Existing files are replaced. Raises NotAvailable where matplotlib is
+    not installed, before anything is written.
     """
     folder = output or model.folder.parents[3] / "plots" / f"{model.name.partition('/')[2]}-{model.key[:SHORT]}"
     found = predictions.read_predictions(model)
     splits = {}
-    for split in ("val", "test"):
+    judged = model.figures.chosen_on
+    for name, split in ((judged, "train" if judged == "folds" else judged), ("test", "test")):
         here = np.array([row.split == split for row in found.rows])
         labels = [row.label or "" for row in found.rows if row.split == split]
-        splits[split] = classification.label_columns(labels, found.classes), found.probabilities[here]
+        splits[name] = classification.label_columns(labels, found.classes), found.probabilities[here]
     drawn = {f"{name}.{form}": data for name, data in plots.draw_plots(splits, found.classes, form)}
     atomic_files.publish_all(folder.absolute(), drawn)
     return [folder / name for name in drawn]

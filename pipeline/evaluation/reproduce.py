@@ -45,7 +45,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
     tuned = then.config.finetune[name] if restored_project.is_finetuned(model) else None
     name = name if tuned is None else tuned.head
-    spec = _without_logs(then.config.heads[name])
+    spec, _ = train_heads.choose_rows(then, _without_logs(then.config.heads[name]), full)
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
     keys = [part["key"] for part in model.record["extract"].values()]
     with restored_project.temporary_cache(then) if recompute else registrations.running_job(then.cache.root, keys):
@@ -53,7 +53,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)
         if absent:
-            _check_enough(left, classes, done)
+            _check_enough(left, classes, spec, done)
         fitted = train_heads.fit_head(then, spec, left, classes)
         now, metrics, arrays = train_heads.head_environment(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
         key = train_heads.head_folder(then, name, spec, full, classes).name
@@ -65,7 +65,8 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     recorded = dict(model.metrics)
     if model.calibration.notes is None:  # fitted by an older rule, on however few images
         recorded.pop("calibration", None)
-    done.metrics = {part: _pair_figures(then, again[part]) for part, then in recorded.items()}
+    figures = {part: then for part, then in recorded.items() if isinstance(then, Mapping)}
+    done.metrics = {part: _pair_figures(then, again.get(part, {})) for part, then in figures.items()}
     known = {name: value for name, value in model.record.items() if name in now}  # older records have fewer fields
     done.differences = {name: pair for name, pair in find_differences(known, now).items() if pair.recorded is not None}
     if key != model.key:
@@ -123,9 +124,10 @@ def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
         return []
 
 
-def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) -> None:
+def _check_enough(left: Manifest, classes: Sequence[str], spec: HeadConfig, done: Reproduction) -> None:
     try:
         labelled_rows.check_classes(left, classes)
+        labelled_rows.check_splits(left, spec.choose)
     except Unusable as error:
         raise NotAvailable(
             f"{len(done.absent)} of the {done.images} images of {done.model} cannot be found "

@@ -133,6 +133,11 @@ class Project:
         with self.progress("hashing", None) as advance:
             return scan.hash_files(found, self.root, self.cache.index, advance, self.options.read_files)
 
+    @property
+    def has_own_val(self) -> bool:
+        """Whether the folders or the table say which images are in val."""
+        return any(row.split == "val" for row in self.found.rows)
+
     @cached_property
     def manifest(self) -> Manifest:
         """All readable images, each with its split."""

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +44,18 @@ def open(
 class TrainedHead(Tabular, Head):
     """A head and its figures."""
 
-    figures: Metrics
+    figures: Metrics = field(kw_only=True)
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """As metrics.json has them: {"val": {...}, "test": {...}}."""
+        """As metrics.json has them: {"val": {...}, "test": {...}}, or "folds" instead of "val"."""
         return self.figures.to_json()
 
     def summary(self) -> str:
         return f"{self.kind}, {len(self.classes)} classes"
 
     def columns(self) -> Columns:
-        """A row for each figure, with its value and interval in val and test."""
+        """A row for each figure, with its value and interval in each split."""
         return figure_columns(self.figures)
 
 

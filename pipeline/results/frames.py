@@ -49,7 +49,7 @@ class Tabular(ABC):
 
 def figure_columns(metrics: Metrics) -> Columns:
     """A row for each figure: its value in each split, and the ends of its 95 % interval; NaN where undefined."""
-    names = list(metrics.splits["val"].values)
+    names = list(metrics.splits[metrics.chosen_on].values)
     columns: dict[str, Any] = {"figure": names}
     for split, figures in metrics.splits.items():
         found = [figures[name] for name in names]

@@ -214,8 +214,10 @@ class Model(Tabular):
 @lru_cache(maxsize=8)
 def _image_sets(manifest: bytes) -> dict[str, str]:
     rows = Manifest.from_bytes(manifest).samples
-    images = {split: [[row.id, row.label] for row in rows if row.split == split] for split in EVALUATED}
-    return {split: keys.digest("set", {"images": found})[:SHORT] for split, found in images.items()}
+    folds = not any(row.split == "val" for row in rows)
+    sets = {"val": "val", "folds": "train" if folds else "", "test": "test"}
+    images = {name: [[row.id, row.label] for row in rows if row.split == sets[name]] for name in EVALUATED}
+    return {name: keys.digest("set", {"images": found})[:SHORT] for name, found in images.items()}
 
 
 def _shorten(value: Any) -> Any:

@@ -44,31 +44,48 @@ def rows_to_keep(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The rows of rows_to_keep, where copies count once; probabilities (n, classes) float64."""
+    """The rows of rows_to_keep, where copies count once; probabilities (n, classes) float64.
+
+    folds (n,): where folds chose, those of the rows of train, whose probabilities are out of fold; -1 for others.
+    """
 
     rows: Sequence[Row]
     probabilities: np.ndarray
     classes: tuple[str, ...]
+    folds: np.ndarray | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], manifest: Manifest) -> Self:
+    def of(
+        cls,
+        rows: Sequence[Row],
+        probabilities: np.ndarray,
+        classes: Sequence[str],
+        manifest: Manifest,
+        folds: np.ndarray | None = None,
+    ) -> Self:
         """`rows` are some of the manifest's samples, which have no paths; the manifest adds them."""
         paths = {(row.id, row.label, row.split): row.path for row in reversed(manifest.rows)}
         found = [row._replace(path=paths[row.id, row.label, row.split]) for row in rows]
-        return cls(found, probabilities, tuple(classes))
+        return cls(found, probabilities, tuple(classes), folds)
 
     def to_files(self) -> dict[str, bytes]:
         """The files of a model's folder."""
         arrays = {"ids": np.array([row.id for row in self.rows]), "probabilities": self.probabilities}
+        if self.folds is not None:
+            arrays["folds"] = self.folds.astype(np.int16)
         table = {"predictions.csv": csv_parquet.as_csv(self.columns())} if self.probabilities.size <= MOST else {}
         return {"predictions.npz": npz.dump(arrays), **table}
 
     def columns(self) -> Columns:
-        """id, path, label, split, group, predicted, and `p_CLASS` for each class in the head's order."""
+        """id, path, label, split, group, predicted, and `p_CLASS` for each class in the head's order.
+
+        Where folds chose, also `fold`, from 1: these rows were predicted by heads that were not fitted on their fold.
+        """
         rows = {field: [getattr(row, field) for row in self.rows] for field in Row._fields}
         predicted = [self.classes[i] for i in self.probabilities.argmax(axis=1)]
         columns = {f"p_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)}
-        return {**rows, "predicted": predicted, **columns}
+        folds = {} if self.folds is None else {"fold": [None if fold < 0 else fold + 1 for fold in self.folds.tolist()]}
+        return {**rows, **folds, "predicted": predicted, **columns}
 
 
 def read_predictions(model: Model) -> Predictions:
@@ -83,4 +100,4 @@ def read_predictions(model: Model) -> Predictions:
             f"{model}: predictions.npz and manifest.jsonl in {model.folder} are of different images",
             "restore that folder from a copy, or delete it and run again",
         )
-    return Predictions.of(rows, probabilities, model.record["classes"], manifest)
+    return Predictions.of(rows, probabilities, model.record["classes"], manifest, arrays.get("folds"))

@@ -96,7 +96,8 @@ def find_tuning(project: Project, name: str, manifest: Manifest) -> Tuning | Non
     of = project.config.finetune[name].head
     try:
         classes = labelled_rows.check_classes(manifest, project.config.data.classes)
-        found = sweeps.find_points(project, of, manifest, classes)
+        labelled_rows.check_splits(manifest, "val")
+        found = sweeps.find_points(project, of, _start_rows(project, of, manifest), classes)
         ready = found.points and not found.missing
         return Tuning(project, name, manifest, _start(project, of, found)) if ready else None
     except Unusable:  # reported for the head
@@ -112,7 +113,15 @@ def was_started(project: Project, name: str) -> bool:
 def start_of(project: Project, name: str, manifest: Manifest) -> Start:
     """The head that the fine-tuning of that name starts from; trained first if it is missing."""
     of = project.config.finetune[name].head
-    return _start(project, of, sweeps.run_sweep(project, of, manifest))
+    labelled_rows.check_splits(manifest, "val")
+    rows = _start_rows(project, of, manifest)
+    return _start(project, of, sweeps.run_sweep(project, of, rows, as_start=rows is not manifest))
+
+
+def _start_rows(project: Project, of: str, manifest: Manifest) -> Manifest:
+    """The images of the head that training starts from: without val, which chooses the epoch, where folds chose it."""
+    spec, _ = train_heads.choose_rows(project, project.config.heads[of], manifest)
+    return manifest.without_val() if spec.choose == "folds" else manifest
 
 
 def _start(project: Project, of: str, done: HeadReport | SweepReport) -> Start:

@@ -16,9 +16,10 @@ from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results.model import read_record
 from pipeline.results.record_diff import Differences, find_differences
-from pipeline.runs import boundary_rows
+from pipeline.runs import boundary_rows, train_heads
 from pipeline.runs.finetuning import Tuning
 from stages.data.manifest import Manifest, Row
+from stages.heads import fitted
 
 _TAP = re.compile(r"(.*rows\.taps\.(\d+)\.)(\w+)")
 
@@ -49,9 +50,11 @@ def explain_head(
     project: Project, name: str, spec: HeadConfig, folder: Path, manifest: Manifest, classes: Sequence[str]
 ) -> Why:
     """Why the head with those settings is missing: compared with the one in `folder` that differs least."""
+    spec, manifest = train_heads.choose_rows(project, spec, manifest)
     stores = [project.store(tap) for tap in spec.taps]
     now = {
         "settings": spec.model_dump(exclude_none=True),
+        "fitting": fitted.VERSION,
         "classes": list(classes),
         "rows": _describe_rows([{"key": store.key, **store.components} for store in stores]),
     }
@@ -102,6 +105,7 @@ def _head_inputs(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """What an existing head was made from, apart from its images."""
     return {
         "settings": _without_none(record["config"]["heads"][name]),
+        "fitting": record.get("head_version"),
         "classes": list(record["classes"]),
         "rows": _describe_rows(_head_taps(record, record["config"]["heads"][name])),
     }
@@ -151,7 +155,12 @@ def _changed(differences: Differences) -> Iterator[str]:
     bases = {name.removesuffix("base.name") for name in differences if name.endswith("base.name")}
     implied = tuple(f"{prefix}{part}." for prefix in bases for part in ("base", "preprocess"))
     moved = {name.removesuffix("layer") for name, pair in differences.items() if _TAP.match(name) and None in pair}
+    if "fitting" in differences:
+        yield f"heads are fitted in another way: version {' -> '.join(map(str, differences['fitting']))}"
+    new = {"settings.choose", "settings.folds"} if "fitting" in differences else set()
     for name, (before, now) in differences.items():
+        if name == "fitting" or (name in new and before is None):
+            continue
         tap = _TAP.match(name)
         if tap and tap[1] in moved:
             if tap[3] == "layer":

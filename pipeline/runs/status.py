@@ -200,6 +200,7 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int, unknow
     try:
         train_heads.check_leaks(project, manifest)
         classes = labelled_rows.check_classes(manifest, project.config.data.classes)
+        train_heads.check_rows(project, project.config.heads[name], manifest)
     except Unusable as error:
         return status("BLOCKED", error.message)
     if unknown:
@@ -249,7 +250,9 @@ def _finetuned_models(project: Project, name: str, manifest: Manifest, head: Sta
     tuning = finetuning.find_tuning(project, name, manifest) if head.state == "HIT" else None
     if tuning is None:
         state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
-        reason = _unhashed(unhashed) if unhashed else f"its head {spec.head}: {head.reason}"
+        lacking = "the head that it starts from, fitted on train alone, is not there"
+        lacking = lacking if head.state == "HIT" else f"its head {spec.head}: {head.reason}"
+        reason = _unhashed(unhashed) if unhashed else lacking
         return StageStatus("finetune", name, state, reason, samples, samples, at_most=unhashed > 0)
     found = tuning.all_found()
     missing = [seed for seed in spec.seeds if seed not in found]

@@ -67,8 +67,10 @@ class SweepReport:
         return {**winner.to_json(), "hit": hit, "point": best, "points": points, "diverged": diverged}
 
 
-def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | SweepReport:
+def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = False) -> HeadReport | SweepReport:
     """Train the head of that name, or all points of its sweep, unless they are cached.
+
+    as_start: what a fine-tuning starts from, on other images; the name goes on meaning the head that it means.
 
     Raises Unusable where labels, splits or features do not allow it; points trained by then are kept. A point that
     diverges is left out of the ranking, and not trained again; Diverged is raised where all do.
@@ -76,7 +78,7 @@ def run_sweep(project: Project, name: str, manifest: Manifest) -> HeadReport | S
     from threadpoolctl import threadpool_limits
 
     classes = train_heads.check_classes(project, manifest)
-    spec, trial = project.config.heads[name], project.is_trial("head", name)
+    spec, trial = project.config.heads[name], as_start or project.is_trial("head", name)
     if spec.sweep is None:
         report = train_heads.run_head(project, name, spec, manifest, classes)
         registry.record_latest(project.folder, f"head/{name}", report.key, trial=trial)

@@ -22,15 +22,18 @@ from pipeline.project.project import Project
 from pipeline.results import predictions
 from pipeline.runs import provenance
 from stages.data.manifest import Manifest, Row
-from stages.heads import fitted, labelled_rows
+from stages.heads import fitted, labelled_rows, selection
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
-from stages.metrics import evaluate
+from stages.metrics import evaluate, kfold
 from stages.metrics.figures import Metrics
 from stages.runtime.parallel import run_in_threads
 from stages.runtime.silent_imports import without_banners
 
 log = logging.getLogger(__name__)
+
+MOST_FOLDED = 5_000
+"""Images of train and val up to which `choose: auto` takes folds, where the user gave no val."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,16 @@ class HeadReport:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head in memory: rows whose predictions are kept, their probabilities, and `metrics` as in metrics.json."""
+    """A head in memory: rows whose predictions are kept, their probabilities, and `metrics` as in metrics.json.
+
+    folds: those of the rows, -1 outside of folds; None where val chose.
+    """
 
     head: Head
     rows: tuple[Row, ...]
     probabilities: np.ndarray
     metrics: Metrics
+    folds: np.ndarray | None = None
 
 
 def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> HeadReport:
@@ -68,6 +75,8 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
 
     `classes` is what `check_classes` returned. Raises Unusable where such a head cannot be trained on the rows.
     """
+    check_rows(project, spec, manifest)
+    spec, manifest = choose_rows(project, spec, manifest)
     if cached := find_head(project, name, spec, manifest, classes):
         return cached
     folder = head_folder(project, name, spec, manifest, classes)
@@ -79,7 +88,7 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     contents = {
         **done.head.to_files(),
         "metrics.json": records.dump(done.metrics.to_json()),
-        **predictions.Predictions.of(done.rows, done.probabilities, classes, manifest).to_files(),
+        **predictions.Predictions.of(done.rows, done.probabilities, classes, manifest, done.folds).to_files(),
         "manifest.jsonl": manifest.to_bytes(),
     }
     config = project.config.model_copy(update={"heads": {**project.config.heads, name: spec}})  # a sweep's point
@@ -102,6 +111,7 @@ def find_head(
     project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]
 ) -> HeadReport | None:
     """The cached head of that name and those settings, if there is one. Nothing is trained."""
+    spec, manifest = choose_rows(project, spec, manifest)
     folder = head_folder(project, name, spec, manifest, classes)
     if records.load_folder(folder) is None:
         return None
@@ -109,20 +119,54 @@ def find_head(
     return HeadReport(folder.name, True, folder, metrics, _lacking(manifest, classes))
 
 
+def choose_rows(project: Project, spec: HeadConfig, manifest: Manifest) -> tuple[HeadConfig, Manifest]:
+    """How the settings of such a head are chosen, `choose` being folds or val; for folds, train and val are one.
+
+    auto: val where the user made one, where folds cannot judge (a class has one image), and above MOST_FOLDED images;
+    else folds, which leave every image of train and val to the fit.
+    """
+    choose = spec.choose
+    if choose == "auto":
+        pooled = manifest.pooled()
+        rows = [row for row in pooled.samples if row.split == "train"]
+        cells = len(rows) * len(manifest.counts())
+        few = len(rows) <= MOST_FOLDED and cells <= selection.MOST_CELLS and not kfold.find_unfoldable(rows)
+        choose = "folds" if HEAD_KINDS[spec.kind].folds and few and not project.has_own_val else "val"
+    resolved = spec.model_copy(update={"choose": choose})
+    return resolved, manifest.pooled() if choose == "folds" else manifest
+
+
+def check_rows(project: Project, spec: HeadConfig, manifest: Manifest) -> None:
+    """Raises Unusable where splits don't allow a head of those settings."""
+    resolved, rows = choose_rows(project, spec, manifest)
+    labelled_rows.check_splits(rows, resolved.choose)
+
+
 def _lacking(manifest: Manifest, classes: Sequence[str]) -> dict[str, list[str]]:
     counts = manifest.counts()
-    return {split: [label for label in classes if not counts[label][split]] for split in ("val", "test")}
+    has_val = any(by_split["val"] for by_split in counts.values())
+    splits = ("val", "test") if has_val else ("test",)
+    return {split: [label for label in classes if not counts[label][split]] for split in splits}
 
 
 def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
-    """A head of those settings on cached rows. Writes nothing under models/."""
+    """A head of those settings on cached rows. Writes nothing under models/.
+
+    Probabilities of train are out of fold where folds chose.
+    """
+    spec, manifest = choose_rows(project, spec, manifest)
     samples = manifest.samples
     kept = predictions.rows_to_keep(samples, classes)
     features = feature_matrix(project, spec, [row.id for row in samples])
     head = fit_kind(spec, features, samples, classes)
     probabilities = predict_blocks(head.probabilities, features, kept, len(classes))
-    rows = tuple(samples[i] for i in kept)
-    return Fitted(head, rows, probabilities, evaluate.evaluate_splits(rows, probabilities, classes, spec.seed))
+    rows, judged, folds = tuple(samples[i] for i in kept), head.out_of_fold, None
+    if judged is not None:
+        train, folds = labelled_rows.rows_in_split(rows, "train"), np.full(len(rows), -1)
+        probabilities[train], folds[train] = judged.probabilities, judged.folds
+    of_train = None if judged is None else judged.folds
+    metrics = evaluate.evaluate_splits(rows, probabilities, classes, spec.seed, of_train)
+    return Fitted(head, rows, probabilities, metrics, folds)
 
 
 def predict_blocks(
@@ -156,6 +200,7 @@ def feature_matrix(project: Project, spec: HeadConfig, ids: Sequence[str]) -> Fe
 
 def head_folder(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: Sequence[str]) -> Path:
     """The folder of a head: models/head/<name>/<key>."""
+    spec, manifest = choose_rows(project, spec, manifest)
     key = fitted.head_key(spec.settings, classes, [project.store(tap).key for tap in spec.taps], manifest)
     return project.folder / "models" / "head" / name / key
 

@@ -53,6 +53,8 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
     recorded = predictions.read_predictions(model)
     places = _places(today, {row.id for row in recorded.rows})
     present = [number for number, row in enumerate(recorded.rows) if row.id in places]
+    if recorded.folds is not None:  # probabilities out of fold are not the model's
+        present = [number for number in present if recorded.folds[number] < 0] or present
     spread = np.linspace(0, len(present) - 1, min(IMAGES, len(present))).round().astype(int)
     data = {present[i]: places[recorded.rows[present[i]].id].read_bytes() for i in spread}
     chosen = [number for number in data if hashlib.sha256(data[number]).hexdigest() == recorded.rows[number].id]
@@ -65,6 +67,8 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
     with today.progress(f"computing the probabilities of {len(chosen)} images", None):
         expected = deployable.open()(np.stack([images.decode(data[number], full) for number in chosen]))
     stored = apply_temperature(recorded.probabilities[chosen], deployable.temperature)
+    if recorded.folds is not None and (recorded.folds[chosen] >= 0).any():
+        stored = expected
     paths = [places[recorded.rows[number].id] for number in chosen]
     return [Sample(*parts) for parts in zip(paths, expected, stored, strict=True)]
 

@@ -31,7 +31,7 @@ def show_metrics(metrics: Metrics) -> None:
         echo(f"intervals are over groups, {' and '.join(f'{n:,} in {split}' for split, n in groups.items())}")
     if metrics.calibration is not None:
         _show_calibration(metrics.calibration, splits)
-    split = "test" if splits["test"].n else "val"
+    split = "test" if splits["test"].n else metrics.chosen_on
     _show_classes(splits[split].details.get("per_class", {}), split)
     _show_groups(splits[split].details.get("per_group", {}), split)
 
@@ -111,7 +111,7 @@ def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None
     for note in (*(found.notes or ()), *calibration.describe_limits(found)):
         echo(f"\n{note}")
     if found.temperature is not None:
-        echo(f"\ncalibrated on val: logits / {found.temperature:.3f}")
+        echo(f"\ncalibrated on {next(iter(before))}: logits / {found.temperature:.3f}")
         table = make_table("", *(title for split in before for title in (f">{split}", ">calibrated")))
         for name in ("log_loss", "brier", "ece"):
             pairs = [(figures.values[name], found.splits[split].values[name]) for split, figures in before.items()]
@@ -119,7 +119,7 @@ def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None
         OUT.print(table)
     if found.threshold is not None:
         best = found.threshold_maximises.replace("_", " ")
-        echo(f"\nthreshold with the best {best} on val: {found.threshold:.3f}")
+        echo(f"\nthreshold with the best {best} on {next(iter(before))}: {found.threshold:.3f}")
         table = make_table("", *(f">{split}" for split in before))
         at = [found.splits[split].details["at_threshold"] for split in before]
         for name in ("accuracy", "balanced_accuracy", "f1"):

@@ -9,7 +9,7 @@ from pipeline.results.model import SHORT
 from pipeline.runs.finetune_report import FineTuneReport
 from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table
 from pipeline.show.evaluation_tables import format_difference
-from stages.metrics.figures import EVALUATED, Metrics
+from stages.metrics.figures import Metrics
 
 _FIGURES = ("accuracy", "auroc")
 
@@ -45,7 +45,7 @@ def show_gain(name: str, metrics: Metrics) -> None:
 
 def _show_seeds(report: FineTuneReport) -> None:
     """Each seed, and the mean and standard deviation over them."""
-    titles = (f">{split} {name}" for split in EVALUATED for name in ("accuracy", "AUROC"))
+    titles = (f">{split} {name}" for split in ("val", "test") for name in ("accuracy", "AUROC"))
     table = make_table("seed", ">epoch", *titles, "key")
     rows = []
     for seed, one in report.seeds.items():

@@ -32,7 +32,7 @@ def show_models(models: Sequence[Model]) -> None:
         echo("no models yet; pipeline run makes them")
         return
     names = Counter(model.name for model in models)
-    figures = ("val n", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
+    figures = ("chosen on", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
     apart = ["~differs"] if any(model.differs for model in models) else []
     table = make_table("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
     sets = {split: _number_sets(models, split) for split in EVALUATED}
@@ -40,9 +40,10 @@ def show_models(models: Sequence[Model]) -> None:
         metrics = model.listed_figures
         splits = metrics.splits if metrics else {}
         cells = []
-        for split in EVALUATED:
-            found = splits.get(split)
-            cells.append("-" if found is None else f"{found.n:,}{sets[split].get(model.key, '')}")
+        own = metrics.chosen_on if metrics else "val"
+        for split in (own, "test"):
+            found, title = splits.get(split), "" if split == "test" else f"{split} "
+            cells.append("-" if found is None else f"{title}{found.n:,}{sets[split].get(model.key, '')}")
             cells += ["-" if found is None else format_figure(found.values[name]) for name in ("accuracy", "auroc")]
         several = names[model.name] > 1
         cells.append("damaged" if model.damaged else "current" if model.current and several else "")
@@ -57,7 +58,7 @@ def show_models(models: Sequence[Model]) -> None:
 
 def _number_sets(models: Sequence[Model], split: str) -> dict[str, str]:
     """Key -> ` [1]`, a number for the images and labels of that split; empty where all models have the same."""
-    sets = {model.key: model.image_sets[split] for model in models if not model.damaged}
+    sets = {m.key: m.image_sets[split] for m in models if not m.damaged and split in m.figures.splits}
     numbers = {digest: number for number, digest in enumerate(dict.fromkeys(sets.values()), start=1)}
     return {key: f" [{numbers[digest]}]" for key, digest in sets.items()} if len(numbers) > 1 else {}
 
@@ -103,9 +104,10 @@ def show_reproduction(done: Reproduction) -> None:
     if len(done.absent) > _FEW:
         echo(f"  and {len(done.absent) - _FEW} more (all of them: --json)", ERR)
     echo(f"{'head':{_LABEL}}{done.weights}\n")
-    table = make_table("", *(f">{name}" for name in ("val", "again", "difference", "test", "again", "difference")))
-    for name in (name for name in ("n", *NAMES) if name in done.metrics["val"]):
-        pairs = [done.metrics[split][name] for split in ("val", "test")]
+    own = "folds" if "folds" in done.metrics else "val"
+    table = make_table("", *(f">{name}" for name in (own, "again", "difference", "test", "again", "difference")))
+    for name in (name for name in ("n", *NAMES) if name in done.metrics[own]):
+        pairs = [done.metrics[split][name] for split in (own, "test")]
         cells = [cell for pair in pairs for cell in (*map(_number, pair), _difference(pair))]
         table.add_row("images" if name == "n" else name, *cells)
     OUT.print(table)

@@ -103,13 +103,14 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
     best = {name: head.winner if isinstance(head, SweepReport) else head for name, head in heads.items()}
     for name, head in best.items():
         first = (name, "reused" if head.hit else "trained")
-        for split in ("val", "test"):
-            figures = head.metrics.splits[split]
+        for split, figures in head.metrics.splits.items():
             shown = [format_interval(figures[name]) for name in ("accuracy", "auroc")]
             table.add_row(*first, split, f"{figures.n:,}", *shown)
             first = ("", "")
     OUT.print()
     OUT.print(table)
+    if any(head.metrics.judged != "val" for head in best.values()):
+        echo("folds: train and val together, each fold judged by heads that were fitted and chosen on the others")
     for split, classes in next(iter(best.values())).lacking.items():
         if classes:
             echo(f"no AUROC on {split}: it has no image of {', '.join(classes[:5])}")
@@ -122,10 +123,12 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
 
 
 def _show_leaderboard(name: str, report: SweepReport) -> None:
-    """The points of a sweep, the best on val first; figures of test are shown for the winner only."""
-    table = make_table(name, "", ">val log-loss", ">accuracy", ">AUROC", "key")
+    """The points of a sweep, the best on val or folds first; figures of test are shown for the winner only."""
+    own = report.winner.metrics.chosen_on
+    table = make_table(name, "", f">{own} log-loss", ">accuracy", ">AUROC", "key")
     for point, head in report.ranked()[:_MOST_POINTS]:
-        figures = [head.metrics.splits["val"].values[name] for name in ("log_loss", "accuracy", "auroc")]
+        values = head.metrics.splits[head.metrics.chosen_on].values
+        figures = [values[name] for name in ("log_loss", "accuracy", "auroc")]
         table.add_row(point, "reused" if head.hit else "trained", *map(format_figure, figures), head.key[:SHORT])
     for point, lost in list(report.diverged.items())[:_MOST_POINTS]:
         table.add_row(point, "diverged", *map(format_figure, (None, None, None)), lost.key[:SHORT])

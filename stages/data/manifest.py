@@ -74,6 +74,13 @@ class Manifest:
         fields = [[row.id, row.label, row.split, row.group] for row in self.samples]
         return keys.digest("samples", {"rows": fields})
 
+    def pooled(self) -> Manifest:
+        """The same with val as a part of train."""
+        return Manifest(tuple(row._replace(split="train") if row.split == "val" else row for row in self.rows))
+
+    def without_val(self) -> Manifest:
+        return Manifest(tuple(row for row in self.rows if row.split != "val"))
+
     def without(self, ids: Iterable[str]) -> Manifest:
         excluded = set(ids)
         return Manifest(tuple(row for row in self.rows if row.id not in excluded)) if excluded else self

@@ -39,6 +39,7 @@ def build_network(deployable: Deployable) -> keras.Model:
 
 def _head(x: Any, deployable: Deployable) -> Any:
     """Logits (n, 1) of two classes, else (n, classes)."""
+    x = trace.divide_by_length(x, deployable.head.layers.unit)
     for number, layer in enumerate(deployable.head.layers):
         dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
         x = dense(x)

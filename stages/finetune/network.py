@@ -14,9 +14,9 @@ from stages.bases import catalogue
 from stages.bases.blocks import Block
 from stages.bases.recipe import Recipe, Tap
 from stages.finetune.boundary_maps import Boundary
-from stages.heads.dense import layers_of
-from stages.heads.fitted import Head, softmax
-from stages.keras_models import build
+from stages.heads.dense_network import layers_of
+from stages.heads.fitted import Head, Layers, softmax
+from stages.keras_models import build, trace
 
 _AT_ONCE = 64
 
@@ -37,7 +37,8 @@ class Network:
         maps = keras.Input(self.tail.input.shape[1:])
         pooled = _pooling(tap)(self.tail(maps, training=False))
         self.dense = [keras.layers.Dense(layer.bias.size, layer.activation) for layer in head.layers]
-        logits = pooled
+        self.unit = head.layers.unit
+        logits = trace.divide_by_length(pooled, self.unit)
         for dense in self.dense:
             logits = dense(logits)
         self.model = keras.Model(maps, logits)
@@ -71,7 +72,7 @@ class Network:
 
     def head(self, chosen: Mapping[str, Any]) -> Head:
         """The head with its layers as they are now, float64; it takes what `features` returns."""
-        return Head(self.kind, self.classes, layers_of(self.dense), chosen)
+        return Head(self.kind, self.classes, Layers(layers_of(self.dense), self.unit), chosen)
 
     def features(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
         """Inputs of the head for the samples `where` in the plain view: float32 (n, dim), maps flattened."""

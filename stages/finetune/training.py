@@ -24,7 +24,7 @@ import tensorflow as tf
 from cache import atomic_files, npz
 from stages.finetune.boundary_maps import Boundary
 from stages.finetune.network import Network
-from stages.heads.dense import class_weights, tensorboard_callbacks
+from stages.heads.dense_network import class_weights, tensorboard_callbacks
 from stages.metrics.classification import log_loss
 
 log = logging.getLogger(__name__)

@@ -2,158 +2,191 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from cache.errors import Diverged
 from stages.data.manifest import Row
-from stages.heads.fitted import Activation, Head, Layer, Layers
+from stages.heads import dense_network, logistic
+from stages.heads.dense_network import Spec
+from stages.heads.fitted import Head, Layer, Layers, OutOfFold, softmax
 from stages.heads.labelled_rows import rows_in_split, target_columns
-from stages.heads.matrix import FeatureMatrix, Scaler
+from stages.heads.matrix import FeatureMatrix, Scaler, unit_spans
+from stages.heads.selection import Selection
+from stages.metrics import classification
 
-log = logging.getLogger(__name__)
+LEAST_GAIN = 1.0
+"""Nats, of all judged rows together, that an epoch must gain over epoch 0: less is chance (compare Akaike 1974)."""
 
 
-class Spec(Protocol):
-    """Settings, as in pipeline.yaml; `log_dir` is an absolute path, or None."""
+@dataclass
+class _Start:
+    """Settings of the logistic head that training starts from."""
 
-    units: Sequence[int]
-    activation: Activation
-    dropout: float
-    standardise: bool
-    optimizer: Literal["adam", "rmsprop", "sgd"]
-    lr: float
-    weight_decay: float
-    label_smoothing: float
-    class_weight: Literal["none", "balanced"]
-    batch: int
-    epochs: int
-    patience: int | None
-    log_dir: str | None
+    folds: int
     seed: int
+    C: float | None = None
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Scaled rows (n, dim), logits they start from (n, outputs), both float32, and columns of their labels (n,)."""
+
+    x: np.ndarray
+    start: np.ndarray
+    y: np.ndarray
+
+    @property
+    def inputs(self) -> list[np.ndarray]:
+        return [self.x, self.start]
+
+    @property
+    def truth(self) -> np.ndarray:
+        return self.y if self.start.shape[1] > 1 else self.y[:, None].astype(np.float32)
 
 
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
-    """Hidden layers, each with dropout, and an output layer, trained on train until val stops improving.
+    """Hidden layers, each with dropout, and an output layer, whose logits are added to those of a logistic head.
 
-    The weights are those of the epoch with the least val log-loss (without smoothing). The seed fixes them to the last
-    bit on the same machine. Raises Diverged where the loss on val is never finite.
+    The output layer starts at 0, so that epoch 0 is the logistic head: from random weights a network is worse on few
+    images. (Not with `standardise: false`, nor with tanh, through which no logits pass.) The epoch is that of the least
+    log-loss (without smoothing) on val, or on folds: all networks are trained in step, and then one on all rows for as
+    many epochs. The seed fixes the weights to the last bit on the same machine. Raises Diverged where no loss is
+    finite.
     """
-    keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
-    y, outputs = target_columns(rows, classes), 1 if len(classes) == 2 else len(classes)
-    train, val = rows_in_split(rows, "train"), rows_in_split(rows, "val")
-    x, x_val = features.take(train), features.take(val)
-    scaler = (
-        Scaler.of(x, features.widths) if spec.standardise else Scaler(np.zeros(features.dim), np.ones(features.dim))
-    )
-    if spec.standardise:
-        x, x_val = scaler.apply(x), scaler.apply(x_val)
-    truth = y if outputs > 1 else y[:, None].astype(np.float32)
-    network = _network(spec, features.dim, outputs)
-    history = network.fit(
-        x, truth[train], spec.batch, spec.epochs, validation_data=(x_val, truth[val]), verbose=0,
-        callbacks=_callbacks(spec), class_weight=class_weights(spec.class_weight, y[train]),
-    ).history  # fmt: skip
-    losses = np.array(history["val_log_loss"], dtype=float)
-    if not np.isfinite(losses).any():
-        raise Diverged(
-            "the dense head diverged: its loss on val was never a finite number", f"lower lr (it is {spec.lr:g})"
-        )
-    chosen = {
-        "epoch": int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) + 1,
-        "history": {name: _rounded(history[name]) for name in ("loss", "log_loss", "val_log_loss")},
-    }
-    return Head("dense", tuple(classes), _layers(network, scaler), chosen)
+    trainer = _Trainer(spec, features, rows, classes)
+    if trainer.selection.folds is None:
+        return trainer.fit_on_val()
+    return trainer.fit_on_folds()
+
+
+class _Trainer:
+    """The networks of one head: for val, for each fold, and for all rows."""
+
+    def __init__(self, spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> None:
+        self.spec, self.rows, self.classes = spec, rows, tuple(classes)
+        self.features = features.unit_rows() if spec.standardise else features
+        self.y, self.outputs = target_columns(rows, classes), 1 if len(classes) == 2 else len(classes)
+        self.selection = Selection.of(spec, rows, len(classes), repeats=1)
+        self.starts = spec.standardise and (spec.activation != "tanh" or not spec.units)
+
+    def fit_on_val(self) -> Head:
+        """Trained on train until val stops improving, with the weights of the best epoch."""
+        train, val = self.selection.fitted, rows_in_split(self.rows, "val")
+        start = self._start(np.concatenate([train, val]))
+        data, scaler = self._data(train, None, start)
+        held, _ = self._data(val, scaler, start)
+        network = self._network()
+        before, first = network.get_weights(), float(classification.row_losses(held.y, softmax(held.start)).mean())
+        history = self._train(
+            network, data, self.spec.epochs, validation_data=(held.inputs, held.truth),
+            callbacks=dense_network.best_epoch(self.spec),
+        ).history  # fmt: skip
+        losses = np.array([first if self.starts else np.inf, *history["val_log_loss"]], dtype=float)
+        epoch = self._best(losses)
+        if epoch == 0:
+            network.set_weights(before)
+        kept = {name: _rounded(history[name]) for name in ("loss", "log_loss", "val_log_loss")}
+        return self._head(network, scaler, start, {"epoch": epoch, "history": kept}, None)
+
+    def fit_on_folds(self) -> Head:
+        """Trained on all rows, for as many epochs as are best on folds."""
+        losses, probabilities = self._follow_folds()
+        means = losses.mean(axis=1)
+        epoch = self._best(means)
+
+        def judge(others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            best = self._best(losses[:, others].mean(axis=1))
+            return lambda here: np.asarray(probabilities[best][here])
+
+        start, network = self._start(self.selection.fitted), self._network()
+        data, scaler = self._data(self.selection.fitted, None, start)
+        if epoch:
+            self._train(network, data, epoch, callbacks=dense_network.tensorboard_callbacks(self.spec.log_dir))
+        chosen = {"epoch": epoch, "history": {"fold_log_loss": _rounded(means.tolist())}}
+        return self._head(network, scaler, start, chosen, self.selection.cross_fit(judge))
+
+    def _follow_folds(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """By epoch, 0 first: the log-loss of each judged row, (epochs, n), and probabilities (n, classes).
+
+        The networks of all folds are trained an epoch at a time, until `patience` epochs after the best.
+        """
+        networks, data, held = [], [], []
+        for part in self.selection.parts:
+            start = self._start(part.fitted)
+            fitted, scaler = self._data(part.fitted, None, start)
+            data.append(fitted)
+            held.append(self._data(part.held, scaler, start)[0])
+            networks.append(self._network())
+        truth, patience = self.y[self.selection.judged], self.spec.patience or self.spec.epochs
+        losses: list[np.ndarray] = []
+        probabilities: list[np.ndarray] = []
+        for epoch in range(self.spec.epochs + 1):
+            for network, fitted in zip(networks, data, strict=True) if epoch else ():
+                self._train(network, fitted, 1)
+            logits = [np.asarray(n(part.inputs, training=False)) for n, part in zip(networks, held, strict=True)]
+            probabilities.append(softmax(self.selection.gather(logits)[0].astype(np.float64)))
+            losses.append(classification.row_losses(truth, probabilities[-1]))
+            if epoch == 0 and not self.starts:
+                losses[0] = np.full(len(truth), np.inf)  # random weights are no candidate
+            means = np.array([found.mean() for found in losses])
+            if epoch - int(np.argmin(np.where(np.isfinite(means), means, np.inf))) >= patience:
+                break
+        return np.stack(losses), probabilities
+
+    def _start(self, numbers: np.ndarray) -> Layer:
+        """A logistic head fitted on rows of those numbers, and chosen by folds of them, or by the val among them."""
+        if not self.starts:
+            return Layer(np.zeros((self.features.dim, self.outputs)), np.zeros(self.outputs))
+        here, settings = np.sort(numbers), _Start(self.spec.folds, self.spec.seed)
+        head = logistic.fit(settings, self.features.some(here), [self.rows[i] for i in here], self.classes)
+        return head.layers[0]
+
+    def _data(self, numbers: np.ndarray, scaler: Scaler | None, start: Layer) -> tuple[_Data, Scaler]:
+        """The rows of those numbers, scaled; without a scaler, by their own."""
+        x, dim = self.features.take(numbers), self.features.dim
+        logits = (x @ start.weights + start.bias).astype(np.float32)
+        if not self.spec.standardise:
+            return _Data(x, logits, self.y[numbers]), Scaler(np.zeros(dim), np.ones(dim))
+        scaler = scaler or Scaler.of(x, self.features.widths)
+        return _Data(scaler.apply(x), logits, self.y[numbers]), scaler
+
+    def _network(self) -> Any:
+        return dense_network.make_network(self.spec, self.features.dim, self.outputs, self.starts)
+
+    def _train(self, network: Any, data: _Data, epochs: int, **options: Any) -> Any:
+        weights = dense_network.class_weights(self.spec.class_weight, data.y)
+        return network.fit(data.inputs, data.truth, self.spec.batch, epochs, verbose=0, class_weight=weights, **options)
+
+    def _best(self, losses: np.ndarray) -> int:
+        """The epoch of the least loss. Raises Diverged where none is finite."""
+        finite = np.isfinite(losses)
+        if not finite.any():
+            where = "val" if self.selection.folds is None else "folds"
+            raise Diverged(
+                f"the dense head diverged: its loss on {where} was never a finite number",
+                f"lower lr (it is {self.spec.lr:g})",
+            )
+        best = int(np.argmin(np.where(finite, losses, np.inf)))
+        gain = (losses[0] - losses[best]) * len(self.selection.judged)
+        return 0 if self.starts and gain < LEAST_GAIN else best
+
+    def _head(
+        self, network: Any, scaler: Scaler, start: Layer, chosen: Mapping[str, Any], found: OutOfFold | None
+    ) -> Head:
+        first, *others = dense_network.layers_of(layer for layer in network.layers if layer.weights)
+        layers = [Layer(*scaler.fold(first.weights, first.bias), first.activation), *others]
+        if self.starts:
+            layers = dense_network.add_linear(layers, start)
+        unit = unit_spans(self.features.widths) if self.spec.standardise else ()
+        return Head("dense", self.classes, Layers(layers, unit), chosen, found)
 
 
 def _rounded(losses: Sequence[float]) -> list[float | None]:
     """As JSON takes them: None stands for a loss that is not finite."""
     return [round(float(loss), 6) if np.isfinite(loss) else None for loss in losses]
-
-
-def _network(spec: Spec, dim: int, outputs: int) -> Any:
-    """The compiled network; its outputs are logits, one for two classes."""
-    layers: list[Any] = [keras.Input((dim,))]
-    for units in spec.units:
-        layers += [keras.layers.Dense(units, spec.activation), keras.layers.Dropout(spec.dropout)]
-    network = keras.Sequential([*layers, keras.layers.Dense(outputs)])
-    options: Mapping[str, Any] = {"learning_rate": spec.lr, "weight_decay": spec.weight_decay or None}
-    optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}
-    loss = keras.losses.BinaryCrossentropy if outputs == 1 else _CategoricalLoss
-    metric = keras.metrics.BinaryCrossentropy if outputs == 1 else _CategoricalMetric
-    network.compile(
-        optimizers[spec.optimizer](**options),
-        loss(from_logits=True, label_smoothing=spec.label_smoothing),
-        metrics=[metric(name="log_loss", from_logits=True)],
-    )
-    return network
-
-
-def _one_hot(numbers: Any, logits: Any) -> Any:
-    """Class numbers (n,) as (n, classes); by batch, since for all rows it may be larger than the features."""
-    return keras.ops.one_hot(keras.ops.reshape(numbers, (-1,)), logits.shape[-1])
-
-
-class _CategoricalLoss(keras.losses.CategoricalCrossentropy):
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return super().call(_one_hot(y_true, y_pred), y_pred)
-
-
-class _CategoricalMetric(keras.metrics.CategoricalCrossentropy):
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        return super().update_state(_one_hot(y_true, y_pred), y_pred, sample_weight)
-
-
-def _callbacks(spec: Spec) -> list[Any]:
-    """Restore the weights of the best epoch, and stop `patience` epochs after it; None: never."""
-    patience = spec.epochs if spec.patience is None else spec.patience
-    best = _Best("val_log_loss", patience=patience, mode="min", restore_best_weights=True)
-    return [best, *tensorboard_callbacks(spec.log_dir)]
-
-
-class _Best(keras.callbacks.EarlyStopping):
-    """Counts a loss that is not finite as the worst; Keras counts it as the best if it comes first."""
-
-    def get_monitor_value(self, logs: Any) -> float:
-        value = super().get_monitor_value(logs)
-        return float(value) if np.isfinite(value) else np.inf
-
-
-def tensorboard_callbacks(log_dir: str | None) -> list[Any]:
-    """The callback that writes TensorBoard logs to an absolute path; none without a path or without TensorBoard."""
-    if log_dir is None:
-        return []
-    if importlib.util.find_spec("tensorboard") is None:
-        log.warning("log_dir is set, but TensorBoard is not installed, so no logs are written; pip install tensorboard")
-        return []
-    return [keras.callbacks.TensorBoard(log_dir)]
-
-
-def class_weights(kind: Literal["none", "balanced"], y: np.ndarray) -> dict[int, float] | None:
-    """Class weights for train rows with these columns y (n,); balanced: inverse to the number of rows."""
-    if kind == "none":
-        return None
-    counts = np.bincount(y)
-    return {i: len(y) / (len(counts) * int(count)) for i, count in enumerate(counts)}
-
-
-def _layers(network: Any, scaler: Scaler) -> Layers:
-    """The trained layers, with the standardisation folded into the first."""
-    first, *others = layers_of(layer for layer in network.layers if layer.weights)
-    return Layers([Layer(*scaler.fold(first.weights, first.bias), first.activation), *others])
-
-
-def layers_of(dense: Iterable[Any]) -> Layers:
-    """Keras's Dense layers as arrays, float64."""
-    found = []
-    for layer in dense:
-        weights, bias = (array.astype(np.float64) for array in layer.get_weights())
-        found.append(Layer(weights, bias, layer.activation.__name__))
-    return Layers(found)

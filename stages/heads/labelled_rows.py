@@ -8,6 +8,7 @@ import numpy as np
 
 from cache.errors import Unusable
 from stages.data.manifest import SPLITS, Manifest, Row
+from stages.metrics import kfold
 
 
 def target_columns(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
@@ -24,8 +25,7 @@ def rows_in_split(rows: Sequence[Row], split: str) -> np.ndarray:
 def check_classes(manifest: Manifest, order: Sequence[str] | None) -> tuple[str, ...]:
     """The classes, sorted or in the order given.
 
-    Raises Unusable where a head cannot be trained on these rows: no labels, one class, no train or val, a class without
-    an image in train, an image with two labels.
+    Raises Unusable where no head can be trained on these rows: no labels, one class, an image with two labels.
     """
     manifest.check_labels()
     counts = manifest.counts()
@@ -39,7 +39,18 @@ def check_classes(manifest: Manifest, order: Sequence[str] | None) -> tuple[str,
             f"there is one class only, {next(iter(counts))!r}; a head needs two or more",
             "check data.root: it should hold one folder per class",
         )
-    for split in ("train", "val"):
+    if order is None:
+        return tuple(counts)
+    if sorted(order) != sorted(counts):
+        raise Unusable(f"data.classes is {sorted(order)}, but the images have {sorted(counts)}", "list each class once")
+    return tuple(order)
+
+
+def check_splits(manifest: Manifest, choose: str) -> None:
+    """Raises Unusable where a head cannot be fitted on train and chosen on val; or by folds, on both together."""
+    counts = manifest.counts()
+    needed = ("train", "val") if choose == "val" else ("train",)
+    for split in needed:
         if not any(by_split[split] for by_split in counts.values()):
             sizes = ", ".join(f"{s} {sum(by_split[s] for by_split in counts.values())}" for s in SPLITS)
             raise Unusable(
@@ -52,8 +63,9 @@ def check_classes(manifest: Manifest, order: Sequence[str] | None) -> tuple[str,
                 f"class {label!r} has no image in train ({by_split['val']} in val, {by_split['test']} in test)",
                 "add images of it to train; where data.split draws the splits, another data.split.seed may do",
             )
-    if order is None:
-        return tuple(counts)
-    if sorted(order) != sorted(counts):
-        raise Unusable(f"data.classes is {sorted(order)}, but the images have {sorted(counts)}", "list each class once")
-    return tuple(order)
+    rows = [row for row in manifest.samples if row.split == "train"]
+    if choose == "folds" and (alone := kfold.find_unfoldable(rows)):
+        raise Unusable(
+            f"class {alone!r} has one image or group in train and val; to choose by folds takes two of each class",
+            "add images of it, or set choose: val",
+        )

@@ -36,6 +36,21 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
+class Some:
+    """The rows of a source with those numbers, in that order."""
+
+    source: Source
+    numbers: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.numbers), *self.source.shape[1:])
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        return self.source[self.numbers[where]]
+
+
+@dataclass(frozen=True)
 class FeatureMatrix:
     """n rows of float32 vectors: those of the sources, maps flattened, concatenated in the order of the sources.
 
@@ -60,6 +75,10 @@ class FeatureMatrix:
     def unit_rows(self) -> FeatureMatrix:
         """The same rows, divided by their lengths."""
         return replace(self, unit=True)
+
+    def some(self, numbers: np.ndarray) -> FeatureMatrix:
+        """The rows of those numbers."""
+        return replace(self, sources=[Some(source, numbers) for source in self.sources])
 
     def take(self, where: np.ndarray) -> np.ndarray:
         """The rows of those numbers, in that order: a new float32 ndarray (len(where), dim)."""

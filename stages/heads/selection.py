@@ -57,8 +57,11 @@ class Selection:
     folds: np.ndarray | None = None
 
     @classmethod
-    def of(cls, spec: Spec, rows: Sequence[Row], classes: int) -> Selection:
-        """Raises Unusable where there is no val and the rows are too few, or too many, for folds."""
+    def of(cls, spec: Spec, rows: Sequence[Row], classes: int, repeats: int = REPEATS) -> Selection:
+        """repeats: of folds, where rows are few.
+
+        Raises Unusable where there is no val, and the rows are too few, or too many, for folds.
+        """
         train, val = rows_in_split(rows, "train"), rows_in_split(rows, "val")
         if len(val):
             return cls(train, [Part(train, val[:: max(1, -(-len(val) * classes // MOST_CELLS))])])
@@ -67,7 +70,7 @@ class Selection:
                 f"folds judge {len(train):,} images times {classes:,} classes; up to {MOST_CELLS:,} are possible",
                 "use choose: val",
             )
-        labelled, repeats = [rows[i] for i in train], REPEATS if len(train) <= FEW else 1
+        labelled, repeats = [rows[i] for i in train], repeats if len(train) <= FEW else 1
         number = kfold.most_folds(labelled, spec.folds)
         draws = [kfold.assign_folds(labelled, number, spec.seed + draw) for draw in range(repeats)]
         parts = [Part(train[folds != one], train[folds == one]) for folds in draws for one in range(number)]

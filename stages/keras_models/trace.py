@@ -129,6 +129,19 @@ def preprocess(pixels: Any, numbers: Preprocess) -> Any:
     return x
 
 
+def divide_by_length(x: Any, spans: Sequence[tuple[int, int]]) -> Any:
+    """Rows (n, dim), those of each span of columns divided by their own length, as stages/heads/matrix.py does."""
+    if not spans:
+        return x
+    parts, end = [], 0
+    for start, stop in spans:
+        parts += [x[:, end:start]] if start > end else []
+        parts.append(keras.layers.UnitNormalization()(x[:, start:stop]))
+        end = stop
+    parts += [x[:, end:]] if end < x.shape[-1] else []
+    return parts[0] if len(parts) == 1 else keras.ops.concatenate(parts, axis=1)
+
+
 def pool(maps: Any, tap: Tap) -> Any:
     """float32 maps (n, h, w, c), pooled over h and w. Takes tensors or Keras's symbolic ones."""
     maps = keras.ops.cast(maps, "float32")

@@ -28,35 +28,50 @@ Rows = tuple[Sequence[str], np.ndarray]
 """Labels and probabilities (n, classes) of a split."""
 
 
-def fit_calibration(splits: Mapping[str, Rows], classes: Sequence[str]) -> Calibration:
-    """A temperature and a threshold fitted on `splits["val"]` alone, and the figures of every split with them.
+def fit_calibration(splits: Mapping[str, Rows], classes: Sequence[str], folds: np.ndarray | None = None) -> Calibration:
+    """A temperature and a threshold fitted on `splits["val"]`, or "folds", and the figures of every split with them.
 
-    temperature: what the logits are to be divided by; None below LEAST_IMAGES in val. threshold: with two classes, the
+    temperature: what the logits are to be divided by; None below LEAST_IMAGES. threshold: with two classes, the
     probability (as predicted, before any temperature) from which the second is the better guess; None below
-    LEAST_OF_CLASS of one of them in val. For each split, `n`, log_loss, brier and ece at that temperature, and under
-    `at_threshold` accuracy, balanced_accuracy, and f1 of the second class.
+    LEAST_OF_CLASS of one of them. For each split, `n`, log_loss, brier and ece at that temperature, and under
+    `at_threshold` accuracy, balanced_accuracy, and f1 of the second class. folds (n,): of the rows of splits["folds"],
+    whose figures have each fold at what is fitted on the others.
     """
-    labels, p = splits["val"]
-    truth = classification.label_columns(labels, classes)
-    temperature = limit = None
-    notes, figures = [], {}
-    if len(labels) < LEAST_IMAGES:
-        notes.append(f"no temperature: {LEAST_IMAGES} images in val are needed; there are {len(labels)}")
+    own = "folds" if "folds" in splits else "val"
+    labels, p = splits[own]
+    temperature, limit, notes = _fit(classification.label_columns(labels, classes), p, classes, own)
+    figures = {}
+    for split, (labels, p) in splits.items():
+        truth = classification.label_columns(labels, classes)
+        temperatures, limits = np.full(len(truth), temperature or 1.0), np.full(len(truth), limit or 0.0)
+        for fold in np.unique(folds) if split == "folds" and folds is not None else ():
+            here = folds == fold
+            found = _fit(truth[~here], p[~here], classes, own)
+            temperatures[here], limits[here] = found[0] or 1.0, found[1] if found[1] is not None else 0.5
+        at_threshold = None if limit is None else _at_threshold(truth == 1, p[:, 1] >= limits)
+        figures[split] = replace(_at_temperature(temperatures, truth, p), details={"at_threshold": at_threshold})
+    return Calibration(temperature, limit, notes=notes, splits=figures)
+
+
+def _fit(
+    truth: np.ndarray, p: np.ndarray, classes: Sequence[str], own: str
+) -> tuple[float | None, float | None, list[str]]:
+    """Temperature and threshold for these rows, and notes on what they are too few for."""
+    where = "val" if own == "val" else "train and val"
+    temperature, limit, notes = None, None, []
+    if len(truth) < LEAST_IMAGES:
+        notes.append(f"no temperature: {LEAST_IMAGES} images in {where} are needed; there are {len(truth)}")
     else:
         temperature = fit_temperature(truth, p)
     if len(classes) == 2:
         positive = int(truth.sum())
         if min(positive, len(truth) - positive) < LEAST_OF_CLASS:
             there = f"{len(truth) - positive} of {classes[0]}, {positive} of {classes[1]}"
-            notes.append(f"no threshold: {LEAST_OF_CLASS} images of each class in val are needed; there are {there}")
+            need = f"{LEAST_OF_CLASS} images of each class in {where} are needed"
+            notes.append(f"no threshold: {need}; there are {there}")
         else:
             limit = fit_threshold(truth == 1, p[:, 1])
-    for split, (labels, p) in splits.items():
-        truth = classification.label_columns(labels, classes)
-        at_threshold = None if limit is None else _at_threshold(limit, truth == 1, p[:, 1])
-        after = _at_temperature(1.0 if temperature is None else temperature, truth, p)
-        figures[split] = replace(after, details={"at_threshold": at_threshold})
-    return Calibration(temperature, limit, notes=notes, splits=figures)
+    return temperature, limit, notes
 
 
 def describe_limits(found: Calibration | None) -> list[str]:
@@ -87,12 +102,12 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
     bounds = (1 / _HIGHEST, 1 / _LOWEST)
     found = 1 / float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-    after = _at_temperature(found, truth, probabilities).values["log_loss"]
+    after = _at_temperature(np.full(len(truth), found), truth, probabilities).values["log_loss"]
     return found if after is not None and after < classification.log_loss(truth, probabilities) else 1.0
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (n, classes) as they would be of logits divided by `temperature`; no guess changes."""
+def apply_temperature(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes) as they would be of logits divided by `temperature` (or (n, 1)); no guess changes."""
     powers = np.exp(_logits(probabilities) / temperature)
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
@@ -103,14 +118,15 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(logits - logits.max(axis=1, keepdims=True))
 
 
-def _at_temperature(temperature: float, truth: np.ndarray, probabilities: np.ndarray) -> Figures:
-    """Figures at that temperature, computed a few rows at a time; None where there is no row."""
+def _at_temperature(temperatures: np.ndarray, truth: np.ndarray, probabilities: np.ndarray) -> Figures:
+    """Figures at the temperature of each row, computed a few rows at a time; None where there is no row."""
     n, step = len(truth), max(1, _CELLS // probabilities.shape[1])
     if n == 0:
         return Figures(0, {"log_loss": None, "brier": None, "ece": None})
     parts = []
     for start in range(0, n, step):
-        t, p = truth[start : start + step], apply_temperature(probabilities[start : start + step], temperature)
+        here = slice(start, start + step)
+        t, p = truth[here], apply_temperature(probabilities[here], temperatures[here, None])
         parts.append(
             [classification.row_losses(t, p), classification.brier(t, p), p.argmax(axis=1) == t, p.max(axis=1)]
         )
@@ -140,9 +156,8 @@ def fit_threshold(positive: np.ndarray, scores: np.ndarray) -> float | None:
     return float(limits[best[np.argmin(np.abs(limits[best] - 0.5))]])
 
 
-def _at_threshold(limit: float, positive: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
-    """Figures of guesses that are the second class from `limit` on."""
-    guess = scores >= limit
+def _at_threshold(positive: np.ndarray, guess: np.ndarray) -> dict[str, float | None]:
+    """Figures of guesses `guess` (n,) bool that are the second class, where `positive` are."""
     if not len(guess):
         return dict.fromkeys(("accuracy", "balanced_accuracy", "f1"))
     recalls = [float((guess == side)[positive == side].mean()) for side in (False, True) if (positive == side).any()]

@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.data.manifest import Row
 from stages.metrics import calibration, classification, intervals
-from stages.metrics.figures import EVALUATED, Figures, Metrics
+from stages.metrics.figures import Figures, Judged, Metrics
 
 
 def evaluate_rows(rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int) -> Figures:
@@ -18,12 +18,18 @@ def evaluate_rows(rows: Sequence[Row], probabilities: np.ndarray, classes: Seque
     return replace(intervals.metrics_with_intervals(*given, seed), details=classification.details(*given))
 
 
-def evaluate_splits(rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int) -> Metrics:
-    """What metrics.json of a head has: figures of val and test, and what is calibrated on val."""
+def evaluate_splits(
+    rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int, folds: np.ndarray | None = None
+) -> Metrics:
+    """What metrics.json of a head has: figures of val (or folds) and test, and what is calibrated on the former.
+
+    folds: of each row of train, where its probabilities are out of fold.
+    """
     figures, splits = {}, {}
-    for split in EVALUATED:
+    for name, split in [("val", "val") if folds is None else ("folds", "train"), ("test", "test")]:
         here = [i for i, row in enumerate(rows) if row.split == split]
         mine, p = [rows[i] for i in here], probabilities[here]
-        figures[split] = evaluate_rows(mine, p, classes, seed)
-        splits[split] = [row.label or "" for row in mine], p
-    return Metrics(figures, calibration.fit_calibration(splits, classes))
+        figures[name] = evaluate_rows(mine, p, classes, seed)
+        splits[name] = [row.label or "" for row in mine], p
+    judged: Judged = "val" if folds is None else "crossfit"
+    return Metrics(figures, calibration.fit_calibration(splits, classes, folds), judged=judged)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 RANKING = "log_loss"
 """The figure of val that ranks models: the lowest is the best."""
 
-EVALUATED = ("val", "test")
+EVALUATED = ("val", "folds", "test")
+"""Sets of images that models are judged on. folds: train and val together, each fold by heads fitted on the others."""
+
+Judged = Literal["val", "crossfit"]
+"""How figures of the set that chose a model's settings came about. val: with the settings that val preferred, so they
+are a little too good. crossfit: each fold with the settings that the others prefer."""
 
 Interval = Sequence[float]
 """Low and high, 95%."""
@@ -91,7 +96,8 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         found = {name: getattr(self, name) for name in _FITTED if name != "notes" or self.notes is not None}
-        return found | {name: self.splits.get(name) for name in EVALUATED}
+        own = "folds" if "folds" in self.splits else "val"
+        return found | {name: self.splits.get(name) for name in (own, "test")}
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ class Metrics:
     """Figures of val and test, or of val alone where test is hidden; older models have no calibration.
 
     Of a fine-tuned model also `baseline`, figures of the frozen head, and the `difference` from it, by split; `start`
-    is by how much a probability of val differed from the head's before training.
+    is by how much a probability of val differed from the head's before training. `judged` says how the figures of val,
+    or of folds, came about.
     """
 
     splits: Mapping[str, Figures]
@@ -107,29 +114,37 @@ class Metrics:
     baseline: Mapping[str, Figures] = field(default_factory=dict)
     difference: Mapping[str, Difference] = field(default_factory=dict)
     start: float | None = None
+    judged: Judged = "val"
+
+    @property
+    def chosen_on(self) -> str:
+        """The set of images that chose its settings: val or folds."""
+        return "val" if self.judged == "val" else "folds"
 
     @property
     def rank(self) -> float:
         """What models are sorted by, the best first."""
-        return self.splits["val"].rank
+        return self.splits[self.chosen_on].rank
 
     def without_test(self) -> Self:
         """The same with test hidden (null in JSON), so that no model is chosen by it."""
-        fitted = self.calibration and replace(self.calibration, splits={"val": self.calibration.splits["val"]})
-        return replace(self, splits={"val": self.splits["val"]}, calibration=fitted)
+        own = self.chosen_on
+        fitted = self.calibration and replace(self.calibration, splits={own: self.calibration.splits[own]})
+        return replace(self, splits={own: self.splits[own]}, calibration=fitted)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         fitted = Calibration.from_json(found["calibration"]) if "calibration" in found else None
         difference = {split: Difference.from_json(part) for split, part in found.get("difference", {}).items()}
         start = found.get("start", {}).get("difference")
-        return cls(_splits(found), fitted, _splits(found.get("baseline", {})), difference, start)
+        judged = found.get("judged", "val")
+        return cls(_splits(found), fitted, _splits(found.get("baseline", {})), difference, start, judged)
 
     def to_json(self) -> dict[str, Any]:
         start = {} if self.start is None else {"difference": self.start}
         parts = {name: getattr(self, name) for name in ("calibration", "baseline", "difference")} | {"start": start}
-        splits = {split: self.splits.get(split) for split in EVALUATED}
-        return dict(_plain({**splits, **{name: part for name, part in parts.items() if part}}))
+        splits = {split: self.splits.get(split) for split in (self.chosen_on, "test")}
+        return dict(_plain({**splits, "judged": self.judged, **{name: part for name, part in parts.items() if part}}))
 
 
 def _plain(value: Any) -> Any:

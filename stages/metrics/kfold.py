@@ -52,6 +52,15 @@ def assign_folds(rows: Sequence[Row], k: int, seed: int) -> np.ndarray:
     return folds
 
 
+def find_unfoldable(rows: Sequence[Row]) -> str | None:
+    """A class of the labelled rows that folds cannot judge, since it has one image or group only; None for none."""
+    units = bootstrap.resampling_units([row.group for row in rows]).tolist()
+    found: dict[str, set[int]] = {}
+    for row, unit in zip(rows, units, strict=True):
+        found.setdefault(row.label or "", set()).add(unit)
+    return next((label for label, of in sorted(found.items()) if len(of) < 2), None)
+
+
 def most_folds(rows: Sequence[Row], k: int) -> int:
     """k, or fewer where there are fewer groups, or images of the largest class; two at least."""
     units = len(set(bootstrap.resampling_units([row.group for row in rows]).tolist()))

@@ -1,0 +1,64 @@
+"""Owns choosing among kinds of heads. Not fitting one (a module for each kind), nor which there are (head_schema.py)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from cache.errors import Unusable
+from stages.data.manifest import Row
+from stages.heads.fitted import Head
+from stages.heads.labelled_rows import target_columns
+from stages.heads.matrix import FeatureMatrix
+from stages.heads.selection import Selection
+from stages.metrics.classification import row_losses
+
+log = logging.getLogger(__name__)
+
+
+class Spec(Protocol):
+    """Settings: the number of folds, and the seed they are drawn with."""
+
+    folds: int
+    seed: int
+
+    @property
+    def candidates(self) -> Mapping[str, tuple[str, Any]]:
+        """Kind -> the module that fits it, and its settings."""
+
+
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+    """The head of the kind with the least log-loss on val, or out of fold; all are judged on the same folds.
+
+    The choice among kinds is cross-fitted too. A kind that the rows don't allow is left out, with a warning. Raises
+    Unusable where they allow none.
+    """
+    y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes), repeats=1)
+    truth, heads, judged = y[selection.judged], [], []
+    for kind, (module, settings) in spec.candidates.items():
+        try:
+            head: Head = import_module(module).fit(settings, features, rows, classes)
+        except Unusable as error:
+            log.warning("kind %s is left out: %s", kind, error.message)
+            refused = error
+            continue
+        found = head.out_of_fold
+        heads.append(head)
+        judged.append(head.probabilities(features.take(selection.judged)) if found is None else found.probabilities)
+    if not heads:
+        raise refused
+    losses = np.stack([row_losses(truth, probabilities) for probabilities in judged])
+
+    def judge(others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        best = int(losses[:, others].mean(axis=1).argmin())
+        return lambda here: np.asarray(judged[best][here])
+
+    means = losses.mean(axis=1)
+    best = heads[int(means.argmin())]
+    by_kind = {head.kind: round(float(loss), 6) for head, loss in zip(heads, means, strict=True)}
+    chosen = {"kind": best.kind, **best.chosen, f"{selection.name}_log_loss_by_kind": by_kind}
+    return Head(best.kind, tuple(classes), best.form, chosen, selection.cross_fit(judge))
