@@ -79,12 +79,13 @@ class Predictions:
     def columns(self) -> Columns:
         """id, path, label, split, group, predicted, and `p_CLASS` for each class in the head's order.
 
-        Where folds chose, also `fold`, from 1: these rows were predicted by heads that were not fitted on their fold.
+        Where folds chose, also `fold`, from 1: these rows were predicted by heads that were not fitted on their fold; 0
+        for the others.
         """
         rows = {field: [getattr(row, field) for row in self.rows] for field in Row._fields}
         predicted = [self.classes[i] for i in self.probabilities.argmax(axis=1)]
         columns = {f"p_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)}
-        folds = {} if self.folds is None else {"fold": [None if fold < 0 else fold + 1 for fold in self.folds.tolist()]}
+        folds = {} if self.folds is None else {"fold": self.folds + 1}
         return {**rows, **folds, "predicted": predicted, **columns}
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache import atomic_files, records
+import numpy as np
+
+from cache import atomic_files, npz, records
 from cache.errors import Diverged, Unusable
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
@@ -16,7 +18,8 @@ from pipeline.results import registry
 from pipeline.runs import train_heads
 from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
-from stages.metrics import calibration
+from stages.metrics import calibration, classification
+from stages.metrics.figures import Figures
 from stages.runtime.hardware import cpu_count
 from stages.runtime.parallel import run_in_threads
 
@@ -46,6 +49,9 @@ class SweepReport:
     points: Mapping[str, HeadReport]
     diverged: Mapping[str, DivergedPoint]
     missing: Mapping[str, Path] = field(default_factory=dict)
+    choice: Figures | None = None
+    """Of the best point where folds chose it: each fold judged by the point that the others prefer. None where val did,
+    or where the points have other folds."""
 
     def ranked(self) -> list[tuple[str, HeadReport]]:
         """Points and their reports by val log-loss, ascending; of equals, the earlier of the grid."""
@@ -58,13 +64,14 @@ class SweepReport:
     def to_json(self) -> dict[str, Any]:
         """The winner, all points by rank, and those that diverged. Metrics of test are null but for the winner."""
         (best, winner), *_ = ranked = self.ranked()
+        choice = {} if self.choice is None else {"choice": self.choice}
         points = []
         for point, report in ranked:
             metrics = report.metrics if point == best else report.metrics.without_test()
             points.append({"point": point, **report.to_json(), "metrics": metrics})
         hit = all([report.hit for report in self.points.values()] + [lost.hit for lost in self.diverged.values()])
         diverged = [{"point": point, **vars(lost)} for point, lost in self.diverged.items()]
-        return {**winner.to_json(), "hit": hit, "point": best, "points": points, "diverged": diverged}
+        return {**winner.to_json(), "hit": hit, "point": best, "points": points, "diverged": diverged, **choice}
 
 
 def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = False) -> HeadReport | SweepReport:
@@ -103,7 +110,8 @@ def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = 
     with threadpool_limits(1, "blas"):  # around all points: the limit is one of the process, not of a thread
         reports = dict(zip(points, run_in_threads(train, points, _at_once(project, spec, manifest)), strict=True))
     diverged = {point: report for point, report in reports.items() if isinstance(report, DivergedPoint)}
-    swept = SweepReport({p: report for p, report in reports.items() if isinstance(report, HeadReport)}, diverged)
+    heads = {p: report for p, report in reports.items() if isinstance(report, HeadReport)}
+    swept = SweepReport(heads, diverged, choice=_judge_choice(list(heads.values()), manifest, classes))
     for point, lost in diverged.items():
         log.warning("heads.%s at %s is left out: %s; %s", name, point, lost.message, lost.hint)
     if not swept.points:
@@ -112,6 +120,25 @@ def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = 
     registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys, trial)
     _warn_of_limits(name, swept.winner)
     return swept
+
+
+def _judge_choice(points: Sequence[HeadReport], manifest: Manifest, classes: Sequence[str]) -> Figures | None:
+    """Figures of the choice among points: the best of many figures would flatter itself."""
+    if not points or any(point.metrics.judged != "crossfit" for point in points):
+        return None
+    found = [npz.load(point.path / "predictions.npz") for point in points]
+    ids, folds = found[0]["ids"].tolist(), found[0]["folds"]
+    if any(ids != other["ids"].tolist() or (folds != other["folds"]).any() for other in found):
+        return None
+    labels = {row.id: row.label or "" for row in manifest.samples}
+    truth = classification.label_columns([labels[image] for image in ids], classes)
+    losses = np.stack([classification.row_losses(truth, other["probabilities"]) for other in found])
+    probabilities = np.empty_like(found[0]["probabilities"])
+    for fold in np.unique(folds[folds >= 0]):
+        best = losses[:, (folds >= 0) & (folds != fold)].mean(axis=1).argmin()
+        probabilities[folds == fold] = found[best]["probabilities"][folds == fold]
+    judged = folds >= 0
+    return classification.metrics([labels[i] for i in np.array(ids)[judged]], probabilities[judged], classes)
 
 
 def find_points(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> SweepReport:

@@ -103,7 +103,9 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
     best = {name: head.winner if isinstance(head, SweepReport) else head for name, head in heads.items()}
     for name, head in best.items():
         first = (name, "reused" if head.hit else "trained")
-        for split, figures in head.metrics.splits.items():
+        swept = heads[name]
+        of_choice = {"folds": swept.choice} if isinstance(swept, SweepReport) and swept.choice else {}
+        for split, figures in {**head.metrics.splits, **of_choice}.items():
             shown = [format_interval(figures[name]) for name in ("accuracy", "auroc")]
             table.add_row(*first, split, f"{figures.n:,}", *shown)
             first = ("", "")

@@ -1,4 +1,4 @@
-"""Owns choosing among kinds of heads. Not fitting one (a module for each kind), nor which there are (head_schema.py)."""
+"""Owns choosing among kinds of heads. Not fitting one, nor which kinds there are (head_schema.py)."""
 
 from __future__ import annotations
 

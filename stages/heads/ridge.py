@@ -82,7 +82,8 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     """
     y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes))
     dim, outputs = features.dim, 1 if len(classes) == 2 else len(classes)
-    needed = 8 * dim * (dim + outputs) * (len(selection.parts) + 3)
+    sums_at_once = _LANES if selection.folds is None else len(selection.parts)
+    needed = 8 * dim * (dim + outputs) * (sums_at_once + 3)
     if needed > MOST_BYTES:
         raise Unusable(
             f"a ridge head on {dim:,} features and {len(classes):,} classes takes {needed / 1e9:.1f} GB for its sums; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 
 from cache.errors import Diverged
-from pipeline.config.head_schema import Dense
-from stages.heads.fitted import Head
+from pipeline.config.head_schema import Dense, Logistic
+from stages.heads.fitted import Head, Layer, Layers
 from tests.conftest import Pipeline
 from tests.support.networks import curve
-from tests.support.problems import columns, features, names, part, problem
+from tests.support.problems import columns, features, in_train, names, part, problem
 from tests.support.process import events, run
 
 
@@ -28,18 +29,20 @@ def fit(x: np.ndarray, samples: Any, n_classes: int, **settings: Any) -> Head:
 
 @pytest.mark.parametrize(("n_classes", "standardise"), [(2, True), (3, False)])
 def test_numpy_says_what_the_network_says(n_classes: int, standardise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.heads import dense
+    from stages.heads import dense_network
     from stages.heads.matrix import Scaler
 
     networks: list[Any] = []
-    made = dense._network
-    monkeypatch.setattr(dense, "_network", lambda *arguments: networks.append(made(*arguments)) or networks[-1])
+    made = dense_network.make_network
+    monkeypatch.setattr(
+        dense_network, "make_network", lambda *arguments: networks.append(made(*arguments)) or networks[-1]
+    )
     x, samples = problem(n_classes)
     x = (x / 1000).astype(np.float32)
     head = fit(x, samples, n_classes, units=[8, 4], activation="tanh", standardise=standardise)
-    z = Scaler.of(x[part(samples, "train")]).apply(x.copy()) if standardise else x
+    z = Scaler.of(x[part(samples, "train")], [12]).apply(x.copy()) if standardise else x
     assert [layer.activation for layer in head.layers] == ["tanh", "tanh", "linear"]
-    expected = networks[0].predict(z, verbose=0)
+    expected = networks[0].predict([z, np.zeros((len(z), 1 if n_classes == 2 else n_classes))], verbose=0)
     assert np.abs(head.logits(x) - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
@@ -57,7 +60,7 @@ def test_the_usual_tutorial_s_head_can_be_expressed() -> None:
 
 def test_the_best_epoch_is_kept_and_patience_ends_it() -> None:
     x, samples = problem(3, signal=0.3)
-    head = fit(x, samples, 3, epochs=40, lr=0.05, patience=2, dropout=0)
+    head = fit(x, samples, 3, epochs=40, lr=0.05, patience=2, dropout=0, activation="tanh")
     losses = head.chosen["history"]["val_log_loss"]
     best = int(np.argmin(losses))
     assert head.chosen["epoch"] == best + 1 == len(losses) - 2
@@ -74,13 +77,38 @@ def test_each_option_moves_the_weights_and_the_seed_fixes_them() -> None:
         {}, {"seed": 1}, {"dropout": 0.0}, {"optimizer": "sgd"}, {"optimizer": "rmsprop"}, {"weight_decay": 0.5},
         {"label_smoothing": 0.3}, {"class_weight": "balanced"}, {"activation": "linear"},
     ]  # fmt: skip
-    found = [fit(x, samples, 2, epochs=2, **more).layers[0].weights.tobytes() for more in [*options, {}]]
+    made = [fit(x, samples, 2, **{"epochs": 2, "activation": "tanh", **more}) for more in [*options, {}]]
+    found = [head.layers[0].weights.tobytes() for head in made]
     assert found[0] == found[-1]
     assert len(set(found)) == len(options)
 
 
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+@pytest.mark.parametrize("units", [[], [5], [5, 4]])
+def test_logits_are_those_of_the_network_and_of_the_logistic_head(activation: Any, units: list[int]) -> None:
+    from stages.heads.dense_network import add_linear
+
+    rng = np.random.default_rng(0)
+    sizes = [12, *units, 3]
+    parts = [(rng.normal(size=shape), rng.normal(size=shape[1])) for shape in pairwise(sizes)]
+    layers = [Layer(*part, activation) for part in parts[:-1]] + [Layer(*parts[-1])]
+    linear, x = Layer(rng.normal(size=(12, 3)), rng.normal(size=3)), rng.normal(size=(20, 12))
+    expected = Layers(layers).logits(x, 3) + Layers([linear]).logits(x, 3)
+    assert np.allclose(Layers(add_linear(layers, linear)).logits(x, 3), expected)
+
+
+def test_where_training_gains_nothing_it_is_the_logistic_head() -> None:
+    from stages.heads import logistic
+
+    x, samples = problem(2, n=80, signal=0.2)
+    head = fit(x, in_train(samples), 2, lr=1e-7)
+    assert head.chosen["epoch"] == 0
+    alone = logistic.fit(Logistic(), features(x), in_train(samples), names(2))
+    assert np.allclose(head.probabilities(x), alone.probabilities(x), atol=1e-6)
+
+
 def test_the_loss_of_class_numbers_is_keras_s_of_one_hot_rows() -> None:
-    from stages.heads import dense
+    from stages.heads import dense_network as dense
 
     rng = np.random.default_rng(0)
     numbers, logits = rng.integers(0, 7, 20), rng.normal(size=(20, 7)).astype(np.float32)
@@ -96,7 +124,7 @@ def test_the_loss_of_class_numbers_is_keras_s_of_one_hot_rows() -> None:
 
 
 def test_balanced_weights_count_every_class_alike() -> None:
-    from stages.heads import dense
+    from stages.heads import dense_network as dense
 
     weights = dense.class_weights("balanced", np.array([0, 0, 0, 1]))
     assert weights == {0: 4 / 6, 1: 2}
@@ -133,14 +161,14 @@ def test_a_dense_head_is_run_and_reproduced_bitwise_in_other_processes(project: 
 def test_training_that_diverges_at_once_is_refused() -> None:
     x, samples = problem(2)
     with pytest.raises(Diverged, match="the dense head diverged") as refused:
-        fit(x, samples, 2, optimizer="sgd", lr=1e30, activation="linear")
+        fit(x, samples, 2, optimizer="sgd", lr=1e30, activation="linear", standardise=False)
     assert "1e+30" in refused.value.hint
 
 
 def test_a_point_that_diverges_is_left_out_of_its_sweep_and_never_trained_again(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = "{kind: dense, units: [4], epochs: 2, optimizer: sgd, activation: linear, sweep: {lr: [0.01, 1.0e+30]}}"
+    head = "{kind: dense, units: [4], epochs: 2, optimizer: sgd, standardise: false, sweep: {lr: [0.01, 1.0e+30]}}"
     project.write_text(project.read_text() + f"heads: {{d: {head}}}\n")
     ran = pipeline("run", "-c", project)
     assert ran.code == 0, ran.err
@@ -162,7 +190,7 @@ def test_a_sweep_of_which_all_points_diverge_is_refused_and_so_is_a_head_that_di
     pipeline: Pipeline, project: Path
 ) -> None:
     head = (
-        "{kind: dense, units: [4], epochs: 1, optimizer: sgd, activation: linear, lr: 1.0e+30, sweep: {seed: [0, 1]}}"
+        "{kind: dense, units: [4], epochs: 1, optimizer: sgd, standardise: false, lr: 1.0e+30, sweep: {seed: [0, 1]}}"
     )
     project.write_text(project.read_text() + f"heads: {{d: {head}}}\n")
     ran = pipeline("run", "-c", project)
@@ -175,12 +203,12 @@ def test_a_sweep_of_which_all_points_diverge_is_refused_and_so_is_a_head_that_di
 
 
 def test_a_loss_that_is_no_number_is_never_the_best() -> None:
-    from stages.heads import dense
+    from stages.heads import dense_network
 
     spec = Dense(epochs=4)
-    network = dense._network(spec, 3, 1)
+    network = dense_network.make_network(spec, 3, 1, True)
     kernel, *_ = network.weights
-    best, *_ = dense._callbacks(spec)
+    best, *_ = dense_network.best_epoch(spec)
     best.set_model(network)
     best.on_train_begin()
     for epoch, loss in enumerate([np.nan, 0.7, np.inf, 0.9]):

@@ -19,7 +19,7 @@ from stages.data.manifest import Manifest
 from stages.heads import fitted
 from stages.heads.fitted import Head, Layer, Layers
 from stages.heads.neighbours import Neighbours
-from tests.support.problems import columns, features, names, part, problem, rows
+from tests.support.problems import columns, features, in_train, names, part, problem, rows
 
 Fit = Callable[..., Head]
 
@@ -96,8 +96,45 @@ def test_a_class_with_one_image_and_a_constant_feature_are_no_trouble(fit: Fit) 
 @each_kind
 def test_several_taps_are_joined_and_maps_flattened(fit: Fit) -> None:
     x, samples = problem(2)
-    joined = fit(features(x[:, :4], x[:, 4:].reshape(-1, 2, 2, 2)), samples, names(2))
-    assert joined.to_files() == fit(features(x), samples, names(2)).to_files()
+    maps = x[:, 4:].reshape(-1, 2, 2, 2)
+    joined = fit(features(x[:, :4], maps), samples, names(2))
+    assert joined.to_files() == fit(features(x[:, :4], x[:, 4:]), samples, names(2)).to_files()
+    assert joined.probabilities(x).shape == (len(x), 2)
+
+
+@each_kind
+@pytest.mark.parametrize("n", [80, 400])
+def test_without_val_folds_choose_and_judge(fit: Fit, n: int) -> None:
+    """On 80 rows of 40 features each fold's rows are few; a group is never in two folds."""
+    x, samples = problem(2, n=n)
+    x = np.hstack([x, np.random.default_rng(1).normal(size=(n, 28)).astype(np.float32)])
+    samples = [row._replace(group=f"g{i % (n // 2)}") for i, row in enumerate(in_train(samples))]
+    head = fit(features(x), samples, names(2))
+    assert head.out_of_fold is not None
+    groups: dict[str | None, set[int]] = {}
+    for row, fold in zip(samples, head.out_of_fold.folds.tolist(), strict=True):
+        groups.setdefault(row.group, set()).add(fold)
+    assert {len(folds) for folds in groups.values()} == {1}
+    assert len(set(head.out_of_fold.folds.tolist())) == 5
+    truth = columns(samples)
+    right = [(p.argmax(axis=1) == truth).mean() for p in (head.out_of_fold.probabilities, head.probabilities(x))]
+    assert right[1] + 0.05 > right[0] > 0.75
+    assert head.to_files() == fit(features(x), samples, names(2)).to_files()
+
+
+@each_kind
+def test_out_of_fold_shuffled_labels_teach_nothing(fit: Fit) -> None:
+    """What is chosen on folds is judged on others: the best of many settings would seem to know something."""
+    scores = []
+    for seed in range(4):
+        x, samples = problem(2, n=300, seed=seed)
+        labels = np.random.default_rng(seed).permutation([row.label for row in samples])
+        samples = [row._replace(label=str(label)) for row, label in zip(in_train(samples), labels, strict=True)]
+        found = fit(features(x), samples, ("c0", "c1")).out_of_fold
+        assert found is not None
+        folds = [found.folds == fold for fold in range(5)]
+        scores += [roc_auc_score((labels == "c1")[fold], found.probabilities[fold, 1]) for fold in folds]
+    assert np.mean(scores) < 0.5 + 2 * np.std(scores) / np.sqrt(len(scores))
 
 
 @each_kind
@@ -134,7 +171,7 @@ def test_a_head_of_an_older_program_is_read() -> None:
     assert head.layers[0].activation == "linear"
     for newer, message in (({"schema": 99}, "schema 99 and kind logistic"), ({"kind": "svm"}, "schema 1 and kind svm")):
         files = {"head.npz": buffer.getvalue(), "head.json": json.dumps({**text, **newer}).encode()}
-        with pytest.raises(Unusable, match=f"{message}; this version reads schemas up to 2 and the kinds logistic,"):
+        with pytest.raises(Unusable, match=f"{message}; this version reads schemas up to 3 and the kinds logistic,"):
             Head.from_files(files, FORMS)
 
 

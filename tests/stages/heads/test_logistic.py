@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from cache.errors import Unusable
 from pipeline.config.head_schema import Logistic
 from stages.heads import logistic
+from stages.heads.logistic_solver import Problem
 from stages.heads.matrix import Scaler
-from tests.support.problems import columns, features, names, part, problem, rows
+from tests.support.problems import columns, features, names, part, problem, rows, scaled
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
@@ -22,21 +22,22 @@ def test_folded_logits_are_scikit_learn_s_decision_function(n_classes: int, c: f
     """Both followed to where the gradient vanishes, in float64, on 5,000 rows, so that lanes are many."""
     x, samples = problem(n_classes, n=5000)
     y = columns(samples)
-    z = StandardScaler().fit_transform(x.astype(np.float64))
+    z, scaler, wide = scaled(x, x), Scaler.of(x, [12]), x.astype(np.float64)
     reference = LogisticRegression(C=c, tol=1e-10, max_iter=10_000).fit(z, y)
     with ThreadPoolExecutor(2) as pool:
-        problem_ = logistic.Problem(z, y, 1 if n_classes == 2 else n_classes, pool)
+        parts = [wide[:1234], wide[1234:]]
+        problem_ = Problem(parts, y, 1 if n_classes == 2 else n_classes, scaler, pool.map)
         found = problem_.solve(c, None, tolerance=1e-9)
     assert len(problem_.lanes) > 1
     assert found is not None
-    weights, bias = Scaler.of(x).fold(found.weights, found.bias)
+    weights, bias = scaler.fold(found.weights, found.bias)
     expected = reference.decision_function(z).reshape(len(z), -1)
     assert np.abs(x.astype(np.float64) @ weights + bias - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
 def test_float32_comes_to_the_same_loss() -> None:
     x, samples = problem(4, n=5000)
-    y, z = columns(samples), StandardScaler().fit_transform(x.astype(np.float64))
+    y, z = columns(samples), scaled(x, x[:-1])
     reference = LogisticRegression(C=0.1).fit(z, y)
     head = logistic.fit(
         Logistic(C=0.1),
@@ -87,11 +88,10 @@ def test_val_chooses_c_and_nothing_else() -> None:
 
 def test_the_sums_are_the_same_on_any_number_of_threads() -> None:
     x, samples = problem(3, n=5000)
-    scaler = Scaler.of(x)
-    z, found = scaler.apply(x), []
+    scaler, found = Scaler.of(x, [12]), []
     for threads in (1, 4):
         with ThreadPoolExecutor(threads) as pool:
-            model = logistic.Problem(z, columns(samples), 3, pool).solve(0.1, None)
+            model = Problem([x], columns(samples), 3, scaler, pool.map).solve(0.1, None)
             assert model is not None
             found.append(model.weights.tobytes())
     assert found[0] == found[1]
