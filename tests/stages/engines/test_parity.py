@@ -156,6 +156,7 @@ def test_imported_rows_of_another_engine_are_checked_by_the_next_run(
     assert unchecked_shards(project) == shards >= 1
     fakes.two_classes(project.parent / "images", 2, start=500)
     fakes.two_classes(project.parent / "images", 1, start=600)
+    use(fakes.FakeEmbed, monkeypatch)  # as in a new process
     caplog.set_level("INFO")
     assert counts(pipeline("run", "extract", "-v", "-c", project, "--json")) == (2, 28)
     assert unchecked_shards(project) == 0
