@@ -67,8 +67,8 @@ def _note(sha256: str) -> Path | None:
 
 
 def _from_environment() -> set[str]:
-    words = os.environ.get(ENVIRONMENT, "").replace(",", " ").split()
-    found = {word.removeprefix("sha256:").lower(): word for word in words}
+    given = os.environ.get(ENVIRONMENT, "")
+    found = {word.removeprefix("sha256:").lower(): word for word in given.replace(",", " ").split()}
     if wrong := [word for digest, word in found.items() if not keys.is_digest(digest)]:
         raise Unusable(
             f"{ENVIRONMENT}: {wrong[0]!r} is no digest; expected the SHA-256 of each trusted model file",
