@@ -46,10 +46,12 @@ def check_foreign(path: Path, root: Path) -> None:
 def copy_shards(
     source: FeatureStore, target: Cache, names: Iterable[str], taken: Copied, on_done: Callable[[int], object],
     find_fault: Callable[[ShardLayout], str] = lambda layout: "",
+    find_notes: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda record: {},
 ) -> None:  # fmt: skip
     """Copy shards with their records; damaged and hostile ones are refused.
 
-    `find_fault` gives what is wrong with a shard for these components, or nothing.
+    `find_fault` gives what is wrong with a shard for these components, or nothing; `find_notes` what is added to its
+    record.
     Raises Unwritable where `target` cannot be written.
     """
     store = target.features(source.components)
@@ -73,7 +75,7 @@ def copy_shards(
             taken.refused.append((str(source.path(name)), str(error)))
             continue
         atomic_files.store_content(store.path(name), data, name, target.quarantine)
-        atomic_files.publish(store.record_path(name), records.dump(record))
+        atomic_files.publish(store.record_path(name), records.dump({**record, **find_notes(record)}))
         taken.shards, taken.bytes = taken.shards + 1, taken.bytes + len(data)
         taken.rows += int(record["rows"])
 

@@ -1,4 +1,4 @@
-"""Every test has a stat index of its own, and no PIPELINE_ variable of the person who runs it."""
+"""Every test has a stat index and a configuration of its own, and no PIPELINE_ variable of the person who runs it."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
         if name.startswith("PIPELINE_") or name == "COLUMNS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("host-cache")))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("host-config")))
     shard_task._embeds.clear()
     yield
     for name in (

@@ -8,59 +8,86 @@ from typing import Any
 
 import rich_click as click
 
+from cache import atomic_files, keys
 from cache.errors import Unusable
 from pipeline.cli.options import log_to_stderr, report_errors
 from pipeline.show.console import OUT, echo, make_table
 from pipeline.show.run_tables import show_result
-from stages.bases import blocks, catalogue, weights
+from stages.bases import blocks, catalogue, trust, weights
 from stages.bases.catalogue import Base
 from stages.bases.formats import load_function
 from stages.runtime.silent_imports import without_banners
 
 
 @click.command("bases")
-@click.argument("words", nargs=-1, metavar="[NAME | fetch NAME]")
+@click.argument("words", nargs=-1, metavar="[NAME | fetch NAME | trust PATH]")
 @click.option("--layers", is_flag=True, help="List the layers of NAME, which may be a model file: each can be a tap.")
-@click.option("--trust", is_flag=True, help="Open a model file whose code may run: you know where it comes from.")
+@click.option("--trust", "trusted", is_flag=True, help="With --layers: open a model file this once, and run its code.")
+@click.option("--forget", "forgotten", is_flag=True, help="With trust PATH, or its SHA-256: take the trust back.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
-def bases_command(words: tuple[str, ...], layers: bool, trust: bool, as_json: bool) -> None:
+def bases_command(words: tuple[str, ...], layers: bool, trusted: bool, forgotten: bool, as_json: bool) -> None:
     """List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps.
 
-    `fetch NAME` downloads its ImageNet weights, unless they are there.
+    `fetch NAME` downloads its ImageNet weights, unless they are there. `trust PATH` says that you trust a model file:
+    commands may then open it, and any copy of it, which runs the code in it as you.
     """
     log_to_stderr(False, False)
-    found, error = report_errors(lambda: _layers(words, trust) if layers else _run(words))
+    found, error = report_errors(lambda: _layers(words, trusted) if layers else _run(words, forgotten))
     if found is not None and not as_json:
         _print_layers(found) if layers else _print(found, words)
     show_result("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
     sys.exit(error.exit_code if error else 0)
 
 
-def _run(words: tuple[str, ...]) -> list[dict[str, Any]]:
+def _run(words: tuple[str, ...], forgotten: bool) -> list[dict[str, Any]]:
     match words:
-        case ():
+        case ("trust", name):
+            return [_forget(name) if forgotten else _trust(name)]
+        case () if not forgotten:
             return [_facts(base) for base in catalogue.BASES.values()]
-        case ("fetch", name):
+        case ("fetch", name) if not forgotten:
             base = catalogue.get_base(name)
             weights.download(base)
             return [_facts(base)]
-        case (name,) if name != "fetch":
+        case (name,) if name not in ("fetch", "trust") and not forgotten:
             return _blocks(name)
     raise Unusable(
-        f"pipeline bases {' '.join(words)}: expected pipeline bases [NAME] or pipeline bases fetch NAME",
+        f"pipeline bases {' '.join([*words, *['--forget'] * forgotten])}: expected pipeline bases [NAME], "
+        "pipeline bases fetch NAME, or pipeline bases trust PATH [--forget]",
         "pipeline bases lists all names",
     )
 
 
-def _layers(words: tuple[str, ...], trust: bool) -> list[dict[str, Any]]:
+def _trust(name: str) -> dict[str, Any]:
+    file = _model_file(catalogue.choose_base(name), name)
+    return {"file": name, "sha256": trust.trust_file(file), "trusted": True}
+
+
+def _forget(name: str) -> dict[str, Any]:
+    sha256 = name if keys.is_digest(name) else atomic_files.sha256_of(_model_file(catalogue.choose_base(name), name))
+    if not trust.forget(sha256):
+        raise Unusable(f"{name} is not trusted: there is no note of sha256 {sha256}", "there is nothing to take back")
+    return {"file": name, "sha256": sha256, "trusted": False}
+
+
+def _model_file(base: Base, name: str) -> Path:
+    """The path of a base that is a file. Raises Unusable where it is none, or not there."""
+    if base.is_file and Path(name).is_file():
+        return Path(name)
+    what = f"{name} is not there" if base.is_file else f"{name} is no model file"
+    raise Unusable(what, "name a .keras or .h5 file")
+
+
+def _layers(words: tuple[str, ...], trusted: bool) -> list[dict[str, Any]]:
     """The layers of a base of the catalogue, or of a model file, for images of its own size."""
     if len(words) != 1:
         raise Unusable(f"--layers: expected one name; got {len(words)}", "pipeline bases lists all names")
-    base, file = catalogue.choose_base(words[0], trust), Path(words[0])
+    base, file = catalogue.choose_base(words[0], trusted), Path(words[0])
     if base.is_file and not file.is_file():
         raise Unusable(f"{file} is not there", "name a model file, or a base that pipeline bases lists")
-    if not base.trusted:
-        raise Unusable(f"opening {file} can run code that it contains (in Lambda layers)", "if you trust it: --trust")
+    if not (base.trusted or trust.is_trusted(atomic_files.sha256_of(file))):
+        what = f"opening {file} can run code that it contains (in Lambda layers)"
+        raise Unusable(what, f"{trust.advise(file)}; or, for one command, --trust")
     if base.format.layers is None:
         raise Unusable(f"the layers of a base of the kind {base.format.name!r} cannot be listed", "")
     with without_banners():
@@ -101,6 +128,8 @@ def _blocks(name: str) -> list[dict[str, Any]]:
 def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
     if words[:1] == ("fetch",):
         echo(f"the ImageNet weights of {found[0]['name']} are here: {found[0]['weights']}")
+    elif words[:1] == ("trust",):
+        _print_trust(found[0])
     elif words:
         _print_blocks(found, *words)
         _print_weights(_facts(catalogue.get_base(*words)))
@@ -117,6 +146,14 @@ def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
             )
             table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
         OUT.print(table)
+
+
+def _print_trust(file: dict[str, Any]) -> None:
+    if not file["trusted"]:
+        echo(f"no longer trusted: sha256 {file['sha256']}")
+        return
+    echo(f"trusted: {file['file']}, sha256 {file['sha256']}")
+    echo("Any command of yours may now open a file of these bytes, wherever it lies, which runs the code in it as you.")
 
 
 def _print_layers(found: list[dict[str, Any]]) -> None:

@@ -65,6 +65,7 @@ class BaseChoice(Section, keyed="extract"):
     name: str = "efficientnet_lite0"
     weights: str = "imagenet"
     trust: Annotated[bool, Keyed("none")] = False
+    """Only the command can say so (--set, Python): a file may have it, but there it does not count (yaml_file.load)."""
     preprocess: PreprocessConfig | None = None
 
     @property

@@ -27,7 +27,7 @@ def config_path(config: Path) -> Path:
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read pipeline.yaml, apply `a.b=value` overrides, and validate.
+    """Read pipeline.yaml, apply `a.b=value` overrides, and validate; `base.trust` counts in the overrides only.
 
     Raises Unusable, naming the file or --set, the field, what was found and the nearest known field.
     """
@@ -35,10 +35,25 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     text = _read(path)
     tree = _parse(text, path, _Loader, overrides)
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ValidationError as error:
         written = _parse(text, path, yaml.BaseLoader, overrides)  # all values as text
         raise _explain(f"{path} with --set" if overrides else str(path), tree, error, written) from error
+    return config if _set_trust(overrides) else _without_trust(config)
+
+
+def _set_trust(overrides: Sequence[str]) -> bool:
+    """Whether the overrides have a word on base.trust."""
+    said: dict[str, Any] = {}
+    for text in overrides:
+        _override(said, text, _Loader)
+    base = said.get("base")
+    return isinstance(base, dict) and "trust" in base
+
+
+def _without_trust(config: RunConfig) -> RunConfig:
+    """The settings without base.trust: a file that others may have written cannot say that a model is to be trusted."""
+    return config.model_copy(update={"base": config.base.model_copy(update={"trust": False})})
 
 
 def read(path: Path) -> dict[str, Any]:

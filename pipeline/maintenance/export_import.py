@@ -22,6 +22,7 @@ from pipeline.config.schema import BaseChoice, RunConfig
 from pipeline.project.project import Options, Progress, Project
 from pipeline.runs import extraction, rejects, retention
 from stages.bases import catalogue, weights
+from stages.engines import parity
 
 MARKER = "EXPORT.json"
 MANIFEST = "manifest.jsonl"
@@ -116,7 +117,9 @@ def _copy_all(source: Cache, project: Project, manifest: str | None) -> Copied:
     names, total = [store.key for store in good], sum(len(store.names()) for store in good)
     with registrations.running_job(target.root, names), project.progress(f"reading {total} shards", total) as advance:
         for store in good:
-            transfer.copy_shards(store, target, store.names(), taken, advance, partial(_find_fault, store.components))
+            there = target.features(store.components).shard_records()  # before: imported shards don't vouch for others
+            find_fault, find_notes = partial(_find_fault, store.components), partial(parity.note_unchecked, there)
+            transfer.copy_shards(store, target, store.names(), taken, advance, find_fault, find_notes)
         manifests = transfer.copy_named(source, target, "manifests", ".jsonl", taken)
         weights.copy_notes(source, target)
         needed = {*names, *manifests} & {*retention.current_names(project), manifest}

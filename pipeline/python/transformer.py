@@ -32,7 +32,8 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
     base, weights : str
         As base.name and base.weights in pipeline.yaml. The path of a file is relative to the current folder.
     trust, preprocess : bool, dict or None
-        For a model file as base: as base.trust and base.preprocess in pipeline.yaml.
+        For a model file as base: whether it may be opened, though that runs code in it, as by `pipeline bases trust`;
+        and base.preprocess as in pipeline.yaml.
     size : int or None
         Images are scaled to size x size; None for the base's own size.
     image_fit : str

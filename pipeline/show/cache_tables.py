@@ -73,7 +73,7 @@ def show_import(moved: Moved) -> None:
     _show_taken(moved)
     if moved.left_out:
         echo(f"left out of pipeline.yaml: {', '.join(moved.left_out)}")
-        echo("  trust, places and other settings of its machine; set those that you want there, or with --set")
+        echo("  settings of its machine; write those that you want there, or use --set (for trust, only that)")
     if moved.taken.refused:
         return
     echo(f"next: pipeline run head{format_config_option(moved.config)}")

@@ -38,8 +38,8 @@ class Base:
     classifier. weights: the file name of its ImageNet weights. digest: of that file as published, md5:... or
     sha256:...; empty if none is. licence: of those weights, as Keras's documentation or their authors state it.
     package: the package that ships them; None for a download from `url`. least: the fewest pixels a side that it takes.
-    version: of the code that builds it, raised when its arithmetic changes. trusted: whether its file may be opened.
-    format: how it is opened.
+    version: of the code that builds it, raised when its arithmetic changes. trusted: whether its file may be opened,
+    whatever it holds; others only if trust.py knows their bytes. format: how it is opened.
     """
 
     name: str
@@ -115,7 +115,7 @@ def is_model_file(name: str) -> bool:
 
 
 def choose_base(name: str, trust: bool = False, preprocess: Preprocess | None = None) -> Base:
-    """The base that settings mean: a row of the table, or a model file; if it runs code, it takes `trust` to open."""
+    """The base that settings mean: a row of the table, or a model file; `trust`: the command lets it be opened."""
     kind = find_file_format(name)
     if kind is None:
         return get_base(name)

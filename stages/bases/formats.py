@@ -28,8 +28,8 @@ class BaseFormat:
     in it (engines/select.py `Open`), for engines whose own row does not have it. layers: the function that lists its
     layers, (base, file or None, pixels a side) -> list of LayerInfo; None if there is none. auto: the engine that
     `engine: auto` prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether
-    opening a file runs code that is in it, so that it takes base.trust. keras: whether it opens as a Keras network,
-    which exports are written from.
+    opening a file runs code that is in it, so that the user must trust it (trust.py). keras: whether it opens as a
+    Keras network, which exports are written from.
     """
 
     name: str

@@ -17,6 +17,7 @@ from pathlib import Path
 from cache import atomic_files, keys, records
 from cache.errors import NotAvailable, Unusable
 from cache.store import Cache
+from stages.bases import trust
 from stages.bases.catalogue import Base
 
 log = logging.getLogger(__name__)
@@ -85,14 +86,16 @@ def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline:
 def ensure_file(base: Base, weights: Weights, offline: bool) -> Path:
     """The weight file itself, downloaded if need be; needed only to run the base.
 
-    Raises NotAvailable where it cannot be had, Unusable for a user model without base.trust.
+    Raises NotAvailable where it cannot be had, Unusable for a user model that the user has not said to trust.
     """
-    if not base.trusted:
-        raise Unusable(
-            f"base.trust: opening the model file {weights.setting} can run code that it contains (in Lambda layers)",
-            "if you trust its author: trust: true next to its name, or --set base.trust=true",
-        )
     if weights.path is not None:
+        if not (base.trusted or trust.is_trusted(weights.sha256)):
+            raise Unusable(
+                f"base.trust: opening the model file {weights.setting} can run code that it contains (in Lambda "
+                "layers), and you have not said that you trust it; in pipeline.yaml that does not count, since others "
+                "may have written it",
+                f"{trust.advise(weights.path)}; or, for one command, --set base.trust=true",
+            )
         return weights.path
     if weights.setting == "imagenet":
         file = _published_file(base, offline)

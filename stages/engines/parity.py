@@ -32,7 +32,10 @@ photographs at 96 pixels). TensorFlow with and without oneDNN differs by 2e-1, a
 """
 
 UNCHECKED = "unchecked"
-"""True in the record of a shard that was added without a comparison, since no image was at hand."""
+"""True in the record of a shard that was added without a comparison: no image was at hand, or it was imported."""
+
+_OF_NO_ENGINE = frozenset({"frozenbase", "numpy", "pillow"})
+"""Versions in records that are not the engine's."""
 
 Witnesses = tuple[tuple[str, tuple[str, ...]], ...]
 """(id, absolute paths) of images that have rows."""
@@ -76,6 +79,11 @@ def check_parity(
     return {key for key, check in needed.items() if not check.run(pixels)}
 
 
+def note_unchecked(there: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is added to the `record` of a shard from elsewhere, where its key has the shards of the records `there`."""
+    return {UNCHECKED: True} if _is_foreign(record, [known for known in there if not known.get(UNCHECKED)]) else {}
+
+
 class _Check:
     """The rows of one key against those of an engine."""
 
@@ -84,7 +92,7 @@ class _Check:
         records = store.shard_records()
         self.checked = [record for record in records if not record.get(UNCHECKED)]
         self.unchecked = [record for record in records if record.get(UNCHECKED)]
-        self.foreign = bool(self.checked) and not any(_same(r, embed.provenance) for r in self.checked)
+        self.foreign = _is_foreign(embed.provenance, self.checked)
 
     def run(self, pixels: Mapping[str, np.ndarray]) -> bool:
         """False where the engine is foreign and no witness has a checked row. Raises as `check_parity` does."""
@@ -137,11 +145,17 @@ class _Check:
         )
 
 
+def _is_foreign(provenance: Mapping[str, Any], checked: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a key has checked rows, and none by that engine on that device in its versions."""
+    return bool(checked) and not any(_same(record, provenance) for record in checked)
+
+
 def _same(record: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
-    """Whether a shard was computed by that engine on that device, in its versions."""
-    versions = record.get("versions", {})
-    return all(record.get(name) == provenance[name] for name in ("engine", "device")) and all(
-        versions.get(name) == version for name, version in provenance["versions"].items()
+    """Whether a shard was computed by that engine on that device, in its versions; `provenance` may be a record too."""
+    return all(record.get(name) == provenance.get(name) for name in ("engine", "device")) and all(
+        record.get("versions", {}).get(name) == str(version)
+        for name, version in (provenance.get("versions") or {}).items()
+        if name not in _OF_NO_ENGINE
     )
 
 

@@ -1,6 +1,6 @@
 """Owns opening a user's Keras model, and finding layers in it. Not whether it may be opened. A TensorFlow room.
 
-Opening one can run code from the file: callers check base.trust first (weights.ensure_file).
+Opening one can run code from the file: callers ask first whether the user trusts it (weights.ensure_file).
 """
 
 from __future__ import annotations

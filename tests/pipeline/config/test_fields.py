@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import head_schema, schema
 from pipeline.config.fields import Section
+from stages.bases import trust
 from tests.conftest import Pipeline, counts
 from tests.support import fakes
 
@@ -115,7 +116,8 @@ def test_every_field_moves_the_keys_it_should_and_no_other(
     ]
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     kind = "" if field == "heads.*.kind" else f", kind: {kind_with(field)}"
-    base = "name: own.h5, trust: true" if field == "base.preprocess" else "weights: w.weights.h5"
+    trust.trust_file(folder / "own.h5")
+    base = "name: own.h5" if field == "base.preprocess" else "weights: w.weights.h5"
     table = "  table: table.jsonl\n" if field.startswith("data.columns") else ""
     project.write_text(
         f"data:\n{table}  split: {{val: 0.3, test: 0.2}}\n"

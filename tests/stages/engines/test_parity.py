@@ -13,6 +13,7 @@ import pytest
 from cache.errors import PipelineError
 from cache.hash_index import MIN_AGE_S
 from pipeline import BottleneckFeatures
+from stages.engines import parity
 from tests.conftest import Pipeline, Ran, counts
 from tests.support import fakes
 
@@ -125,6 +126,68 @@ def test_the_engine_of_unchecked_rows_is_itself_checked_once_images_are_there(
     ran = pipeline("run", "extract", "-c", project, "--json")
     assert (ran.code, "computes other rows" in ran.json["error"]["message"]) == (1, True)
     assert unchecked_shards(project) == 0, "what it added before is gone"
+
+
+def exported(pipeline: Pipeline, folder: Path, engine: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An export of the rows of four other images, computed by that engine."""
+    fakes.two_classes(folder / "images", 2, start=500)
+    config = folder / "pipeline.yaml"
+    config.write_text("extract: {size: 16}\n")
+    use(engine, monkeypatch)
+    assert pipeline("run", "extract", "-c", config).code == 0
+    assert pipeline("cache", "export", folder / "out", "-c", config).code == 0
+    use(fakes.FakeEmbed, monkeypatch)
+    return folder / "out"
+
+
+@pytest.mark.parametrize(("by", "wrong"), [(5e-5, False), (1e-3, True)])
+def test_imported_rows_of_another_engine_are_checked_by_the_next_run(
+    pipeline: Pipeline,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    by: float,
+    wrong: bool,
+) -> None:
+    out = exported(pipeline, project.parent / "theirs", other_engine(by), monkeypatch)
+    assert pipeline("run", "extract", "-c", project).code == 0
+    shards = len(list(out.rglob("*.h5")))
+    assert pipeline("cache", "import", out, "-c", project, "--json").json["moved"]["rows"] == 4
+    assert unchecked_shards(project) == shards >= 1
+    fakes.two_classes(project.parent / "images", 2, start=500)
+    fakes.two_classes(project.parent / "images", 1, start=600)
+    use(fakes.FakeEmbed, monkeypatch)  # as in a new process
+    caplog.set_level("INFO")
+    assert counts(pipeline("run", "extract", "-v", "-c", project, "--json")) == (2, 28)
+    assert unchecked_shards(project) == 0
+    assert ("moved to quarantine: fake on none computes other rows" in caplog.text) == wrong
+    assert counts(pipeline("run", "extract", "-c", project, "--json")) == ((4, 26) if wrong else (0, 30))
+
+
+def test_imported_rows_are_not_marked_where_there_are_none_or_some_of_their_engine(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = exported(pipeline, project.parent / "same", fakes.FakeEmbed, monkeypatch)
+    other = exported(pipeline, project.parent / "theirs", other_engine(0), monkeypatch)
+    assert pipeline("run", "extract", "-c", project).code == 0
+    assert pipeline("cache", "import", same, "-c", project).code == 0
+    assert unchecked_shards(project) == 0
+    (project.parent / "new").mkdir()
+    assert pipeline("cache", "import", other, "-c", project.parent / "new").code == 0
+    assert len(list((project.parent / "new").rglob("*.h5"))) >= 1
+    assert unchecked_shards(project.parent / "new" / "pipeline.yaml") == 0
+
+
+def test_only_versions_of_the_engine_tell_engines_apart() -> None:
+    one = {"engine": "fake", "device": "none", "versions": {"fake": "1", "numpy": "2.0", "pillow": "11"}}
+    newer = {**one, "versions": {"fake": "1", "numpy": "2.1", "frozenbase": "0.2"}}
+    other = {**one, "versions": {"fake": "2", "numpy": "2.0"}}
+    marked = {"unchecked": True}
+    assert parity.note_unchecked([one], newer) == {}
+    assert parity.note_unchecked([one], other) == parity.note_unchecked([one], {**one, "device": "x"}) == marked
+    assert parity.note_unchecked([one], {"versions": None}) == marked, "as others may have written it"
+    assert parity.note_unchecked([{**one, **marked}], other) == {}, "there is nothing checked to compare it with"
+    assert parity.note_unchecked([one, {**other, **marked}], other) == marked
 
 
 @pytest.mark.parametrize("way", ["predict", "transform"])

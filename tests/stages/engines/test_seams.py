@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 
 import pipeline as frozenbase
 from cache.errors import Unusable
+from pipeline.runs import extraction
+from stages.bases import trust
 from stages.bases.formats import BUILT, FORMATS, BaseFormat, load_function
 from stages.bases.recipe import FrozenBase
 from stages.engines.select import ENGINES, EngineKind
-from tests.conftest import command, counts
+from stages.extract import shard_task
+from tests.conftest import command, counts, opened
 from tests.support import fakes
 
 HERE = "tests.stages.engines.test_seams"
@@ -119,6 +123,20 @@ def test_a_format_that_runs_code_takes_trust(toys: None, on_a_toy: Path, monkeyp
     monkeypatch.setitem(FORMATS, "toy", kind)
     assert "base.trust" in command("run", "-c", on_a_toy, expect=2).err
     assert command("run", "-c", on_a_toy, "--set", "base.trust=true").code == 0
+
+
+def test_a_worker_needs_no_trust_of_its_own(toys: None, on_a_toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that sends the tasks decides; a worker may be another user, on another host."""
+    kind = BaseFormat("toy", (".toy",), {"toy": f"{HERE}:open_toy"}, runs_code=True)
+    monkeypatch.setitem(FORMATS, "toy", kind)
+    project = opened(on_a_toy)
+    with pytest.raises(Unusable, match=r"base\.trust"):
+        extraction.make_job(project, project.recipe, offline=True)
+    sha256 = trust.trust_file(on_a_toy.parent / "my.toy")
+    job = extraction.make_job(project, project.recipe, offline=True)
+    assert trust.forget(sha256)
+    taps = {key: project.tap(name) for name, key in project.keys.items()}
+    assert shard_task.open_embed(pickle.loads(pickle.dumps(job)), taps).batch == 4
 
 
 def test_without_a_row_there_is_no_such_base(on_a_toy: Path) -> None:

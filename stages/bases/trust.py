@@ -1,0 +1,77 @@
+"""Owns which model files the user trusts, by the SHA-256 of their bytes. Not opening them (keras_models/user_model.py).
+
+To open a model file is to run what code it brings, so nothing that may come along with it can say that it is trusted:
+no pipeline.yaml, cache or record. The user's own configuration can, or the environment, or the command (Base.trusted).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from pathlib import Path
+
+import platformdirs
+
+from cache import atomic_files, keys, records
+from cache.errors import Unusable
+
+ENVIRONMENT = "PIPELINE_TRUST"
+"""Digests of trusted files, with spaces or commas between them, for containers and hosts without a home folder."""
+
+
+def is_trusted(sha256: str) -> bool:
+    """Whether a file with that digest may be opened. Raises Unusable for what is no digest in PIPELINE_TRUST."""
+    return sha256 in _from_environment() or ((note := _note(sha256)) is not None and note.is_file())
+
+
+def trust_file(path: Path) -> str:
+    """Note that any file with the bytes of this one may be opened; returns their SHA-256.
+
+    Raises Unusable for a user without a folder for configuration, Unwritable where it cannot be written.
+    """
+    sha256 = atomic_files.sha256_of(path)
+    note = _note(sha256)
+    if note is None:
+        raise Unusable(
+            "the trust cannot be noted: there is no home folder",
+            f"set HOME, or XDG_CONFIG_HOME to an absolute path; or give it by {ENVIRONMENT}={sha256}",
+        )
+    atomic_files.publish(note, records.dump({"path": str(path.absolute())}))  # the path is for people only
+    return sha256
+
+
+def forget(sha256: str) -> bool:
+    """Take back what `trust_file` noted; False where there is no such note."""
+    note = _note(sha256)
+    if note is None or not note.is_file():
+        return False
+    atomic_files.remove(note)
+    return True
+
+
+def advise(path: Path) -> str:
+    """How to say that a file is trusted, for the hint of an error."""
+    return f"if you trust its author: {shlex.join(['pipeline', 'bases', 'trust', str(path)])}"
+
+
+def _note(sha256: str) -> Path | None:
+    """The file that says so, in the user's own configuration; None for a user without a home directory.
+
+    A relative folder would be one below the current folder, which may have come from others.
+    """
+    with contextlib.suppress(RuntimeError):
+        folder = Path(platformdirs.user_config_dir("frozenbase"))
+        return folder / "trusted" / f"{sha256}.json" if folder.is_absolute() else None
+    return None
+
+
+def _from_environment() -> set[str]:
+    given = os.environ.get(ENVIRONMENT, "")
+    found = {word.removeprefix("sha256:").lower(): word for word in given.replace(",", " ").split()}
+    if wrong := [word for digest, word in found.items() if not keys.is_digest(digest)]:
+        raise Unusable(
+            f"{ENVIRONMENT}: {wrong[0]!r} is no digest; expected the SHA-256 of each trusted model file",
+            "pipeline bases trust PATH prints it, as sha256sum PATH does",
+        )
+    return set(found)
