@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks import few_report
 from benchmarks.few_contenders import OURS, RIVALS
 from benchmarks.few_report import Found
-from benchmarks.small_sets import HELD, LAY_OUT, Rows, available, draw, sizes
+from benchmarks.small_sets import HELD, LAY_OUT, SIZES, Rows, available, draw, sizes
 from stages.heads import fitted
 
 FEWER = {"dense": 10}
@@ -59,19 +59,15 @@ def start(sets: dict[str, Rows]) -> None:
     _ROWS.update(sets)
 
 
-def fit_draw(name: str, n: int, number: int, contenders: Sequence[str]) -> list[dict[str, Any]]:
-    """Figures of contenders on a draw, in a process of its own."""
+def fit(name: str, n: int, number: int, contender: str) -> dict[str, Any]:
+    """Figures of a contender on a draw, in a process of its own."""
     x, y = _ROWS[name]
     chosen, held = draw(y, n, number)
-    found = []
-    for contender in contenders:
-        fit = (OURS | RIVALS)[contender]
-        started = time.perf_counter()
-        predict = fit(x[chosen], y[chosen], number)
-        seconds = time.perf_counter() - started
-        point = {"set": name, "n": n, "draw": number, "contender": contender, "version": version(contender)}
-        found.append({**point, **figures(y[held], predict(x[held])), "seconds": round(seconds, 4)})
-    return found
+    started = time.process_time()
+    predict = (OURS | RIVALS)[contender](x[chosen], y[chosen], number)
+    seconds = round(time.process_time() - started, 4)
+    point = {"set": name, "n": n, "draw": number, "contender": contender, "version": version(contender)}
+    return {**point, **figures(y[held], predict(x[held])), "seconds": seconds}
 
 
 def figures(truth: np.ndarray, p: np.ndarray) -> dict[str, float]:
@@ -82,36 +78,34 @@ def figures(truth: np.ndarray, p: np.ndarray) -> dict[str, float]:
     return {"accuracy": float((p.argmax(1) == truth).mean()), "auroc": float(np.mean(aurocs)), "log_loss": float(loss)}
 
 
-def to_do(
-    sets: dict[str, Rows], asked: argparse.Namespace, done: Found
-) -> Iterator[tuple[str, int, int, tuple[str, ...]]]:
-    """Draws that lack figures, and of whom: the first draw of every size, then the second, and so on."""
-    points = []
-    for name, rows in sets.items():
-        for n in sizes(rows.y):
-            last = len(rows.y) - HELD
-            if asked.sizes and str(n) not in asked.sizes and not ("all" in asked.sizes and n == last):
+def to_do(sets: dict[str, Rows], asked: argparse.Namespace) -> Iterator[tuple[str, int, int, str]]:
+    """What is asked for: the first draw of every size, then the second, and so on.
+
+    Of large sizes first: they take longest, and the other process has something to do meanwhile.
+    """
+    cells = [(n, name, len(rows.y) - HELD) for name, rows in sets.items() for n in sizes(rows.y)]
+    for number in range(max(map(draws, SIZES))):
+        for n, name, most in sorted(cells, reverse=True):
+            if asked.sizes and str(n) not in asked.sizes and not ("all" in asked.sizes and n == most):
                 continue
-            points += [(number, -n, name) for number in range(min(draws(n), asked.draws or draws(n)))]
-    for number, less, name in sorted(points):
-        n = -less  # of the largest first: they take longest, and the other process has something to do meanwhile
-        lacking = (c for c in asked.only or (*OURS, *RIVALS) if number < FEWER.get(c, draws(n)))
-        if contenders := tuple(c for c in lacking if (name, n, number, c) not in done):
-            yield name, n, number, contenders
+            for contender in asked.only or (*OURS, *RIVALS):
+                if number < min(draws(n), FEWER.get(contender, draws(n)), asked.draws or draws(n)):
+                    yield name, n, number, contender
 
 
 def run(sets: dict[str, Rows], asked: argparse.Namespace, path: Path) -> None:
-    work = list(to_do(sets, asked, read(path)))
+    done = read(path)
+    work = [point for point in to_do(sets, asked) if point not in done]
     os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with ProcessPoolExecutor(asked.jobs, get_context("spawn"), start, (sets,)) as pool, open(path, "a") as file:
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             file.write("\n")  # after half a line of a run that was killed
         try:
-            for count, future in enumerate(as_completed([pool.submit(fit_draw, *point) for point in work]), 1):
-                file.write("".join(json.dumps(row) + "\n" for row in future.result()))
+            for count, future in enumerate(as_completed([pool.submit(fit, *point) for point in work]), 1):
+                file.write(json.dumps(future.result()) + "\n")
                 file.flush()
-                print(f"\r{count:,} of {len(work):,} draws", end="\n" if count == len(work) else "", flush=True)
+                print(f"\r{count:,} of {len(work):,} fits", end="\n" if count == len(work) else "", flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

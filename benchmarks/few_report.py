@@ -18,7 +18,7 @@ from scipy import stats
 from benchmarks.few_contenders import OURS, RIVALS
 
 Found = dict[tuple[str, int, int, str], dict[str, float]]
-"""(set, n, draw, contender) to accuracy, auroc, log_loss and seconds of the fit."""
+"""(set, n, draw, contender) to accuracy, auroc, log_loss and CPU seconds of the fit."""
 
 DEFAULT = "logistic"
 FIGURES = {"accuracy": "Accuracy", "auroc": "AUROC", "log_loss": "Log-loss"}
@@ -92,7 +92,7 @@ def report(found: Found) -> None:
         means(f"{title}, mean over draws; in brackets draws, where they are fewer", every, figure, np.mean)
     for figure, title in FIGURES.items():
         differences(title, every, figure)
-    means("Seconds of a fit on one thread, median", every, "seconds", np.median)
+    means("CPU seconds of a fit, median", every, "seconds", np.median)
     print()
     for figure, title in FIGURES.items():
         verdict(title, every, figure)
