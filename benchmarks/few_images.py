@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def read(path: Path) -> Found:
 
 def start(sets: dict[str, Rows]) -> None:
     _ROWS.update(sets)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A run that is killed would leave its processes waiting for work for good."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def fit(name: str, n: int, number: int, contender: str) -> dict[str, Any]:
@@ -115,7 +125,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--folder", type=Path, default=Path("bench-out/few_images"), help="work folder, kept")
     options.add_argument("--sets", nargs="+", choices=tuple(LAY_OUT), default=list(LAY_OUT))
-    options.add_argument("--sizes", nargs="+", help="of draws: numbers, or all (for all but 500)")
+    options.add_argument("--sizes", nargs="+", choices=(*map(str, SIZES), "all"), help="of draws; all: all but 500")
     options.add_argument("--draws", type=int, help="at most so many of each size")
     options.add_argument("--only", nargs="+", choices=(*OURS, *RIVALS), metavar="CONTENDER")
     options.add_argument("--jobs", type=int, choices=(1, 2), default=2)
