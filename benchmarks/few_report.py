@@ -88,6 +88,9 @@ def lines(found: Found) -> list[Line]:
 
 def report(found: Found) -> None:
     every = lines(found)
+    if not every:
+        print("nothing is measured yet")
+        return
     for figure, title in FIGURES.items():
         means(f"{title}, mean over draws; in brackets draws, where they are fewer", every, figure, np.mean)
     for figure, title in FIGURES.items():
