@@ -1,8 +1,8 @@
 """Heads on few images, beside scikit-learn's on the same: python -m benchmarks.few_images [--sets NAME...] [--report].
 
 Features of EfficientNet-Lite0 at 224; 50 draws of up to 100 images, 20 of more, the same for all. Every figure of every
-draw is kept in figures.jsonl of the work folder, and a run goes on where it was stopped. All of it takes hours, so
-`make bench` leaves it out; --sets, --sizes, --draws and --only limit it, --report prints what is there.
+draw is kept in figures.jsonl of the work folder, and a run goes on where it was stopped. All of it takes an hour on two
+free cores, so `make bench` leaves it out; --sets, --sizes, --draws and --only limit it, --report prints what is there.
 """
 
 from __future__ import annotations
