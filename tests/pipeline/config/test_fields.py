@@ -49,6 +49,8 @@ OTHER_VALUE = {
     "heads.*.kind": "ridge",
     "heads.*.C": "0.5",
     "heads.*.seed": "1",
+    "heads.*.choose": "val",
+    "heads.*.kinds": "[knn]",
     "heads.*.alpha": "2",
     "heads.*.folds": "3",
     "heads.*.k": "[1, 3]",
@@ -116,6 +118,7 @@ def test_every_field_moves_the_keys_it_should_and_no_other(
     ]
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     kind = "" if field == "heads.*.kind" else f", kind: {kind_with(field)}"
+    kind += ", choose: val" if field == "data.split.val" else ""  # folds know no boundary of train and val
     trust.trust_file(folder / "own.h5")
     base = "name: own.h5" if field == "base.preprocess" else "weights: w.weights.h5"
     table = "  table: table.jsonl\n" if field.startswith("data.columns") else ""

@@ -168,7 +168,8 @@ def test_training_that_diverges_at_once_is_refused() -> None:
 def test_a_point_that_diverges_is_left_out_of_its_sweep_and_never_trained_again(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = "{kind: dense, units: [4], epochs: 2, optimizer: sgd, standardise: false, sweep: {lr: [0.01, 1.0e+30]}}"
+    wild = "optimizer: sgd, activation: linear, standardise: false"
+    head = f"{{kind: dense, units: [4], epochs: 2, {wild}, sweep: {{lr: [0.01, 1.0e+30]}}}}"
     project.write_text(project.read_text() + f"heads: {{d: {head}}}\n")
     ran = pipeline("run", "-c", project)
     assert ran.code == 0, ran.err
@@ -189,9 +190,8 @@ def test_a_point_that_diverges_is_left_out_of_its_sweep_and_never_trained_again(
 def test_a_sweep_of_which_all_points_diverge_is_refused_and_so_is_a_head_that_diverges(
     pipeline: Pipeline, project: Path
 ) -> None:
-    head = (
-        "{kind: dense, units: [4], epochs: 1, optimizer: sgd, standardise: false, lr: 1.0e+30, sweep: {seed: [0, 1]}}"
-    )
+    wild = "optimizer: sgd, activation: linear, standardise: false, lr: 1.0e+30"
+    head = f"{{kind: dense, units: [4], epochs: 1, {wild}, sweep: {{seed: [0, 1]}}}}"
     project.write_text(project.read_text() + f"heads: {{d: {head}}}\n")
     ran = pipeline("run", "-c", project)
     assert (ran.code, "heads.d: all 2 points diverged" in ran.err) == (2, True)
