@@ -12,7 +12,7 @@ from pipeline.cli.options import finish, log_to_stderr, report_errors, run_optio
 from pipeline.project.project import Options, Project
 from pipeline.results.model import SHORT
 from pipeline.serving import export_features, export_model
-from pipeline.serving.export_features import FORMATS, Written
+from pipeline.serving.export_features import WRITERS, Written
 from pipeline.serving.export_model import Exported, Kind
 from pipeline.show.console import ERR, count_of, echo
 from pipeline.show.progress import make_progress
@@ -39,7 +39,7 @@ def export() -> None:
 
 
 @export.command("MODEL")
-@click.argument("model", metavar="", required=False)  # the command's own name says MODEL already
+@click.argument("model", metavar="", required=False)  # the command's name shows as MODEL already
 @run_options
 @click.option("--format", "kind", type=click.Choice(get_args(Kind)), help="The kind of file.  [default: by its name]")
 @click.option(
@@ -71,7 +71,7 @@ def model_command(
 
 @export.command("features")
 @run_options
-@click.option("--format", "kind", type=click.Choice(list(FORMATS)), help="The kind of file.  [default: by its name]")
+@click.option("--format", "kind", type=click.Choice(list(WRITERS)), help="The kind of file.  [default: by its name]")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write."
 )

@@ -1,4 +1,4 @@
-"""Owns the list of all commands. Each is imported when it runs: `--help` takes a tenth of a second, not half a one."""
+"""Owns the list of all commands. Each is imported only when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ COMMANDS = {
 
 
 class Commands(click.RichGroup):
-    """A group that knows its commands by the table alone, until one is to run."""
+    """Lists the commands from the table, and imports one when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -85,7 +85,7 @@ def run_command(
         else:
             also_for = [purpose.removeprefix("finetune/") for purpose in purposes]
             if wanted["head"] and project.manifest.rows and not project.manifest.counts():
-                labelled_rows.check_classes(project.manifest, None)  # raises: said before hours of extraction
+                labelled_rows.check_classes(project.manifest, None)  # raises, before extraction takes hours
             manifest = run_stages(project, wanted["head"], result, wanted["finetune"], also_for, note)
             if stage is None and not wanted["head"]:
                 _check_nothing_to_train(manifest, note)

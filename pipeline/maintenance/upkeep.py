@@ -21,7 +21,7 @@ from pipeline.runs.finetuning import CHECKPOINT
 from pipeline.runs.retention import Needs
 
 ABANDONED_S = 30 * 86_400
-"""A checkpoint that no epoch was added to for so long is not gone on from."""
+"""A checkpoint that has not changed for so long is removed."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def collect_garbage(project: Project, older_than: float | None, max_bytes: int |
 
 
 def _left_by_trainings(folder: Path, now: float) -> list[Entry]:
-    """Files among the models that no training goes on from: temp files, and checkpoints untouched for 30 days."""
+    """Temp files below models/, and checkpoints that have not changed for 30 days."""
     checkpoints = [gc.file_entry("leftover", path) for path in folder.glob(f"models/finetune/*/*/{CHECKPOINT}")]
     abandoned = [entry for entry in checkpoints if now - entry.used > ABANDONED_S]
     return [*abandoned, *(gc.file_entry("leftover", path) for path in folder.glob("models/**/.*.tmp"))]

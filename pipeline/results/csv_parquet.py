@@ -17,13 +17,13 @@ from stages.runtime.silent_imports import import_parquet
 Columns = Mapping[str, Sequence[str | None] | np.ndarray]
 """Name -> n values: text or nothing, or an array of numbers (n,)."""
 
-FORMATS = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet")
 _LINES = 1000
 
 
 def check_path(path: Path) -> None:
     """Raises Unusable where `path` ends in neither .csv nor .parquet, or where Parquet lacks pyarrow."""
-    if path.suffix.lower() not in FORMATS:
+    if path.suffix.lower() not in SUFFIXES:
         raise Unusable(f"--output {path}: expected a name that ends in .csv or .parquet", "for example: out.csv")
     if path.suffix.lower() == ".parquet":
         import_parquet()

@@ -37,10 +37,13 @@ FIELDS: records.Fields = {
 }  # fmt: skip
 """What all records of results have, those of earlier versions too."""
 
-_OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
-_ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
-_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"})
-"""Fields of its own settings, of `extract` and of `data` that models of one name are not compared by."""
+_NOT_COMPARED = {
+    "own": {"sweep", "mode", "seeds", "log_dir"},
+    "base": {"trust"},
+    "extract": {"taps", "engine", "batch", "shard_rows"},
+    "data": {"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"},
+}
+"""Fields that are left out when models of one name are told apart by their settings."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -106,15 +109,13 @@ class Model(Tabular):
         stage, _, name = self.name.partition("/")
         config = self.record.get("config", {})
         own = config.get("heads" if stage == "head" else stage, {}).get(name, {})
-        found = {field: value for field, value in own.items() if field not in _OWN_NO_MATTER}
+        found = _compared("own", own)
         if stage == "finetune" and found:
             found["seed"] = self.record["seed"]
-        extract = config.get("extract", {})
-        found["base"] = {field: value for field, value in config.get("base", {}).items() if field != "trust"}
-        found["extract"] = {field: value for field, value in extract.items() if field not in _ROWS_NO_MATTER}
+        found["base"] = _compared("base", config.get("base", {}))
+        found["extract"] = _compared("extract", config.get("extract", {}))
         found["taps"] = {tap: parts.get("tap") for tap, parts in self.record.get("extract", {}).items()}
-        data = config.get("data", {})
-        found["data"] = {field: value for field, value in data.items() if field not in _PLACES}
+        found["data"] = _compared("data", config.get("data", {}))
         return found
 
     @property
@@ -216,6 +217,10 @@ def _image_sets(manifest: bytes) -> dict[str, str]:
     rows = Manifest.from_bytes(manifest).samples
     images = {split: [[row.id, row.label] for row in rows if row.split == split] for split in EVALUATED}
     return {split: keys.digest("set", {"images": found})[:SHORT] for split, found in images.items()}
+
+
+def _compared(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in fields.items() if field not in _NOT_COMPARED[section]}
 
 
 def _shorten(value: Any) -> Any:

@@ -145,8 +145,8 @@ def compute_rows(
             f"{len(missing)} of {len(manifest.ids)} images have no feature row, and computing rows is not allowed here",
             COMPUTE_FIRST,
         )
-    witnesses = parity.choose_witnesses(project.cache, recipe, taps, manifest.rows, project.root.absolute(), missing)
-    job = replace(make_job(project, recipe, project.options.offline), witnesses=witnesses)
+    references = parity.choose_references(project.cache, recipe, taps, manifest.rows, project.root.absolute(), missing)
+    job = replace(make_job(project, recipe, project.options.offline), references=references)
     rows = project.config.extract.shard_rows
     work = schedule.Work(job, taps, missing, found, None if rows == "auto" else rows)
     try:

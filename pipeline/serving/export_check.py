@@ -132,7 +132,7 @@ def _run_file(
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
     if names["ours"]:
-        raise PipelineError(f"the file was not tried without this package: {', '.join(names['ours'])} came along")
+        raise PipelineError(f"the test of the file imported this package: {', '.join(names['ours'])}")
     return names, np.array(found)
 
 

@@ -48,7 +48,7 @@ def export_features(
 ) -> Written:
     """Write the features of `split` (None: all images) at a tap to `path`, whole or not at all; compute missing ones.
 
-    kind: one of FORMATS; None takes it from the suffix of `path`. Raises Unusable where something is there already
+    kind: one of WRITERS; None takes it from the suffix of `path`. Raises Unusable where something is there already
     (unless `force`), or pyarrow is needed and missing; Unwritable where it cannot be written; and as
     `OpenPipeline.features` does.
     """
@@ -69,7 +69,7 @@ def export_features(
         project.progress("writing", len(chosen.images)) as advance,
         atomic_files.publish_stream(path.absolute()) as buffer,
     ):
-        FORMATS[kind](buffer, chosen, advance)
+        WRITERS[kind](buffer, chosen, advance)
     rows = chosen.rows
     return Written(path, kind, tap, chosen.key, rows.shape, rows.dtype.name, path.stat().st_size)
 
@@ -111,7 +111,7 @@ def _parquet(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
             advance(len(rows))
 
 
-FORMATS: Mapping[str, Callable[[BinaryIO, Dataset, Advance], None]] = {
+WRITERS: Mapping[str, Callable[[BinaryIO, Dataset, Advance], None]] = {
     "npz": _npz,
     "parquet": _parquet,
     "hdf5": _hdf5,

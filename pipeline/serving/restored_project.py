@@ -24,7 +24,7 @@ from stages.bases.catalogue import Base
 from stages.bases.recipe import Tap
 from stages.bases.weights import Weights
 
-_PLACES = (
+_SETTABLE = (
     "data.root", "data.table", "data.columns", "base.weights", "base.trust", "extract.engine", "cluster", "cache",
 )  # fmt: skip
 
@@ -34,10 +34,10 @@ def check_places(overrides: Sequence[str]) -> None:
     for override in overrides:
         field, _, value = override.partition("=")
         a_file = field == "base.name" and catalogue.is_model_file(value)  # the place of a user model
-        if not (a_file or override.startswith(_PLACES)):
+        if not (a_file or override.startswith(_SETTABLE)):
             raise Unusable(
                 f"--set {override}: a model keeps the settings it was made with",
-                f"only places can be set here: {', '.join(_PLACES)}",
+                f"only places can be set here: {', '.join(_SETTABLE)}",
             )
 
 

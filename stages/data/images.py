@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stages.data import jpeg, png, tiff
-from stages.data.formats import ImageRejected, drop_hostile_exif, open_image
+from stages.data.image_formats import ImageRejected, drop_hostile_exif, open_image
 
 MAX_PIXELS = 250_000_000
 """Above today's cameras (200 Mpx)."""

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from stages.data.formats import ImageRejected
+from stages.data.image_formats import ImageRejected
 
 MAGIC = b"\xff\xd8\xff"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from stages.data.formats import ImageRejected
+from stages.data.image_formats import ImageRejected
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 200_000

@@ -26,7 +26,7 @@ from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import ImageRejected
 from stages.engines import batch_independence, parity, select
 from stages.engines.embed import Embed, Taps
-from stages.engines.parity import Witnesses
+from stages.engines.parity import References
 from stages.extract import prefetch
 
 SHARD_BYTES = 32_000_000
@@ -37,7 +37,7 @@ _PROGRESS_S = 0.25
 class Job:
     """What all tasks of a run share. `batch` None lets the engine choose.
 
-    witnesses: images that have rows already, by which another engine is checked.
+    references: images that have rows already, by which another engine is checked.
     """
 
     recipe: Recipe
@@ -46,7 +46,7 @@ class Job:
     batch: int | None
     version: str
     engine: str = select.AUTO
-    witnesses: Witnesses = ()
+    references: References = ()
 
 
 class Task(NamedTuple):
@@ -230,7 +230,7 @@ def _shared_embed(job: Job, taps: Taps) -> tuple[Embed, set[str]]:
     PipelineError if they differ.
     """
     plain = replace(job.recipe, view=None)  # one base for all views: it sees only pixels
-    bare, plain_taps = replace(job, recipe=plain, witnesses=()), {plain.key(tap): tap for tap in taps.values()}
+    bare, plain_taps = replace(job, recipe=plain, references=()), {plain.key(tap): tap for tap in taps.values()}
     wanted = (bare, tuple(sorted(plain_taps.items())))
     with _embeds_lock:
         if wanted not in _embeds:
@@ -239,16 +239,16 @@ def _shared_embed(job: Job, taps: Taps) -> tuple[Embed, set[str]]:
             _embeds[wanted] = open_embed(bare, plain_taps)
         new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _checked}
         if new:
-            read = partial(_read_witnesses, job)
+            read = partial(_read_references, job)
             unchecked = parity.check_parity(job.recipe, new, Path(job.cache_root), _embeds[wanted], read)
             _checked.update({(job.cache_root, key): key not in unchecked for key in new})
         return _embeds[wanted], {key for key in taps if not _checked[job.cache_root, key]}
 
 
-def _read_witnesses(job: Job) -> dict[str, np.ndarray]:
-    """id -> pixels of the witnesses whose files are unchanged."""
+def _read_references(job: Job) -> dict[str, np.ndarray]:
+    """id -> pixels of the reference images whose files are unchanged."""
     found = {}
-    for image, paths in job.witnesses:
+    for image, paths in job.references:
         with contextlib.suppress(ImageRejected):
             found[image] = prefetch.read_image(image, paths, job.recipe, [])
     return found

@@ -128,7 +128,7 @@ def test_the_engine_of_unchecked_rows_is_itself_checked_once_images_are_there(
 
 
 @pytest.mark.parametrize("way", ["predict", "transform"])
-def test_images_elsewhere_are_witnesses_too(
+def test_images_elsewhere_are_references_too(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
 ) -> None:
     """Both ask for rows of images of which none is in the cache."""
