@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
 from cache.errors import Unusable
-from pipeline.cli.options import log_to_stderr, report_errors
+from pipeline.cli.options import Call, log_to_stderr
 from pipeline.show.console import OUT, echo, make_table
-from pipeline.show.run_tables import show_result
 from stages.bases import blocks, catalogue, weights
 from stages.bases.catalogue import Base
 from stages.bases.formats import load_function
@@ -29,11 +27,10 @@ def bases_command(words: tuple[str, ...], layers: bool, trust: bool, as_json: bo
     `fetch NAME` downloads its ImageNet weights, unless they are there.
     """
     log_to_stderr(False, False)
-    found, error = report_errors(lambda: _layers(words, trust) if layers else _run(words))
-    if found is not None and not as_json:
-        _print_layers(found) if layers else _print(found, words)
-    show_result("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
-    sys.exit(error.exit_code if error else 0)
+    call = Call("bases", as_json=as_json)
+    if layers:
+        call.finish(lambda: _layers(words, trust), _print_layers)
+    call.finish(lambda: _run(words), lambda found: _print(found, words))
 
 
 def _run(words: tuple[str, ...]) -> list[dict[str, Any]]:

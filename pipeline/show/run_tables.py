@@ -57,7 +57,7 @@ def show_result(
         echo(json.dumps(document), whole=True)
         return
     if "status" in result:
-        _show_status(result["status"], verbose)
+        show_status(result["status"], verbose)
     if "extract" in result:
         _show_extract(result["extract"], skip=int(isinstance(error, ImagesRejected)))
     if result.get("heads"):
@@ -136,7 +136,7 @@ def _show_leaderboard(name: str, report: SweepReport) -> None:
         echo(f"and {more} more points (all of them: --json)")
 
 
-def _show_status(status: Status, verbose: bool) -> None:
+def show_status(status: Status, verbose: bool) -> None:
     table = make_table("stage", "", "", ">to compute", ">about", "~why")
     for s in status.stages:
         costs = [f"{s.seconds:,.0f} s" if s.seconds else "", f"{s.bytes / 1e6:,.1f} MB" if s.bytes else ""]
