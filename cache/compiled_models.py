@@ -21,8 +21,6 @@ from cache.store import USED_S
 
 log = logging.getLogger(__name__)
 
-_FIELDS = {"key": str, "files": {records.ANY: str}}
-
 KEPT_S = 30 * 86_400
 """A model that was not used for so long is removed when another is stored."""
 
@@ -64,16 +62,18 @@ def load(components: Mapping[str, Any]) -> dict[str, bytes] | None:
     The returned bytes are those whose digests were checked.
     """
     key, place = keys.digest("converted", components), default_folder()
-    if place is None or (record := records.load(place / key / records.RECORD, _FIELDS)) is None:
-        return None
-    folder = place / key
-    try:
-        contents = _contents(folder, record, key)
-    except (OSError, ValueError) as error:
-        log.warning("the compiled model in %s is damaged (%s); it is made again", folder, error)
-        return None
-    atomic_files.note_use(folder / records.RECORD, USED_S)
-    return contents
+    contents: dict[str, bytes] = {}
+
+    def read(path: Path) -> str:
+        contents[path.name] = path.read_bytes()
+        return hashlib.sha256(contents[path.name]).hexdigest()
+
+    with contextlib.suppress(OSError):
+        record = None if place is None else records.load_folder(place / key, read, {"key": str})
+        if place is not None and record is not None and record["key"] == key:
+            atomic_files.note_use(place / key / records.RECORD, USED_S)
+            return contents
+    return None
 
 
 def store(components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
@@ -100,14 +100,3 @@ def remove(folder: Path) -> None:
 def _last_use(folder: Path) -> float:
     record = folder / records.RECORD
     return (record if record.exists() else folder).stat().st_mtime
-
-
-def _contents(folder: Path, record: Mapping[str, Any], key: str) -> dict[str, bytes]:
-    """Raises ValueError if something differs from the record, OSError if it cannot be read."""
-    if record.get("key") != key:
-        raise ValueError("its record has another key")
-    contents = {name: (folder / name).read_bytes() for name in record["files"]}
-    for name, data in contents.items():
-        if hashlib.sha256(data).hexdigest() != record["files"][name]:
-            raise ValueError(f"{name} has another digest than in the record")
-    return contents

@@ -20,6 +20,7 @@ from cache.transfer import Copied
 from pipeline.config import yaml_file
 from pipeline.config.schema import BaseChoice, RunConfig
 from pipeline.project.project import Options, Progress, Project
+from pipeline.results.record_diff import flatten
 from pipeline.runs import extraction, rejects, retention
 from stages.bases import catalogue, weights
 
@@ -182,7 +183,7 @@ def _their_settings(folder: Path, source: Cache) -> tuple[dict[str, Any], tuple[
         )
     tree = _portable(theirs, known[0] if known else None)
     said = theirs.model_dump(exclude_defaults=True) | ({"cluster": cluster} if isinstance(cluster, dict) else {})
-    ours, others = _flatten(tree), _flatten(said)
+    ours, others = flatten(tree), flatten(said)
     return tree, tuple(name for name, value in others.items() if ours.get(name) != value and name != "data.table")
 
 
@@ -215,15 +216,6 @@ def _names_file(choice: BaseChoice) -> bool:
 def _to_yaml(tree: dict[str, Any]) -> bytes:
     about = "# Exported by pipeline cache export. The table holds images, labels and splits; no image is needed.\n"
     return (about + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)).encode()
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted name of each field -> its value."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        inner = isinstance(value, dict) and value
-        found |= _flatten(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return found
 
 
 def _is_empty(folder: Path) -> bool:

@@ -59,12 +59,13 @@ def as_parquet(columns: Columns) -> bytes:
     pyarrow, parquet = import_parquet()
     out = pyarrow.BufferOutputStream()
     arrays = {
-        name: pyarrow.array(values) if isinstance(values, np.ndarray) else pyarrow.array(_clean(values), "string")
+        name: pyarrow.array(values) if isinstance(values, np.ndarray) else pyarrow.array(map(as_utf8, values), "string")
         for name, values in columns.items()
     }
     parquet.write_table(pyarrow.table(arrays), out)
     return bytes(out.getvalue())
 
 
-def _clean(values: Sequence[str | None]) -> list[str | None]:
-    return [None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]
+def as_utf8(text: str | None) -> str | None:
+    """The text; a file name that is not UTF-8 is escaped."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()

@@ -23,12 +23,17 @@ def make_record(
     return {
         "schema": 1,
         **about,
-        "extract": {name: {"key": store.key, **store.components} for name, store in stores.items()},
+        "extract": describe_rows(stores),
         "manifest": manifest.digest,
         "images": len(manifest.rows),
         "created": round(time.time(), 3),
         "git": read_commit(project.folder),
     }
+
+
+def describe_rows(stores: Mapping[str, FeatureStore]) -> dict[str, Any]:
+    """What the rows were computed from: key and components of each store, by its name."""
+    return {name: {"key": store.key, **store.components} for name, store in stores.items()}
 
 
 def environment(stores: Sequence[FeatureStore], ids: Sequence[str], packages: Sequence[str]) -> dict[str, Any]:

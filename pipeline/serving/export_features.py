@@ -17,6 +17,7 @@ import numpy as np
 from cache import atomic_files
 from cache.errors import Unusable
 from pipeline.project.project import Project
+from pipeline.results.csv_parquet import as_utf8
 from pipeline.runs.run import run_stages
 from pipeline.serving import dataset
 from pipeline.serving.dataset import Dataset
@@ -119,12 +120,7 @@ WRITERS: Mapping[str, Callable[[BinaryIO, Dataset, Advance], None]] = {
 
 
 def _columns(chosen: Dataset) -> dict[str, list[str | None]]:
-    """Text by name; a file name that is not UTF-8 comes out escaped."""
-
-    def utf8(text: str | None) -> str | None:
-        return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-    return {name: [utf8(getattr(image, field)) for image in chosen.images] for name, field in _COLUMNS.items()}
+    return {name: [as_utf8(getattr(image, field)) for image in chosen.images] for name, field in _COLUMNS.items()}
 
 
 def _about(chosen: Dataset) -> dict[str, str]:

@@ -31,7 +31,6 @@ from pipeline.runs import extraction, rejects
 from pipeline.serving import restored_project
 from pipeline.serving.inference import Inference
 from stages.data import scan
-from stages.data.manifest import Manifest, Row
 from stages.data.scan import EXTENSIONS, Reject
 from stages.metrics import calibration
 
@@ -133,7 +132,9 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
     with contextlib.nullcontext(today) if keep else _on_temporary_cache(today) as place:
         then = restored_project.restore(place, model)
         inference = Inference(then, model)
-        images, reasons = _hash_files(then, files)
+        with then.progress("hashing", None) as advance:
+            named = (file.place for file in files if file.reason is None)
+            images, reasons = scan.hash_paths(named, then.cache.index, advance)
         found = _predict(inference, then.cache, _having_rows(inference, then.cache, images.ids))
         reused, new = len(found), images.without(found)
         then.cache = place.cache
@@ -214,13 +215,3 @@ def _files(paths: Sequence[str]) -> tuple[list[_File], int]:
     for path in empty:
         log.warning("there is no image in %s", path)
     return found, ignored
-
-
-def _hash_files(project: Project, files: Sequence[_File]) -> tuple[Manifest, dict[str, str]]:
-    """A row for each different file, and by absolute path why others cannot be read."""
-    places = list(dict.fromkeys(file.place for file in files if file.reason is None))
-    with project.progress("hashing", None) as advance:
-        digests = project.cache.index.digests(places, advance)
-    rows = tuple(Row(digest, place) for place, digest in digests.items() if isinstance(digest, str))
-    errors = {place: error for place, error in digests.items() if isinstance(error, OSError)}
-    return Manifest(rows), {place: f"cannot be read: {error.strerror or error}" for place, error in errors.items()}

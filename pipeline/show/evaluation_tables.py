@@ -32,8 +32,10 @@ def show_metrics(metrics: Metrics) -> None:
     if metrics.calibration is not None:
         _show_calibration(metrics.calibration, splits)
     split = "test" if splits["test"].n else "val"
-    _show_classes(splits[split].details.get("per_class", {}), split)
-    _show_groups(splits[split].details.get("per_group", {}), split)
+    of_class, of_group = (splits[split].details.get(part, {}) for part in ("per_class", "per_group"))
+    worst = dict(sorted(of_group.items(), key=lambda item: (item[1]["accuracy"], item[0])))
+    _show_parts("class", "classes", split, of_class, ("support", "precision", "recall", "f1", "auroc"), _MOST_CLASSES)
+    _show_parts("group", "groups, with fewer mistakes", split, worst, ("n", "accuracy"), _MOST_GROUPS)
 
 
 def show_comparison(found: Comparison) -> None:
@@ -127,27 +129,17 @@ def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None
         OUT.print(table)
 
 
-def _show_classes(classes: Mapping[str, Mapping[str, Any]], split: str) -> None:
-    if not classes:
+def _show_parts(
+    kind: str, others: str, split: str, parts: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...], most: int
+) -> None:
+    """A row for each class or group; `columns` are fields of its figures, the first the number of its images."""
+    if not parts:
         return
-    table = make_table(f"class ({split})", ">images", ">precision", ">recall", ">f1", ">AUROC")
-    for name, figures in list(classes.items())[:_MOST_CLASSES]:
-        shown = (format_figure(figures[figure]) for figure in ("precision", "recall", "f1", "auroc"))
-        table.add_row(name, f"{figures['support']:,}", *shown)
+    count, *names = columns
+    table = make_table(f"{kind} ({split})", ">images", *(f">{'AUROC' if name == 'auroc' else name}" for name in names))
+    for part, figures in list(parts.items())[:most]:
+        table.add_row(part, f"{figures[count]:,}", *(format_figure(figures[name]) for name in names))
     echo("")
     OUT.print(table)
-    if len(classes) > _MOST_CLASSES:
-        echo(f"and {len(classes) - _MOST_CLASSES:,} more classes (all of them: --json)")
-
-
-def _show_groups(groups: Mapping[str, Mapping[str, Any]], split: str) -> None:
-    """The worst first."""
-    if not groups:
-        return
-    table = make_table(f"group ({split})", ">images", ">accuracy")
-    for name, figures in sorted(groups.items(), key=lambda item: (item[1]["accuracy"], item[0]))[:_MOST_GROUPS]:
-        table.add_row(name, f"{figures['n']:,}", format_figure(figures["accuracy"]))
-    echo("")
-    OUT.print(table)
-    if len(groups) > _MOST_GROUPS:
-        echo(f"and {len(groups) - _MOST_GROUPS:,} more groups, with fewer mistakes (all of them: --json)")
+    if len(parts) > most:
+        echo(f"and {len(parts) - most:,} more {others} (all of them: --json)")

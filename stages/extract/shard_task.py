@@ -181,7 +181,8 @@ class _Shard:
                     self._ids, rows, provenance | ({parity.UNCHECKED: True} if unchecked else {})
                 )
             except ValueError as error:
-                hint = _dtype_hint(job.recipe, tap)
+                hint = "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
+                hint = "check the weights" if rows.dtype == "float32" else hint
                 raise PipelineError(f"rows of {job.recipe.base} cannot be stored: {error}", hint) from error
             except OSError as error:
                 what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, is not stored"
@@ -214,13 +215,6 @@ def write_error(job: Job, error: OSError, what: str) -> PipelineError:
         else "finished shards are kept: free some space, or name another cache with --set cache.dir=DIR "
         "(for a temporary cache, with TMPDIR); then run again",
     )
-
-
-def _dtype_hint(recipe: Recipe, tap: Tap) -> str:
-    """What to do about rows that cannot be stored."""
-    if recipe.stored(tap) == "float32":
-        return "check the weights"
-    return "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
 
 
 def _shared_embed(job: Job, taps: Taps) -> tuple[Embed, set[str]]:

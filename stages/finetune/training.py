@@ -74,9 +74,6 @@ class History:
     val_log_loss: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @property
     def epochs(self) -> int:
         return len(self.loss)
@@ -231,7 +228,7 @@ class _State:
         parts = {"trained": [v.numpy() for v in self._trained], "best": self._best}
         parts["optimizer"] = [v.numpy() for v in self._optimizer]
         arrays = {f"{part}/{number}": a for part, values in parts.items() for number, a in enumerate(values)}
-        atomic_files.publish(self._path, npz.dump({"history": np.array(json.dumps(history.to_json())), **arrays}))
+        atomic_files.publish(self._path, npz.dump({"history": np.array(json.dumps(asdict(history))), **arrays}))
 
     def load(self) -> History:
         """Restore the last whole epoch, and return its history; an empty one without a checkpoint."""
