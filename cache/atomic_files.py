@@ -60,7 +60,10 @@ def publish_all(folder: Path, contents: Mapping[str, bytes]) -> None:
     """
     with contextlib.ExitStack() as stack:
         for name, data in reversed(list(contents.items())):  # contexts end in the opposite order
-            _write_synced(stack.enter_context(_published(folder / name)), data)
+            descriptor, view = stack.enter_context(_published(folder / name)), memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
 
 
 @contextlib.contextmanager
@@ -241,10 +244,3 @@ def sha256_of(path: Path) -> str:
     regular_files.check_regular(path)
     with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_synced(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.fsync(descriptor)

@@ -84,7 +84,9 @@ def store(components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
     try:
         records.publish_folder(place / key, contents, {"key": key, "components": components})
         for folder in place.iterdir():
-            if folder.name != key and time.time() - _last_use(folder) > KEPT_S:
+            record = folder / records.RECORD
+            used = (record if record.exists() else folder).stat().st_mtime
+            if folder.name != key and time.time() - used > KEPT_S:
                 remove(folder)
     except OSError as error:
         log.info("the compiled model is not kept in %s: %s", place, error)
@@ -95,8 +97,3 @@ def remove(folder: Path) -> None:
     atomic_files.remove(folder / records.RECORD, *folder.glob("*"))
     with contextlib.suppress(OSError):
         atomic_files.remove_folder(folder)
-
-
-def _last_use(folder: Path) -> float:
-    record = folder / records.RECORD
-    return (record if record.exists() else folder).stat().st_mtime

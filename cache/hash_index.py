@@ -91,7 +91,9 @@ class HashIndex:
             for start in range(0, len(to_hash), _BLOCK):
                 part = to_hash[start : start + _BLOCK]
                 shares = [part[first::_THREADS] for first in range(_THREADS)]
-                results = dict(itertools.chain.from_iterable(run(_hash_all, shares)))
+                # a task for each file would cost as much as hashing a small one
+                hashed = run(lambda share: [(path, _hash(path)) for path in share], shares)
+                results = dict(itertools.chain.from_iterable(hashed))
                 self.remember(result for result in results.values() if not isinstance(result, OSError))
                 found |= {path: r if isinstance(r := results[path], OSError) else r[3] for path in part}
                 on_hashed(len(part))
@@ -166,11 +168,6 @@ class HashIndex:
                 yield
         except (sqlite3.Error, OverflowError) as error:
             log.debug("stat index not %s: %s", what, error)
-
-
-def _hash_all(paths: Sequence[str]) -> list[tuple[str, Seen | OSError]]:
-    """One thread's files: a task for each file would cost as much as hashing a small one."""
-    return [(path, _hash(path)) for path in paths]
 
 
 def _hash(path: str) -> Seen | OSError:

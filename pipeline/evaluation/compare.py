@@ -75,7 +75,10 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
     if not rows:
         reasons = "; ".join(f"{n:,} {reason}" for reason, n in dropped.items())
-        raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", _advice(hints))
+        advice = "label images that are new to both, or train both with a test split (data.split.test)"
+        if hints:
+            advice = "compute the missing rows: " + "; ".join(dict.fromkeys(hints.values()))
+        raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", advice)
     ids = [row.id for row in rows]
     predicted = {side: inference.probabilities(today.cache, ids) for side, inference in inferences.items()}
     order = [others.index(name) for name in classes]
@@ -149,12 +152,6 @@ def _extraction(today: Project, model: Model) -> str:
         if (tuned := {model.record["name"]: then["finetune"][model.record["name"]]}) != now["finetune"]:
             sets.append(f"finetune={json.dumps(tuned)}")
     return shlex.join(["pipeline", "run", "extract", *purpose, *(part for word in sets for part in ("--set", word))])
-
-
-def _advice(hints: Mapping[str, str]) -> str:
-    if hints:
-        return "compute the missing rows: " + "; ".join(dict.fromkeys(hints.values()))
-    return "label images that are new to both, or train both with a test split (data.split.test)"
 
 
 def _few(classes: tuple[str, ...]) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 
 from cache import registrations
 from cache.errors import NotAvailable, Unusable
-from pipeline.config.head_schema import HeadConfig
 from pipeline.evaluation.reproduction_report import Absent, Reproduction
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
@@ -45,7 +44,9 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
     tuned = then.config.finetune[name] if restored_project.is_finetuned(model) else None
     name = name if tuned is None else tuned.head
-    spec = _without_logs(then.config.heads[name])
+    spec = then.config.heads[name]
+    if "log_dir" in type(spec).model_fields:
+        spec = spec.model_copy(update={"log_dir": None})
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
     keys = [part["key"] for part in model.record["extract"].values()]
     with restored_project.temporary_cache(then) if recompute else registrations.running_job(then.cache.root, keys):
@@ -88,11 +89,6 @@ def _tuned_again(
     again = tuning.train(seed)
     key = Tuning(then, name, full, start).folder(seed).name
     return key, tuning.provenance(), again.metrics, {**again.head.arrays(), **again.tail}
-
-
-def _without_logs(spec: HeadConfig) -> HeadConfig:
-    """The same settings without log_dir."""
-    return spec.model_copy(update={"log_dir": None}) if "log_dir" in type(spec).model_fields else spec
 
 
 def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str]) -> tuple[int, list[Absent]]:

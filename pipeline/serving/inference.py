@@ -13,7 +13,6 @@ from pipeline.project.project import Project
 from pipeline.results.model import Model
 from pipeline.runs import boundary_rows, train_heads
 from pipeline.serving import restored_project
-from stages.bases.recipe import Tap
 from stages.finetune.boundary_maps import Cached
 from stages.heads.matrix import FeatureMatrix
 from stages.runtime.silent_imports import without_banners
@@ -29,11 +28,7 @@ class Inference:
         """`then` is what `restored_project.restore` gives for the model."""
         self._then, self._model = then, model
         self.head = model.head
-
-    @property
-    def taps(self) -> list[Tap]:
-        """Where in the base its rows are taken, in the order they are joined."""
-        return restored_project.recorded_taps(self._then, self._model)
+        self.taps = restored_project.recorded_taps(then, model)
 
     def stores(self, cache: Cache) -> list[FeatureStore]:
         """Its rows in a cache, tap by tap."""

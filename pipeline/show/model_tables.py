@@ -127,7 +127,8 @@ def _difference(pair: Pair) -> str:
 
 def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what the record has; older ones have less."""
-    facts = [("created", f"{format_time(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
+    seed = "" if record["seed"] is None else f", from seed {record['seed']}"
+    facts = [("created", f"{format_time(record['created'])}, in {record['seconds']:.1f} s{seed}")]
     facts.append(("git", _git(record.get("git"))))
     facts.append(("versions", _listed(record["versions"])))
     if "machine" in record:
@@ -157,10 +158,6 @@ def _number(value: Any, digits: int = 4) -> str:
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _seed(record: Mapping[str, Any]) -> str:
-    return "" if record["seed"] is None else f", from seed {record['seed']}"
 
 
 def _git(found: Mapping[str, Any] | None) -> str:

@@ -167,7 +167,9 @@ def _read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
                 raise ValueError("a line is not a JSON object")
             return records
         if kind == ".parquet":
-            return _read_parquet(path)
+            _, parquet = import_parquet()
+            rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+            return rows
     except FileNotFoundError as error:
         raise Unusable(
             f"data.table: {path} is not there", "name the table with data.table, or set it to null"
@@ -213,9 +215,3 @@ def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
         if fields:
             records.append(dict(zip(names, map(unescape_formula, fields), strict=True)))
     return records
-
-
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    _, parquet = import_parquet()
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    return rows

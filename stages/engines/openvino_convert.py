@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from cache import atomic_files, compiled_models
 from cache.errors import PipelineError
@@ -41,17 +39,6 @@ def _find_unexpected(model: Mapping[str, bytes]) -> list[str]:
     return allowed_ops.unexpected_in_xml(model[GRAPH], len(model[WEIGHTS]))
 
 
-def _save(openvino: Any, model: Any, path: Path) -> None:
-    """Raises PipelineError if it cannot be written, which OpenVINO calls `iostream error` whatever the reason."""
-    try:
-        openvino.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise PipelineError(
-            f"OpenVINO cannot write the converted base to {path.parent}, among the temporary files: {error}",
-            "free some space there, or name another folder with TMPDIR, or use --set extract.engine=tensorflow",
-        ) from error
-
-
 def _convert(base: FrozenBase, batch: int) -> dict[str, bytes]:
     """The two files of the graph that `trace.graph_def` returns. OpenVINO reads a frozen graph from a file only."""
     with without_banners():
@@ -66,5 +53,11 @@ def _convert(base: FrozenBase, batch: int) -> dict[str, bytes]:
         for name, tensor in outputs.items():
             results.append(openvino.op.Result(read.output(tensor).node.input_value(0)))
             results[-1].set_friendly_name(name)
-        _save(openvino, openvino.Model(results, read.get_parameters()), folder / GRAPH)
+        try:
+            openvino.save_model(openvino.Model(results, read.get_parameters()), folder / GRAPH, compress_to_fp16=False)
+        except RuntimeError as error:  # `iostream error`, whatever the reason
+            raise PipelineError(
+                f"OpenVINO cannot write the converted base to {folder}, among the temporary files: {error}",
+                "free some space there, or name another folder with TMPDIR, or use --set extract.engine=tensorflow",
+            ) from error
         return {name: (folder / name).read_bytes() for name in (GRAPH, WEIGHTS)}

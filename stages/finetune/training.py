@@ -33,11 +33,6 @@ Watch = Callable[[int], AbstractContextManager[Callable[[int], object]]]
 """watch(epochs that a checkpoint had) -> context that gives advance(n), called after each further epoch."""
 
 
-def without_watching(done: int) -> AbstractContextManager[Callable[[int], object]]:
-    """A Watch that shows nothing."""
-    return nullcontext(lambda n: None)
-
-
 class Spec(Protocol):
     """Settings, as in pipeline.yaml; `log_dir` is an absolute path, or None."""
 
@@ -94,7 +89,7 @@ def train(
     network: Network,
     data: Data,
     checkpoint: Path | None,
-    watch: Watch = without_watching,
+    watch: Watch = lambda done: nullcontext(lambda n: None),
 ) -> History:
     """Train the network, and give it the weights of the epoch with the least val log-loss, epoch 0 included.
 

@@ -100,7 +100,10 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
                 f"{'similar: ' + ', '.join(near) + '; ' if near else ''}the last ones: {', '.join(names[-4:])}",
             )
     layers = [tap.layer for tap in taps]
-    outputs = model.at(layers) if from_file else [_at(model, layer) for layer in layers]
+    if from_file:
+        outputs: list[keras.KerasTensor] = model.at(layers)
+    else:
+        outputs = [model.output if layer == "output" else model.get_layer(layer).output for layer in layers]
     for tap, output in zip(taps, outputs, strict=True):
         if tap.pooling != "none" and len(output.shape) != 4:
             shape = tuple(output.shape)
@@ -109,10 +112,6 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
                 "use pooling: none",
             )
     return outputs
-
-
-def _at(model: keras.Model, layer: str) -> keras.KerasTensor:
-    return model.output if layer == "output" else model.get_layer(layer).output
 
 
 def preprocess(pixels: Any, numbers: Preprocess) -> Any:
