@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import rich_click as click
 
 from pipeline.cli.options import Call, results_folder, shared_options
-from pipeline.evaluation.reproduce import reproduce
-from pipeline.evaluation.reproduction_report import Reproduction
+from pipeline.evaluation.reproduce import Reproduction, reproduce
 from pipeline.project.project import no_progress
 from pipeline.results import registry
 from pipeline.results.model import SHORT

@@ -19,7 +19,7 @@ from pipeline.project.project import Project
 from pipeline.runs import status
 from pipeline.runs.run import run_stages, select_stages
 from pipeline.show.console import ERR, echo
-from pipeline.show.finetune_tables import show_finetune
+from pipeline.show.evaluation_tables import show_finetune
 from pipeline.show.run_tables import show_result, show_status
 from stages.data.manifest import Manifest
 from stages.heads import labelled_rows

@@ -1,4 +1,4 @@
-"""Owns training a recorded model again. Not judging the result (reproduction_report.py).
+"""Owns training a recorded model again, and comparing it with the recorded one. Not its table (show/).
 
 Settings, labels, splits and ids come from the record; only places are today's: images are found by the SHA-256 of
 their bytes below today's data.root, whatever their names.
@@ -8,27 +8,116 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache import registrations
-from cache.errors import NotAvailable, Unusable
-from pipeline.evaluation.reproduction_report import Absent, Reproduction
+from cache.errors import NotAvailable, PipelineError, Unusable
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.results.record_diff import Pair, find_differences, pair_fields
+from pipeline.results.record_diff import Pair, find_differences, format_changes, pair_fields
 from pipeline.runs import boundary_rows, extraction, train_heads
 from pipeline.runs.finetuning import Start, Tuning
 from pipeline.serving import restored_project
 from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
 from stages.heads import labelled_rows
+from stages.metrics.classification import NAMES
 from stages.metrics.figures import Metrics
 
 log = logging.getLogger(__name__)
+
+
+class NotReproduced(PipelineError):
+    """The model that was trained again is not bitwise the same."""
+
+    code = "not_reproduced"
+
+
+@dataclass(frozen=True)
+class Absent:
+    """An image of the model that is left out: its path then, and why it has no row now."""
+
+    id: str
+    path: str
+    reason: str
+
+
+@dataclass
+class Reproduction:
+    """A model and the same trained again. `images` counts different labelled ones; `absent` were left out.
+
+    `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` has the fields of each
+    part of metrics.json, without intervals, which follow from the rest; `differences` may explain what differs.
+    """
+
+    model: Model
+    images: int
+    computed: int
+    absent: list[Absent]
+    arrays_same: bool = False
+    weights_difference: float | None = None
+    metrics: dict[str, dict[str, Pair]] = field(default_factory=dict)
+    differences: dict[str, Pair] = field(default_factory=dict)
+
+    @property
+    def metrics_same(self) -> bool:
+        return all(pair.same for figures in self.metrics.values() for pair in figures.values())
+
+    @property
+    def reproduced(self) -> bool:
+        return self.arrays_same and self.metrics_same
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{name: value for name, value in vars(self).items() if name != "model"},
+            "name": self.model.name,
+            "key": self.model.key,
+            "reproduced": self.reproduced,
+            "metrics_same": self.metrics_same,
+            "absent": [vars(absent) for absent in self.absent],
+            "metrics": {
+                split: {name: {**pair._asdict(), "difference": pair.difference} for name, pair in figures.items()}
+                for split, figures in self.metrics.items()
+            },
+            "differences": {name: pair._asdict() for name, pair in self.differences.items()},
+        }
+
+    def check(self) -> None:
+        """Raises NotReproduced, with how much differs and what may explain it, unless it is bitwise the same."""
+        if self.reproduced:
+            return
+        reasons = [format_changes(self.differences)] if self.differences else []
+        if self.absent:
+            where = "if they lie elsewhere: --set data.root=DIR"
+            reasons.insert(0, f"{len(self.absent)} of {self.images} images are absent ({where})")
+        raise NotReproduced(
+            f"{self.model} does not come out bitwise the same: {self._size()}",
+            "what differs: " + "; ".join(reasons) if reasons else "nothing recorded differs: it is not deterministic",
+        )
+
+    def _size(self) -> str:
+        gaps = [
+            (abs(pair.difference), f"{split} {name}")
+            for split, figures in self.metrics.items()
+            for name, pair in figures.items()
+            if name in NAMES and pair.difference
+        ]
+        metrics = f"metrics differ by up to {max(gaps)[0]:.2g} ({max(gaps)[1]})" if gaps else "the details differ"
+        return f"{'the metrics are the same' if self.metrics_same else metrics}, the head {self.weights}"
+
+    @property
+    def weights(self) -> str:
+        """How its weights differ, in words."""
+        if self.arrays_same:
+            return "is bitwise the same"
+        if self.weights_difference is None:
+            return "has other shapes"
+        return f"has weights that differ by up to {self.weights_difference:.2g}"
 
 
 def reproduce(path: Path, options: Options, progress: Progress, text: str, recompute: bool = False) -> Reproduction:

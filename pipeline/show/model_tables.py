@@ -1,4 +1,4 @@
-"""Owns the tables of models, show and reproduce. Not their content (model.py, reproduction_report.py)."""
+"""Owns the tables of models, show and reproduce. Not their content (model.py, reproduce.py)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import yaml
 
 from pipeline.config.head_schema import format_setting
-from pipeline.evaluation.reproduction_report import Reproduction
+from pipeline.evaluation.reproduce import Reproduction
 from pipeline.results.model import SHORT, Model
 from pipeline.results.record_diff import Pair, format_value
 from pipeline.show.console import ERR, OUT, echo, format_figure, format_time, make_table, relative_path
-from pipeline.show.evaluation_tables import show_metrics
-from pipeline.show.finetune_tables import show_gain
+from pipeline.show.evaluation_tables import show_gain, show_metrics
 from pipeline.show.run_tables import show_counts
 from stages.metrics.classification import NAMES
 from stages.metrics.figures import EVALUATED

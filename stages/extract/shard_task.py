@@ -24,8 +24,8 @@ from cache.store import Cache
 from stages.bases import catalogue
 from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import ImageRejected
-from stages.engines import batch_independence, parity, select
-from stages.engines.embed import Embed, Taps
+from stages.engines import parity, select
+from stages.engines.embed import Embed, Taps, check_independence
 from stages.engines.parity import References
 from stages.extract import prefetch
 
@@ -81,7 +81,7 @@ def open_embed(job: Job, taps: Taps) -> Embed:
         )
     embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch)
     if catalogue.base_of(job.recipe.base).is_file:
-        batch_independence.check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
+        check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
     return embed
 
 

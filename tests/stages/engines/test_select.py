@@ -1,4 +1,4 @@
-"""select.py, openvino_convert.py, parity.py: which engine runs, from what, and whether it may add to a key."""
+"""select.py, openvino_engine.py, parity.py: which engine runs, from what, and whether it may add to a key."""
 
 from __future__ import annotations
 
