@@ -254,9 +254,7 @@ def test_an_efficientnet_without_imagenet_s_normalization_is_refused(tmp_path: P
 
     base = catalogue.get_base("efficientnet_b0")
     build.build_base(base, None, 32, 32).save_weights(tmp_path / "own.weights.h5")
-    with pytest.raises(
-        Unusable, match=r"its layer normalization\w* has the mean \[0\.0, 0\.0, 0\.0\], not that of Imag"
-    ):
+    with pytest.raises(Unusable, match=r"its layer normalization\w* has the mean \[0\.0, 0\.0, 0\.0\]"):
         build.build_base(base, tmp_path / "own.weights.h5", 32, 32)
 
 
