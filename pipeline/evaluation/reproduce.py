@@ -79,7 +79,6 @@ class Reproduction:
             "key": self.model.key,
             "reproduced": self.reproduced,
             "metrics_same": self.metrics_same,
-            "absent": [vars(absent) for absent in self.absent],
             "metrics": {
                 split: {name: {**pair._asdict(), "difference": pair.difference} for name, pair in figures.items()}
                 for split, figures in self.metrics.items()

@@ -44,9 +44,8 @@ class Moved:
 
     def to_json(self) -> dict[str, Any]:
         refused = [{"path": path, "reason": reason} for path, reason in self.taken.refused]
-        manifest = None if self.manifest is None else str(self.manifest)
-        places = {"folder": str(self.folder), "config": str(self.config), "manifest": manifest}
-        return {**vars(self.taken), "refused": refused, **places, "left_out": list(self.left_out)}
+        own = {name: value for name, value in vars(self).items() if name != "taken"}
+        return {**vars(self.taken), "refused": refused, **own}
 
 
 def export_rows(project: Project, folder: Path) -> Moved:

@@ -35,14 +35,10 @@ class Contents:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "root": str(self.root),
+            "root": self.root,
             "bytes": sum(entry.bytes for entry in self.entries),
             "entries": [
-                {
-                    **_entry_json(entry),
-                    "needed_by": self.needs.get(entry.name, []),
-                    "models": self.models.get(entry.name, []),
-                }
+                vars(entry) | {"needed_by": self.needs.get(entry.name, []), "models": self.models.get(entry.name, [])}
                 for entry in self.entries
             ],
         }
@@ -71,8 +67,7 @@ class Tidied:
     dry: bool
 
     def to_json(self) -> dict[str, Any]:
-        freed = sum(entry.bytes for entry in self.removed)
-        return {**vars(self), "freed": freed, "removed": [_entry_json(entry) for entry in self.removed]}
+        return {**vars(self), "freed": sum(entry.bytes for entry in self.removed)}
 
 
 def check_cache_exists(project: Project) -> None:
@@ -139,7 +134,3 @@ def verify_cache(project: Project, share: float) -> Verified:
     damaged = [str(store.folder / "spec.json") for store in stores if not store.components]
     report.damaged += [(path, "its components do not match its key; the next run rewrites it") for path in damaged]
     return report
-
-
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    return {**vars(entry), "path": str(entry.path)}

@@ -186,7 +186,7 @@ class Model(Tabular):
         return {
             "name": self.name,
             "key": self.key,
-            "folder": str(self.folder),
+            "folder": self.folder,
             "tags": self.tags,
             "created": self.created,
             "damaged": self.damaged,

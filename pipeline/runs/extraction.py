@@ -43,8 +43,7 @@ class ExtractReport:
     part: Part | None = None
 
     def to_json(self) -> dict[str, Any]:
-        part = None if self.part is None else vars(self.part)
-        return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected], "part": part}
+        return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected]}
 
 
 def run_extraction(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:

@@ -43,9 +43,6 @@ class StageStatus:
     at_most: bool = False
     differences: Differences = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class Status:

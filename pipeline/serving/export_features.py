@@ -40,9 +40,6 @@ class Written:
     dtype: str
     bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "file": str(self.file)}
-
 
 def export_features(
     project: Project, kind: str | None, path: Path, tap: str, split: str | None, force: bool

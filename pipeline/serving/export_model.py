@@ -50,7 +50,7 @@ class Exported:
     about: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {"file": str(self.file), **{name: part for name, part in self.about.items() if name != "file"}}
+        return {**self.about, "file": self.file}
 
 
 def export_model(

@@ -52,7 +52,7 @@ def show_result(
     if as_json:
         failure = {"code": error.code, "message": error.message, "hint": error.hint} if error else None
         head = {"schema_version": SCHEMA_VERSION, "command": command}
-        parts = json.loads(json.dumps(result, default=lambda report: report.to_json()))
+        parts = json.loads(json.dumps(result, default=_plain))
         document = {**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}
         echo(json.dumps(document), whole=True)
         return
@@ -68,6 +68,13 @@ def show_result(
         echo(f"  pipeline status{format_config_option(config)} previews what and why")
     if error:
         show_error(error)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a report or another object: its to_json, a path as text, or its fields."""
+    if isinstance(value, Path):
+        return str(value)
+    return value.to_json() if hasattr(value, "to_json") else vars(value)
 
 
 def _are_first(heads: Mapping[str, HeadReport | SweepReport], config: Path) -> bool:
