@@ -61,6 +61,11 @@ def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
         raise _explain(source, tree, error, {}) from error
 
 
+def format_value(value: Any) -> str:
+    """A value as YAML on one line."""
+    return str(yaml.safe_dump(value, default_flow_style=True, width=10_000).splitlines()[0])
+
+
 def _read(path: Path) -> str:
     try:
         return regular_files.read_bytes(path, MOST_BYTES).decode("utf-8")

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cache.errors import Unusable
 from cache.store import FeatureStore
+from pipeline.config import yaml_file
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
@@ -142,10 +141,7 @@ def _extraction(today: Project, model: Model) -> str:
     taps = {**now["extract"]["taps"], **then["extract"]["taps"]}
     if taps != now["extract"]["taps"]:
         changed["extract.taps"] = taps
-    words = [
-        f"{name}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}" for name, value in changed.items()
-    ]
-    sets = [word.removesuffix("\n").removesuffix("\n...") for word in words]
+    sets = [f"{name}={yaml_file.format_value(value)}" for name, value in changed.items()]
     purpose: list[str] = []
     if restored_project.is_finetuned(model):
         purpose = ["--for", model.name]

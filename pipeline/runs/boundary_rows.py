@@ -12,7 +12,7 @@ import numpy as np
 
 from cache.errors import ImagesRejected, NotAvailable, Unusable
 from cache.store import FeatureStore
-from pipeline.config.finetune_schema import FineTune
+from pipeline.config.finetune_schema import AugmentConfig, FineTune
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Project
 from pipeline.runs import extraction
@@ -98,16 +98,11 @@ def extend_hints(names: Iterable[str]) -> Iterator[None]:
         raise NotAvailable(error.message, error.hint + also) from error
 
 
-def views(spec: FineTune) -> list[View]:
-    """The augmented views, without the plain one."""
-    if spec.augment is None:
-        return []
-    return [View(spec.augment.augment, spec.augment.seed, number) for number in range(1, spec.views)]
-
-
 def view_recipes(project: Project, spec: FineTune) -> list[Recipe]:
     """The recipe of each view, the plain one first."""
-    return [project.recipe, *(replace(project.recipe, view=view) for view in views(spec))]
+    augment = spec.augment or AugmentConfig()  # without it there is one view
+    views = (View(augment.augment, augment.seed, number) for number in range(1, spec.views))
+    return [project.recipe, *(replace(project.recipe, view=view) for view in views)]
 
 
 def view_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
@@ -169,4 +164,4 @@ def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:
     """The images of each view: all labelled ones of the plain view, those of train of the others."""
     labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
     train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
-    return [labelled, *[train] * len(views(spec))]
+    return [labelled, *[train] * (spec.views - 1)]
