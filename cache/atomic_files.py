@@ -42,12 +42,8 @@ def publish(path: Path, data: bytes) -> None:
     """Make `path` hold exactly `data`, or leave what was there, never a part of it.
 
     Temp file in the same folder, write, fsync, close, `os.replace`, fsync of the folder. Of two writers of the same
-    path, one whole file stays.
-
-    Raises
-    ------
-    Unwritable
-        The disk is full, or the folder cannot be written. The temp file is removed; nothing is published.
+    path, one whole file stays. Raises Unwritable where the disk is full, or the folder cannot be written; the temp file
+    is then removed.
     """
     publish_all(path.parent, {path.name: data})
 

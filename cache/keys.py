@@ -19,12 +19,8 @@ def digest(kind: str, components: Mapping[str, Any]) -> str:
     """SHA-256, in hex, of `kind` and the canonical JSON of `components`.
 
     Components that are None are neutral and left out, so that a field added later does not move the keys
-    of those who don't use it.
-
-    Raises
-    ------
-    Unkeyable
-        A value is neither a mapping with string keys, a sequence, str, bool, int, finite float nor None.
+    of those who don't use it. Raises Unkeyable where a value is neither a mapping with string keys, a sequence, str,
+    bool, int, finite float nor None.
     """
     return hashlib.sha256(canonical([kind, _plain(components, kind)])).hexdigest()
 

@@ -31,12 +31,7 @@ def dump(arrays: Mapping[str, np.ndarray]) -> bytes:
 def load(source: Path | BinaryIO) -> dict[str, np.ndarray]:
     """The arrays of that file, by name.
 
-    Raises
-    ------
-    OSError
-        It cannot be read.
-    ValueError
-        It is not a complete .npz, or holds a pickled object.
+    Raises OSError where it cannot be read, ValueError where it is not a complete .npz, or holds a pickled object.
     """
     try:
         with np.load(source, allow_pickle=False) as arrays:
