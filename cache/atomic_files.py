@@ -4,8 +4,6 @@ Each change is a call of `os` in this module, so that a test can replace `os`, a
 What cannot be written or removed raises `Unwritable`: the path, the reason, and what to do.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

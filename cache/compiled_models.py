@@ -4,8 +4,6 @@ They lie in the user's own cache on this host, never in the cache of a project, 
 model runs in the process that reads it. Not what is in them (stages/engines/).
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging

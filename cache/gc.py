@@ -1,7 +1,5 @@
 """Owns listing what a cache holds, and removing what is not needed. Not who needs what (registrations.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

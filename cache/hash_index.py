@@ -5,8 +5,6 @@ hashing: within one tick of a coarse clock a file can change without its stat ch
 kept apart, for previews, which read no file.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

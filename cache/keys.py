@@ -1,7 +1,5 @@
 """Owns the canonical form of a key's components and its SHA-256. Not what the components are."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Owns named arrays as the bytes of an .npz, and back, without pickle. Not writing them (atomic_files.py)."""
 
-from __future__ import annotations
-
 import errno
 import io
 import struct

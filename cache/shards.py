@@ -5,8 +5,6 @@ SHA-256 of an image file; `features` (n, ...) float32 or float16, row for row. N
 times: the same rows give the same bytes. Contiguous data starts on a page, so that it can be memory-mapped.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import zlib

@@ -1,7 +1,5 @@
 """Owns the `pipeline bases` command: the list of bases, and the blocks of one. Not the facts (stages/bases)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

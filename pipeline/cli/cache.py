@@ -1,7 +1,5 @@
 """Owns the `pipeline cache` commands: options and exit codes. Not what they do (pipeline/maintenance)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Owns the commands compare, crossval, predictions and plot. Not their work (evaluation/), nor their tables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

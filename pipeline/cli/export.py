@@ -1,7 +1,5 @@
 """Owns the `pipeline export` commands: options and printing. Not the files (export_features.py, export_model.py)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args

@@ -1,7 +1,5 @@
 """Owns `pipeline init`: options, output, exit codes. Not the work (init_project.py)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import rich_click as click

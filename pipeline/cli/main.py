@@ -1,7 +1,5 @@
 """Owns the list of all commands. Each is imported only when it runs, so that `--help` is fast."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Owns the commands on results: models, show, tag, reproduce. Not their work (registry.py, reproduce.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import rich_click as click

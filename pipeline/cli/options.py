@@ -1,7 +1,5 @@
 """Owns what all commands share: options, logging, and turning exceptions into a message and an exit code."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import shlex

@@ -1,7 +1,5 @@
 """Owns the `pipeline predict` command: options and printing. Not the predictions (serving/predict.py)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Owns `pipeline run` and `pipeline status`: options, output, exit codes. Not the work (runs/)."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Owns `pipeline init`: a commented pipeline.yaml for a folder of images, and the demo dataset. Not the scan."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Owns reading pipeline.yaml, applying --set, and one sentence for each mistake. Not the fields (schema.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

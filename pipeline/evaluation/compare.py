@@ -1,7 +1,5 @@
 """Owns the rows that two models can be compared on, and their predictions there. Not the tests (paired_tests.py)."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections import Counter, defaultdict

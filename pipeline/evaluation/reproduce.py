@@ -4,8 +4,6 @@ Settings, labels, splits and ids come from the record; only places are today's: 
 their bytes below today's data.root, whatever their names.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Owns `cache export` and `cache import`: a folder with a project's rows and settings. Not copying (transfer.py)."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Owns listing a cache, verifying it, and removing what is not needed. Not who needs what (runs/retention.py)."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Owns what a pipeline.yaml resolves to: paths, cache, images, taps and keys. Not its fields (config/), nor runs."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

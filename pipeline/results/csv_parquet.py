@@ -1,7 +1,5 @@
 """Owns a table of named columns as the bytes of a CSV or Parquet file. Not its columns."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Owns one result under models/: record, figures, head and tail in its folder. Not finding it (registry.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging

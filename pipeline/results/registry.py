@@ -1,7 +1,5 @@
 """Owns which results there are, and how they are named: by name, tag or key. Not what is in one (model.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import time

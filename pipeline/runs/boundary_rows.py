@@ -1,7 +1,5 @@
 """Owns the boundary rows of a fine-tuning: checks, which are needed, having them computed. Not training on them."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Owns the extraction of a project: which rows are missing, having them computed. Not the tasks (stages/extract)."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence

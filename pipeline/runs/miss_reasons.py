@@ -1,7 +1,5 @@
 """Owns why rows or a model are missing: what differs from the nearest existing ones. Not their state (status.py)."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Owns the record of a result: settings, rows, images, versions, machine, commit. Not the result itself."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

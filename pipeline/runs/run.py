@@ -1,7 +1,5 @@
 """Owns the order of a run: rows, then heads, then fine-tuning, with what is registered. Not the stages, nor output."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

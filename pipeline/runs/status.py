@@ -1,7 +1,5 @@
 """Owns previewing a run: HIT, PARTIAL, MISS or BLOCKED for each stage, and why. Not the reasons (miss_reasons.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal

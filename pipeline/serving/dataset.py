@@ -3,8 +3,6 @@
 Not computing them (extraction.py), nor the files they may be written to (export_features.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

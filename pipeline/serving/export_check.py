@@ -1,7 +1,5 @@
 """Owns testing an exported file on original images, in a fresh process without this package."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

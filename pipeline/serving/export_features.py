@@ -4,8 +4,6 @@ Each file has ids, labels, splits, groups, paths and features, a row for each im
 key. Reading it takes neither this package nor pickle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Not the network (keras_network.py), nor the test of the file before it is published (export_check.py).
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ Base, weights, size and taps are those of the model's record. Rows in the cache 
 stored there only on request.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import logging

@@ -3,8 +3,6 @@
 Not its use (predict.py, reproduce.py, export_model.py).
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any

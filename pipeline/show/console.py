@@ -1,7 +1,5 @@
 """Owns the two consoles, and the format of lines, numbers, paths and tables. Not their content (*_tables.py)."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Owns the tables of figures: of a model, of two, of folds, of a fine-tuning. Not computing them."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Owns the tables of models, show and reproduce. Not their content (model.py, reproduce.py)."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence

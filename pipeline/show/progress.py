@@ -1,7 +1,5 @@
 """Owns progress on stderr: a bar on a terminal, a line every few seconds elsewhere. Not the counting."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Owns how run and status print: tables on a terminal, or one JSON object. Not what is in them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

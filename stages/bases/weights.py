@@ -4,8 +4,6 @@ The cache records each digest that was used, under `weights/`, so a host without
 no weight file. Where the cache has two digests of one name, the user has to choose.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

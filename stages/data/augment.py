@@ -5,8 +5,6 @@ of the view, id, name), not the next value of a generator: it depends on neither
 transform changes no number of another.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from dataclasses import asdict, dataclass

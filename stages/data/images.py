@@ -17,8 +17,6 @@ Limits: pixels (`max_pixels`, read from the header before anything is decoded), 
 processor time. In a process, one image above 50 Mpx is decoded at a time, in at most some 16 bytes a pixel.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Owns what the markers of a JPEG say: how many scans it has, and whether it ends early. Not decoding (images.py)."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass, field

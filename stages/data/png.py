@@ -1,7 +1,5 @@
 """Owns which chunks of a PNG file are handed to the decoder. Not decoding (images.py)."""
 
-from __future__ import annotations
-
 import zlib
 
 from stages.data.image_formats import ImageRejected

@@ -1,7 +1,5 @@
 """Owns finding images in folders, and their ids. Not tables (tables.py), decoding, nor the split of the rest."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

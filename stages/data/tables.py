@@ -1,7 +1,5 @@
 """Owns tables of images: .csv, .jsonl or .parquet to rows. Not folders (scan.py), nor what labels mean (labels.py)."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

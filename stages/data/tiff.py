@@ -5,8 +5,6 @@ Of these it only decompresses here, each plane as if it were 8-bit grayscale; bi
 photometric interpretation and alpha are ours.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import struct

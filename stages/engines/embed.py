@@ -1,7 +1,5 @@
 """Owns what an engine is to the rest: `Embed`, its batches, rows that don't depend on others. Not which there are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol
 

@@ -3,8 +3,6 @@
 Preprocessing and pooling are inside: uint8 in, taps out.
 """
 
-from __future__ import annotations
-
 import os
 import queue
 from collections.abc import Mapping

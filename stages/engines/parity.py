@@ -3,8 +3,6 @@
 Some stored rows are computed again and compared. Not which engine runs (select.py).
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Owns a model as one Keras network, and its file, .keras or ONNX. Not its test (export_check). A TensorFlow room."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from pathlib import Path

@@ -4,8 +4,6 @@ No module imports it, and it imports none of this package. Standard input: pictu
 then its RGB bytes. Standard output: one line of JSON about the file, then one for each picture, its probabilities.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

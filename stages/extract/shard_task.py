@@ -1,7 +1,5 @@
 """Owns one extraction task: read images, run the base, store a shard. Not scheduling tasks (schedule.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import threading

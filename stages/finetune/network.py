@@ -1,7 +1,5 @@
 """Owns the network that fine-tuning trains: a base's last blocks, then a head. A TensorFlow room. Not the training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

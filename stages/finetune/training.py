@@ -5,8 +5,6 @@ only the blocks after it, as DL4J's TransferLearningHelper and Nautilus (Nakanda
 those maps come from (boundary_maps.py), nor the network (network.py).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """Owns building a base of the catalogue in Keras and loading its weights. Not tracing it. A TensorFlow room."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections import defaultdict

@@ -5,8 +5,6 @@ last stage of fixed depth (github.com/tensorflow/tpu, models/official/efficientn
 'same'.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from pathlib import Path

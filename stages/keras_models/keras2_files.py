@@ -3,8 +3,6 @@
 Weights stay as they are, and so do files of Keras 3.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import zipfile

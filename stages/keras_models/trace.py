@@ -1,7 +1,5 @@
 """Owns a base as a TensorFlow graph, uint8 in and taps out. Not running it (engines/). A TensorFlow room."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Opening one can run code from the file: callers check base.trust first (weights.ensure_file).
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Owns what computes here: CPUs, BLAS libraries, versions, whether there is a GPU. Not the choice of an engine."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Iterable
