@@ -98,7 +98,9 @@ def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
         echo(f"the ImageNet weights of {found[0]['name']} are here: {found[0]['weights']}")
     elif words:
         _print_blocks(found, *words)
-        _print_weights(_facts(catalogue.get_base(*words)))
+        base = _facts(catalogue.get_base(*words))
+        echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
+        echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")
     else:
         table = make_table(
             "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "~ImageNet weights"
@@ -140,8 +142,3 @@ def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
         shape = " x ".join(map(str, block["shape"]))
         table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
     OUT.print(table)
-
-
-def _print_weights(base: dict[str, Any]) -> None:
-    echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
-    echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")

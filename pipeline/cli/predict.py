@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from pipeline.cli.options import Call, report_errors, shared_options
 from pipeline.project.project import Project
 from pipeline.results import csv_parquet
-from pipeline.serving import restored_project
+from pipeline.serving import recorded_model
 from pipeline.serving.predict import Predicted, predict
 from pipeline.show.console import ERR, count_of, echo, escape_line
 from stages.metrics import calibration
@@ -41,7 +41,7 @@ def predict_command(call: Call, model: str, paths: tuple[str, ...], output: Path
     def work() -> Predicted:
         if output is not None:
             csv_parquet.check_path(output)
-        restored_project.check_places(call.overrides)
+        recorded_model.check_places(call.overrides)
         found = predict(Project(call.config, call.options, call.progress), model, paths, keep)
         if output is not None:
             csv_parquet.write_table(found.columns(), output)

@@ -79,7 +79,7 @@ def run_command(
         project = Project(call.config, options, call.progress)
         wanted = select_stages(project, stage, names)
         if dry_run:
-            result["status"] = status.preview_stage(project, stage, names)
+            result["status"] = status.preview_stages(project, wanted["head"], wanted["finetune"])
         else:
             also_for = [purpose.removeprefix("finetune/") for purpose in purposes]
             if wanted["head"] and project.manifest.rows and not project.manifest.counts():

@@ -14,8 +14,8 @@ from pipeline.config import yaml_file
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.serving import restored_project
-from pipeline.serving.inference import Inference
+from pipeline.serving import recorded_model
+from pipeline.serving.recorded_model import Inference
 from stages.data.manifest import Manifest, Row
 from stages.metrics import paired_tests
 from stages.metrics.figures import Difference, Figures
@@ -66,7 +66,7 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
             "only models of the same classes can be compared",
         )
     today.manifest.check_labels()
-    inferences = {side: Inference(restored_project.restore(today, model), model) for side, model in models.items()}
+    inferences = {side: Inference(recorded_model.restore(today, model), model) for side, model in models.items()}
     stores = {side: inference.stores(today.cache) for side, inference in inferences.items()}
     rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], classes, stores)
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
@@ -141,7 +141,7 @@ def _extraction(today: Project, model: Model) -> str:
         changed["extract.taps"] = taps
     sets = [f"{name}={yaml_file.format_value(value)}" for name, value in changed.items()]
     purpose: list[str] = []
-    if restored_project.is_finetuned(model):
+    if recorded_model.is_finetuned(model):
         purpose = ["--for", model.name]
         if (tuned := {model.record["name"]: then["finetune"][model.record["name"]]}) != now["finetune"]:
             sets.append(f"finetune={json.dumps(tuned)}")

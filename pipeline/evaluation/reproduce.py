@@ -20,7 +20,7 @@ from pipeline.results.model import Model
 from pipeline.results.record_diff import Pair, find_differences, format_changes, pair_fields
 from pipeline.runs import boundary_rows, extraction, train_heads
 from pipeline.runs.finetuning import Start, Tuning
-from pipeline.serving import restored_project
+from pipeline.serving import recorded_model
 from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
 from stages.heads import labelled_rows
@@ -123,19 +123,19 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     Missing rows are computed into the cache; with `recompute`, all rows into a temporary one. Raises Unusable where
     today's code cannot make it, NotAvailable where too few of its images are left.
     """
-    restored_project.check_places(options.overrides)
+    recorded_model.check_places(options.overrides)
     today = Project(path, options, progress)
     model = registry.find(today.folder, text)
-    then = restored_project.restore(today, model)
+    then = recorded_model.restore(today, model)
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
-    tuned = then.config.finetune[name] if restored_project.is_finetuned(model) else None
+    tuned = then.config.finetune[name] if recorded_model.is_finetuned(model) else None
     name = name if tuned is None else tuned.head
     spec = then.config.heads[name]
     if "log_dir" in type(spec).model_fields:
         spec = spec.model_copy(update={"log_dir": None})
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
     keys = [part["key"] for part in model.record["extract"].values()]
-    with restored_project.temporary_cache(then) if recompute else registrations.running_job(then.cache.root, keys):
+    with recorded_model.temporary_cache(then) if recompute else registrations.running_job(then.cache.root, keys):
         computed, absent = _rows(then, today, labelled, spec.taps)
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)

@@ -44,12 +44,11 @@ def as_csv(columns: Columns) -> bytes:
     n = max(map(len, columns.values()), default=0)
     for start in range(0, n, _LINES):
         parts = (values[start : start + _LINES] for values in columns.values())
-        writer.writerows(zip(*(v.tolist() if isinstance(v, np.ndarray) else map(_cell, v) for v in parts), strict=True))
+        cells = (
+            v.tolist() if isinstance(v, np.ndarray) else [text and escape_formula(text) for text in v] for v in parts
+        )
+        writer.writerows(zip(*cells, strict=True))
     return out.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _cell(text: str | None) -> str | None:
-    return None if text is None else escape_formula(text)
 
 
 def as_parquet(columns: Columns) -> bytes:

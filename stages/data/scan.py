@@ -195,17 +195,12 @@ class _Walk:
             if below:  # one folder; the rest goes on
                 self.found.rejected.append(Reject(below, f"is a folder that cannot be read: {error.strerror}"))
                 return []
-            message, hint = _unreadable(folder, self.called, error)
-            raise Unusable(message, hint) from error
-
-
-def _unreadable(folder: str, called: str, error: OSError) -> tuple[str, str]:
-    """Message and hint."""
-    if isinstance(error, FileNotFoundError):
-        return f"{called}: {folder} is not there", f"name the folder of the images with {called}"
-    if isinstance(error, NotADirectoryError):
-        return f"{called}: {folder} is a file; expected a folder of images", ""
-    return f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}"
+            if isinstance(error, FileNotFoundError):
+                hint = f"name the folder of the images with {self.called}"
+                raise Unusable(f"{self.called}: {folder} is not there", hint) from error
+            if isinstance(error, NotADirectoryError):
+                raise Unusable(f"{self.called}: {folder} is a file; expected a folder of images") from error
+            raise Unusable(f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}") from error
 
 
 def stays_under(path: str, root: Path) -> bool:

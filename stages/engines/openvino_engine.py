@@ -6,7 +6,6 @@ Preprocessing and pooling are inside: uint8 in, taps out.
 import os
 import queue
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +92,13 @@ def converted_model(base: FrozenBase, batch: int) -> Mapping[str, bytes]:
         "batch": batch,
         "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
     }
-    make = partial(_convert, base, batch)
-    return make() if base.tail else compiled_models.load_or_make(components, make, _find_unexpected)
-
-
-def _find_unexpected(model: Mapping[str, bytes]) -> list[str]:
-    return allowed_ops.unexpected_in_xml(model[GRAPH], len(model[WEIGHTS]))
+    if base.tail:
+        return _convert(base, batch)
+    return compiled_models.load_or_make(
+        components,
+        lambda: _convert(base, batch),
+        lambda model: allowed_ops.unexpected_in_xml(model[GRAPH], len(model[WEIGHTS])),
+    )
 
 
 def _save(openvino: Any, model: Any, path: Path) -> None:

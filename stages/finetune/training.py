@@ -106,7 +106,9 @@ def train(
     watched = keras.callbacks.CallbackList(tensorboard_callbacks(spec.log_dir), model=network.model)
     watched.on_train_begin()
     with watch(history.epochs) as advance, ThreadPoolExecutor(1) as reader:
-        while history.epochs < spec.epochs and not _should_stop(spec, history):
+        while history.epochs < spec.epochs and not history.diverged:
+            if spec.patience is not None and history.epochs - history.best >= spec.patience:
+                break
             _epoch(spec, seed, network, data, history, reader)
             if history.best == history.epochs:
                 state.keep_best()
@@ -192,10 +194,6 @@ def _val_log_loss(network: Network, data: Data) -> float:
     """Log-loss on val, rounded; NaN, after training has diverged, counts as certain and wrong."""
     probabilities = np.nan_to_num(network.probabilities(data.boundary, data.val))
     return round(float(log_loss(data.y[data.val], probabilities)), 6)
-
-
-def _should_stop(spec: Spec, history: History) -> bool:
-    return history.diverged or (spec.patience is not None and history.epochs - history.best >= spec.patience)
 
 
 class _State:
