@@ -77,7 +77,6 @@ def check_cache_exists(project: Project) -> None:
 
 
 def list_contents(project: Project) -> Contents:
-    """All entries of the project's cache."""
     models: dict[str, list[str]] = defaultdict(list)
     here = {root.path.parent for root in registrations.list_registrations(project.cache.root) if root.here}
     for model in (model for folder in sorted(here) for model in registry.list_models(folder)):

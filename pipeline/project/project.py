@@ -112,7 +112,6 @@ class Project:
         return Tap(settings.layer, settings.pooling)
 
     def store(self, tap: str) -> FeatureStore:
-        """The feature rows at the tap of that name."""
         return self.cache.features(self.recipe.components(self.tap(tap)))
 
     @cached_property

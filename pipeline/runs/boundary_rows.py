@@ -46,14 +46,7 @@ def first_trained_block(project: Project, spec: FineTune) -> Block:
 
 
 def boundary_tap(project: Project, spec: FineTune) -> Tap:
-    """The boundary as a tap."""
     return Tap(first_trained_block(project, spec).boundary, "none", spec.dtype)
-
-
-def boundary_taps(project: Project, names: Sequence[str]) -> dict[str, Tap]:
-    """The boundaries of those fine-tunings, by `finetune/NAME`. Raises Unusable if one is not in pipeline.yaml."""
-    project.check_finetune(names)
-    return {f"finetune/{name}": boundary_tap(project, project.config.finetune[name]) for name in names}
 
 
 def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
@@ -62,7 +55,8 @@ def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
 
 
 def check_finetune(project: Project, name: str) -> None:
-    """Raises Unusable if the base has no such block, or the head cannot be trained further."""
+    """Raises Unusable if pipeline.yaml has no such fine-tuning, the base no such block, or the head no layers."""
+    project.check_finetune([name])
     spec = project.config.finetune[name]
     first_trained_block(project, spec)
     head = project.config.heads[spec.head]

@@ -123,7 +123,6 @@ def _transform(pixels: np.ndarray, view: View, image: str) -> np.ndarray:
 
 
 def _adjust_light(pixels: np.ndarray, view: View, image: str) -> np.ndarray:
-    """Change contrast and brightness."""
     limits = view.augment
     if not (limits.brightness or limits.contrast):
         return pixels
