@@ -16,6 +16,10 @@ from pipeline.serving.export_model import Exported, Kind
 from pipeline.show.console import count_of, echo
 from stages.data.manifest import SPLITS
 
+_OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="PATH",
+                       help="The file to write.")  # fmt: skip
+_FORCE = click.option("--force", is_flag=True, help="Replace PATH if it is there.")
+
 
 class _Export(click.RichGroup):
     """`pipeline export NAME ...`: a name that is no command is an argument of the command MODEL."""
@@ -40,10 +44,8 @@ def export() -> None:
 @click.argument("model", metavar="", required=False)  # the command's name shows as MODEL already
 @shared_options("set", "offline", "quiet")
 @click.option("--format", "kind", type=click.Choice(get_args(Kind)), help="The kind of file.  [default: by its name]")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The file to write."
-)
-@click.option("--force", is_flag=True, help="Replace PATH if it is there.")
+@_OUTPUT
+@_FORCE
 def model_command(call: Call, model: str | None, kind: Kind | None, output: Path, force: bool) -> None:
     """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
 
@@ -63,12 +65,10 @@ def model_command(call: Call, model: str | None, kind: Kind | None, output: Path
 @export.command("features")
 @shared_options("set", "offline", "quiet")
 @click.option("--format", "kind", type=click.Choice(list(WRITERS)), help="The kind of file.  [default: by its name]")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write."
-)
+@_OUTPUT
 @click.option("--tap", default="pooled", show_default=True, metavar="NAME", help="The tap to take.")
 @click.option("--split", type=click.Choice(SPLITS), help="Images of one split only.  [default: all]")
-@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@_FORCE
 def features_command(call: Call, kind: str | None, output: Path, tap: str, split: str | None, force: bool) -> None:
     """Write ids, labels, splits, groups, paths and features to one file, a row for each image.
 

@@ -55,7 +55,7 @@ def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
 
 
 def check_finetune(project: Project, name: str) -> None:
-    """Raises Unusable if pipeline.yaml has no such fine-tuning, the base no such block, or the head no layers."""
+    """Raises Unusable if there is no such fine-tuning or block, or the head cannot be trained further."""
     project.check_finetune([name])
     spec = project.config.finetune[name]
     first_trained_block(project, spec)

@@ -126,7 +126,8 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
     """(label, text) of what the record has; older ones have less."""
     seed = "" if record["seed"] is None else f", from seed {record['seed']}"
     facts = [("created", f"{format_time(record['created'])}, in {record['seconds']:.1f} s{seed}")]
-    facts.append(("git", _git(record.get("git"))))
+    git = record.get("git") or {"commit": "in no repository", "dirty": False}
+    facts.append(("git", git["commit"] + (", with changes that were not committed" if git["dirty"] else "")))
     facts.append(("versions", _listed(record["versions"])))
     if "machine" in record:
         facts.append(("fitted on", f"{record['machine']}; {', '.join(record.get('blas') or [])}"))
@@ -155,12 +156,6 @@ def _number(value: Any, digits: int = 4) -> str:
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _git(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "in no repository"
-    return f"{found['commit']}{', with changes that were not committed' if found['dirty'] else ''}"
 
 
 def _listed(values: Mapping[str, Any]) -> str:

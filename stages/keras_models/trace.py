@@ -92,7 +92,7 @@ def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
 def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTensor]:
     """The model's output at each. Raises Unusable if it has no such layer, or an output that cannot be pooled so."""
     from_file = isinstance(model, user_model.UserModel)
-    names = model.paths() if from_file else [layer.name for layer in model.layers]
+    names = [name for name, _ in model.named_layers()] if from_file else [layer.name for layer in model.layers]
     for tap in taps:
         if tap.layer != "output" and tap.layer not in names:
             near = suggest(tap.layer, reversed(names), 4)  # the last of a block's layers is its output
