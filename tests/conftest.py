@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from stages.extract import shard_task
 from tests.support import fakes
 
 os.environ.pop("COLUMNS", None)  # of the terminal that pytest was started from; consoles read it when imported
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job of a shell it is ignored
 
 TALLY = pytest.StashKey[Counter[str]]()
 
