@@ -61,14 +61,16 @@ def load(components: Mapping[str, Any]) -> dict[str, bytes] | None:
     """
     key, place = keys.digest("converted", components), default_folder()
     contents: dict[str, bytes] = {}
+    if place is None:
+        return None
 
     def read(path: Path) -> str:
         contents[path.name] = path.read_bytes()
         return hashlib.sha256(contents[path.name]).hexdigest()
 
     with contextlib.suppress(OSError):
-        record = None if place is None else records.load_folder(place / key, read, {"key": str})
-        if place is not None and record is not None and record["key"] == key:
+        record = records.load_folder(place / key, read, {"key": str})
+        if record is not None and record["key"] == key:
             atomic_files.note_use(place / key / records.RECORD, USED_S)
             return contents
     return None

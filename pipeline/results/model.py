@@ -121,7 +121,9 @@ class Model(Tabular):
         """What else may make it another: the keys of its rows and of its first head, images, classes, versions."""
         rows = {tap: parts["key"][:SHORT] for tap, parts in self.record.get("extract", {}).items()}
         names = ("head", "manifest", "classes", "head_version", "finetune_version")
-        return {"rows": rows, **{name: _shorten(self.record.get(name)) for name in names}}
+        others = {name: self.record.get(name) for name in names}
+        short = {name: value[:SHORT] for name, value in others.items() if isinstance(value, str)}
+        return {"rows": rows, **others, **short}
 
     @cached_property
     def image_sets(self) -> dict[str, str]:
@@ -219,10 +221,6 @@ def _image_sets(manifest: bytes) -> dict[str, str]:
 
 def _compared(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in fields.items() if field not in _NOT_COMPARED[section]}
-
-
-def _shorten(value: Any) -> Any:
-    return value[:SHORT] if isinstance(value, str) else value
 
 
 @functools.cache

@@ -35,9 +35,8 @@ def embed_all(embed: Embed, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 def pad_batch(pixels: np.ndarray, batch: int) -> np.ndarray:
     """The pixels, with black images added up to a whole batch: engines run at one fixed batch shape."""
-    if len(pixels) == batch:
-        return pixels
-    return np.concatenate([pixels, np.zeros((batch - len(pixels), *pixels.shape[1:]), np.uint8)])
+    missing = batch - len(pixels)
+    return np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else pixels
 
 
 def check_independence(embed: Embed, height: int, width: int) -> None:
