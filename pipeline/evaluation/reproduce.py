@@ -139,8 +139,15 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         computed, absent = _rows(then, today, labelled, spec.taps)
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)
-        if absent:
-            _check_enough(left, classes, done)
+        try:
+            if absent:
+                labelled_rows.check_classes(left, classes)
+        except Unusable as error:
+            raise NotAvailable(
+                f"{len(absent)} of the {done.images} images of {model} cannot be found "
+                f"(the first: {absent[0].path}), and without them: {error.message}",
+                "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
+            ) from error
         fitted = train_heads.fit_head(then, spec, left, classes)
         now, metrics, arrays = train_heads.head_environment(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
         key = train_heads.head_folder(then, name, spec, full, classes).name
@@ -203,17 +210,6 @@ def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
     except Unusable as error:
         log.warning("%d images have no row, and their files cannot be searched: %s", len(ids), error.message)
         return []
-
-
-def _check_enough(left: Manifest, classes: Sequence[str], done: Reproduction) -> None:
-    try:
-        labelled_rows.check_classes(left, classes)
-    except Unusable as error:
-        raise NotAvailable(
-            f"{len(done.absent)} of the {done.images} images of {done.model} cannot be found "
-            f"(the first: {done.absent[0].path}), and without them: {error.message}",
-            "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
-        ) from error
 
 
 def _compare_arrays(done: Reproduction, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:
