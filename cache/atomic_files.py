@@ -4,8 +4,6 @@ Each change is a call of `os` in this module, so that a test can replace `os`, a
 What cannot be written or removed raises `Unwritable`: the path, the reason, and what to do.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -42,12 +40,8 @@ def publish(path: Path, data: bytes) -> None:
     """Make `path` hold exactly `data`, or leave what was there, never a part of it.
 
     Temp file in the same folder, write, fsync, close, `os.replace`, fsync of the folder. Of two writers of the same
-    path, one whole file stays.
-
-    Raises
-    ------
-    Unwritable
-        The disk is full, or the folder cannot be written. The temp file is removed; nothing is published.
+    path, one whole file stays. Raises Unwritable where the disk is full, or the folder cannot be written; the temp file
+    is then removed.
     """
     publish_all(path.parent, {path.name: data})
 
@@ -60,7 +54,10 @@ def publish_all(folder: Path, contents: Mapping[str, bytes]) -> None:
     """
     with contextlib.ExitStack() as stack:
         for name, data in reversed(list(contents.items())):  # contexts end in the opposite order
-            _write_synced(stack.enter_context(_published(folder / name)), data)
+            descriptor, view = stack.enter_context(_published(folder / name)), memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
 
 
 @contextlib.contextmanager
@@ -241,10 +238,3 @@ def sha256_of(path: Path) -> str:
     regular_files.check_regular(path)
     with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_synced(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.fsync(descriptor)

@@ -4,8 +4,6 @@ They lie in the user's own cache on this host, never in the cache of a project, 
 model runs in the process that reads it. Not what is in them (stages/engines/).
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging
@@ -20,8 +18,6 @@ from cache.hash_index import user_cache
 from cache.store import USED_S
 
 log = logging.getLogger(__name__)
-
-_FIELDS = {"key": str, "files": {records.ANY: str}}
 
 KEPT_S = 30 * 86_400
 """A model that was not used for so long is removed when another is stored."""
@@ -64,16 +60,20 @@ def load(components: Mapping[str, Any]) -> dict[str, bytes] | None:
     The returned bytes are those whose digests were checked.
     """
     key, place = keys.digest("converted", components), default_folder()
-    if place is None or (record := records.load(place / key / records.RECORD, _FIELDS)) is None:
+    contents: dict[str, bytes] = {}
+    if place is None:
         return None
-    folder = place / key
-    try:
-        contents = _contents(folder, record, key)
-    except (OSError, ValueError) as error:
-        log.warning("the compiled model in %s is damaged (%s); it is made again", folder, error)
-        return None
-    atomic_files.note_use(folder / records.RECORD, USED_S)
-    return contents
+
+    def read(path: Path) -> str:
+        contents[path.name] = path.read_bytes()
+        return hashlib.sha256(contents[path.name]).hexdigest()
+
+    with contextlib.suppress(OSError):
+        record = records.load_folder(place / key, read, {"key": str})
+        if record is not None and record["key"] == key:
+            atomic_files.note_use(place / key / records.RECORD, USED_S)
+            return contents
+    return None
 
 
 def store(components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
@@ -84,7 +84,9 @@ def store(components: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
     try:
         records.publish_folder(place / key, contents, {"key": key, "components": components})
         for folder in place.iterdir():
-            if folder.name != key and time.time() - _last_use(folder) > KEPT_S:
+            record = folder / records.RECORD
+            used = (record if record.exists() else folder).stat().st_mtime
+            if folder.name != key and time.time() - used > KEPT_S:
                 remove(folder)
     except OSError as error:
         log.info("the compiled model is not kept in %s: %s", place, error)
@@ -95,19 +97,3 @@ def remove(folder: Path) -> None:
     atomic_files.remove(folder / records.RECORD, *folder.glob("*"))
     with contextlib.suppress(OSError):
         atomic_files.remove_folder(folder)
-
-
-def _last_use(folder: Path) -> float:
-    record = folder / records.RECORD
-    return (record if record.exists() else folder).stat().st_mtime
-
-
-def _contents(folder: Path, record: Mapping[str, Any], key: str) -> dict[str, bytes]:
-    """Raises ValueError if something differs from the record, OSError if it cannot be read."""
-    if record.get("key") != key:
-        raise ValueError("its record has another key")
-    contents = {name: (folder / name).read_bytes() for name in record["files"]}
-    for name, data in contents.items():
-        if hashlib.sha256(data).hexdigest() != record["files"][name]:
-            raise ValueError(f"{name} has another digest than in the record")
-    return contents

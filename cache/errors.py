@@ -1,7 +1,5 @@
 """Owns the errors that users see, each with its exit code. Not how they are shown (pipeline/show)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

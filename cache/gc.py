@@ -1,7 +1,5 @@
 """Owns listing what a cache holds, and removing what is not needed. Not who needs what (registrations.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,14 +11,14 @@ from cache import atomic_files, compiled_models, records
 from cache.store import Cache, FeatureStore
 
 LEFTOVER_S = 86_400
-"""A temp file, or a shard without its record, may still be being written until it is this old."""
+"""A temp file, or a shard without its record, may belong to a running process until it is this old."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """What gc can remove: the rows of a key, a manifest, a file in quarantine, a leftover, or a compiled model.
 
-    The latter (`converted`) earlier versions stored here; they are not used any more (compiled_models.py).
+    Compiled models (`converted`) are those of earlier versions, which are not read any more (compiled_models.py).
 
     `used` is its last use, in s since the epoch by the clock of the cache's file system; `key` the extract key
     that it belongs to, if any; `components` those of the key, {} where they cannot be read.

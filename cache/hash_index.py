@@ -5,8 +5,6 @@ hashing: within one tick of a coarse clock a file can change without its stat ch
 kept apart, for previews, which read no file.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools
@@ -17,7 +15,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,7 +89,9 @@ class HashIndex:
             for start in range(0, len(to_hash), _BLOCK):
                 part = to_hash[start : start + _BLOCK]
                 shares = [part[first::_THREADS] for first in range(_THREADS)]
-                results = dict(itertools.chain.from_iterable(run(_hash_all, shares)))
+                # a task for each file would cost as much as hashing a small one
+                hashed = run(lambda share: [(path, _hash(path)) for path in share], shares)
+                results = dict(itertools.chain.from_iterable(hashed))
                 self.remember(result for result in results.values() if not isinstance(result, OSError))
                 found |= {path: r if isinstance(r := results[path], OSError) else r[3] for path in part}
                 on_hashed(len(part))
@@ -121,15 +121,12 @@ class HashIndex:
     def find_files(self, ids: Collection[str], most: int) -> dict[str, str]:
         """id -> path of up to `most` files that had the bytes of one of `ids` when they were last read."""
         wanted, found = set(ids), dict[str, str]()
-        try:
-            with self._lock:
-                for path, sha256 in self._db.execute("SELECT path, sha256 FROM files"):
-                    if sha256 in wanted and os.path.exists(path):
-                        found[sha256] = os.fsdecode(path)
-                    if len(found) == most:
-                        break
-        except sqlite3.Error as error:
-            log.debug("stat index not read: %s", error)
+        with self._using("read"):
+            for path, sha256 in self._db.execute("SELECT path, sha256 FROM files"):
+                if sha256 in wanted and os.path.exists(path):
+                    found[sha256] = os.fsdecode(path)
+                if len(found) == most:
+                    break
         return found
 
     def remember(self, seen: Iterable[Seen]) -> None:
@@ -138,44 +135,37 @@ class HashIndex:
         for path, status, when, sha256 in seen:
             table = "files" if when - status[4] / 1e9 >= self.min_age_s else "fresh"
             values[table].append((os.fsencode(path), *status, sha256))
-        try:
-            with self._lock, self._db:
-                for table, rows in values.items():
-                    self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-                self._db.executemany("DELETE FROM fresh WHERE path = ?", [row[:1] for row in values["files"]])
-        except (sqlite3.Error, OverflowError) as error:
-            log.debug("stat index not written: %s", error)
+        with self._using("written"):
+            for table, rows in values.items():
+                self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("DELETE FROM fresh WHERE path = ?", [row[:1] for row in values["files"]])
 
     def prune(self) -> None:
         """Forget files that are gone; those on a disk that is not mounted now are hashed again."""
-        try:
-            for table in _TABLES:
-                with self._lock:
-                    known = self._db.execute(f"SELECT path FROM {table}").fetchall()
+        for table in _TABLES:
+            with self._using("pruned"):
+                known = self._db.execute(f"SELECT path FROM {table}").fetchall()
                 gone = [row for row in known if not os.path.exists(row[0])]
-                with self._lock, self._db:
-                    self._db.executemany(f"DELETE FROM {table} WHERE path = ?", gone)
-        except sqlite3.Error as error:
-            log.debug("stat index not pruned: %s", error)
+                self._db.executemany(f"DELETE FROM {table} WHERE path = ?", gone)
 
     def _load(self, table: str, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
         """Entries for `paths`: one range query, since they mostly share a folder."""
         if not paths:
             return {}
         between = (os.fsencode(min(paths)), os.fsencode(max(paths)))
-        query = f"SELECT * FROM {table} WHERE path BETWEEN ? AND ?"
-        try:
-            with self._lock:
-                found = self._db.execute(query, between).fetchall()
+        with self._using("read"):
+            found = self._db.execute(f"SELECT * FROM {table} WHERE path BETWEEN ? AND ?", between).fetchall()
             return {os.fsdecode(row[0]): (row[1:6], row[6]) for row in found}
-        except sqlite3.Error as error:
-            log.debug("stat index not read: %s", error)
-            return {}
+        return {}
 
-
-def _hash_all(paths: Sequence[str]) -> list[tuple[str, Seen | OSError]]:
-    """One thread's files: a task for each file would cost as much as hashing a small one."""
-    return [(path, _hash(path)) for path in paths]
+    @contextlib.contextmanager
+    def _using(self, what: str) -> Iterator[None]:
+        """A transaction of the connection's only user; an index that fails is as good as an empty one."""
+        try:
+            with self._lock, self._db:
+                yield
+        except (sqlite3.Error, OverflowError) as error:
+            log.debug("stat index not %s: %s", what, error)
 
 
 def _hash(path: str) -> Seen | OSError:

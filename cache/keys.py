@@ -1,7 +1,5 @@
 """Owns the canonical form of a key's components and its SHA-256. Not what the components are."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -19,12 +17,8 @@ def digest(kind: str, components: Mapping[str, Any]) -> str:
     """SHA-256, in hex, of `kind` and the canonical JSON of `components`.
 
     Components that are None are neutral and left out, so that a field added later does not move the keys
-    of those who don't use it.
-
-    Raises
-    ------
-    Unkeyable
-        A value is neither a mapping with string keys, a sequence, str, bool, int, finite float nor None.
+    of those who don't use it. Raises Unkeyable where a value is neither a mapping with string keys, a sequence, str,
+    bool, int, finite float nor None.
     """
     return hashlib.sha256(canonical([kind, _plain(components, kind)])).hexdigest()
 

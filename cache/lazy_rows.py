@@ -1,7 +1,5 @@
 """Owns reading rows whose shards and positions are known. Not finding those (store.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Owns named arrays as the bytes of an .npz, and back, without pickle. Not writing them (atomic_files.py)."""
 
-from __future__ import annotations
-
 import errno
 import io
 import struct
@@ -31,12 +29,7 @@ def dump(arrays: Mapping[str, np.ndarray]) -> bytes:
 def load(source: Path | BinaryIO) -> dict[str, np.ndarray]:
     """The arrays of that file, by name.
 
-    Raises
-    ------
-    OSError
-        It cannot be read.
-    ValueError
-        It is not a complete .npz, or holds a pickled object.
+    Raises OSError where it cannot be read, ValueError where it is not a complete .npz, or holds a pickled object.
     """
     try:
         with np.load(source, allow_pickle=False) as arrays:

@@ -1,7 +1,5 @@
 """Owns small JSON records, and the rule that a result without its record does not exist. Not their fields."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -3,8 +3,6 @@
 Correctness does not depend on it: a reader of a deleted row gets NotAvailable.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging

@@ -1,7 +1,5 @@
 """Owns reading files that others may have made: regular ones only, up to a size. Not writing (atomic_files.py)."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

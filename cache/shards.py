@@ -5,8 +5,6 @@ SHA-256 of an image file; `features` (n, ...) float32 or float16, row for row. N
 times: the same rows give the same bytes. Contiguous data starts on a page, so that it can be memory-mapped.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import zlib
@@ -70,21 +68,11 @@ def record_facts(key: str, name: str, size: int, shape: tuple[int, ...], dtype: 
 
 
 def build_shard(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
-    """The bytes of a shard.
+    """The bytes of a shard of an extract key.
 
-    Parameters
-    ----------
-    key : str
-        The extract key the rows belong to, 64 hex digits.
-    ids : sequence of str, length n
-        SHA-256 of each image file, 64 hex digits, without duplicates.
-    features : ndarray of shape (n, ...), float32 or float16
-        Vectors are stored uncompressed; maps too, unless shuffle and gzip at least halve the first rows.
-
-    Raises
-    ------
-    ValueError
-        Rows and ids differ in number, ids repeat, the dtype is another, or a value is not finite.
+    ids: SHA-256 of each image file, 64 hex digits, without duplicates. features: (n, ...), float32 or float16; vectors
+    are stored uncompressed, and maps too, unless shuffle and gzip at least halve the first rows.
+    Raises ValueError where rows and ids differ in number, ids repeat, the dtype is another, or a value is not finite.
     """
     features = np.ascontiguousarray(features)
     if len(ids) != len(features) or len(ids) == 0:
@@ -115,12 +103,8 @@ def build_shard(key: str, ids: Sequence[str], features: np.ndarray) -> bytes:
 def inspect_shard(path: Path, key: str) -> ShardLayout:
     """The layout of a shard whose digest has been checked.
 
-    Raises
-    ------
-    BadShard
-        It is not schema 1 of exactly this layout, or belongs to another key.
-    OSError
-        It cannot be opened, though it may be valid: too many open files, for one.
+    Raises BadShard where it is not schema 1 of exactly this layout, or belongs to another key; OSError where it cannot
+    be opened, though it may be valid: too many open files, for one.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:

@@ -56,6 +56,7 @@ class Cache:
         return [FeatureStore(self, key, self._spec(key)) for key in keys_here]
 
     def _spec(self, key: str) -> dict[str, Any]:
+        """The components of that key, {} where its spec.json is missing or damaged."""
         spec = records.load(self.root / "features" / key / "spec.json") or {}
         try:
             return spec if key_of(spec) == key else {}
@@ -116,19 +117,15 @@ class FeatureStore:
     def prepare(self) -> None:
         """Create the store's folder and spec.json. Raises Unwritable where the cache cannot be written."""
         self.cache.prepare()
-        if not self.spec_is_right():
+        if not self.cache._spec(self.key):
             atomic_files.publish(self.folder / "spec.json", records.dump(self.components))
         with atomic_files.naming_path(self.folder, "written to"):
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    def spec_is_right(self) -> bool:
-        """Whether spec.json holds the components of this key."""
-        return bool(self.cache._spec(self.key))
-
     def note_use(self) -> None:
         """Record that the rows are used, and rewrite spec.json if it is damaged; no error in a read-only cache."""
-        if self.names() and not self.spec_is_right():
+        if self.names() and not self.cache._spec(self.key):
             with contextlib.suppress(OSError):
                 self.prepare()
         atomic_files.note_use(self.folder / "spec.json", USED_S)

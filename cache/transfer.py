@@ -4,8 +4,6 @@ The source may be from anybody: a right digest says nothing about what a file do
 no links and of limited size, and every row is read before its shard is copied.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

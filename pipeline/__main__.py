@@ -1,7 +1,5 @@
 """Owns start and end of the command: no traceback for Ctrl-C during imports or a full output. Not the commands."""
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

@@ -1,8 +1,5 @@
 """Owns the `pipeline bases` command: the list of bases, and the blocks of one. Not the facts (stages/bases)."""
 
-from __future__ import annotations
-
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +7,8 @@ import rich_click as click
 
 from cache import atomic_files, keys
 from cache.errors import Unusable
-from pipeline.cli.options import log_to_stderr, report_errors
+from pipeline.cli.options import Call, log_to_stderr
 from pipeline.show.console import OUT, echo, make_table
-from pipeline.show.run_tables import show_result
 from stages.bases import blocks, catalogue, trust, weights
 from stages.bases.catalogue import Base
 from stages.bases.formats import load_function
@@ -32,11 +28,10 @@ def bases_command(words: tuple[str, ...], layers: bool, trusted: bool, forgotten
     commands may then open it, and any copy of it, which runs the code in it as you.
     """
     log_to_stderr(False, False)
-    found, error = report_errors(lambda: _layers(words, trusted) if layers else _run(words, forgotten))
-    if found is not None and not as_json:
-        _print_layers(found) if layers else _print(found, words)
-    show_result("bases", {} if found is None else {"bases": found}, error, as_json, config=None)
-    sys.exit(error.exit_code if error else 0)
+    call = Call("bases", as_json=as_json)
+    if layers:
+        call.finish(lambda: _layers(words, trusted), _print_layers)
+    call.finish(lambda: _run(words, forgotten), lambda found: _print(found, words))
 
 
 def _run(words: tuple[str, ...], forgotten: bool) -> list[dict[str, Any]]:
@@ -132,7 +127,9 @@ def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
         _print_trust(found[0])
     elif words:
         _print_blocks(found, *words)
-        _print_weights(_facts(catalogue.get_base(*words)))
+        base = _facts(catalogue.get_base(*words))
+        echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
+        echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")
     else:
         table = make_table(
             "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "~ImageNet weights"
@@ -182,8 +179,3 @@ def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
         shape = " x ".join(map(str, block["shape"]))
         table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
     OUT.print(table)
-
-
-def _print_weights(base: dict[str, Any]) -> None:
-    echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
-    echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")

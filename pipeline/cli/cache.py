@@ -1,21 +1,18 @@
 """Owns the `pipeline cache` commands: options and exit codes. Not what they do (pipeline/maintenance)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import rich_click as click
 
-from cache.errors import Damaged, PipelineError
-from pipeline.cli.options import finish, log_to_stderr, preview_options, report_errors
+from cache.errors import Damaged
+from pipeline.cli.options import Call, shared_options
 from pipeline.maintenance import export_import, upkeep
-from pipeline.project.project import Options, Project
+from pipeline.project.project import Project
 from pipeline.show import cache_tables
-from pipeline.show.console import ERR
-from pipeline.show.progress import make_progress
 
 T = TypeVar("T")
 
@@ -54,38 +51,35 @@ def group() -> None:
 
 
 @group.command("ls")
-@preview_options
-def ls_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+@shared_options("set")
+def ls_command(call: Call) -> None:
     """List the contents of the cache: rows, bytes, last use, the models made of them, and who needs them."""
-    _do("cache ls", "contents", upkeep.list_contents, cache_tables.show_contents, config, overrides, as_json, verbose)
+    call.finish(_with_cache(call, upkeep.list_contents), cache_tables.show_contents, "contents")
 
 
 @group.command("verify")
-@preview_options
+@shared_options("set")
 @click.option("--subset", type=_Share(), default="100%", show_default=True, help="Share of shards to read, at random.")
-def verify_command(config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool, subset: float) -> None:
+def verify_command(call: Call, subset: float) -> None:
     """Read shards and manifests, and compare them with their digests. Damaged ones go to quarantine; exit 1."""
 
     def work(project: Project) -> upkeep.Verified:
         return upkeep.verify_cache(project, subset)
 
-    def judge(report: upkeep.Verified) -> PipelineError | None:
-        return _damaged(report.damaged, "are damaged", "pipeline run extract computes their rows again")
+    def check(report: upkeep.Verified) -> None:
+        _check_damaged(report.damaged, "are damaged", "pipeline run extract computes their rows again")
 
-    _do("cache verify", "verified", work, cache_tables.show_verified, config, overrides, as_json, verbose, judge)
+    call.finish(_with_cache(call, work), cache_tables.show_verified, "verified", check)
 
 
 @group.command("gc")
-@preview_options
+@shared_options("set")
 @click.option("--older-than", type=_Amount("age", _SECONDS, "30d"), metavar="AGE",
               help="Remove what is not needed and was not used for this long, e.g. 30d or 12h.")  # fmt: skip
 @click.option("--max-size", type=_Amount("size", _BYTES, "10GB"), metavar="SIZE",
               help="Remove what is not needed, least recently used first, down to this size, e.g. 10GB.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
-def gc_command(
-    config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool,
-    older_than: float | None, max_size: float | None, dry_run: bool,
-) -> None:  # fmt: skip
+def gc_command(call: Call, older_than: float | None, max_size: float | None, dry_run: bool) -> None:
     """Remove leftovers of killed runs that are a day old, and with the options what is not needed, by age or size.
 
     What a pipeline.yaml that used this cache needs, or a tagged model, or a running job, always stays.
@@ -95,60 +89,53 @@ def gc_command(
     def work(project: Project) -> upkeep.Tidied:
         return upkeep.collect_garbage(project, older_than, size, dry_run)
 
-    _do("cache gc", "gc", work, cache_tables.show_gc, config, overrides, as_json, verbose)
+    call.finish(_with_cache(call, work), cache_tables.show_gc, "gc")
 
 
 @group.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
-@preview_options
-def export_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+@shared_options("set")
+def export_command(call: Call, folder: Path) -> None:
     """Write pipeline.yaml, the manifest and its shards to FOLDER, to train heads there without the images."""
 
     def work(project: Project) -> export_import.Moved:
         return export_import.export_rows(project, folder)
 
-    def judge(moved: export_import.Moved) -> PipelineError | None:
-        return _damaged(moved.taken.refused, _LEFT_OUT, "pipeline run extract, then export again")
+    def check(moved: export_import.Moved) -> None:
+        _check_damaged(moved.taken.refused, _LEFT_OUT, "pipeline run extract, then export again")
 
-    _do("cache export", "moved", work, cache_tables.show_export, config, overrides, as_json, verbose, judge)
+    call.finish(_with_cache(call, work), cache_tables.show_export, "moved", check)
 
 
 @group.command("import")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@preview_options
-def import_command(folder: Path, config: Path, overrides: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+@shared_options("set")
+def import_command(call: Call, folder: Path) -> None:
     """Copy the rows in FOLDER (an export, or a cache) into this project's cache, checking every digest.
 
     Where there is no pipeline.yaml yet, that of the export is written.
     """
-    log_to_stderr(False, verbose)
-    moved, error = report_errors(
-        lambda: export_import.import_rows(folder, config, make_progress(ERR, False), overrides), verbose
-    )
-    if moved is not None:
-        error = _damaged(moved.taken.refused, _LEFT_OUT, "export them again, or compute them")
-    finish("cache import", "moved", moved, error, cache_tables.show_import, config, as_json, verbose)
+
+    def work() -> export_import.Moved:
+        return export_import.import_rows(folder, call.config, call.progress, call.overrides)
+
+    def check(moved: export_import.Moved) -> None:
+        _check_damaged(moved.taken.refused, _LEFT_OUT, "export them again, or compute them")
+
+    call.finish(work, cache_tables.show_import, "moved", check)
 
 
-def _do(
-    command: str, part: str, work: Callable[[Project], T], printer: Callable[[T], None], config: Path,
-    overrides: tuple[str, ...], as_json: bool, verbose: bool,
-    judge: Callable[[T], PipelineError | None] = lambda report: None,
-) -> NoReturn:  # fmt: skip
-    """Open the project, do the work, show the result, and exit; none of these commands computes rows."""
-    log_to_stderr(False, verbose)
-    options, progress = Options(overrides, require_cached=True), make_progress(ERR, False)
+def _with_cache(call: Call, work: Callable[[Project], T]) -> Callable[[], T]:
+    """The work on the project and its cache, which must exist; none of these commands computes rows."""
 
     def checked() -> T:
-        project = Project(config, options, progress)
+        project = Project(call.config, replace(call.options, require_cached=True), call.progress)
         upkeep.check_cache_exists(project)
         return work(project)
 
-    report, error = report_errors(checked, verbose)
-    if report is not None:
-        error = judge(report)
-    finish(command, part, report, error, printer, config, as_json, verbose)
+    return checked
 
 
-def _damaged(found: list[tuple[str, str]], what: str, hint: str) -> PipelineError | None:
-    return Damaged(f"{len(found)} files {what}; the first: {found[0][0]}: {found[0][1]}", hint) if found else None
+def _check_damaged(found: list[tuple[str, str]], what: str, hint: str) -> None:
+    if found:
+        raise Damaged(f"{len(found)} files {what}; the first: {found[0][0]}: {found[0][1]}", hint)

@@ -1,63 +1,53 @@
 """Owns the commands compare, crossval, predictions and plot. Not their work (evaluation/), nor their tables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 
 import rich_click as click
 
-from pipeline.cli.options import do_and_finish, log_to_stderr, results_folder, results_options, run_options
+from pipeline.cli.options import Call, results_folder, shared_options
 from pipeline.evaluation import compare, plot
 from pipeline.evaluation.crossval import OutOfFold, crossval, join_predictions
-from pipeline.project.project import Options, Project
+from pipeline.project.project import Project
 from pipeline.results import csv_parquet, predictions, registry
 from pipeline.show import evaluation_tables
-from pipeline.show.console import ERR
-from pipeline.show.progress import make_progress
 
 
 @click.command("compare")
 @click.argument("a")
 @click.argument("b")
-@run_options
-def compare_command(
-    a: str, b: str, config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool
-) -> None:
+@shared_options("set", "offline", warn=False)
+def compare_command(call: Call, a: str, b: str) -> None:
     """Compare models A and B on today's labelled images that are in the train or val set of neither.
 
     Rows come from the cache; the models may have different bases and sizes. A and B are head/NAME (as pipeline.yaml
     made it; of a sweep, the best), tags, or the first digits of keys.
     """
-    log_to_stderr(not verbose, verbose)
-    options = Options(overrides, offline=offline)
-    progress = make_progress(ERR, as_json)
-    do_and_finish(lambda: compare.compare(config, options, progress, a, b), evaluation_tables.show_comparison)
+
+    def work() -> compare.Comparison:
+        return compare.compare(call.config, call.options, call.progress, a, b)
+
+    call.finish(work, evaluation_tables.show_comparison)
 
 
 @click.command("crossval")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@run_options
+@shared_options("set", "offline")
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="How many.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write the out-of-fold predictions of all heads to this .csv or .parquet file.")  # fmt: skip
 @click.option("--all", "every", is_flag=True, help="Use the images of test too.")
-def crossval_command(
-    names: tuple[str, ...], config: Path, overrides: tuple[str, ...], folds: int, output: Path | None, every: bool,
-    offline: bool, as_json: bool, verbose: bool,
-) -> None:  # fmt: skip
+def crossval_command(call: Call, names: tuple[str, ...], folds: int, output: Path | None, every: bool) -> None:
     """Cross-validate heads: each image of train and val is predicted by a head not fitted or chosen on its fold.
 
     For the named heads (default: all), on cached rows. Folds are stratified and keep groups together. Several heads are
     ranked by log-loss. No model is written.
     """
-    log_to_stderr(False, verbose)
-    options, progress = Options(overrides, offline=offline), make_progress(ERR, as_json)
 
     def work() -> dict[str, OutOfFold]:
         if output is not None:
             csv_parquet.check_path(output)
-        project = Project(config, options, progress)
+        project = Project(call.config, call.options, call.progress)
         project.check_heads(names)
         points = {
             f"{name} {point}".strip(): spec
@@ -69,34 +59,33 @@ def crossval_command(
             csv_parquet.write_table(join_predictions({name: head.predictions for name, head in found.items()}), output)
         return found
 
-    do_and_finish(work, evaluation_tables.show_crossval)
+    call.finish(work, evaluation_tables.show_crossval)
 
 
 @click.command("predictions")
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="A .csv or .parquet file, instead of CSV on stdout.")  # fmt: skip
-@results_options
-def predictions_command(model: str, output: Path | None, config: Path, as_json: bool, verbose: bool) -> None:
+@shared_options(warn=False)
+def predictions_command(call: Call, model: str, output: Path | None) -> None:
     """Write the predictions of MODEL: id, path, label, split, group, predicted, and p_CLASS for each class.
 
     One row for each labelled image, with its path when the model was made; copies count once. Above 10 million
     probabilities there are rows of val and test only.
     """
-    log_to_stderr(not verbose, verbose)
-    if as_json and output is None:
+    if call.as_json and output is None:
         raise click.UsageError("--json prints the path of --output: give one")
 
     def work() -> dict[str, Any]:
         if output is not None:
             csv_parquet.check_path(output)
-        found = predictions.read_predictions(registry.find(results_folder(config), model))
+        found = predictions.read_predictions(registry.find(results_folder(call.config), model))
         if output is None:
             return {"csv": csv_parquet.as_csv(found.columns())}
         csv_parquet.write_table(found.columns(), output)
         return {"path": str(output), "images": len(found.rows)}
 
-    do_and_finish(work, evaluation_tables.show_predictions)
+    call.finish(work, evaluation_tables.show_predictions)
 
 
 @click.command("plot")
@@ -104,18 +93,15 @@ def predictions_command(model: str, output: Path | None, config: Path, as_json: 
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="The folder.  [default: plots/NAME-KEY beside models/]")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["png", "svg"]), default="png", show_default=True)
-@results_options
-def plot_command(
-    model: str, output: Path | None, form: Literal["png", "svg"], config: Path, as_json: bool, verbose: bool
-) -> None:
+@shared_options(warn=False)
+def plot_command(call: Call, model: str, output: Path | None, form: Literal["png", "svg"]) -> None:
     """Plot MODEL on val and test: ROC, precision and recall, reliability, confusion matrices.
 
     It needs matplotlib: pip install 'frozenbase[plots]'.
     """
-    log_to_stderr(not verbose, verbose)
 
     def work() -> dict[str, list[str]]:
-        files = plot.plot(registry.find(results_folder(config), model), output, form)
+        files = plot.plot(registry.find(results_folder(call.config), model), output, form)
         return {"files": [str(path) for path in files]}
 
-    do_and_finish(work, evaluation_tables.show_files)
+    call.finish(work, evaluation_tables.show_files)

@@ -1,22 +1,24 @@
 """Owns the `pipeline export` commands: options and printing. Not the files (export_features.py, export_model.py)."""
 
-from __future__ import annotations
-
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import rich_click as click
 from rich.filesize import decimal
 
-from pipeline.cli.options import finish, log_to_stderr, report_errors, run_options
-from pipeline.project.project import Options, Project
+from pipeline.cli.options import Call, shared_options
+from pipeline.project.project import Project
 from pipeline.results.model import SHORT
 from pipeline.serving import export_features, export_model
-from pipeline.serving.export_features import FORMATS, Written
+from pipeline.serving.export_features import WRITERS, Written
 from pipeline.serving.export_model import Exported, Kind
-from pipeline.show.console import ERR, count_of, echo
-from pipeline.show.progress import make_progress
+from pipeline.show.console import count_of, echo
 from stages.data.manifest import SPLITS
+
+_OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="PATH",
+                       help="The file to write.")  # fmt: skip
+_FORCE = click.option("--force", is_flag=True, help="Replace PATH if it is there.")
 
 
 class _Export(click.RichGroup):
@@ -39,18 +41,12 @@ def export() -> None:
 
 
 @export.command("MODEL")
-@click.argument("model", metavar="", required=False)  # the command's own name says MODEL already
-@run_options
+@click.argument("model", metavar="", required=False)  # the command's name shows as MODEL already
+@shared_options("set", "offline", "quiet")
 @click.option("--format", "kind", type=click.Choice(get_args(Kind)), help="The kind of file.  [default: by its name]")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The file to write."
-)
-@click.option("--force", is_flag=True, help="Replace PATH if it is there.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
-def model_command(
-    model: str | None, config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool,
-    kind: Kind | None, output: Path, force: bool, quiet: bool,
-) -> None:  # fmt: skip
+@_OUTPUT
+@_FORCE
+def model_command(call: Call, model: str | None, kind: Kind | None, output: Path, force: bool) -> None:
     """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
 
     MODEL is head/NAME or finetune/NAME (as pipeline.yaml made it; of a sweep, the best), a tag, or a key.
@@ -59,42 +55,31 @@ def model_command(
     """
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
-    log_to_stderr(quiet, verbose)
-    options, progress = Options(overrides, offline=offline), make_progress(ERR, quiet)
 
     def work() -> Exported:
-        return export_model.export_model(config, options, progress, model, kind, output, force)
+        return export_model.export_model(call.config, call.options, call.progress, model, kind, output, force)
 
-    written, error = report_errors(work, verbose)
-    finish("export", "written", written, error, _print_model, config, as_json, verbose)
+    replace(call, name="export").finish(work, _print_model, "written")
 
 
 @export.command("features")
-@run_options
-@click.option("--format", "kind", type=click.Choice(list(FORMATS)), help="The kind of file.  [default: by its name]")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write."
-)
+@shared_options("set", "offline", "quiet")
+@click.option("--format", "kind", type=click.Choice(list(WRITERS)), help="The kind of file.  [default: by its name]")
+@_OUTPUT
 @click.option("--tap", default="pooled", show_default=True, metavar="NAME", help="The tap to take.")
 @click.option("--split", type=click.Choice(SPLITS), help="Images of one split only.  [default: all]")
-@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
-def features_command(
-    config: Path, overrides: tuple[str, ...], offline: bool, as_json: bool, verbose: bool, kind: str | None,
-    output: Path,    tap: str, split: str | None, force: bool, quiet: bool,
-) -> None:  # fmt: skip
+@_FORCE
+def features_command(call: Call, kind: str | None, output: Path, tap: str, split: str | None, force: bool) -> None:
     """Write ids, labels, splits, groups, paths and features to one file, a row for each image.
 
     Rows that are missing are computed first. The file is published whole or not at all.
     """
-    log_to_stderr(quiet, verbose)
 
     def work() -> Written:
-        project = Project(config, Options(overrides, offline=offline), make_progress(ERR, quiet))
+        project = Project(call.config, call.options, call.progress)
         return export_features.export_features(project, kind, output, tap, split, force)
 
-    written, error = report_errors(work, verbose)
-    finish("export features", "written", written, error, _print, config, as_json, verbose)
+    call.finish(work, _print, "written")
 
 
 def _print(written: Written) -> None:

@@ -1,15 +1,13 @@
 """Owns `pipeline init`: options, output, exit codes. Not the work (init_project.py)."""
 
-from __future__ import annotations
-
-import sys
 from pathlib import Path
 
 import rich_click as click
 
-from pipeline.cli.options import report_errors
+from pipeline.cli.options import Call
 from pipeline.config import init_project
-from pipeline.show.console import echo, format_config_option, show_error
+from pipeline.config.init_project import Started
+from pipeline.show.console import echo, format_config_option
 from stages.data.scan import FollowLinks
 
 
@@ -24,15 +22,15 @@ def init_command(folder: Path, images: Path | None, table: Path | None, follow_l
     if demo and (images is not None or table is not None):
         raise click.UsageError("--demo brings its own images; leave --images and --table out")
     links: FollowLinks = "all" if follow_links else "inside"
-    started, error = report_errors(
-        lambda: init_project.init_demo(folder) if demo else init_project.init(folder, images, table, links)
-    )
-    if started is None:
-        assert error is not None
-        show_error(error)
-        sys.exit(error.exit_code)
-    for line in started.lines():
-        echo(line)
-    if demo:
-        echo(init_project.DEMO_LICENCE)
-    echo(f"wrote {started.config}; next: pipeline run{format_config_option(started.config)}")
+
+    def work() -> Started:
+        return init_project.init_demo(folder) if demo else init_project.init(folder, images, table, links)
+
+    def show(started: Started) -> None:
+        for line in started.lines():
+            echo(line)
+        if demo:
+            echo(init_project.DEMO_LICENCE)
+        echo(f"wrote {started.config}; next: pipeline run{format_config_option(started.config)}")
+
+    Call("init").finish(work, show)

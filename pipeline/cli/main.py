@@ -1,65 +1,41 @@
-"""Owns the list of all commands. Each is imported when it runs: `--help` takes a tenth of a second, not half a one."""
+"""Owns the list of all commands. Each is imported only when it runs, so that `--help` is fast."""
 
-from __future__ import annotations
-
+import ast
 import importlib
+from pathlib import Path
 
 import rich_click as click
 
 from stages.runtime.suggest import suggest
 
 COMMANDS = {
-    "init": ("init:init_command", "Look at the images, and write a commented pipeline.yaml to FOLDER (default: here)."),
-    "run": (
-        "run:run_command",
-        "Extract features, then train the heads on them; only new or changed inputs are computed.",
-    ),
-    "status": ("run:status_command", "Show for each stage what a run would compute, and why."),
-    "models": ("models:models_command", "List the models by name, the latest first, with their figures."),
-    "show": (
-        "models:show_command",
-        "Show the figures of MODEL, and what made it: settings, data, keys, versions, machine.",
-    ),
-    "predict": ("predict:predict_command", "Classify images with MODEL."),
-    "compare": (
-        "evaluate:compare_command",
-        "Compare models A and B on today's labelled images that are in the train or val set of neither.",
-    ),
-    "crossval": (
-        "evaluate:crossval_command",
-        "Cross-validate heads: each image of train and val is predicted by a head not fitted or chosen on its fold.",
-    ),
-    "predictions": (
-        "evaluate:predictions_command",
-        "Write the predictions of MODEL: id, path, label, split, group, predicted, and p_CLASS for each class.",
-    ),
-    "plot": (
-        "evaluate:plot_command",
-        "Plot MODEL on val and test: ROC, precision and recall, reliability, confusion matrices.",
-    ),
-    "tag": ("models:tag_command", "Give MODEL a NAME that stays: pipeline tag head/logistic v3."),
-    "reproduce": (
-        "models:reproduce_command",
-        "Train MODEL again from its record, and compare: exit 0 if weights and figures are bitwise the same, else 1.",
-    ),
-    "export": ("export:export", "Write a model, or features, as a file for other programs."),
-    "bases": (
-        "bases:bases_command",
-        "List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps.",
-    ),
-    "cache": ("cache:group", "List, verify and shrink the cache; copy rows to and from other machines."),
+    "init": "init:init_command",
+    "run": "run:run_command",
+    "status": "run:status_command",
+    "models": "models:models_command",
+    "show": "models:show_command",
+    "predict": "predict:predict_command",
+    "compare": "evaluate:compare_command",
+    "crossval": "evaluate:crossval_command",
+    "predictions": "evaluate:predictions_command",
+    "plot": "evaluate:plot_command",
+    "tag": "models:tag_command",
+    "reproduce": "models:reproduce_command",
+    "export": "export:export",
+    "bases": "bases:bases_command",
+    "cache": "cache:group",
 }
-"""name -> (module:function below pipeline.cli, first sentence of its help)."""
+"""name -> module:function below pipeline.cli."""
 
 
 class Commands(click.RichGroup):
-    """A group that knows its commands by the table alone, until one is to run."""
+    """Lists the commands from the table, and imports one when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return click.Command(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
+        return click.Command(cmd_name, help=summary(cmd_name)) if cmd_name in COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -71,9 +47,17 @@ class Commands(click.RichGroup):
         return name, load_command(name), rest
 
 
+def summary(name: str) -> str:
+    """The first paragraph of a command's help, from its source: to import all commands takes half a second."""
+    module, _, function = COMMANDS[name].partition(":")
+    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text("utf-8"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return (ast.get_docstring(functions[function]) or "").partition("\n\n")[0]
+
+
 def load_command(name: str) -> click.Command:
     """The command itself, with its options."""
-    module, _, function = COMMANDS[name][0].partition(":")
+    module, _, function = COMMANDS[name].partition(":")
     command: click.Command = getattr(importlib.import_module(f"pipeline.cli.{module}"), function)
     return command
 

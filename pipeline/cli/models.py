@@ -1,51 +1,36 @@
 """Owns the commands on results: models, show, tag, reproduce. Not their work (registry.py, reproduce.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from pathlib import Path
 
 import rich_click as click
 
-from pipeline.cli.options import (
-    do_and_finish,
-    finish,
-    log_to_stderr,
-    report_errors,
-    results_folder,
-    results_options,
-    run_options,
-)
-from pipeline.evaluation.reproduce import reproduce
-from pipeline.evaluation.reproduction_report import Reproduction
-from pipeline.project.project import Options
+from pipeline.cli.options import Call, results_folder, shared_options
+from pipeline.evaluation.reproduce import Reproduction, reproduce
+from pipeline.project.project import no_progress
 from pipeline.results import registry
 from pipeline.results.model import SHORT
 from pipeline.runs import retention
 from pipeline.show import model_tables
-from pipeline.show.console import ERR, echo
-from pipeline.show.progress import make_progress
+from pipeline.show.console import echo
 
 
 @click.command("models")
-@results_options
-def models_command(config: Path, as_json: bool, verbose: bool) -> None:
+@shared_options(warn=False)
+def models_command(call: Call) -> None:
     """List the models by name, the latest first, with their figures."""
-    log_to_stderr(not verbose, verbose)
-    do_and_finish(lambda: registry.list_models(results_folder(config)), model_tables.show_models)
+    call.finish(lambda: registry.list_models(results_folder(call.config)), model_tables.show_models)
 
 
 @click.command("show")
 @click.argument("model")
-@results_options
-def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None:
+@shared_options(warn=False)
+def show_command(call: Call, model: str) -> None:
     """Show the figures of MODEL, and what made it: settings, data, keys, versions, machine.
 
     MODEL is head/NAME (as pipeline.yaml made it, without --set; of a sweep, the best), a tag, or the first digits of a
     key; `pipeline models` lists them.
     """
-    log_to_stderr(not verbose, verbose)
-    do_and_finish(lambda: registry.find(results_folder(config), model).details(), model_tables.show_model)
+    call.finish(lambda: registry.find(results_folder(call.config), model).details(), model_tables.show_model)
 
 
 @click.command("tag")
@@ -53,54 +38,41 @@ def show_command(model: str, config: Path, as_json: bool, verbose: bool) -> None
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Move the tag if another model has it.")
 @click.option("--delete", metavar="NAME", help="Remove a tag; the model stays.")
-@results_options
-def tag_command(
-    model: str | None, name: str | None, force: bool, delete: str | None, config: Path, as_json: bool, verbose: bool
-) -> None:
+@shared_options(warn=False)
+def tag_command(call: Call, model: str | None, name: str | None, force: bool, delete: str | None) -> None:
     """Give MODEL a NAME that stays: pipeline tag head/logistic v3."""
-    log_to_stderr(not verbose, verbose)
 
     def work() -> dict[str, str]:
-        folder = results_folder(config)
+        folder = results_folder(call.config)
         if delete is not None:
             registry.delete_tag(folder, delete)
-            retention.register_tags(config, make_progress(ERR, True), None)
+            retention.register_tags(call.config, no_progress, None)
             return {"deleted": delete}
         assert model is not None
         assert name is not None
         tagged = registry.set_tag(folder, model, name, force)
-        retention.register_tags(config, make_progress(ERR, True), tagged.record["config"]["cache"].get("dir"))
+        retention.register_tags(call.config, no_progress, tagged.record["config"]["cache"].get("dir"))
         return {"tag": name, "name": tagged.name, "key": tagged.key}
 
     if (delete is None) != (model is not None and name is not None) or (delete is not None and model is not None):
         raise click.UsageError("expected MODEL and NAME, or --delete NAME alone")
-    do_and_finish(work, _show_tag)
+    call.finish(work, _show_tag)
 
 
 @click.command("reproduce")
 @click.argument("model")
-@run_options
+@shared_options("set", "offline", "quiet")
 @click.option("--recompute", is_flag=True, help="Compute all rows again, in a temporary cache.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress; only errors on stderr.")
-def reproduce_command(
-    model: str, config: Path, overrides: tuple[str, ...], recompute: bool, offline: bool, as_json: bool, quiet: bool,
-    verbose: bool,
-) -> None:  # fmt: skip
+def reproduce_command(call: Call, model: str, recompute: bool) -> None:
     """Train MODEL again from its record, and compare: exit 0 if weights and figures are bitwise the same, else 1.
 
     Images are found by their bytes below today's data.root. Nothing under models/ is written.
     """
-    log_to_stderr(quiet, verbose)
-    options = Options(overrides, offline=offline)
-    result: dict[str, Reproduction] = {}
 
-    def work() -> None:
-        result["reproduce"] = reproduce(config, options, make_progress(ERR, quiet), model, recompute)
-        result["reproduce"].check()
+    def work() -> Reproduction:
+        return reproduce(call.config, call.options, call.progress, model, recompute)
 
-    _, error = report_errors(work, verbose)
-    report, printer = result.get("reproduce"), model_tables.show_reproduction
-    finish("reproduce", "reproduce", report, error, printer, config, as_json, verbose)
+    call.finish(work, model_tables.show_reproduction, check=Reproduction.check)
 
 
 def _show_tag(done: Mapping[str, str]) -> None:

@@ -1,20 +1,22 @@
 """Owns what all commands share: options, logging, and turning exceptions into a message and an exit code."""
 
-from __future__ import annotations
-
+import functools
 import logging
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
 from cache.errors import Interrupted, PipelineError, Unusable
-from pipeline.show.console import escape_controls, escape_line
+from pipeline.project.project import Options, Progress
+from pipeline.show.console import ERR, escape_controls, escape_line
+from pipeline.show.progress import make_progress
 from pipeline.show.run_tables import show_result
 
 T = TypeVar("T")
@@ -35,21 +37,79 @@ _OFFLINE = click.option("--offline", is_flag=True, envvar="PIPELINE_OFFLINE", sh
                         help="Download nothing.")  # fmt: skip
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 _VERBOSE = click.option("-v", "--verbose", is_flag=True, help="More on stderr, with tracebacks.")
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
+_OPTIONS = {"set": _SET, "offline": _OFFLINE, "quiet": _QUIET}
+_SHARED = ("config", "overrides", "offline", "as_json", "verbose", "quiet")
 
 
-def preview_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that reads pipeline.yaml, computes nothing and downloads nothing."""
-    return _CONFIG(_SET(_JSON(_VERBOSE(command))))
+@dataclass(frozen=True)
+class Call:
+    """A command as it was called: its name in JSON, and the options that commands share."""
+
+    name: str
+    config: Path = Path("pipeline.yaml")
+    overrides: tuple[str, ...] = ()
+    offline: bool = False
+    as_json: bool = False
+    verbose: bool = False
+    quiet: bool = False
+
+    @property
+    def options(self) -> Options:
+        return Options(self.overrides, offline=self.offline)
+
+    @property
+    def progress(self) -> Progress:
+        return make_progress(ERR, self.quiet)
+
+    def finish(
+        self, work: Callable[[], T], printer: Callable[[T], None], part: str | None = None,
+        check: Callable[[T], None] = lambda report: None,
+    ) -> NoReturn:  # fmt: skip
+        """Do the work, `show` its report, and exit; `check` may raise an error, which is shown after the report."""
+        report, error = report_errors(work, self.verbose)
+        if report is not None:
+            _, error = report_errors(lambda: check(report), self.verbose)
+        self.show(report, error, printer, part)
+
+    def show(
+        self, report: T | None, error: PipelineError | None, printer: Callable[[T], None], part: str | None = None
+    ) -> NoReturn:
+        """Show the report, with `printer` or as `part` of the JSON (None: the command's name), and the error; exit."""
+        if report is not None and not self.as_json:
+            _, failed = report_errors(lambda: printer(report), self.verbose, "standard output")
+            error = error or failed
+        result = {} if report is None else {part or self.name: report}
+        show_result(self.name, result, error, self.as_json, self.config, self.verbose)
+        sys.exit(error.exit_code if error else 0)
 
 
-def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that reads pipeline.yaml and may compute."""
-    return _CONFIG(_SET(_OFFLINE(_JSON(_VERBOSE(command)))))
+def shared_options(*names: str, warn: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command -c, --json, -v, and of _OPTIONS those of `names`; its first argument is then a Call.
+
+    With `warn` False, warnings are logged only with -v.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            shared = {name: given.pop(name) for name in _SHARED if name in given}
+            call = Call(_command_name(click.get_current_context()), **shared)
+            log_to_stderr(call.quiet or not (warn or call.verbose), call.verbose)
+            command(call, **given)
+
+        for option in reversed((_CONFIG, *(_OPTIONS[name] for name in names), _JSON, _VERBOSE)):
+            run = option(run)
+        return run
+
+    return decorate
 
 
-def results_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that reads models, and not pipeline.yaml."""
-    return _CONFIG(_JSON(_VERBOSE(command)))
+def _command_name(context: click.Context | None) -> str:
+    """`cache ls`, without the name of the program."""
+    if context is None or context.parent is None:
+        return ""
+    return f"{_command_name(context.parent)} {context.info_name}".strip()
 
 
 def report_errors(
@@ -90,27 +150,6 @@ def results_folder(config: Path) -> Path:
     if not (config.exists() or (folder / "models").is_dir()):
         raise Unusable(f"{folder} has neither {config.name} nor models/", "name the project's pipeline.yaml with -c")
     return folder
-
-
-def finish(
-    command: str, part: str, report: T | None, error: PipelineError | None, printer: Callable[[T], None],
-    config: Path, as_json: bool, verbose: bool,
-) -> NoReturn:  # fmt: skip
-    """Show the report, with `printer` or as `part` of the JSON, and the error; then exit."""
-    if report is not None and not as_json:
-        _, failed = report_errors(lambda: printer(report), verbose, "standard output")
-        error = error or failed
-    show_result(command, {} if report is None else {part: report}, error, as_json, config, verbose)
-    sys.exit(error.exit_code if error else 0)
-
-
-def do_and_finish(work: Callable[[], T], printer: Callable[[T], None]) -> NoReturn:
-    """Do the work of the current command, which has the options above, and `finish` it under its own name."""
-    context = click.get_current_context()
-    assert context is not None
-    name, given = str(context.info_name), context.params
-    report, error = report_errors(work, given["verbose"])
-    finish(name, name, report, error, printer, given["config"], given["as_json"], given["verbose"])
 
 
 class _EscapingFormatter(logging.Formatter):

@@ -1,20 +1,17 @@
 """Owns the `pipeline predict` command: options and printing. Not the predictions (serving/predict.py)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 from rich.cells import cell_len, set_cell_size
 
-from pipeline.cli.options import finish, log_to_stderr, report_errors, run_options
-from pipeline.project.project import Options, Project
+from pipeline.cli.options import Call, report_errors, shared_options
+from pipeline.project.project import Project
 from pipeline.results import csv_parquet
-from pipeline.serving import restored_project
+from pipeline.serving import recorded_model
 from pipeline.serving.predict import Predicted, predict
 from pipeline.show.console import ERR, count_of, echo, escape_line
-from pipeline.show.progress import make_progress
 from stages.metrics import calibration
 
 
@@ -24,12 +21,8 @@ from stages.metrics import calibration
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="A .csv or .parquet file, with the probability of each class, instead of a table.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Store the rows of new images in the cache.")
-@run_options
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no notes, only errors on stderr.")
-def predict_command(
-    model: str, paths: tuple[str, ...], output: Path | None, keep: bool, config: Path, overrides: tuple[str, ...],
-    offline: bool, as_json: bool, quiet: bool, verbose: bool,
-) -> None:  # fmt: skip
+@shared_options("set", "offline", "quiet")
+def predict_command(call: Call, model: str, paths: tuple[str, ...], output: Path | None, keep: bool) -> None:
     """Classify images with MODEL. PATHs are files or folders; folders are searched recursively.
 
     MODEL keeps the settings, base and weights it was made with; --set can change places only. Cached rows are used,
@@ -44,26 +37,24 @@ def predict_command(
     p_CLASS (--json, --output): probabilities without a temperature, as in `pipeline predictions`. The threshold applies
     to these.
     """
-    log_to_stderr(quiet, verbose)
-    options = Options(overrides, offline=offline)
 
     def work() -> Predicted:
         if output is not None:
             csv_parquet.check_path(output)
-        restored_project.check_places(overrides)
-        found = predict(Project(config, options, make_progress(ERR, quiet)), model, paths, keep)
+        recorded_model.check_places(call.overrides)
+        found = predict(Project(call.config, call.options, call.progress), model, paths, keep)
         if output is not None:
             csv_parquet.write_table(found.columns(), output)
         return found
 
-    found, error = report_errors(work, verbose)
+    found, error = report_errors(work, call.verbose)
     if found is not None:
-        _, error = report_errors(found.check, verbose)
+        _, error = report_errors(found.check, call.verbose)
     report: Any = found
-    if as_json and found is not None and output is not None:
+    if call.as_json and found is not None and output is not None:
         report = {**found.to_json(), "path": str(output)}
         del report["predictions"]
-    finish("predict", "predict", report, error, lambda shown: _show(shown, output, quiet), config, as_json, verbose)
+    call.show(report, error, lambda shown: _show(shown, output, call.quiet))
 
 
 def _show(found: Predicted, output: Path | None, quiet: bool) -> None:

@@ -1,7 +1,5 @@
 """Owns `pipeline run` and `pipeline status`: options, output, exit codes. Not the work (runs/)."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,17 +9,16 @@ from typing import Any
 import rich_click as click
 
 from cache.errors import Unusable
-from pipeline.cli.options import log_to_stderr, preview_options, report_errors, run_options
+from pipeline.cli.options import Call, report_errors, shared_options
 from pipeline.config import yaml_file
 from pipeline.config.schema import RunConfig
 from pipeline.project.job_shares import Part
-from pipeline.project.project import Options, Project
+from pipeline.project.project import Project
 from pipeline.runs import status
 from pipeline.runs.run import run_stages, select_stages
 from pipeline.show.console import ERR, echo
-from pipeline.show.finetune_tables import show_finetune
-from pipeline.show.progress import make_progress
-from pipeline.show.run_tables import show_result
+from pipeline.show.evaluation_tables import show_finetune
+from pipeline.show.run_tables import show_result, show_status
 from stages.data.manifest import Manifest
 from stages.heads import labelled_rows
 from stages.runtime.suggest import suggest
@@ -35,7 +32,7 @@ STALE = 5
 @click.command("run")
 @click.argument("stage", required=False, metavar="[extract|head|finetune]")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@run_options
+@shared_options("set", "offline", "quiet")
 @click.option("--for", "purposes", multiple=True, metavar="finetune/NAME",
               help="With extract: also the boundary of that fine-tuning, in the same pass.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Preview what would be computed, and why; keep nothing.")
@@ -47,11 +44,9 @@ STALE = 5
 @click.option("--part", metavar="I/N",
               help="With extract: only part I of N, from 1 to N; for job arrays.")  # fmt: skip
 @click.option("--require-cached", is_flag=True, help="Exit 4 instead of computing a missing row.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, only errors on stderr.")
 def run_command(
-    stage: str | None, names: tuple[str, ...], config: Path, overrides: tuple[str, ...], purposes: tuple[str, ...],
-    dry_run: bool, read_files: bool, workers: int | None, scheduler: str | None, part: str | None,
-    require_cached: bool, offline: bool, as_json: bool, quiet: bool, verbose: bool,
+    call: Call, stage: str | None, names: tuple[str, ...], purposes: tuple[str, ...], dry_run: bool, read_files: bool,
+    workers: int | None, scheduler: str | None, part: str | None, require_cached: bool,
 ) -> None:  # fmt: skip
     """Extract features, then train the heads on them; only new or changed inputs are computed.
 
@@ -60,7 +55,9 @@ def run_command(
     set under finetune: in pipeline.yaml (default: all); plain `run` does not fine-tune.
     """
     if stage not in (None, *STAGES):
-        raise click.UsageError(f"{stage!r} is no stage; expected {', '.join(STAGES)}. {_suggest_run(config, stage)}")
+        raise click.UsageError(
+            f"{stage!r} is no stage; expected {', '.join(STAGES)}. {_suggest_run(call.config, stage)}"
+        )
     if names and stage not in ("head", "finetune"):
         raise click.UsageError(f"`run {stage}` takes no names; got {names[0]!r}")
     if purposes and stage != "extract":
@@ -71,32 +68,34 @@ def run_command(
         raise click.UsageError("--part goes with `run extract`: heads need the rows of all parts")
     if part is not None and dry_run:
         raise click.UsageError("--part and -n cannot be combined: -n previews all images")
-    log_to_stderr(quiet, verbose)
     result: dict[str, Any] = {}
-    options = Options(overrides, workers, scheduler, require_cached, offline or dry_run, read_files or not dry_run)
-    progress = make_progress(ERR, quiet)
 
     def work() -> None:
-        share = None if part is None else Part.parse(part)
-        project = Project(config, replace(options, part=share), progress)
+        options = replace(
+            call.options, workers=workers, scheduler=scheduler, require_cached=require_cached,
+            offline=call.offline or dry_run, read_files=read_files or not dry_run,
+            part=None if part is None else Part.parse(part),
+        )  # fmt: skip
+        project = Project(call.config, options, call.progress)
         wanted = select_stages(project, stage, names)
         if dry_run:
-            result["status"] = status.preview_stage(project, stage, names)
+            result["status"] = status.preview_stages(project, wanted["head"], wanted["finetune"])
         else:
             also_for = [purpose.removeprefix("finetune/") for purpose in purposes]
             if wanted["head"] and project.manifest.rows and not project.manifest.counts():
-                labelled_rows.check_classes(project.manifest, None)  # raises: said before hours of extraction
+                labelled_rows.check_classes(project.manifest, None)  # raises, before extraction takes hours
             manifest = run_stages(project, wanted["head"], result, wanted["finetune"], also_for, note)
             if stage is None and not wanted["head"]:
                 _check_nothing_to_train(manifest, note)
 
     def note(text: str) -> None:
-        if not quiet:
+        if not call.quiet:
             echo(text, ERR)
 
-    _, error = report_errors(work, verbose)
-    show_result(f"run {stage}" if stage else "run", result, error, as_json, config, verbose, quiet)
-    if not as_json:
+    _, error = report_errors(work, call.verbose)
+    name = f"run {stage}" if stage else "run"
+    show_result(name, result, error, call.as_json, call.config, call.verbose, call.quiet)
+    if not call.as_json:
         show_finetune(result.get("finetune", {}))
     sys.exit(error.exit_code if error else 0)
 
@@ -124,13 +123,10 @@ def _suggest_run(config: Path, name: str) -> str:
 
 
 @click.command("status")
-@preview_options
+@shared_options("set")
 @click.option("--hash", "read_files", is_flag=True, help="Read new files, for exact counts.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; exit 0 if all is fresh, 5 if not.")
-def status_command(
-    config: Path, overrides: tuple[str, ...], as_json: bool, read_files: bool, quiet: bool,
-    verbose: bool,
-) -> None:  # fmt: skip
+def status_command(call: Call, read_files: bool) -> None:
     """Show for each stage what a run would compute, and why. With -v, what differs from the nearest entry.
 
     Fine-tunings that ran before are included, and count for -q.
@@ -138,15 +134,12 @@ def status_command(
     New or touched files count as missing (`at most`) unless --hash reads them. Where no cached rows give the time per
     image, 16 images are timed.
     """
-    log_to_stderr(quiet, verbose)
-    result: dict[str, Any] = {}
-    options, progress = Options(overrides, offline=True, read_files=read_files), make_progress(ERR, quiet)
-    found, error = report_errors(
-        lambda: status.preview_run(Project(config, options, progress), estimate=not quiet), verbose
-    )
-    if found is not None and quiet:
-        sys.exit(0 if found.fresh else STALE)
-    if found is not None:
-        result["status"] = found
-    show_result("status", result, error, as_json, config, verbose)
-    sys.exit(error.exit_code if error else 0)
+
+    def work() -> status.Status:
+        project = Project(call.config, replace(call.options, offline=True, read_files=read_files), call.progress)
+        found = status.preview_run(project, estimate=not call.quiet)
+        if call.quiet:
+            sys.exit(0 if found.fresh else STALE)
+        return found
+
+    call.finish(work, lambda found: show_status(found, call.verbose))

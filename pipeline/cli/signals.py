@@ -1,7 +1,5 @@
 """Owns ending a process that C code keeps busy when Ctrl-C or SIGTERM comes. Not the orderly end (options.py)."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

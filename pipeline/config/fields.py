@@ -3,8 +3,6 @@
 Not the sections (schema.py, head_schema.py, finetune_schema.py), nor how a key is computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal

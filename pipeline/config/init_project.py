@@ -1,7 +1,5 @@
 """Owns `pipeline init`: a commented pipeline.yaml for a folder of images, and the demo dataset. Not the scan."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import os
@@ -11,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-import yaml
-
 from cache import atomic_files
 from cache.errors import Unusable
+from pipeline.config import yaml_file
 from pipeline.config.schema import Columns
 from stages.data import scan, tables
 from stages.data.scan import Found
@@ -136,14 +133,16 @@ def _write(
         if classes
         else "# classes: null             # their order, sorted by default; with two, the second is the positive one"
     )
-    labels = f"table: {_quoted(table)}   # its paths are relative to root"
+    labels = f"table: {yaml_file.format_value(table)}   # its paths are relative to root"
     if table is None:
         labels = "# table: null               # labels.csv, .jsonl or .parquet, or a manifest; paths relative to root"
     links = "follow_links: all           # wherever they lead | inside: only below root"
     if follow_links == "inside":
         links = "# follow_links: inside      # links out of root are rejected | all: followed, if you trust them"
     template = Template((Path(__file__).parent / "template.yaml").read_text("utf-8"))
-    text = template.substitute(about=about, root=_quoted(root), classes=listed, table=labels, links=links)
+    text = template.substitute(
+        about=about, root=yaml_file.format_value(root), classes=listed, table=labels, links=links
+    )
     if not trainable:
         none = "heads: {}                     # none yet: fewer than two classes. With labels (or data.table):"
         text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")
@@ -151,10 +150,6 @@ def _write(
         atomic_files.publish(target, text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise Unusable(f"{root!r} is not valid Unicode, as pipeline.yaml must be", "rename the folder") from error
-
-
-def _quoted(text: str | None) -> str:
-    return str(yaml.safe_dump(text, default_style=None, width=10_000).splitlines()[0])
 
 
 def _copy(source: Path, target: Path) -> None:

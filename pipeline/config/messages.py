@@ -1,7 +1,5 @@
 """Owns the messages for invalid values in pipeline.yaml: what was expected, what was found. Not where it is."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any

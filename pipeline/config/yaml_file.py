@@ -1,7 +1,5 @@
 """Owns reading pipeline.yaml, applying --set, and one sentence for each mistake. Not the fields (schema.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +72,11 @@ def validate(tree: Mapping[str, Any], source: str) -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         raise _explain(source, tree, error, {}) from error
+
+
+def format_value(value: Any) -> str:
+    """A value as YAML on one line."""
+    return str(yaml.safe_dump(value, default_flow_style=True, width=10_000).splitlines()[0])
 
 
 def _read(path: Path) -> str:

@@ -1,7 +1,5 @@
 """Owns the rows that two models can be compared on, and their predictions there. Not the tests (paired_tests.py)."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections import Counter, defaultdict
@@ -10,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cache.errors import Unusable
 from cache.store import FeatureStore
+from pipeline.config import yaml_file
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.serving import restored_project
-from pipeline.serving.inference import Inference
+from pipeline.serving import recorded_model
+from pipeline.serving.recorded_model import Inference
 from stages.data.manifest import Manifest, Row
 from stages.metrics import paired_tests
 from stages.metrics.figures import Difference, Figures
@@ -69,13 +66,16 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
             "only models of the same classes can be compared",
         )
     today.manifest.check_labels()
-    inferences = {side: Inference(restored_project.restore(today, model), model) for side, model in models.items()}
+    inferences = {side: Inference(recorded_model.restore(today, model), model) for side, model in models.items()}
     stores = {side: inference.stores(today.cache) for side, inference in inferences.items()}
     rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], classes, stores)
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
     if not rows:
         reasons = "; ".join(f"{n:,} {reason}" for reason, n in dropped.items())
-        raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", _advice(hints))
+        advice = "label images that are new to both, or train both with a test split (data.split.test)"
+        if hints:
+            advice = "compute the missing rows: " + "; ".join(dict.fromkeys(hints.values()))
+        raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", advice)
     ids = [row.id for row in rows]
     predicted = {side: inference.probabilities(today.cache, ids) for side, inference in inferences.items()}
     order = [others.index(name) for name in classes]
@@ -139,22 +139,13 @@ def _extraction(today: Project, model: Model) -> str:
     taps = {**now["extract"]["taps"], **then["extract"]["taps"]}
     if taps != now["extract"]["taps"]:
         changed["extract.taps"] = taps
-    words = [
-        f"{name}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}" for name, value in changed.items()
-    ]
-    sets = [word.removesuffix("\n").removesuffix("\n...") for word in words]
+    sets = [f"{name}={yaml_file.format_value(value)}" for name, value in changed.items()]
     purpose: list[str] = []
-    if restored_project.is_finetuned(model):
+    if recorded_model.is_finetuned(model):
         purpose = ["--for", model.name]
         if (tuned := {model.record["name"]: then["finetune"][model.record["name"]]}) != now["finetune"]:
             sets.append(f"finetune={json.dumps(tuned)}")
     return shlex.join(["pipeline", "run", "extract", *purpose, *(part for word in sets for part in ("--set", word))])
-
-
-def _advice(hints: Mapping[str, str]) -> str:
-    if hints:
-        return "compute the missing rows: " + "; ".join(dict.fromkeys(hints.values()))
-    return "label images that are new to both, or train both with a test split (data.split.test)"
 
 
 def _few(classes: tuple[str, ...]) -> str:

@@ -1,7 +1,5 @@
 """Owns out-of-fold figures of the heads in pipeline.yaml. Not the folds (kfold.py)."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

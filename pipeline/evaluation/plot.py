@@ -1,7 +1,5 @@
 """Owns writing the plots of a model. Not drawing them (stages/metrics/plots.py)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,35 +1,120 @@
-"""Owns training a recorded model again. Not judging the result (reproduction_report.py).
+"""Owns training a recorded model again, and comparing it with the recorded one. Not its table (show/).
 
 Settings, labels, splits and ids come from the record; only places are today's: images are found by the SHA-256 of
 their bytes below today's data.root, whatever their names.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache import registrations
-from cache.errors import NotAvailable, Unusable
-from pipeline.config.head_schema import HeadConfig
-from pipeline.evaluation.reproduction_report import Absent, Reproduction
+from cache.errors import NotAvailable, PipelineError, Unusable
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.results.record_diff import Pair, find_differences, pair_fields
+from pipeline.results.record_diff import Pair, find_differences, format_changes, pair_fields
 from pipeline.runs import boundary_rows, extraction, train_heads
 from pipeline.runs.finetuning import Start, Tuning
-from pipeline.serving import restored_project
+from pipeline.serving import recorded_model
 from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
 from stages.heads import labelled_rows
+from stages.metrics.classification import NAMES
 from stages.metrics.figures import Metrics
 
 log = logging.getLogger(__name__)
+
+
+class NotReproduced(PipelineError):
+    """The model that was trained again is not bitwise the same."""
+
+    code = "not_reproduced"
+
+
+@dataclass(frozen=True)
+class Absent:
+    """An image of the model that is left out: its path then, and why it has no row now."""
+
+    id: str
+    path: str
+    reason: str
+
+
+@dataclass
+class Reproduction:
+    """A model and the same trained again. `images` counts different labelled ones; `absent` were left out.
+
+    `weights_difference` is the largest of any weight, None where the shapes differ. `metrics` has the fields of each
+    part of metrics.json, without intervals, which follow from the rest; `differences` may explain what differs.
+    """
+
+    model: Model
+    images: int
+    computed: int
+    absent: list[Absent]
+    arrays_same: bool = False
+    weights_difference: float | None = None
+    metrics: dict[str, dict[str, Pair]] = field(default_factory=dict)
+    differences: dict[str, Pair] = field(default_factory=dict)
+
+    @property
+    def metrics_same(self) -> bool:
+        return all(pair.same for figures in self.metrics.values() for pair in figures.values())
+
+    @property
+    def reproduced(self) -> bool:
+        return self.arrays_same and self.metrics_same
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{name: value for name, value in vars(self).items() if name != "model"},
+            "name": self.model.name,
+            "key": self.model.key,
+            "reproduced": self.reproduced,
+            "metrics_same": self.metrics_same,
+            "metrics": {
+                split: {name: {**pair._asdict(), "difference": pair.difference} for name, pair in figures.items()}
+                for split, figures in self.metrics.items()
+            },
+            "differences": {name: pair._asdict() for name, pair in self.differences.items()},
+        }
+
+    def check(self) -> None:
+        """Raises NotReproduced, with how much differs and what may explain it, unless it is bitwise the same."""
+        if self.reproduced:
+            return
+        reasons = [format_changes(self.differences)] if self.differences else []
+        if self.absent:
+            where = "if they lie elsewhere: --set data.root=DIR"
+            reasons.insert(0, f"{len(self.absent)} of {self.images} images are absent ({where})")
+        raise NotReproduced(
+            f"{self.model} does not come out bitwise the same: {self._size()}",
+            "what differs: " + "; ".join(reasons) if reasons else "nothing recorded differs: it is not deterministic",
+        )
+
+    def _size(self) -> str:
+        gaps = [
+            (abs(pair.difference), f"{split} {name}")
+            for split, figures in self.metrics.items()
+            for name, pair in figures.items()
+            if name in NAMES and pair.difference
+        ]
+        metrics = f"metrics differ by up to {max(gaps)[0]:.2g} ({max(gaps)[1]})" if gaps else "the details differ"
+        return f"{'the metrics are the same' if self.metrics_same else metrics}, the head {self.weights}"
+
+    @property
+    def weights(self) -> str:
+        """How its weights differ, in words."""
+        if self.arrays_same:
+            return "is bitwise the same"
+        if self.weights_difference is None:
+            return "has other shapes"
+        return f"has weights that differ by up to {self.weights_difference:.2g}"
 
 
 def reproduce(path: Path, options: Options, progress: Progress, text: str, recompute: bool = False) -> Reproduction:
@@ -38,22 +123,33 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     Missing rows are computed into the cache; with `recompute`, all rows into a temporary one. Raises Unusable where
     today's code cannot make it, NotAvailable where too few of its images are left.
     """
-    restored_project.check_places(options.overrides)
+    recorded_model.check_places(options.overrides)
     today = Project(path, options, progress)
     model = registry.find(today.folder, text)
-    then = restored_project.restore(today, model)
+    then = recorded_model.restore(today, model)
     name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
-    tuned = then.config.finetune[name] if restored_project.is_finetuned(model) else None
+    tuned = then.config.finetune[name] if recorded_model.is_finetuned(model) else None
     name = name if tuned is None else tuned.head
-    spec, _ = train_heads.choose_rows(then, _without_logs(then.config.heads[name]), full)
+    spec = then.config.heads[name]
+    if "log_dir" in type(spec).model_fields:
+        spec = spec.model_copy(update={"log_dir": None})
+    spec, _ = train_heads.choose_rows(then, spec, full)
     labelled = Manifest(tuple(row for row in full.rows if row.label is not None))
     keys = [part["key"] for part in model.record["extract"].values()]
-    with restored_project.temporary_cache(then) if recompute else registrations.running_job(then.cache.root, keys):
+    with recorded_model.temporary_cache(then) if recompute else registrations.running_job(then.cache.root, keys):
         computed, absent = _rows(then, today, labelled, spec.taps)
         left = labelled.without(row.id for row in absent)
         done = Reproduction(model, len(labelled.ids), computed, absent)
-        if absent:
-            _check_enough(left, classes, spec, done)
+        try:
+            if absent:
+                labelled_rows.check_classes(left, classes)
+                labelled_rows.check_splits(left, spec.choose)
+        except Unusable as error:
+            raise NotAvailable(
+                f"{len(absent)} of the {done.images} images of {model} cannot be found "
+                f"(the first: {absent[0].path}), and without them: {error.message}",
+                "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
+            ) from error
         fitted = train_heads.fit_head(then, spec, left, classes)
         now, metrics, arrays = train_heads.head_environment(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
         key = train_heads.head_folder(then, name, spec, full, classes).name
@@ -91,11 +187,6 @@ def _tuned_again(
     return key, tuning.provenance(), again.metrics, {**again.head.arrays(), **again.tail}
 
 
-def _without_logs(spec: HeadConfig) -> HeadConfig:
-    """The same settings without log_dir."""
-    return spec.model_copy(update={"log_dir": None}) if "log_dir" in type(spec).model_fields else spec
-
-
 def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str]) -> tuple[int, list[Absent]]:
     """Compute the missing rows from today's files: how many were computed, and the images that have none."""
     taps = {then.store(name).key: then.tap(name) for name in names}
@@ -122,18 +213,6 @@ def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
     except Unusable as error:
         log.warning("%d images have no row, and their files cannot be searched: %s", len(ids), error.message)
         return []
-
-
-def _check_enough(left: Manifest, classes: Sequence[str], spec: HeadConfig, done: Reproduction) -> None:
-    try:
-        labelled_rows.check_classes(left, classes)
-        labelled_rows.check_splits(left, spec.choose)
-    except Unusable as error:
-        raise NotAvailable(
-            f"{len(done.absent)} of the {done.images} images of {done.model} cannot be found "
-            f"(the first: {done.absent[0].path}), and without them: {error.message}",
-            "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
-        ) from error
 
 
 def _compare_arrays(done: Reproduction, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:

@@ -1,7 +1,5 @@
 """Owns `cache export` and `cache import`: a folder with a project's rows and settings. Not copying (transfer.py)."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from cache.transfer import Copied
 from pipeline.config import yaml_file
 from pipeline.config.schema import BaseChoice, RunConfig
 from pipeline.project.project import Options, Progress, Project
+from pipeline.results.record_diff import flatten
 from pipeline.runs import extraction, rejects, retention
 from stages.bases import catalogue, weights
 from stages.engines import parity
@@ -44,9 +43,8 @@ class Moved:
 
     def to_json(self) -> dict[str, Any]:
         refused = [{"path": path, "reason": reason} for path, reason in self.taken.refused]
-        manifest = None if self.manifest is None else str(self.manifest)
-        places = {"folder": str(self.folder), "config": str(self.config), "manifest": manifest}
-        return {**vars(self.taken), "refused": refused, **places, "left_out": list(self.left_out)}
+        own = {name: value for name, value in vars(self).items() if name != "taken"}
+        return {**vars(self.taken), "refused": refused, **own}
 
 
 def export_rows(project: Project, folder: Path) -> Moved:
@@ -185,7 +183,7 @@ def _their_settings(folder: Path, source: Cache) -> tuple[dict[str, Any], tuple[
         )
     tree = _portable(theirs, known[0] if known else None)
     said = theirs.model_dump(exclude_defaults=True) | ({"cluster": cluster} if isinstance(cluster, dict) else {})
-    ours, others = _flatten(tree), _flatten(said)
+    ours, others = flatten(tree), flatten(said)
     return tree, tuple(name for name, value in others.items() if ours.get(name) != value and name != "data.table")
 
 
@@ -218,15 +216,6 @@ def _names_file(choice: BaseChoice) -> bool:
 def _to_yaml(tree: dict[str, Any]) -> bytes:
     about = "# Exported by pipeline cache export. The table holds images, labels and splits; no image is needed.\n"
     return (about + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)).encode()
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted name of each field -> its value."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        inner = isinstance(value, dict) and value
-        found |= _flatten(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return found
 
 
 def _is_empty(folder: Path) -> bool:

@@ -1,7 +1,5 @@
 """Owns listing a cache, verifying it, and removing what is not needed. Not who needs what (runs/retention.py)."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections import defaultdict
@@ -21,7 +19,7 @@ from pipeline.runs.finetuning import CHECKPOINT
 from pipeline.runs.retention import Needs
 
 ABANDONED_S = 30 * 86_400
-"""A checkpoint that no epoch was added to for so long is not gone on from."""
+"""A checkpoint that has not changed for so long is removed."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,10 @@ class Contents:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "root": str(self.root),
+            "root": self.root,
             "bytes": sum(entry.bytes for entry in self.entries),
             "entries": [
-                {
-                    **_entry_json(entry),
-                    "needed_by": self.needs.get(entry.name, []),
-                    "models": self.models.get(entry.name, []),
-                }
+                vars(entry) | {"needed_by": self.needs.get(entry.name, []), "models": self.models.get(entry.name, [])}
                 for entry in self.entries
             ],
         }
@@ -71,8 +65,7 @@ class Tidied:
     dry: bool
 
     def to_json(self) -> dict[str, Any]:
-        freed = sum(entry.bytes for entry in self.removed)
-        return {**vars(self), "freed": freed, "removed": [_entry_json(entry) for entry in self.removed]}
+        return {**vars(self), "freed": sum(entry.bytes for entry in self.removed)}
 
 
 def check_cache_exists(project: Project) -> None:
@@ -84,7 +77,6 @@ def check_cache_exists(project: Project) -> None:
 
 
 def list_contents(project: Project) -> Contents:
-    """All entries of the project's cache."""
     models: dict[str, list[str]] = defaultdict(list)
     here = {root.path.parent for root in registrations.list_registrations(project.cache.root) if root.here}
     for model in (model for folder in sorted(here) for model in registry.list_models(folder)):
@@ -108,7 +100,7 @@ def collect_garbage(project: Project, older_than: float | None, max_bytes: int |
 
 
 def _left_by_trainings(folder: Path, now: float) -> list[Entry]:
-    """Files among the models that no training goes on from: temp files, and checkpoints untouched for 30 days."""
+    """Temp files below models/, and checkpoints that have not changed for 30 days."""
     checkpoints = [gc.file_entry("leftover", path) for path in folder.glob(f"models/finetune/*/*/{CHECKPOINT}")]
     abandoned = [entry for entry in checkpoints if now - entry.used > ABANDONED_S]
     return [*abandoned, *(gc.file_entry("leftover", path) for path in folder.glob("models/**/.*.tmp"))]
@@ -139,7 +131,3 @@ def verify_cache(project: Project, share: float) -> Verified:
     damaged = [str(store.folder / "spec.json") for store in stores if not store.components]
     report.damaged += [(path, "its components do not match its key; the next run rewrites it") for path in damaged]
     return report
-
-
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    return {**vars(entry), "path": str(entry.path)}

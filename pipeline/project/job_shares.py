@@ -29,11 +29,9 @@ class Part:
         return cls(number, of)
 
     def has(self, image: str) -> bool:
-        """Whether the image with that id belongs to this part."""
         return int(image[:16], 16) % self.of == self.number - 1
 
     def share(self, manifest: Manifest) -> Manifest:
-        """The rows of this part."""
         return Manifest(tuple(row for row in manifest.rows if self.has(row.id)))
 
     def describe(self, manifest: Manifest) -> str:

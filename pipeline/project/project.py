@@ -1,7 +1,5 @@
 """Owns what a pipeline.yaml resolves to: paths, cache, images, taps and keys. Not its fields (config/), nor runs."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time
@@ -114,7 +112,6 @@ class Project:
         return Tap(settings.layer, settings.pooling)
 
     def store(self, tap: str) -> FeatureStore:
-        """The feature rows at the tap of that name."""
         return self.cache.features(self.recipe.components(self.tap(tap)))
 
     @cached_property

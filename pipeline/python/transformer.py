@@ -16,7 +16,7 @@ from pipeline.config import yaml_file
 from pipeline.project.project import Options, Project, no_progress
 from pipeline.runs import extraction
 from stages.bases import catalogue
-from stages.data.manifest import Manifest, Row
+from stages.data import scan
 
 _TAP = "features"
 _SHOWN = 5
@@ -99,16 +99,14 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         """
         project = self._project()
         paths = [os.path.join(project.root, path) for path in _paths(X)]
-        digests = project.cache.index.digests(list(dict.fromkeys(paths)))
-        found = {path: digest for path, digest in digests.items() if isinstance(digest, str)}
-        unread = {p: f"cannot be read: {e.strerror or e}" for p, e in digests.items() if isinstance(e, OSError)}
+        images, unread = scan.hash_paths(paths, project.cache.index)
         if unread:
-            raise _unusable(unread, len(digests))
-        store, images = project.store(_TAP), Manifest(tuple(Row(image, path) for path, image in found.items()))
+            raise _unusable(unread, len(set(paths)))
+        store, found = project.store(_TAP), {row.path: row.id for row in images.rows}
         with registrations.running_job(project.cache.root, [store.key]):
             reasons = dict(extraction.fill_rows(project, images, [project.tap(_TAP)]).rejected)
             if reasons:
-                raise _unusable({row.path: reasons[row.id] for row in images.rows if row.id in reasons}, len(digests))
+                raise _unusable({row.path: reasons[row.id] for row in images.rows if row.id in reasons}, len(found))
             rows = store.read([found[path] for path in paths])
         return rows.reshape(len(rows), -1).astype(np.float32, copy=False)
 

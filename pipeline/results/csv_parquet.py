@@ -1,7 +1,5 @@
 """Owns a table of named columns as the bytes of a CSV or Parquet file. Not its columns."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -17,13 +15,13 @@ from stages.runtime.silent_imports import import_parquet
 Columns = Mapping[str, Sequence[str | None] | np.ndarray]
 """Name -> n values: text or nothing, or an array of numbers (n,)."""
 
-FORMATS = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet")
 _LINES = 1000
 
 
 def check_path(path: Path) -> None:
     """Raises Unusable where `path` ends in neither .csv nor .parquet, or where Parquet lacks pyarrow."""
-    if path.suffix.lower() not in FORMATS:
+    if path.suffix.lower() not in SUFFIXES:
         raise Unusable(f"--output {path}: expected a name that ends in .csv or .parquet", "for example: out.csv")
     if path.suffix.lower() == ".parquet":
         import_parquet()
@@ -46,12 +44,11 @@ def as_csv(columns: Columns) -> bytes:
     n = max(map(len, columns.values()), default=0)
     for start in range(0, n, _LINES):
         parts = (values[start : start + _LINES] for values in columns.values())
-        writer.writerows(zip(*(v.tolist() if isinstance(v, np.ndarray) else map(_cell, v) for v in parts), strict=True))
+        cells = (
+            v.tolist() if isinstance(v, np.ndarray) else [text and escape_formula(text) for text in v] for v in parts
+        )
+        writer.writerows(zip(*cells, strict=True))
     return out.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _cell(text: str | None) -> str | None:
-    return None if text is None else escape_formula(text)
 
 
 def as_parquet(columns: Columns) -> bytes:
@@ -59,12 +56,13 @@ def as_parquet(columns: Columns) -> bytes:
     pyarrow, parquet = import_parquet()
     out = pyarrow.BufferOutputStream()
     arrays = {
-        name: pyarrow.array(values) if isinstance(values, np.ndarray) else pyarrow.array(_clean(values), "string")
+        name: pyarrow.array(values) if isinstance(values, np.ndarray) else pyarrow.array(map(as_utf8, values), "string")
         for name, values in columns.items()
     }
     parquet.write_table(pyarrow.table(arrays), out)
     return bytes(out.getvalue())
 
 
-def _clean(values: Sequence[str | None]) -> list[str | None]:
-    return [None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]
+def as_utf8(text: str | None) -> str | None:
+    """The text; a file name that is not UTF-8 is escaped."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()

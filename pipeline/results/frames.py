@@ -1,7 +1,5 @@
 """Owns how results look from Python: a short repr, a table in a notebook, a pandas data frame. Not their columns."""
 
-from __future__ import annotations
-
 import html
 from abc import ABC, abstractmethod
 from typing import Any

@@ -1,7 +1,5 @@
 """Owns one result under models/: record, figures, head and tail in its folder. Not finding it (registry.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging
@@ -37,10 +35,13 @@ FIELDS: records.Fields = {
 }  # fmt: skip
 """What all records of results have, those of earlier versions too."""
 
-_OWN_NO_MATTER = frozenset({"sweep", "mode", "seeds", "log_dir"})
-_ROWS_NO_MATTER = frozenset({"taps", "engine", "batch", "shard_rows"})
-_PLACES = frozenset({"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"})
-"""Fields of its own settings, of `extract` and of `data` that models of one name are not compared by."""
+_NOT_COMPARED = {
+    "own": {"sweep", "mode", "seeds", "log_dir"},
+    "base": {"trust"},
+    "extract": {"taps", "engine", "batch", "shard_rows"},
+    "data": {"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"},
+}
+"""Fields that are left out when models of one name are told apart by their settings."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -106,15 +107,13 @@ class Model(Tabular):
         stage, _, name = self.name.partition("/")
         config = self.record.get("config", {})
         own = config.get("heads" if stage == "head" else stage, {}).get(name, {})
-        found = {field: value for field, value in own.items() if field not in _OWN_NO_MATTER}
+        found = _compared("own", own)
         if stage == "finetune" and found:
             found["seed"] = self.record["seed"]
-        extract = config.get("extract", {})
-        found["base"] = {field: value for field, value in config.get("base", {}).items() if field != "trust"}
-        found["extract"] = {field: value for field, value in extract.items() if field not in _ROWS_NO_MATTER}
+        found["base"] = _compared("base", config.get("base", {}))
+        found["extract"] = _compared("extract", config.get("extract", {}))
         found["taps"] = {tap: parts.get("tap") for tap, parts in self.record.get("extract", {}).items()}
-        data = config.get("data", {})
-        found["data"] = {field: value for field, value in data.items() if field not in _PLACES}
+        found["data"] = _compared("data", config.get("data", {}))
         return found
 
     @property
@@ -122,7 +121,9 @@ class Model(Tabular):
         """What else may make it another: the keys of its rows and of its first head, images, classes, versions."""
         rows = {tap: parts["key"][:SHORT] for tap, parts in self.record.get("extract", {}).items()}
         names = ("head", "manifest", "classes", "head_version", "finetune_version")
-        return {"rows": rows, **{name: _shorten(self.record.get(name)) for name in names}}
+        others = {name: self.record.get(name) for name in names}
+        short = {name: value[:SHORT] for name, value in others.items() if isinstance(value, str)}
+        return {"rows": rows, **others, **short}
 
     @cached_property
     def image_sets(self) -> dict[str, str]:
@@ -185,7 +186,7 @@ class Model(Tabular):
         return {
             "name": self.name,
             "key": self.key,
-            "folder": str(self.folder),
+            "folder": self.folder,
             "tags": self.tags,
             "created": self.created,
             "damaged": self.damaged,
@@ -220,8 +221,8 @@ def _image_sets(manifest: bytes) -> dict[str, str]:
     return {name: keys.digest("set", {"images": found})[:SHORT] for name, found in images.items()}
 
 
-def _shorten(value: Any) -> Any:
-    return value[:SHORT] if isinstance(value, str) else value
+def _compared(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in fields.items() if field not in _NOT_COMPARED[section]}
 
 
 @functools.cache

@@ -3,8 +3,6 @@
 A model's folder has ids and probabilities in predictions.npz, and the whole table in predictions.csv.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self

@@ -1,7 +1,5 @@
 """Owns the differences of nested records, field by field. Not what they mean."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

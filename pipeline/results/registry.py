@@ -1,7 +1,5 @@
 """Owns which results there are, and how they are named: by name, tag or key. Not what is in one (model.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import time
@@ -141,7 +139,7 @@ def set_tag(folder: Path, text: str, tag: str, force: bool = False) -> Model:
         )
     if before != names:
         content = {"model": model.name, "key": model.key, "created": int(time.time())}
-        atomic_files.publish(_tag_path(folder, tag), records.dump(content))
+        atomic_files.publish(folder / "models" / "tags" / f"{tag}.json", records.dump(content))
     return model
 
 
@@ -151,11 +149,7 @@ def delete_tag(folder: Path, tag: str) -> None:
     if tag not in known:
         there = f"there are {_first_ten(list(known))}" if known else "there are none"
         raise Unusable(f"no tag {tag!r} in {folder / 'models'}; {there}", "pipeline models")
-    atomic_files.remove(_tag_path(folder, tag))
-
-
-def _tag_path(folder: Path, tag: str) -> Path:
-    return folder / "models" / "tags" / f"{tag}.json"
+    atomic_files.remove(folder / "models" / "tags" / f"{tag}.json")
 
 
 def _by_key(models: list[Model], text: str) -> list[Model]:

@@ -1,7 +1,5 @@
 """Owns the boundary rows of a fine-tuning: checks, which are needed, having them computed. Not training on them."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +10,7 @@ import numpy as np
 
 from cache.errors import ImagesRejected, NotAvailable, Unusable
 from cache.store import FeatureStore
-from pipeline.config.finetune_schema import FineTune
+from pipeline.config.finetune_schema import AugmentConfig, FineTune
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Project
 from pipeline.runs import extraction
@@ -48,14 +46,7 @@ def first_trained_block(project: Project, spec: FineTune) -> Block:
 
 
 def boundary_tap(project: Project, spec: FineTune) -> Tap:
-    """The boundary as a tap."""
     return Tap(first_trained_block(project, spec).boundary, "none", spec.dtype)
-
-
-def boundary_taps(project: Project, names: Sequence[str]) -> dict[str, Tap]:
-    """The boundaries of those fine-tunings, by `finetune/NAME`. Raises Unusable if one is not in pipeline.yaml."""
-    project.check_finetune(names)
-    return {f"finetune/{name}": boundary_tap(project, project.config.finetune[name]) for name in names}
 
 
 def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
@@ -64,7 +55,8 @@ def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
 
 
 def check_finetune(project: Project, name: str) -> None:
-    """Raises Unusable if the base has no such block, or the head cannot be trained further."""
+    """Raises Unusable if there is no such fine-tuning or block, or the head cannot be trained further."""
+    project.check_finetune([name])
     spec = project.config.finetune[name]
     first_trained_block(project, spec)
     head = project.config.heads[spec.head]
@@ -98,16 +90,11 @@ def extend_hints(names: Iterable[str]) -> Iterator[None]:
         raise NotAvailable(error.message, error.hint + also) from error
 
 
-def views(spec: FineTune) -> list[View]:
-    """The augmented views, without the plain one."""
-    if spec.augment is None:
-        return []
-    return [View(spec.augment.augment, spec.augment.seed, number) for number in range(1, spec.views)]
-
-
 def view_recipes(project: Project, spec: FineTune) -> list[Recipe]:
     """The recipe of each view, the plain one first."""
-    return [project.recipe, *(replace(project.recipe, view=view) for view in views(spec))]
+    augment = spec.augment or AugmentConfig()  # without it there is one view
+    views = (View(augment.augment, augment.seed, number) for number in range(1, spec.views))
+    return [project.recipe, *(replace(project.recipe, view=view) for view in views)]
 
 
 def view_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
@@ -169,4 +156,4 @@ def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:
     """The images of each view: all labelled ones of the plain view, those of train of the others."""
     labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
     train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
-    return [labelled, *[train] * len(views(spec))]
+    return [labelled, *[train] * (spec.views - 1)]

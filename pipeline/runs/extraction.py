@@ -1,7 +1,5 @@
 """Owns the extraction of a project: which rows are missing, having them computed. Not the tasks (stages/extract)."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -43,8 +41,7 @@ class ExtractReport:
     part: Part | None = None
 
     def to_json(self) -> dict[str, Any]:
-        part = None if self.part is None else vars(self.part)
-        return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected], "part": part}
+        return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected]}
 
 
 def run_extraction(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:
@@ -145,8 +142,8 @@ def compute_rows(
             f"{len(missing)} of {len(manifest.ids)} images have no feature row, and computing rows is not allowed here",
             COMPUTE_FIRST,
         )
-    witnesses = parity.choose_witnesses(project.cache, recipe, taps, manifest.rows, project.root.absolute(), missing)
-    job = replace(make_job(project, recipe, project.options.offline), witnesses=witnesses)
+    references = parity.choose_references(project.cache, recipe, taps, manifest.rows, project.root.absolute(), missing)
+    job = replace(make_job(project, recipe, project.options.offline), references=references)
     rows = project.config.extract.shard_rows
     work = schedule.Work(job, taps, missing, found, None if rows == "auto" else rows)
     try:

@@ -1,7 +1,5 @@
 """Owns the reports of fine-tuned models: figures, seeds, notes on training. Not training (finetuning.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

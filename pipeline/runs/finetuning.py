@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,7 +226,7 @@ class Tuning:
         start = np.abs(network.probabilities(self._boundary, data.val) - frozen[data.val]).max()
         spec = self.spec.model_copy(update={"log_dir": logs})
         history = training.train(spec, seed, network, data, checkpoint, partial(self._watch, seed, notify))
-        head = network.head({"epoch": history.best, "history": history.to_json()})
+        head = network.head({"epoch": history.best, "history": asdict(history)})
         probabilities = head.probabilities(network.features(self._boundary, np.arange(len(self.samples))))
         metrics = replace(self._evaluate(probabilities, frozen, seed), start=float(start))
         return Tuned(head, network.tail_arrays(), probabilities, metrics)

@@ -1,7 +1,5 @@
 """Owns why rows or a model are missing: what differs from the nearest existing ones. Not their state (status.py)."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,6 +16,7 @@ from pipeline.results.model import read_record
 from pipeline.results.record_diff import Differences, find_differences
 from pipeline.runs import boundary_rows, train_heads
 from pipeline.runs.finetuning import Tuning
+from pipeline.runs.provenance import describe_rows
 from stages.data.manifest import Manifest, Row
 from stages.heads import fitted
 
@@ -51,26 +50,24 @@ def explain_head(
 ) -> Why:
     """Why the head with those settings is missing: compared with the one in `folder` that differs least."""
     spec, manifest = train_heads.choose_rows(project, spec, manifest)
-    stores = [project.store(tap) for tap in spec.taps]
     now = {
-        "settings": spec.model_dump(exclude_none=True),
-        "fitting": fitted.VERSION,
-        "classes": list(classes),
-        "rows": _describe_rows([{"key": store.key, **store.components} for store in stores]),
+        "config": {"heads": {name: spec.model_dump()}},
+        "head_version": fitted.VERSION,
+        "classes": classes,
+        "extract": describe_rows({tap: project.store(tap) for tap in spec.taps}),
     }
     return _nearest(folder, partial(_head_inputs, name), now, manifest, "there is no head of that name yet")
 
 
 def explain_finetune(tuning: Tuning, seed: int) -> Why:
     """Why the fine-tuned model of that seed is missing: compared with the one of its name that differs least."""
-    boundary = boundary_rows.view_stores(tuning.project, tuning.spec)[0]
-    stores = [tuning.project.store(tap) for tap in tuning.start.spec.taps]
+    project, spec, head = tuning.project, tuning.spec, tuning.start.spec
+    boundary = boundary_rows.view_stores(project, spec)[0]
     now = {
-        "settings": {**_without_none(tuning.spec.settings), "seed": seed},
-        "head": _without_none(tuning.start.spec.settings),
-        "classes": list(tuning.classes),
-        "rows": _shared_by_taps({"key": boundary.key, **boundary.components}),
-        "head_rows": _describe_rows([{"key": store.key, **store.components} for store in stores]),
+        "config": {"heads": {spec.head: head.model_dump()}, "finetune": {tuning.name: spec.model_dump()}},
+        "seed": seed,
+        "classes": tuning.classes,
+        "extract": describe_rows({"boundary": boundary, **{tap: project.store(tap) for tap in head.taps}}),
     }
     folder, none = tuning.folder(seed).parent, "there is no fine-tuning of that name yet"
     return _nearest(folder, partial(_finetune_inputs, tuning.name), now, tuning.manifest, none)
@@ -79,14 +76,14 @@ def explain_finetune(tuning: Tuning, seed: int) -> Why:
 def _nearest(
     folder: Path, inputs: Callable[[Mapping[str, Any]], Any], now: Mapping[str, Any], manifest: Manifest, none: str
 ) -> Why:
-    """Why there is no result of the inputs `now`: compared, by records, with the one in `folder` that differs least.
+    """Why there is no result: its record would have what `now` has; it is compared with the one that differs least.
 
-    `inputs` takes those of a result from its record. `none` is the reason if the folder has no result.
+    `inputs` takes from a record what a result is made from. `none` is the reason if the folder has no result.
     """
-    ranked = []
+    ranked, wanted = [], inputs(now)
     for path in folder.glob(f"*/{records.RECORD}"):
         if record := read_record(path):
-            differences = find_differences(inputs(record), now)
+            differences = find_differences(inputs(record), wanted)
             distance = len(differences) + (record["manifest"] != manifest.digest)
             ranked.append((-distance, record["created"], str(path.parent), record["seconds"], differences))
     if not ranked:
@@ -94,7 +91,9 @@ def _nearest(
     *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:3])
     moved: Iterator[str] = iter(())
     with suppress(FileNotFoundError, ValueError):  # no result without its other files, whole
-        moved = _moved(Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes()).samples, manifest.samples)
+        before = Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes())
+        pooled = all(row.split != "val" for row in manifest.rows)  # folds know no boundary of train and val
+        moved = _moved((before.pooled() if pooled else before).samples, manifest.samples)
     texts = dict.fromkeys([*_changed(differences), *moved])  # head and boundary rows may change for the same reason
     return Why(
         "; ".join(texts) or "the existing one is damaged, or of another version of this package", differences, seconds

@@ -1,7 +1,5 @@
 """Owns rejects.csv, and whether a run fails over rejected images. Not rejecting them (stages/data)."""
 
-from __future__ import annotations
-
 import csv
 import io
 import logging

@@ -1,7 +1,5 @@
 """Owns which keys of a cache are needed: by pipeline.yaml files, tagged models, running jobs. Not removing (gc.py)."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Owns the order of a run: rows, then heads, then fine-tuning, with what is registered. Not the stages, nor output."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -39,7 +37,8 @@ def run_stages(
             plans[name] = boundary_rows.plan_boundary(project, spec, project.manifest)
             notify(f"{name}: {plans[name]}")
     cached = [name for name, plan in plans.items() if plan.mode == "cached"]
-    boundary = boundary_rows.boundary_taps(project, (*also_for, *cached))
+    specs = {f"finetune/{name}": project.config.finetune[name] for name in (*also_for, *cached)}
+    boundary = {name: boundary_rows.boundary_tap(project, spec) for name, spec in specs.items()}
     keys = [*project.keys.values(), *boundary_rows.extract_keys(project, (*tuned, *also_for))]
     with registrations.running_job(project.cache.root, keys), boundary_rows.extend_hints((*also_for, *cached)):
         report, manifest = extraction.run_extraction(project, boundary)

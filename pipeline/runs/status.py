@@ -1,7 +1,5 @@
 """Owns previewing a run: HIT, PARTIAL, MISS or BLOCKED for each stage, and why. Not the reasons (miss_reasons.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -43,9 +41,6 @@ class StageStatus:
     at_most: bool = False
     differences: Differences = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class Status:
@@ -78,20 +73,12 @@ def preview_run(project: Project, estimate: bool = True) -> Status:
     """
     made = [name for name in project.config.finetune if finetuning.was_started(project, name)]
     not_made = [name for name in project.config.finetune if name not in made]
-    return replace(_status(project, project.config.heads, made, estimate), not_made=not_made)
+    return replace(preview_stages(project, project.config.heads, made, estimate), not_made=not_made)
 
 
-def preview_stage(project: Project, stage: str | None = None, names: Sequence[str] = ()) -> Status:
-    """The status of the stages of a run of `stage` (None: all but fine-tuning), or only of `names` in it."""
-    if stage != "finetune":
-        return _status(project, () if stage == "extract" else names or project.config.heads, (), True)
-    tuned = names or tuple(project.config.finetune)
-    first = dict.fromkeys(project.config.finetune[name].head for name in tuned)
-    return _status(project, first, tuned, True)
-
-
-def _status(project: Project, heads: Collection[str], tuned: Sequence[str], estimate: bool) -> Status:
-    """The status of the rows, of `heads`, and of the fine-tunings `tuned`, whose heads are among these."""
+def preview_stages(project: Project, heads: Collection[str], tuned: Sequence[str], estimate: bool = True) -> Status:
+    """The status of the rows, of `heads`, and of the fine-tunings `tuned` with the heads that these start from."""
+    heads = dict.fromkeys([*heads, *(project.config.finetune[name].head for name in tuned)])
     unknown = _unknown_weights(project)
     manifest = project.manifest if unknown else project.manifest.without(_rejected(project))
     rejected = len(project.found.rejected) + len(project.manifest.rows) - len(manifest.rows)

@@ -3,9 +3,7 @@
 Not computing them (extraction.py), nor the files they may be written to (export_features.py).
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -90,7 +88,11 @@ def select_rows(project: Project, manifest: Manifest, tap: str, split: str | Non
     """
     manifest.check_labels()
     train_heads.check_leaks(project, manifest)
-    everything = _images(manifest)
+    labelled, paths = manifest.samples, {row.id: row.path for row in reversed(manifest.rows)}
+    known = {image.id for image in labelled}
+    others = {row.id: row for row in reversed(manifest.rows) if row.id not in known}
+    each = (*labelled, *(others[i] for i in sorted(others)))
+    everything = [image._replace(path=paths[image.id]) for image in each]
     images = tuple(image for image in everything if split in (None, image.split))
     if not images:
         sizes = ", ".join(f"{name} {sum(image.split == name for image in everything)}" for name in SPLITS)
@@ -99,11 +101,3 @@ def select_rows(project: Project, manifest: Manifest, tap: str, split: str | Non
         )
     store = project.store(tap)
     return Dataset(tap, store.key, images, store.rows([image.id for image in images]))
-
-
-def _images(manifest: Manifest) -> Sequence[Row]:
-    labelled = manifest.samples
-    known = {image.id for image in labelled}
-    others = {row.id: row for row in reversed(manifest.rows) if row.id not in known}
-    paths = {row.id: row.path for row in reversed(manifest.rows)}
-    return [image._replace(path=paths[image.id]) for image in (*labelled, *(others[i] for i in sorted(others)))]

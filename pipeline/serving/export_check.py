@@ -1,7 +1,5 @@
 """Owns testing an exported file on original images, in a fresh process without this package."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -127,7 +125,9 @@ def _run_file(
                 advance(1)
         except (BrokenPipeError, json.JSONDecodeError) as error:
             process.wait()
-            reason = _last(log)
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines() or ["it ended without a message"]
+            reason = lines[-1][:300]
             if reason.startswith(("ImportError", "ModuleNotFoundError")):
                 hint = f"install what is missing for {sys.executable}; nothing was written"
                 raise PipelineError(f"the file cannot be tested in a fresh process: {reason}", hint) from error
@@ -136,11 +136,5 @@ def _run_file(
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
     if names["ours"]:
-        raise PipelineError(f"the file was not tried without this package: {', '.join(names['ours'])} came along")
+        raise PipelineError(f"the test of the file imported this package: {', '.join(names['ours'])}")
     return names, np.array(found)
-
-
-def _last(log: IO[bytes]) -> str:
-    log.seek(0)
-    lines = log.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it ended without a message"

@@ -4,8 +4,6 @@ Each file has ids, labels, splits, groups, paths and features, a row for each im
 key. Reading it takes neither this package nor pickle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from cache import atomic_files
 from cache.errors import Unusable
 from pipeline.project.project import Project
+from pipeline.results.csv_parquet import as_utf8
 from pipeline.runs.run import run_stages
 from pipeline.serving import dataset
 from pipeline.serving.dataset import Dataset
@@ -39,16 +38,13 @@ class Written:
     dtype: str
     bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "file": str(self.file)}
-
 
 def export_features(
     project: Project, kind: str | None, path: Path, tap: str, split: str | None, force: bool
 ) -> Written:
     """Write the features of `split` (None: all images) at a tap to `path`, whole or not at all; compute missing ones.
 
-    kind: one of FORMATS; None takes it from the suffix of `path`. Raises Unusable where something is there already
+    kind: one of WRITERS; None takes it from the suffix of `path`. Raises Unusable where something is there already
     (unless `force`), or pyarrow is needed and missing; Unwritable where it cannot be written; and as
     `OpenPipeline.features` does.
     """
@@ -69,7 +65,7 @@ def export_features(
         project.progress("writing", len(chosen.images)) as advance,
         atomic_files.publish_stream(path.absolute()) as buffer,
     ):
-        FORMATS[kind](buffer, chosen, advance)
+        WRITERS[kind](buffer, chosen, advance)
     rows = chosen.rows
     return Written(path, kind, tap, chosen.key, rows.shape, rows.dtype.name, path.stat().st_size)
 
@@ -111,7 +107,7 @@ def _parquet(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
             advance(len(rows))
 
 
-FORMATS: Mapping[str, Callable[[BinaryIO, Dataset, Advance], None]] = {
+WRITERS: Mapping[str, Callable[[BinaryIO, Dataset, Advance], None]] = {
     "npz": _npz,
     "parquet": _parquet,
     "hdf5": _hdf5,
@@ -119,12 +115,7 @@ FORMATS: Mapping[str, Callable[[BinaryIO, Dataset, Advance], None]] = {
 
 
 def _columns(chosen: Dataset) -> dict[str, list[str | None]]:
-    """Text by name; a file name that is not UTF-8 comes out escaped."""
-
-    def utf8(text: str | None) -> str | None:
-        return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-    return {name: [utf8(getattr(image, field)) for image in chosen.images] for name, field in _COLUMNS.items()}
+    return {name: [as_utf8(getattr(image, field)) for image in chosen.images] for name, field in _COLUMNS.items()}
 
 
 def _about(chosen: Dataset) -> dict[str, str]:

@@ -3,8 +3,6 @@
 Not the network (keras_network.py), nor the test of the file before it is published (export_check.py).
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.serving import export_check, restored_project
+from pipeline.serving import export_check, recorded_model
 from pipeline.serving.export_check import Sample
 from stages.bases import catalogue, weights
 from stages.export.deployable import Deployable
@@ -50,7 +48,7 @@ class Exported:
     about: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {"file": str(self.file), **{name: part for name, part in self.about.items() if name != "file"}}
+        return {**self.about, "file": self.file}
 
 
 def export_model(
@@ -62,7 +60,7 @@ def export_model(
     weights or images are missing, PipelineError where the file would give other probabilities than the model. Existing
     files are then left as they were.
     """
-    restored_project.check_places(options.overrides)
+    recorded_model.check_places(options.overrides)
     kind = _check_path(kind, path, force)
     today = Project(config, options, progress)
     model = registry.find(today.folder, text)
@@ -99,10 +97,10 @@ def load_deployable(today: Project, model: Model) -> Deployable:
     where its weights are missing.
     """
     head, tail = model.head, model.tail
-    then = restored_project.restore(today, model)
+    then = recorded_model.restore(today, model)
     file = weights.ensure_file(then.base, then.weights, today.options.offline)
     temperature = model.calibration.temperature
-    taps = tuple(then.tap(tap) for tap in restored_project.head_settings(then, model).taps)
+    taps = tuple(then.tap(tap) for tap in recorded_model.head_settings(then, model).taps)
     return Deployable(then.recipe, taps, file, head, 1.0 if temperature is None else temperature, tail)
 
 

@@ -4,8 +4,6 @@ Base, weights, size and taps are those of the model's record. Rows in the cache 
 stored there only on request.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import logging
@@ -28,10 +26,9 @@ from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular
 from pipeline.results.model import Model
 from pipeline.runs import extraction, rejects
-from pipeline.serving import restored_project
-from pipeline.serving.inference import Inference
+from pipeline.serving import recorded_model
+from pipeline.serving.recorded_model import Inference
 from stages.data import scan
-from stages.data.manifest import Manifest, Row
 from stages.data.scan import EXTENSIONS, Reject
 from stages.metrics import calibration
 
@@ -131,10 +128,13 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
     model = registry.find(today.folder, text)
     files, ignored = _files(paths)
     with contextlib.nullcontext(today) if keep else _on_temporary_cache(today) as place:
-        then = restored_project.restore(place, model)
+        then = recorded_model.restore(place, model)
         inference = Inference(then, model)
-        images, reasons = _hash_files(then, files)
-        found = _predict(inference, then.cache, _having_rows(inference, then.cache, images.ids))
+        with then.progress("hashing", None) as advance:
+            named = (file.place for file in files if file.reason is None)
+            images, reasons = scan.hash_paths(named, then.cache.index, advance)
+        lacking = {image for store in inference.stores(then.cache) for image in store.missing(images.ids)}
+        found = _predict(inference, then.cache, images.without(lacking).ids)
         reused, new = len(found), images.without(found)
         then.cache = place.cache
         with registrations.running_job(then.cache.root, [store.key for store in inference.stores(then.cache)]):
@@ -162,17 +162,11 @@ def _on_temporary_cache(project: Project) -> Iterator[Project]:
     """The same project on an empty cache, which is removed afterwards."""
     other = copy.copy(project)
     try:
-        with restored_project.temporary_cache(other):
+        with recorded_model.temporary_cache(other):
             yield other
     except KeyboardInterrupt as stop:
         stop.args = ()  # it says that finished rows are kept; these were not
         raise
-
-
-def _having_rows(inference: Inference, cache: Cache, ids: Sequence[str]) -> list[str]:
-    """Those of `ids` that have all rows the model needs."""
-    lacking = {image for store in inference.stores(cache) for image in store.missing(ids)}
-    return [image for image in ids if image not in lacking]
 
 
 def _predict(inference: Inference, cache: Cache, ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -214,13 +208,3 @@ def _files(paths: Sequence[str]) -> tuple[list[_File], int]:
     for path in empty:
         log.warning("there is no image in %s", path)
     return found, ignored
-
-
-def _hash_files(project: Project, files: Sequence[_File]) -> tuple[Manifest, dict[str, str]]:
-    """A row for each different file, and by absolute path why others cannot be read."""
-    places = list(dict.fromkeys(file.place for file in files if file.reason is None))
-    with project.progress("hashing", None) as advance:
-        digests = project.cache.index.digests(places, advance)
-    rows = tuple(Row(digest, place) for place, digest in digests.items() if isinstance(digest, str))
-    errors = {place: error for place, error in digests.items() if isinstance(error, OSError)}
-    return Manifest(rows), {place: f"cannot be read: {error.strerror or error}" for place, error in errors.items()}

@@ -1,7 +1,5 @@
 """Owns the text of the `pipeline cache` commands. Not what they do (pipeline/maintenance)."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping

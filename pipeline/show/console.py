@@ -1,7 +1,5 @@
 """Owns the two consoles, and the format of lines, numbers, paths and tables. Not their content (*_tables.py)."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -57,7 +55,7 @@ def show_error(error: PipelineError) -> None:
 def echo(text: str, console: Console = OUT, style: str | None = None, whole: bool = False, lines: bool = False) -> None:
     """Print a line, or with `lines` several; on a terminal broken between words, or `whole`, as commands and JSON are.
 
-    What could steer a terminal, line feeds in names, and file names that are not UTF-8, are escaped.
+    Control characters, line feeds in names, and file names that are not UTF-8 are escaped.
     """
     text = escape_controls(text) if lines else escape_line(text)
     if not whole:
@@ -73,14 +71,14 @@ def escape_controls(text: str) -> str:
 
 
 def escape_line(text: str) -> str:
-    """The same, and line feeds but the first and the last, so that a name cannot break a line in two."""
+    """The same, and line feeds within the text, which a name may have."""
     return _INNER_LINE_FEEDS.sub(lambda found: "\\n" * len(found[0]), escape_controls(text))
 
 
 class FittingTable(Table):
     """Cuts no cell: text columns are wrapped between words, and where that is too wide each row becomes lines.
 
-    Its cells cannot steer a terminal, nor break a row in two.
+    Control characters and line feeds in cells are escaped.
     """
 
     def add_row(self, *cells: Any, **options: Any) -> None:

@@ -1,13 +1,14 @@
-"""Owns the tables of figures: of a model, of two, of folds. Not computing them."""
+"""Owns the tables of figures: of a model, of two, of folds, of a fine-tuning. Not computing them."""
 
-from __future__ import annotations
-
+import statistics
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.evaluation.compare import Comparison
 from pipeline.evaluation.crossval import OutOfFold
+from pipeline.results.model import SHORT
+from pipeline.runs.finetune_report import FineTuneReport
 from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
 from stages.metrics import calibration
 from stages.metrics.classification import NAMES
@@ -15,6 +16,7 @@ from stages.metrics.figures import Calibration, Figure, Figures, Metrics
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10
+_OF_TUNED = ("accuracy", "auroc")
 
 
 def show_metrics(metrics: Metrics) -> None:
@@ -32,8 +34,10 @@ def show_metrics(metrics: Metrics) -> None:
     if metrics.calibration is not None:
         _show_calibration(metrics.calibration, splits)
     split = "test" if splits["test"].n else metrics.chosen_on
-    _show_classes(splits[split].details.get("per_class", {}), split)
-    _show_groups(splits[split].details.get("per_group", {}), split)
+    of_class, of_group = (splits[split].details.get(part, {}) for part in ("per_class", "per_group"))
+    worst = dict(sorted(of_group.items(), key=lambda item: (item[1]["accuracy"], item[0])))
+    _show_parts("class", "classes", split, of_class, ("support", "precision", "recall", "f1", "auroc"), _MOST_CLASSES)
+    _show_parts("group", "groups, with fewer mistakes", split, worst, ("n", "accuracy"), _MOST_GROUPS)
 
 
 def show_comparison(found: Comparison) -> None:
@@ -127,27 +131,62 @@ def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None
         OUT.print(table)
 
 
-def _show_classes(classes: Mapping[str, Mapping[str, Any]], split: str) -> None:
-    if not classes:
+def _show_parts(
+    kind: str, others: str, split: str, parts: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...], most: int
+) -> None:
+    """A row for each class or group; `columns` are fields of its figures, the first the number of its images."""
+    if not parts:
         return
-    table = make_table(f"class ({split})", ">images", ">precision", ">recall", ">f1", ">AUROC")
-    for name, figures in list(classes.items())[:_MOST_CLASSES]:
-        shown = (format_figure(figures[figure]) for figure in ("precision", "recall", "f1", "auroc"))
-        table.add_row(name, f"{figures['support']:,}", *shown)
+    count, *names = columns
+    table = make_table(f"{kind} ({split})", ">images", *(f">{'AUROC' if name == 'auroc' else name}" for name in names))
+    for part, figures in list(parts.items())[:most]:
+        table.add_row(part, f"{figures[count]:,}", *(format_figure(figures[name]) for name in names))
     echo("")
     OUT.print(table)
-    if len(classes) > _MOST_CLASSES:
-        echo(f"and {len(classes) - _MOST_CLASSES:,} more classes (all of them: --json)")
+    if len(parts) > most:
+        echo(f"and {len(parts) - most:,} more {others} (all of them: --json)")
 
 
-def _show_groups(groups: Mapping[str, Mapping[str, Any]], split: str) -> None:
-    """The worst first."""
-    if not groups:
-        return
-    table = make_table(f"group ({split})", ">images", ">accuracy")
-    for name, figures in sorted(groups.items(), key=lambda item: (item[1]["accuracy"], item[0]))[:_MOST_GROUPS]:
-        table.add_row(name, f"{figures['n']:,}", format_figure(figures["accuracy"]))
+def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
+    """For each the best seed on val; then all seeds, if there are several."""
+    for name, report in reports.items():
+        best = report.winner
+        show_gain(name, best.metrics)
+        if len(report.seeds) > 1:
+            _show_seeds(report)
+        if best.metrics.start is not None:  # an older model has none
+            gap = f"{best.metrics.start:.1e}"
+            echo(f"before training, its probabilities of val differed from the frozen head's by at most {gap}")
+        for seed, one in report.seeds.items():
+            if one.note:
+                echo(f"{name}{f', seed {seed}' if len(report.seeds) > 1 else ''}: {one.note}")
+        how = "reused" if best.hit else f"trained in {best.seconds:.0f} s"
+        echo(f"{name}: {how}; epoch {best.epoch}, key {best.key[:SHORT]}")
+
+
+def show_gain(name: str, metrics: Metrics) -> None:
+    """The frozen head, the model, and the difference on the same images."""
+    table = make_table(name, "split", ">images", "accuracy (95%)", "AUROC (95%)")
+    for split, tuned in metrics.splits.items():
+        for title, figures in (("frozen head", metrics.baseline[split]), ("fine-tuned", tuned)):
+            table.add_row(title, split, f"{tuned.n:,}", *(format_interval(figures[name]) for name in _OF_TUNED))
+        gaps = metrics.difference[split].figures
+        table.add_row("difference", split, f"{tuned.n:,}", *(format_difference(gaps[name]) for name in _OF_TUNED))
     echo("")
     OUT.print(table)
-    if len(groups) > _MOST_GROUPS:
-        echo(f"and {len(groups) - _MOST_GROUPS:,} more groups, with fewer mistakes (all of them: --json)")
+
+
+def _show_seeds(report: FineTuneReport) -> None:
+    """Each seed, and the mean and standard deviation over them."""
+    titles = (f">{split} {name}" for split in ("val", "test") for name in ("accuracy", "AUROC"))
+    table = make_table("seed", ">epoch", *titles, "key")
+    rows = []
+    for seed, one in report.seeds.items():
+        rows.append([figures.values[name] for figures in one.metrics.splits.values() for name in _OF_TUNED])
+        table.add_row(f"{seed}", f"{one.epoch}", *map(format_figure, rows[-1]), one.key[:SHORT])
+    spread = [
+        f"{statistics.mean(values):.3f} +- {statistics.stdev(values):.3f}" if None not in values else "-"
+        for values in zip(*rows, strict=True)
+    ]
+    table.add_row("mean", "", *spread, "")
+    OUT.print(table)

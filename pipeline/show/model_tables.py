@@ -1,6 +1,4 @@
-"""Owns the tables of models, show and reproduce. Not their content (model.py, reproduction_report.py)."""
-
-from __future__ import annotations
+"""Owns the tables of models, show and reproduce. Not their content (model.py, reproduce.py)."""
 
 import textwrap
 from collections import Counter
@@ -10,12 +8,11 @@ from typing import Any
 import yaml
 
 from pipeline.config.head_schema import format_setting
-from pipeline.evaluation.reproduction_report import Reproduction
+from pipeline.evaluation.reproduce import Reproduction
 from pipeline.results.model import SHORT, Model
 from pipeline.results.record_diff import Pair, format_value
 from pipeline.show.console import ERR, OUT, echo, format_figure, format_time, make_table, relative_path
-from pipeline.show.evaluation_tables import show_metrics
-from pipeline.show.finetune_tables import show_gain
+from pipeline.show.evaluation_tables import show_gain, show_metrics
 from pipeline.show.run_tables import show_counts
 from stages.metrics.classification import NAMES
 from stages.metrics.figures import EVALUATED
@@ -129,8 +126,10 @@ def _difference(pair: Pair) -> str:
 
 def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what the record has; older ones have less."""
-    facts = [("created", f"{format_time(record['created'])}, in {record['seconds']:.1f} s{_seed(record)}")]
-    facts.append(("git", _git(record.get("git"))))
+    seed = "" if record["seed"] is None else f", from seed {record['seed']}"
+    facts = [("created", f"{format_time(record['created'])}, in {record['seconds']:.1f} s{seed}")]
+    git = record.get("git") or {"commit": "in no repository", "dirty": False}
+    facts.append(("git", git["commit"] + (", with changes that were not committed" if git["dirty"] else "")))
     facts.append(("versions", _listed(record["versions"])))
     if "machine" in record:
         facts.append(("fitted on", f"{record['machine']}; {', '.join(record.get('blas') or [])}"))
@@ -159,16 +158,6 @@ def _number(value: Any, digits: int = 4) -> str:
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _seed(record: Mapping[str, Any]) -> str:
-    return "" if record["seed"] is None else f", from seed {record['seed']}"
-
-
-def _git(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "in no repository"
-    return f"{found['commit']}{', with changes that were not committed' if found['dirty'] else ''}"
 
 
 def _listed(values: Mapping[str, Any]) -> str:

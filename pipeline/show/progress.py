@@ -1,7 +1,5 @@
 """Owns progress on stderr: a bar on a terminal, a line every few seconds elsewhere. Not the counting."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,18 +18,14 @@ def make_progress(console: Console, quiet: bool) -> project.Progress:
     @contextmanager
     def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
         if console.is_terminal:
-            with _bar(console) as bar:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=console, transient=True) as bar:
                 task = bar.add_task(title, total=total, completed=done, visible=total is not None)
                 yield lambda n: bar.update(task, advance=n, visible=True)
         else:
             yield _Lines(console, title, total, done)
 
     return project.no_progress if quiet else progress
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 class _Lines:

@@ -1,7 +1,5 @@
 """Owns how run and status print: tables on a terminal, or one JSON object. Not what is in them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,12 +50,12 @@ def show_result(
     if as_json:
         failure = {"code": error.code, "message": error.message, "hint": error.hint} if error else None
         head = {"schema_version": SCHEMA_VERSION, "command": command}
-        parts = json.loads(json.dumps(result, default=lambda report: report.to_json()))
+        parts = json.loads(json.dumps(result, default=_plain))
         document = {**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}
         echo(json.dumps(document), whole=True)
         return
     if "status" in result:
-        _show_status(result["status"], verbose)
+        show_status(result["status"], verbose)
     if "extract" in result:
         _show_extract(result["extract"], skip=int(isinstance(error, ImagesRejected)))
     if result.get("heads"):
@@ -68,6 +66,13 @@ def show_result(
         echo(f"  pipeline status{format_config_option(config)} previews what and why")
     if error:
         show_error(error)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a report or another object: its to_json, a path as text, or its fields."""
+    if isinstance(value, Path):
+        return str(value)
+    return value.to_json() if hasattr(value, "to_json") else vars(value)
 
 
 def _are_first(heads: Mapping[str, HeadReport | SweepReport], config: Path) -> bool:
@@ -141,7 +146,7 @@ def _show_leaderboard(name: str, report: SweepReport) -> None:
         echo(f"and {more} more points (all of them: --json)")
 
 
-def _show_status(status: Status, verbose: bool) -> None:
+def show_status(status: Status, verbose: bool) -> None:
     table = make_table("stage", "", "", ">to compute", ">about", "~why")
     for s in status.stages:
         costs = [f"{s.seconds:,.0f} s" if s.seconds else "", f"{s.bytes / 1e6:,.1f} MB" if s.bytes else ""]

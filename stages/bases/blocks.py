@@ -3,8 +3,6 @@
 They are read from blocks.json, which `python -m tests.support.generate_blocks` makes from the networks.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Owns the facts of each base: its layers' builder, preprocessing and published weights. Not its blocks (blocks.py)."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

@@ -2,8 +2,6 @@
 (catalogue.py), nor the engines (engines/select.py).
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -79,7 +79,6 @@ class Recipe:
         return tap.dtype or self.dtype
 
     def key(self, tap: Tap) -> str:
-        """The extract key."""
         return key_of(self.components(tap))
 
 

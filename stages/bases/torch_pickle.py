@@ -5,8 +5,6 @@ storages: of each, an int64 count and the elements. Unpickling runs code, so onl
 CPU tensors are allowed, and none of them is PyTorch's. Format: torch.serialization, `_legacy_load`.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections import OrderedDict
 from pathlib import Path

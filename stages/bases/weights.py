@@ -4,8 +4,6 @@ The cache records each digest that was used, under `weights/`, so a host without
 no weight file. Where the cache has two digests of one name, the user has to choose.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util
@@ -40,13 +38,8 @@ class Weights:
 def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -> Weights:
     """What `base.weights` means: `imagenet`, `sha256:<64 hex digits>`, or else `file`; of a user model, always `file`.
 
-    Raises
-    ------
-    NotAvailable
-        The file is not here, the cache has no digest of it, and it cannot be downloaded; or the file in the place of
-        the ImageNet weights is not the published one.
-    Unusable
-        The setting names a folder, or is no digest.
+    Raises NotAvailable where the file is not here, the cache has no digest of it, and it cannot be downloaded, or where
+    the file in the place of the ImageNet weights is not the published one; Unusable for a folder, or no digest.
     """
     given = base.is_file or not (setting == "imagenet" or setting.startswith(_PREFIX))
     path, field = file if given else published_path(base), _field(base)

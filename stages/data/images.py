@@ -17,8 +17,6 @@ Limits: pixels (`max_pixels`, read from the header before anything is decoded), 
 processor time. In a process, one image above 50 Mpx is decoded at a time, in at most some 16 bytes a pixel.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable
@@ -29,7 +27,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stages.data import jpeg, png, tiff
-from stages.data.formats import ImageRejected, drop_hostile_exif, open_image
+from stages.data.image_formats import ImageRejected, drop_hostile_exif, open_image
 
 MAX_PIXELS = 250_000_000
 """Above today's cameras (200 Mpx)."""
@@ -89,7 +87,8 @@ def decode(data: bytes, spec: PixelSpec | None, on_damage: Callable[[str], objec
     except ImageRejected:
         raise
     except Exception as error:
-        raise ImageRejected(f"cannot be decoded: {_one_line(error)}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageRejected(f"cannot be decoded: {reason}") from error
 
 
 def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
@@ -99,7 +98,9 @@ def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
     if image is None and layout is None:
         raise ImageRejected("not an image of a known format")
     width, height = image.size if image is not None else (layout.width, layout.height)  # type: ignore[union-attr]
-    _check_size(width, height, spec)
+    most = MAX_PIXELS if spec is None else spec.max_pixels
+    if width * height > most:
+        raise ImageRejected(f"{width}x{height} is more than {most / 1e6:g} Mpx (data.max_pixels)")
     with _large if width * height > _LARGE else contextlib.nullcontext():
         if image is None:
             image = tiff.read_pixels(data, layout)  # type: ignore[arg-type]
@@ -110,12 +111,6 @@ def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
         pixels = _eight_bits(image)
         fitted = np.asarray(pixels if spec is None else _fit(pixels, spec))
     return np.repeat(fitted[:, :, None], 3, axis=2) if fitted.ndim == 2 else fitted
-
-
-def _check_size(width: int, height: int, spec: PixelSpec | None) -> None:
-    most = MAX_PIXELS if spec is None else spec.max_pixels
-    if width * height > most:
-        raise ImageRejected(f"{width}x{height} is more than {most / 1e6:g} Mpx (data.max_pixels)")
 
 
 def _load_jpeg(image: Image.Image, data: bytes, markers: jpeg.Markers, spec: PixelSpec | None) -> None:
@@ -138,24 +133,21 @@ def _load_jpeg(image: Image.Image, data: bytes, markers: jpeg.Markers, spec: Pix
 
 
 def _draft(image: Image.Image, spec: PixelSpec | None) -> None:
-    if spec is not None and spec.decode == "scaled":
-        image.draft(None, _draft_size(image, spec))
-
-
-def _draft_size(image: Image.Image, spec: PixelSpec) -> tuple[int, int]:
-    """The smallest size that the JPEG decoder may deliver: twice what fitting needs, before orientation."""
+    """Let the JPEG decoder scale down, to no less than twice what fitting needs, before orientation."""
+    if spec is None or spec.decode == "full":
+        return
     width, height = image.size
     try:
         drop_hostile_exif(image)
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except Exception:  # noqa: BLE001 (as in _orient)
         turned = False
-    target_w, target_h = (spec.height, spec.width) if turned else (spec.width, spec.height)
-    if spec.fit == "squash":
-        return 2 * target_w, 2 * target_h
-    ratios = target_w / width, target_h / height
-    scale = max(ratios) if spec.fit == "crop" else min(ratios)
-    return max(1, round(2 * width * scale)), max(1, round(2 * height * scale))
+    target_w, target_h = map(float, (spec.height, spec.width) if turned else (spec.width, spec.height))
+    if spec.fit != "squash":
+        ratios = target_w / width, target_h / height
+        scale = max(ratios) if spec.fit == "crop" else min(ratios)
+        target_w, target_h = width * scale, height * scale
+    image.draft(None, (max(1, round(2 * target_w)), max(1, round(2 * target_h))))
 
 
 def _orient(image: Image.Image) -> None:
@@ -229,8 +221,3 @@ def _half_pixel(pixels: np.ndarray, width: int, height: int, box: tuple[float, f
     upper = rows[top][:, left] * (1 - along) + rows[top][:, right] * along
     lower = rows[bottom][:, left] * (1 - along) + rows[bottom][:, right] * along
     return np.asarray(np.rint(upper * (1 - down) + lower * down), dtype=np.uint8)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__

@@ -1,12 +1,10 @@
 """Owns what the markers of a JPEG say: how many scans it has, and whether it ends early. Not decoding (images.py)."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass, field
 
-from stages.data.formats import ImageRejected
+from stages.data.image_formats import ImageRejected
 
 MAGIC = b"\xff\xd8\xff"
 

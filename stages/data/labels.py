@@ -1,7 +1,5 @@
 """Owns which labels look like a mistake. Not where labels come from (scan.py, tables.py)."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 

@@ -1,10 +1,8 @@
 """Owns which chunks of a PNG file are handed to the decoder. Not decoding (images.py)."""
 
-from __future__ import annotations
-
 import zlib
 
-from stages.data.formats import ImageRejected
+from stages.data.image_formats import ImageRejected
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 200_000
@@ -44,7 +42,8 @@ def clean_png(data: bytes) -> tuple[bytes, list[str]]:
                     instead = b""
                 elif len(text) > _LONGEST_TEXT:
                     start_of_it = text[:_KEPT_TEXT].decode("utf-8" if kind == b"iTXt" else "latin-1", "ignore")
-                    instead = _chunk(b"iTXt", keyword + b"\0\0\0\0\0" + start_of_it.encode())
+                    short = b"iTXt" + keyword + b"\0\0\0\0\0" + start_of_it.encode()
+                    instead = (len(short) - 4).to_bytes(4) + short + zlib.crc32(short).to_bytes(4)
         if instead is not None:
             pieces += [data[start:at], instead]
             start = end
@@ -65,7 +64,3 @@ def _read_text(kind: bytes, body: bytes) -> tuple[bytes, bytes]:
         except zlib.error:
             return keyword, b""
     return keyword, text
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)

@@ -1,10 +1,8 @@
 """Owns finding images in folders, and their ids. Not tables (tables.py), decoding, nor the split of the rest."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,7 +10,7 @@ from typing import Literal, NamedTuple
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.data import labels
-from stages.data.manifest import Row
+from stages.data.manifest import Manifest, Row
 
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"]
@@ -115,10 +113,23 @@ def hash_files(
         if digest is None:
             out.unhashed.append(row)
         elif isinstance(digest, OSError):
-            out.rejected.append(Reject(row.path, f"cannot be read: {digest.strerror or digest}"))
+            out.rejected.append(Reject(row.path, _unread(digest)))
         else:
             out.rows.append(Row(digest, *row[1:]))  # twice as fast as _replace, for 100,000 rows
     return out
+
+
+def hash_paths(
+    paths: Iterable[str], index: HashIndex, on_hashed: Callable[[int], object] = lambda n: None
+) -> tuple[Manifest, dict[str, str]]:
+    """A row for each different path, and path -> reason of those that cannot be read."""
+    digests = index.digests(list(dict.fromkeys(paths)), on_hashed)
+    rows = tuple(Row(digest, path) for path, digest in digests.items() if isinstance(digest, str))
+    return Manifest(rows), {path: _unread(error) for path, error in digests.items() if isinstance(error, OSError)}
+
+
+def _unread(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
 
 
 class _Walk:
@@ -184,17 +195,12 @@ class _Walk:
             if below:  # one folder; the rest goes on
                 self.found.rejected.append(Reject(below, f"is a folder that cannot be read: {error.strerror}"))
                 return []
-            message, hint = _unreadable(folder, self.called, error)
-            raise Unusable(message, hint) from error
-
-
-def _unreadable(folder: str, called: str, error: OSError) -> tuple[str, str]:
-    """Message and hint."""
-    if isinstance(error, FileNotFoundError):
-        return f"{called}: {folder} is not there", f"name the folder of the images with {called}"
-    if isinstance(error, NotADirectoryError):
-        return f"{called}: {folder} is a file; expected a folder of images", ""
-    return f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}"
+            if isinstance(error, FileNotFoundError):
+                hint = f"name the folder of the images with {self.called}"
+                raise Unusable(f"{self.called}: {folder} is not there", hint) from error
+            if isinstance(error, NotADirectoryError):
+                raise Unusable(f"{self.called}: {folder} is a file; expected a folder of images") from error
+            raise Unusable(f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}") from error
 
 
 def stays_under(path: str, root: Path) -> bool:

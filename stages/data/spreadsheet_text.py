@@ -4,8 +4,6 @@ A text that begins with = + - @ tab or return is written with an apostrophe befo
 that begins with apostrophes and then one of these. Reading takes that one apostrophe away, so every text comes back.
 """
 
-from __future__ import annotations
-
 import re
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

@@ -1,7 +1,5 @@
 """Owns tables of images: .csv, .jsonl or .parquet to rows. Not folders (scan.py), nor what labels mean (labels.py)."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -27,8 +25,8 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path, follow_links:
     """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
 
     An `id` column of 64 hex digits in every row is trusted: a file is needed only where its feature row is missing,
-    and is hashed then. An id column of other values is ignored. A path that names no file stands for the only near
-    one, which is noted.
+    and is hashed then. An id column of other values is ignored. A path that names no file is taken as the only
+    similar one, with a warning.
     """
     found = Found()
     records = _read_records(path, found.notes)
@@ -76,7 +74,7 @@ def _is_one_hot(records: Sequence[Mapping[str, Any]], others: Sequence[str]) -> 
 
 
 def _nearest(rows: list[Row], root: Path, table: str, found: Found) -> list[Row]:
-    """Rows whose paths name files: a path that names none stands for the only one that is nearly it."""
+    """Rows whose paths name files: a path that names none is replaced by the only similar one."""
     absent = {row.path for row in rows if not os.path.exists(os.path.join(root, row.path))}
     if not absent or not root.is_dir():
         return rows
@@ -167,7 +165,9 @@ def _read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
                 raise ValueError("a line is not a JSON object")
             return records
         if kind == ".parquet":
-            return _read_parquet(path)
+            _, parquet = import_parquet()
+            rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+            return rows
     except FileNotFoundError as error:
         raise Unusable(
             f"data.table: {path} is not there", "name the table with data.table, or set it to null"
@@ -178,12 +178,14 @@ def _read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _decode(path: Path, notes: list[str]) -> str:
-    """UTF-8; UTF-16 with its mark, as spreadsheets write it; else Windows-1252, which is noted."""
+    """UTF-8; UTF-16 with a byte order mark, as spreadsheets write it; else Windows-1252, with a warning."""
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16")
     if b"\0" in data[:1000]:
-        raise Unusable(f"data.table: {path} is not UTF-8 text, perhaps UTF-16 without its mark", "save it as UTF-8")
+        raise Unusable(
+            f"data.table: {path} is not UTF-8 text, perhaps UTF-16 without a byte order mark", "save it as UTF-8"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -211,9 +213,3 @@ def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
         if fields:
             records.append(dict(zip(names, map(unescape_formula, fields), strict=True)))
     return records
-
-
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    _, parquet = import_parquet()
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    return rows

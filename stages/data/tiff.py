@@ -5,8 +5,6 @@ Of these it only decompresses here, each plane as if it were 8-bit grayscale; bi
 photometric interpretation and alpha are ours.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import struct
@@ -15,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from stages.data.formats import ImageRejected
+from stages.data.image_formats import ImageRejected
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_VALUES = 1_000_000  # of a tag; strips and tiles have one each
-_FORMATS = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 16: "Q"}
+_TAG_TYPES = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 16: "Q"}
 _GRAY, _RGB, _CMYK = (0, 1), 2, 5
 _CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
 _LOSSLESS = (1, 5, 8, 32946, 32773, 34925, 50000)  # none, LZW, Deflate (two), PackBits, LZMA, Zstandard
@@ -119,14 +117,14 @@ def _read_tags(data: bytes) -> dict[int, tuple[int, ...]]:
     tags = {}
     for at in range(first, min(first + count * size, len(data)), size):
         tag, kind, n = struct.unpack_from(order + entry, data, at)
-        if kind not in _FORMATS or tag > 400:
+        if kind not in _TAG_TYPES or tag > 400:
             continue
         if n > _MOST_VALUES:
             raise ImageRejected(f"TIFF tag {tag} with {n:,} values")
         where = at + struct.calcsize(order + entry)
-        if n * struct.calcsize(_FORMATS[kind]) > struct.calcsize(inline):
+        if n * struct.calcsize(_TAG_TYPES[kind]) > struct.calcsize(inline):
             (where,) = struct.unpack_from(order + inline, data, where)
-        tags[tag] = struct.unpack_from(f"{order}{n}{_FORMATS[kind]}", data, where)
+        tags[tag] = struct.unpack_from(f"{order}{n}{_TAG_TYPES[kind]}", data, where)
     return tags
 
 

@@ -4,8 +4,6 @@ A graph can do more than compute. In TensorFlow even stateless operations read f
 LookupTableImport); in OpenVINO an extension is code. A base that needs others works, but is not stored.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any

@@ -1,12 +1,11 @@
-"""Owns what an engine is to the rest: `Embed`, taps by extract key, and batches. Not which engines there are."""
-
-from __future__ import annotations
+"""Owns what an engine is to the rest: `Embed`, its batches, rows that don't depend on others. Not which there are."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from cache.errors import Unusable
 from stages.bases.recipe import Tap
 
 CPU_BATCH = 8
@@ -36,6 +35,24 @@ def embed_all(embed: Embed, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 def pad_batch(pixels: np.ndarray, batch: int) -> np.ndarray:
     """The pixels, with black images added up to a whole batch: engines run at one fixed batch shape."""
-    if len(pixels) == batch:
-        return pixels
-    return np.concatenate([pixels, np.zeros((batch - len(pixels), *pixels.shape[1:]), np.uint8)])
+    missing = batch - len(pixels)
+    return np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else pixels
+
+
+def check_independence(embed: Embed, height: int, width: int) -> None:
+    """Raises Unusable unless an image alone gives bitwise the same row as at the end of a full batch.
+
+    Of a user's model, which may do anything with a batch, such as subtract its mean; tests check the catalogue's bases.
+    Bitwise, without a tolerance: a row's value must not depend on the run that computed it. NaN equals NaN here, and is
+    refused when the shard is written.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (embed.batch, height, width, 3), np.uint8)
+    full, alone = embed(pixels), embed(pixels[-1:])
+    for name, rows in full.items():
+        if not np.array_equal(rows[-1], alone[name][0], equal_nan=True):
+            off = np.abs(rows[-1] - alone[name][0]).max()
+            raise Unusable(
+                "base.name: the model gives another row for an image alone than for the same image in a batch "
+                f"(they differ by {off:.2g}), or another one each time",
+                "it may mix the images of a batch, or draw at random; with extract.batch: 1 each image is a batch",
+            )

@@ -1,20 +1,28 @@
-"""Owns running a base in OpenVINO, on the CPU. Not converting it (openvino_convert.py)."""
+"""Owns running a base in OpenVINO, on the CPU, and converting it for that, once: the model is stored.
 
-from __future__ import annotations
+Preprocessing and pooling are inside: uint8 in, taps out.
+"""
 
 import os
 import queue
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.errors import Unusable
+from cache import atomic_files, compiled_models
+from cache.errors import PipelineError, Unusable
 from stages.bases.recipe import FrozenBase
+from stages.engines import allowed_ops
 from stages.engines.embed import CPU_BATCH, pad_batch
-from stages.engines.openvino_convert import GRAPH, WEIGHTS, converted_model
 from stages.runtime import hardware
-from stages.runtime.silent_imports import import_openvino
+from stages.runtime.silent_imports import import_openvino, without_banners
+
+VERSION = 1
+"""Of how a base is converted. Raise it when the same recipe gives another model."""
+
+GRAPH, WEIGHTS = "model.xml", "model.bin"
 
 
 class OpenVINOEmbed:
@@ -71,6 +79,55 @@ def open_converted(base: FrozenBase, batch: int | None) -> OpenVINOEmbed:
     """A base that converts by way of a TensorFlow graph (select.py `Open`)."""
     batch = batch or CPU_BATCH
     return OpenVINOEmbed(converted_model(base, batch), base.recipe.numerics, batch)
+
+
+def converted_model(base: FrozenBase, batch: int) -> Mapping[str, bytes]:
+    """The model as OpenVINO's two files, GRAPH and WEIGHTS; its outputs are named as the taps.
+
+    It is stored (compiled_models.py), unless it has a trained tail. Raises Unusable if weights or taps do not fit.
+    """
+    components = {
+        "version": VERSION,
+        "openvino": import_openvino().get_version(),
+        "batch": batch,
+        "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
+    }
+    if base.tail:
+        return _convert(base, batch)
+    return compiled_models.load_or_make(
+        components,
+        lambda: _convert(base, batch),
+        lambda model: allowed_ops.unexpected_in_xml(model[GRAPH], len(model[WEIGHTS])),
+    )
+
+
+def _save(openvino: Any, model: Any, path: Path) -> None:
+    """Raises PipelineError if it cannot be written, which OpenVINO calls `iostream error` whatever the reason."""
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise PipelineError(
+            f"OpenVINO cannot write the converted base to {path.parent}, among the temporary files: {error}",
+            "free some space there, or name another folder with TMPDIR, or use --set extract.engine=tensorflow",
+        ) from error
+
+
+def _convert(base: FrozenBase, batch: int) -> dict[str, bytes]:
+    """The two files of the graph that `trace.graph_def` returns. OpenVINO reads a frozen graph from a file only."""
+    with without_banners():
+        from stages.keras_models import trace
+    openvino = import_openvino()
+    with atomic_files.temporary_folder() as folder:
+        graph = folder / "graph.pb"
+        definition, outputs = trace.graph_def(base, batch)
+        graph.write_bytes(definition)
+        read = openvino.Core().read_model(graph)
+        results = []  # made anew: dead ends of the graph are results too, and taps of one tensor share one
+        for name, tensor in outputs.items():
+            results.append(openvino.op.Result(read.output(tensor).node.input_value(0)))
+            results[-1].set_friendly_name(name)
+        _save(openvino, openvino.Model(results, read.get_parameters()), folder / GRAPH)
+        return {name: (folder / name).read_bytes() for name in (GRAPH, WEIGHTS)}
 
 
 def check_bf16(capabilities: list[str]) -> None:

@@ -3,8 +3,6 @@
 Some stored rows are computed again and compared. Not which engine runs (select.py).
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -37,13 +35,13 @@ UNCHECKED = "unchecked"
 _OF_NO_ENGINE = frozenset({"frozenbase", "numpy", "pillow"})
 """Versions in records that are not the engine's."""
 
-Witnesses = tuple[tuple[str, tuple[str, ...]], ...]
+References = tuple[tuple[str, tuple[str, ...]], ...]
 """(id, absolute paths) of images that have rows."""
 
 
-def choose_witnesses(
+def choose_references(
     cache: Cache, recipe: Recipe, taps: Taps, rows: Sequence[Row], root: Path, missing: Mapping[str, Sequence[str]]
-) -> Witnesses:
+) -> References:
     """Up to ROWS images of each key, and of its unchecked shards, that have rows in it.
 
     They are among `rows`, whose paths are under `root`; if none is, they are files anywhere that the hash index knows.
@@ -63,19 +61,19 @@ def choose_witnesses(
 
 
 def check_parity(
-    recipe: Recipe, taps: Taps, root: Path, embed: Embed, read_witnesses: Callable[[], Mapping[str, np.ndarray]]
+    recipe: Recipe, taps: Taps, root: Path, embed: Embed, read_references: Callable[[], Mapping[str, np.ndarray]]
 ) -> set[str]:
     """The keys in the cache at `root` whose rows could not be compared with those that `embed` computes.
 
     Keys to which that engine, version and device added checked rows before are not checked again; unchecked rows are,
-    and those that differ are moved to quarantine. `read_witnesses` returns id -> uint8 (h, w, 3). Raises PipelineError
+    and those that differ are moved to quarantine. `read_references` returns id -> uint8 (h, w, 3). Raises PipelineError
     if `embed` computes other rows than the checked ones.
     """
     cache = Cache(root, HashIndex())
     stores = {key: cache.features(recipe.components(tap)) for key, tap in sorted(taps.items())}
     checks = {key: _Check(recipe, taps[key], store, embed) for key, store in stores.items()}
     needed = {key: check for key, check in checks.items() if check.foreign or check.unchecked}
-    pixels = read_witnesses() if needed else {}
+    pixels = read_references() if needed else {}
     return {key for key, check in needed.items() if not check.run(pixels)}
 
 
@@ -95,7 +93,7 @@ class _Check:
         self.foreign = _is_foreign(embed.provenance, self.checked)
 
     def run(self, pixels: Mapping[str, np.ndarray]) -> bool:
-        """False where the engine is foreign and no witness has a checked row. Raises as `check_parity` does."""
+        """False where the engine is foreign and no reference image has a checked row. Raises as `check_parity` does."""
         own = [record for record in self.unchecked if _same(record, self.embed.provenance)]
         if self.foreign:
             problem = self._compare(self.checked, pixels)
@@ -123,7 +121,7 @@ class _Check:
                 self.store.rewrite_record({name: part for name, part in record.items() if name != UNCHECKED})
 
     def _compare(self, records: Sequence[Mapping[str, Any]], pixels: Mapping[str, np.ndarray]) -> str | None:
-        """What is wrong with the rows of those shards, "" for nothing; None if no witness is among them."""
+        """What is wrong with the rows of those shards, "" for nothing; None if no reference image is among them."""
         there = set(self.store.ids([record["sha256"] for record in records]))
         ids = [image for image in pixels if image in there][:ROWS]
         if not ids:

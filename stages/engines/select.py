@@ -1,7 +1,5 @@
 """Owns the table of engines, and which of them runs a base here. Not what an engine does (its own module)."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 With a stored graph Keras is not imported, which saves two seconds with the building of the base. A TensorFlow room.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence

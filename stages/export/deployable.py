@@ -3,8 +3,6 @@
 TensorFlow is imported when the function is opened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

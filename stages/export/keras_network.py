@@ -1,7 +1,5 @@
 """Owns a model as one Keras network, and its file, .keras or ONNX. Not its test (export_check). A TensorFlow room."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from pathlib import Path
@@ -30,7 +28,12 @@ def build_network(deployable: Deployable) -> keras.Model:
     maps = several(pixels, training=False)
     maps = maps if isinstance(maps, list) else [maps]
     rows = [layers.Flatten()(trace.pool(m, tap)) for m, tap in zip(maps, deployable.taps, strict=True)]
-    logits = _head(ops.concatenate(rows, axis=1), deployable) / deployable.temperature
+    logits: Any = ops.concatenate(rows, axis=1)
+    for number, layer in enumerate(deployable.head.layers):
+        dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
+        logits = dense(logits)
+        dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
+    logits = logits / deployable.temperature  # (n, 1) of two classes, else (n, classes)
     if len(deployable.head.classes) == 2:
         logits = ops.concatenate([-logits, logits], axis=1)
     activation = "sigmoid" if len(deployable.head.classes) == 2 else "softmax"

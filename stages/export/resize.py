@@ -5,8 +5,6 @@ Keras's operations only, so that the file loads without this package; onnxruntim
 antialiased resize becomes.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ No module imports it, and it imports none of this package. Standard input: pictu
 then its RGB bytes. Standard output: one line of JSON about the file, then one for each picture, its probabilities.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -24,7 +22,9 @@ def main(path: str) -> None:
     import numpy as np
 
     run, about = (keras_file if path.endswith(".keras") else onnx_file)(path)
-    out.write(json.dumps({**about, "ours": imported_own()}) + "\n")
+    imported = [name for name, module in sys.modules.items() if module is not None]
+    ours = [name for name in imported if name.partition(".")[0] in OWN_PACKAGES]
+    out.write(json.dumps({**about, "ours": ours}) + "\n")
     out.flush()
     while header := sys.stdin.buffer.readline():
         height, width = map(int, header.split())
@@ -36,13 +36,6 @@ def main(path: str) -> None:
 def block_own_packages() -> None:
     """Let every import of this package fail from now on, installed or not."""
     sys.modules.update(dict.fromkeys(OWN_PACKAGES))  # type: ignore[arg-type]
-
-
-def imported_own() -> list[str]:
-    """Modules of this package that the process has imported all the same."""
-    return [
-        name for name, module in sys.modules.items() if module is not None and name.partition(".")[0] in OWN_PACKAGES
-    ]
 
 
 def keras_file(path: str) -> tuple[Run, dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache import atomic_files
-from cache.errors import PipelineError, Unusable
+from cache.errors import Unusable
 from stages.extract.source_digest import source_digest
 
 if TYPE_CHECKING:
@@ -133,11 +133,3 @@ def closing_client(client: Client) -> Iterator[None]:
     finally:
         with suppress(OSError, TimeoutError):
             client.close(timeout=_CONNECT_TIMEOUT_S)
-
-
-def worker_died_error(error: Exception) -> PipelineError:
-    """The error of a task whose worker processes died again and again."""
-    return PipelineError(
-        f"worker processes died several times on the same shard ({error})",
-        "run again: finished shards are kept; with fewer --workers if memory ran out",
-    )

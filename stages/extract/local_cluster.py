@@ -3,8 +3,6 @@
 Whoever may send a message to a Dask server runs code as its user, and any user of the machine can connect to a port.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Iterator

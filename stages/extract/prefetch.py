@@ -1,7 +1,5 @@
 """Owns reading image files ahead of the task that computes on their pixels. Not decoding (images.py)."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

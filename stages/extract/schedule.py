@@ -21,12 +21,13 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.errors import PipelineError
 from cache.store import Cache
 from stages.bases import catalogue
 from stages.bases.recipe import Recipe
 from stages.data.images import ImageRejected
 from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
-from stages.extract.cluster import ClusterSpec, connect, worker_died_error
+from stages.extract.cluster import ClusterSpec, connect
 from stages.extract.prefetch import read_image
 from stages.extract.shard_task import SHARD_BYTES, Job, Receipt, Task, extract_shard, stop_run, write_error
 from stages.extract.watch import CHECK_S, Watch
@@ -226,7 +227,10 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
         except distributed.CancelledError as error:
             raise watch.lost_scheduler_error() from error
         except distributed.KilledWorker as error:
-            raise worker_died_error(error) from error
+            raise PipelineError(
+                f"worker processes died several times on the same shard ({error})",
+                "run again: finished shards are kept; with fewer --workers if memory ran out",
+            ) from error
         finally:
             if flying.count():
                 _stop_tasks(client, name, flying)

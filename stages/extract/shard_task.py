@@ -1,7 +1,5 @@
 """Owns one extraction task: read images, run the base, store a shard. Not scheduling tasks (schedule.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import threading
@@ -24,9 +22,9 @@ from cache.store import Cache
 from stages.bases import catalogue
 from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import ImageRejected
-from stages.engines import batch_independence, parity, select
-from stages.engines.embed import Embed, Taps
-from stages.engines.parity import Witnesses
+from stages.engines import parity, select
+from stages.engines.embed import Embed, Taps, check_independence
+from stages.engines.parity import References
 from stages.extract import prefetch
 
 SHARD_BYTES = 32_000_000
@@ -37,7 +35,7 @@ _PROGRESS_S = 0.25
 class Job:
     """What all tasks of a run share. `batch` None lets the engine choose.
 
-    witnesses: images that have rows already, by which another engine is checked.
+    references: images that have rows already, by which another engine is checked.
     """
 
     recipe: Recipe
@@ -46,7 +44,7 @@ class Job:
     batch: int | None
     version: str
     engine: str = select.AUTO
-    witnesses: Witnesses = ()
+    references: References = ()
 
 
 class Task(NamedTuple):
@@ -81,7 +79,7 @@ def open_embed(job: Job, taps: Taps) -> Embed:
         )
     embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch)
     if catalogue.base_of(job.recipe.base).is_file:
-        batch_independence.check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
+        check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
     return embed
 
 
@@ -181,7 +179,8 @@ class _Shard:
                     self._ids, rows, provenance | ({parity.UNCHECKED: True} if unchecked else {})
                 )
             except ValueError as error:
-                hint = _dtype_hint(job.recipe, tap)
+                hint = "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
+                hint = "check the weights" if rows.dtype == "float32" else hint
                 raise PipelineError(f"rows of {job.recipe.base} cannot be stored: {error}", hint) from error
             except OSError as error:
                 what = f"a shard of {len(rows):,} rows, {rows.nbytes / 1e6:.1f} MB, is not stored"
@@ -216,13 +215,6 @@ def write_error(job: Job, error: OSError, what: str) -> PipelineError:
     )
 
 
-def _dtype_hint(recipe: Recipe, tap: Tap) -> str:
-    """What to do about rows that cannot be stored."""
-    if recipe.stored(tap) == "float32":
-        return "check the weights"
-    return "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
-
-
 def _shared_embed(job: Job, taps: Taps) -> tuple[Embed, set[str]]:
     """The base of this process, built once for all its threads, and keys that it could not be compared with.
 
@@ -230,7 +222,7 @@ def _shared_embed(job: Job, taps: Taps) -> tuple[Embed, set[str]]:
     PipelineError if they differ.
     """
     plain = replace(job.recipe, view=None)  # one base for all views: it sees only pixels
-    bare, plain_taps = replace(job, recipe=plain, witnesses=()), {plain.key(tap): tap for tap in taps.values()}
+    bare, plain_taps = replace(job, recipe=plain, references=()), {plain.key(tap): tap for tap in taps.values()}
     wanted = (bare, tuple(sorted(plain_taps.items())))
     with _embeds_lock:
         if wanted not in _embeds:
@@ -239,16 +231,16 @@ def _shared_embed(job: Job, taps: Taps) -> tuple[Embed, set[str]]:
             _embeds[wanted] = open_embed(bare, plain_taps)
         new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _checked}
         if new:
-            read = partial(_read_witnesses, job)
+            read = partial(_read_references, job)
             unchecked = parity.check_parity(job.recipe, new, Path(job.cache_root), _embeds[wanted], read)
             _checked.update({(job.cache_root, key): key not in unchecked for key in new})
         return _embeds[wanted], {key for key in taps if not _checked[job.cache_root, key]}
 
 
-def _read_witnesses(job: Job) -> dict[str, np.ndarray]:
-    """id -> pixels of the witnesses whose files are unchanged."""
+def _read_references(job: Job) -> dict[str, np.ndarray]:
+    """id -> pixels of the reference images whose files are unchanged."""
     found = {}
-    for image, paths in job.witnesses:
+    for image, paths in job.references:
         with contextlib.suppress(ImageRejected):
             found[image] = prefetch.read_image(image, paths, job.recipe, [])
     return found

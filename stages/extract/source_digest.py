@@ -1,7 +1,5 @@
 """Owns the digest of this package's source, by which two processes know that they run the same code."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Owns timing a few images, to estimate how long an extraction takes. Stores no row (schedule.py)."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 They are the output of the last frozen layer, one (h, w, channels) for each sample and view. View 0 is the plain image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Owns the network that fine-tuning trains: a base's last blocks, then a head. A TensorFlow room. Not the training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,9 @@ class Network:
         for layer in self.tail.layers:
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         maps = keras.Input(self.tail.input.shape[1:])
-        pooled = _pooling(tap)(self.tail(maps, training=False))
+        layers = keras.layers  # without pooling, maps are flattened in numpy's order
+        pooling = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}
+        pooled = pooling[tap.pooling]()(self.tail(maps, training=False))
         self.dense = [keras.layers.Dense(layer.bias.size, layer.activation) for layer in head.layers]
         self.unit = head.layers.unit
         logits = trace.divide_by_length(pooled, self.unit)
@@ -82,14 +82,6 @@ class Network:
     def probabilities(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
         """(n, classes) of the samples `where` in the plain view, rows sum to 1."""
         return softmax(np.concatenate(list(_forward(self.model, boundary, where))).astype(np.float64))
-
-
-def _pooling(tap: Tap) -> Any:
-    """The layer that pools as the tap does; without pooling, maps are flattened in numpy's order."""
-    layers = keras.layers
-    return {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}[
-        tap.pooling
-    ]()
 
 
 def _forward(model: keras.Model, boundary: Boundary, where: np.ndarray) -> Iterator[np.ndarray]:

@@ -5,8 +5,6 @@ only the blocks after it, as DL4J's TransferLearningHelper and Nautilus (Nakanda
 those maps come from (boundary_maps.py), nor the network (network.py).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time
@@ -31,11 +29,6 @@ log = logging.getLogger(__name__)
 
 Watch = Callable[[int], AbstractContextManager[Callable[[int], object]]]
 """watch(epochs that a checkpoint had) -> context that gives advance(n), called after each further epoch."""
-
-
-def without_watching(done: int) -> AbstractContextManager[Callable[[int], object]]:
-    """A Watch that shows nothing."""
-    return nullcontext(lambda n: None)
 
 
 class Spec(Protocol):
@@ -74,9 +67,6 @@ class History:
     val_log_loss: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @property
     def epochs(self) -> int:
         return len(self.loss)
@@ -97,7 +87,7 @@ def train(
     network: Network,
     data: Data,
     checkpoint: Path | None,
-    watch: Watch = without_watching,
+    watch: Watch = lambda done: nullcontext(lambda n: None),
 ) -> History:
     """Train the network, and give it the weights of the epoch with the least val log-loss, epoch 0 included.
 
@@ -116,7 +106,9 @@ def train(
     watched = keras.callbacks.CallbackList(tensorboard_callbacks(spec.log_dir), model=network.model)
     watched.on_train_begin()
     with watch(history.epochs) as advance, ThreadPoolExecutor(1) as reader:
-        while history.epochs < spec.epochs and not _should_stop(spec, history):
+        while history.epochs < spec.epochs and not history.diverged:
+            if spec.patience is not None and history.epochs - history.best >= spec.patience:
+                break
             _epoch(spec, seed, network, data, history, reader)
             if history.best == history.epochs:
                 state.keep_best()
@@ -204,10 +196,6 @@ def _val_log_loss(network: Network, data: Data) -> float:
     return round(float(log_loss(data.y[data.val], probabilities)), 6)
 
 
-def _should_stop(spec: Spec, history: History) -> bool:
-    return history.diverged or (spec.patience is not None and history.epochs - history.best >= spec.patience)
-
-
 class _State:
     """What decides how training continues: weights, the optimizer's variables, the best weights, and the history."""
 
@@ -231,7 +219,7 @@ class _State:
         parts = {"trained": [v.numpy() for v in self._trained], "best": self._best}
         parts["optimizer"] = [v.numpy() for v in self._optimizer]
         arrays = {f"{part}/{number}": a for part, values in parts.items() for number, a in enumerate(values)}
-        atomic_files.publish(self._path, npz.dump({"history": np.array(json.dumps(history.to_json())), **arrays}))
+        atomic_files.publish(self._path, npz.dump({"history": np.array(json.dumps(asdict(history))), **arrays}))
 
     def load(self) -> History:
         """Restore the last whole epoch, and return its history; an empty one without a checkpoint."""

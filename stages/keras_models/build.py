@@ -1,7 +1,5 @@
 """Owns building a base of the catalogue in Keras and loading its weights. Not tracing it. A TensorFlow room."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections import defaultdict
@@ -30,7 +28,11 @@ def build_base(base: Base, weights: Path | None, height: int, width: int) -> ker
     if min(height, width) < base.least:
         raise Unusable(f"extract.size: {base.name} needs at least {base.least} pixels a side; got {height}x{width}")
     with number_names_from(0):
-        model = _architecture(base, (height, width, 3))
+        build, shape = load_function(base.builder), (height, width, 3)
+        if base.builder.startswith("keras."):
+            model = build(include_top=False, weights=None, input_shape=shape)
+        else:
+            model = build(shape)
     if weights is not None:
         _load(model, base, weights)
     model.trainable = False
@@ -69,13 +71,6 @@ def number_names_from(first: int) -> Iterator[None]:
         yield
     finally:
         global_state.set_global_attribute("object_name_uids", before)
-
-
-def _architecture(base: Base, shape: tuple[int, int, int]) -> keras.Model:
-    build = load_function(base.builder)
-    if base.builder.startswith("keras."):
-        return build(include_top=False, weights=None, input_shape=shape)
-    return build(shape)
 
 
 def _load(model: keras.Model, base: Base, weights: Path) -> None:

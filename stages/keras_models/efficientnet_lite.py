@@ -5,9 +5,8 @@ last stage of fixed depth (github.com/tensorflow/tpu, models/official/efficientn
 'same'.
 """
 
-from __future__ import annotations
-
 import math
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -27,25 +26,11 @@ _STAGES = (  # kernel, stride, expansion, channels, repeats
 )
 
 
-def lite0(input_shape: tuple[int, int, int]) -> keras.Model:
-    """EfficientNet-Lite0 without its classifier: float (batch, h, w, 3) -> (batch, h/32, w/32, 1280), no weights yet.
+def _lite(name: str, width: float, depth: float, input_shape: tuple[int, int, int]) -> keras.Model:
+    """The network without its classifier: float (batch, h, w, 3) -> (batch, h/32, w/32, 1280), no weights yet.
 
-    Blocks are `block1` to `block16`; the last activation is `head_activation`.
+    Blocks are `block1` and so on; the last activation is `head_activation`.
     """
-    return _lite("efficientnet_lite0", input_shape, 1.0, 1.0)
-
-
-def lite1(input_shape: tuple[int, int, int]) -> keras.Model:
-    """EfficientNet-Lite1: as lite0, with blocks up to `block21`."""
-    return _lite("efficientnet_lite1", input_shape, 1.0, 1.1)
-
-
-def lite2(input_shape: tuple[int, int, int]) -> keras.Model:
-    """EfficientNet-Lite2: as lite1, with a tenth more channels."""
-    return _lite("efficientnet_lite2", input_shape, 1.1, 1.2)
-
-
-def _lite(name: str, input_shape: tuple[int, int, int], width: float, depth: float) -> keras.Model:
     image = keras.Input(input_shape, name="image")
     x = _conv(image, "stem", 32, 3, 2)
     number = 0
@@ -56,6 +41,11 @@ def _lite(name: str, input_shape: tuple[int, int, int], width: float, depth: flo
             scaled = _round_channels(width * channels)
             x = _block(x, f"block{number}", kernel, stride if repeat == 0 else 1, expansion, scaled)
     return keras.Model(image, _conv(x, "head", 1280, 1, 1), name=name)
+
+
+lite0 = partial(_lite, "efficientnet_lite0", 1.0, 1.0)
+lite1 = partial(_lite, "efficientnet_lite1", 1.0, 1.1)
+lite2 = partial(_lite, "efficientnet_lite2", 1.1, 1.2)
 
 
 def _round_channels(channels: float) -> int:

@@ -3,8 +3,6 @@
 Weights stay as they are, and so do files of Keras 3.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import zipfile
@@ -124,7 +122,7 @@ def _graph(config: _Config) -> _Config:
     for end in used:
         end[1] -= first[end[0]] if end[0] in nested else 0
     layers = [{**layer, **_called(layer)} for layer in config["layers"]]
-    single = {name: end[0] if _is_list_of_one(end) else end for name, end in ends.items()}
+    single = {name: end[0] if len(end) == 1 and isinstance(end[0], list) else end for name, end in ends.items()}
     return {**config, "layers": layers, **single}
 
 
@@ -172,7 +170,3 @@ def _ends(node: Any) -> Iterator[list[Any]]:
     elif isinstance(node, list | dict):
         for part in node.values() if isinstance(node, dict) else node:
             yield from _ends(part)
-
-
-def _is_list_of_one(ends: Any) -> bool:
-    return isinstance(ends, list) and len(ends) == 1 and isinstance(ends[0], list)

@@ -3,8 +3,6 @@
 Keras 2 saved each as a layer, TFOpLambda, with the function's name and arguments. Not reading files (keras2_files.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any

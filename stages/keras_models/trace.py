@@ -1,7 +1,5 @@
 """Owns a base as a TensorFlow graph, uint8 in and taps out. Not running it (engines/). A TensorFlow room."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,14 @@ from stages.bases import catalogue
 from stages.bases.catalogue import Base, Preprocess
 from stages.bases.formats import LayerInfo
 from stages.bases.recipe import FrozenBase, Recipe, Tap
-from stages.keras_models import build, fold_batchnorm, user_model
+from stages.keras_models import build, user_model
 from stages.runtime.suggest import suggest
 
 _HELD_BYTES = 100_000
 """Larger arrays are captured, since TensorFlow holds constants several times; it folds smaller ones into others."""
+
+Values = dict[int, np.ndarray]
+"""id of a variable -> the value that a graph holds in its place."""
 
 
 def graph_def(base: FrozenBase, batch: int) -> tuple[bytes, dict[str, str]]:
@@ -41,7 +42,7 @@ def trace_graph(base: FrozenBase, batch: int, for_tensorflow: bool = True) -> An
     several = keras.Model(model.inputs, outputs)
     from_file = isinstance(model, user_model.UserModel)
     fold = for_tensorflow and recipe.numerics == "f32" and not from_file
-    values = fold_batchnorm.fold_batchnorm(several, outputs) if fold else {}
+    values = fold_batchnorm(several, outputs) if fold else {}
     numbers = [(variable, values.get(id(variable), variable.numpy())) for variable in several.variables]
     if for_tensorflow:
         numbers = [(v, tf.constant(array) if array.nbytes > _HELD_BYTES else array) for v, array in numbers]
@@ -91,7 +92,7 @@ def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
 def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTensor]:
     """The model's output at each. Raises Unusable if it has no such layer, or an output that cannot be pooled so."""
     from_file = isinstance(model, user_model.UserModel)
-    names = model.paths() if from_file else [layer.name for layer in model.layers]
+    names = [name for name, _ in model.named_layers()] if from_file else [layer.name for layer in model.layers]
     for tap in taps:
         if tap.layer != "output" and tap.layer not in names:
             near = suggest(tap.layer, reversed(names), 4)  # the last of a block's layers is its output
@@ -100,7 +101,10 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
                 f"{'similar: ' + ', '.join(near) + '; ' if near else ''}the last ones: {', '.join(names[-4:])}",
             )
     layers = [tap.layer for tap in taps]
-    outputs = model.at(layers) if from_file else [_at(model, layer) for layer in layers]
+    if from_file:
+        outputs: list[keras.KerasTensor] = model.at(layers)
+    else:
+        outputs = [model.output if layer == "output" else model.get_layer(layer).output for layer in layers]
     for tap, output in zip(taps, outputs, strict=True):
         if tap.pooling != "none" and len(output.shape) != 4:
             shape = tuple(output.shape)
@@ -109,10 +113,6 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
                 "use pooling: none",
             )
     return outputs
-
-
-def _at(model: keras.Model, layer: str) -> keras.KerasTensor:
-    return model.output if layer == "output" else model.get_layer(layer).output
 
 
 def preprocess(pixels: Any, numbers: Preprocess) -> Any:
@@ -148,3 +148,54 @@ def pool(maps: Any, tap: Tap) -> Any:
     if tap.pooling == "avg":
         return keras.ops.mean(maps, axis=(1, 2))
     return keras.ops.max(maps, axis=(1, 2)) if tap.pooling == "max" else maps
+
+
+def fold_batchnorm(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:
+    """New kernels and biases that include the BatchNormalization after them, which becomes the identity.
+
+    y = gamma (conv(x) - mean) / sqrt(variance + epsilon) + beta is another convolution and a bias (Jacob et al. 2018,
+    arXiv:1712.05877, 3.2), which TensorFlow fuses with the activation. The tensors `kept` keep their values. Takes a
+    Functional model; layers that are called more than once are not folded. Values are float32.
+    """
+    values: Values = {}
+    excluded = {id(tensor) for tensor in kept}
+    for norm in model.layers:
+        if isinstance(norm, keras.layers.BatchNormalization) and len(norm._inbound_nodes) == 1:
+            before = norm.input._keras_history.operation
+            if _foldable(before) and id(before.output) not in excluded:
+                values.update(_fold(before, norm))
+    return values
+
+
+def _foldable(layer: keras.layers.Layer) -> bool:
+    """Whether it is a linear convolution whose output is read once."""
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    read_once = len(layer._inbound_nodes) == len(layer._outbound_nodes) == 1
+    return isinstance(layer, kinds) and layer.activation is keras.activations.linear and read_once
+
+
+def _fold(conv: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> Values:
+    variance = norm.moving_variance.numpy().astype(np.float64)
+    scale = (norm.gamma.numpy() if norm.scale else 1.0) / np.sqrt(variance + norm.epsilon)
+    shift = (norm.beta.numpy() if norm.center else 0.0) - norm.moving_mean.numpy() * scale
+    kernel = conv.kernel.numpy()
+    if isinstance(conv, keras.layers.DepthwiseConv2D):  # (h, w, channels, multiplier)
+        values = {id(conv.kernel): kernel * scale.reshape(1, 1, *kernel.shape[2:])}
+    else:
+        values = {id(conv.kernel): kernel * scale}
+    if conv.use_bias:
+        shift = shift + conv.bias.numpy() * scale
+        values[id(conv.bias)] = np.zeros(len(shift))
+    values[id(norm.moving_variance)] = np.full(len(shift), _one_minus(norm.epsilon))
+    values[id(norm.moving_mean)] = np.zeros(len(shift)) if norm.center else -shift
+    if norm.center:
+        values[id(norm.beta)] = shift
+    if norm.scale:
+        values[id(norm.gamma)] = np.ones(len(shift))
+    return {number: value.astype(np.float32) for number, value in values.items()}
+
+
+def _one_minus(epsilon: float) -> np.float32:
+    """The float32 that gives exactly 1 with epsilon added: only then does the graph optimizer drop the product."""
+    one, less = np.float32(1), np.float32(1) - np.float32(epsilon)
+    return less if less + np.float32(epsilon) == one else np.nextafter(less, one)

@@ -3,8 +3,6 @@
 Opening one can run code from the file: callers ask first whether the user trusts it (weights.ensure_file).
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -26,12 +24,8 @@ _UNUSED = 1_000_000
 class UserModel(keras.Model):
     """A graph of layers, (batch, height, width, 3) -> any output, whose layers can be found at any depth."""
 
-    def paths(self) -> list[str]:
-        """Names of its layers, in order; layers of a nested model follow it, as `vgg16/block5_pool`."""
-        return [path for path, _ in self.named_layers()]
-
     def named_layers(self) -> list[tuple[str, keras.layers.Layer]]:
-        """The same with the layers."""
+        """Its layers by name, in order; layers of a nested model follow it, as `vgg16/block5_pool`."""
         return list(_paths(self))
 
     def at(self, paths: Sequence[str]) -> list[keras.KerasTensor]:

@@ -1,7 +1,5 @@
 """Owns running a function over items in threads of this process. Not a cluster (cluster.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar

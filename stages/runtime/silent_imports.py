@@ -1,7 +1,5 @@
 """Owns imports that need care: TensorFlow and OpenVINO without their output, pyarrow where it is installed."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """Owns which known names an unknown one may mean. Not the message."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

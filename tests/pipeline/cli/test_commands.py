@@ -15,7 +15,7 @@ from tests.support import REPOSITORY
 def test_the_summary_begins_the_help_of_the_command(name: str) -> None:
     command = main.load_command(name)
     assert command.name == name
-    assert " ".join((command.help or "").split()).startswith(main.COMMANDS[name][1])
+    assert " ".join((command.help or "").split()).startswith(" ".join(main.summary(name).split()))
 
 
 def test_every_command_is_in_the_list() -> None:

@@ -29,3 +29,8 @@ def test_the_command_that_it_names_makes_what_was_lacking(pipeline: Pipeline, pr
     more = ("-c", config, "--set", "finetune.last.views=1", "--for", "finetune/last")
     pipeline("run", "extract", *more)
     assert pipeline("run", "extract", "--require-cached", *more).code == 0
+
+
+def test_a_fine_tuning_that_is_not_in_the_file_is_named(pipeline: Pipeline, project: Path) -> None:
+    ran = pipeline("run", "extract", "--for", "finetune/nope", "-c", write_finetuning(project.parent))
+    assert (ran.code, "no fine-tuning 'nope' in" in ran.err) == (2, True)

@@ -80,7 +80,7 @@ VERSIONS = {
 }
 """Modules with a VERSION of their arithmetic -> the keys it is in, by itself or by way of another key."""
 
-OF_COMPILED_MODELS = {"stages.engines.tensorflow_engine", "stages.engines.openvino_convert"}
+OF_COMPILED_MODELS = {"stages.engines.tensorflow_engine", "stages.engines.openvino_engine"}
 """Modules whose VERSION is in the key of a base in an engine's form, which holds no result."""
 
 

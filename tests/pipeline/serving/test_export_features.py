@@ -18,7 +18,7 @@ import pipeline as frozenbase
 from cache import atomic_files
 from pipeline.serving import dataset
 from pipeline.serving.dataset import Dataset
-from pipeline.serving.export_features import FORMATS
+from pipeline.serving.export_features import WRITERS
 from tests.conftest import Pipeline
 from tests.support import fakes
 from tests.support.process import run
@@ -50,7 +50,7 @@ def export(pipeline: Pipeline, config: Path, kind: str, *more: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("more", [(), ("--split", "val"), ("--set", "extract.dtype=float16")], ids=str)
 def test_what_is_in_the_file_is_what_python_gets(
     pipeline: Pipeline, project: Path, kind: str, more: tuple[str, ...]
@@ -73,7 +73,7 @@ def test_what_is_in_the_file_is_what_python_gets(
     assert len(str(found["extract_key"])) == 64
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_maps_keep_their_shape(pipeline: Pipeline, project: Path, kind: str) -> None:
     taps = "extract.taps={pooled: {}, maps: {pooling: none}}"
     found = read(export(pipeline, project, kind, "--tap", "maps", "--set", taps))
@@ -100,14 +100,14 @@ def test_it_is_written_block_by_block(
     assert sizes == [7, 7, 7, 3]
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_a_file_name_that_is_not_utf_8_comes_out_escaped(pipeline: Pipeline, project: Path, kind: str) -> None:
     images = project.parent / "images" / "dark"
     (images / "0000.png").rename(images / os.fsdecode(b"\xff.png"))
     assert "dark/\\udcff.png" in list(read(export(pipeline, project, kind))["paths"])
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_a_failing_disk_leaves_what_was_there(
     pipeline: Pipeline, project: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

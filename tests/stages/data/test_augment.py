@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.errors import Unusable
 from stages.data.augment import Augment, View, apply_view
 from tests.support.pictures import photograph
 
@@ -174,21 +173,3 @@ def test_contrast_is_about_the_mean_of_the_image() -> None:
         spans.append(found[0, 0, 0] - found[-1, 0, 0])
     assert 50 <= min(spans) < 65
     assert 135 < max(spans) <= 150
-
-
-def test_quarter_turns_need_a_square() -> None:
-    with pytest.raises(Unusable, match="quarter turns of 3x2 pixels, which are not square"):
-        apply_view(np.zeros((2, 3, 3), np.uint8), view(1, turns=True), IDS[0])
-
-
-@pytest.mark.parametrize(
-    "limits", [{"rotate": -1}, {"rotate": 181}, {"scale": 1}, {"shift": 1.1}, {"contrast": float("nan")}]
-)
-def test_a_limit_out_of_range_is_refused(limits: dict[str, float]) -> None:
-    with pytest.raises(Unusable, match=f"augment: {next(iter(limits))} .*; expected 0 to"):
-        Augment(**limits)  # type: ignore[arg-type]
-
-
-def test_the_plain_view_has_no_number() -> None:
-    with pytest.raises(Unusable, match="view 0; expected 1 or more"):
-        View(NOTHING, 0, 0)

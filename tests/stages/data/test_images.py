@@ -288,7 +288,7 @@ def test_exif_that_would_take_all_memory_is_damaged_exif() -> None:
 
 def test_what_takes_too_long_in_python_is_a_reject(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow joins the comments of a GIF one by one, in a time that grows with the square of their number."""
-    monkeypatch.setattr("stages.data.formats._MAX_SECONDS", 0.5)
+    monkeypatch.setattr("stages.data.image_formats._MAX_SECONDS", 0.5)
     data = encoded(photograph("P"), "GIF")
     comment = b"\x21\xfe" + (b"\xff" + bytes(255)) * 400_000 + b"\0"
     at = 13 + 3 * 2 ** ((data[10] & 7) + 1)  # behind the palette

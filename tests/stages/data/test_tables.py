@@ -209,7 +209,7 @@ def test_encodings_of_spreadsheets(tmp_path: Path, encoding: str, kind: str) -> 
     told += "come out wrong"
     assert result.notes == ([told] if encoding == "cp1252" else [])
     (tmp_path / f"t.{kind}").write_bytes(text.encode("utf-16-le"))
-    with pytest.raises(Unusable, match="is not UTF-8 text, perhaps UTF-16 without its mark"):
+    with pytest.raises(Unusable, match="is not UTF-8 text, perhaps UTF-16 without a byte order mark"):
         table(tmp_path / f"t.{kind}", tmp_path)
 
 

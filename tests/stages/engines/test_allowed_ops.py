@@ -14,7 +14,7 @@ import pytest
 from cache import compiled_models, records
 from cache.errors import PipelineError
 from stages.bases.recipe import FrozenBase, Tap
-from stages.engines import allowed_ops, openvino_convert, select, tensorflow_engine
+from stages.engines import allowed_ops, openvino_engine, select, tensorflow_engine
 from tests.support.networks import recipe
 
 
@@ -104,10 +104,10 @@ def test_a_converted_model_that_is_another_is_not_run(
     stored: Any, files: Any, old: bytes, new: bytes, found: str
 ) -> None:
     components, contents = stored("openvino")
-    xml = contents[openvino_convert.GRAPH]
+    xml = contents[openvino_engine.GRAPH]
     xml = xml if old in xml else xml.replace(b'type="Clamp" version="opset1"', b'type="ReLU" version="opset1"')
     assert old in xml
-    compiled_models.store(components, {**contents, openvino_convert.GRAPH: xml.replace(old, new, 1)})
+    compiled_models.store(components, {**contents, openvino_engine.GRAPH: xml.replace(old, new, 1)})
     base = FrozenBase(recipe("efficientnet_lite0"), {"t": Tap()}, files("efficientnet_lite0"))
     with pytest.raises(PipelineError, match=f"has .*{found}"):
         select.open_engine("openvino", base)

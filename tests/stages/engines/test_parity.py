@@ -191,7 +191,7 @@ def test_only_versions_of_the_engine_tell_engines_apart() -> None:
 
 
 @pytest.mark.parametrize("way", ["predict", "transform"])
-def test_images_elsewhere_are_witnesses_too(
+def test_images_elsewhere_are_references_too(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
 ) -> None:
     """Both ask for rows of images of which none is in the cache."""

@@ -22,7 +22,7 @@ def test_everything_about_parquet_without_pyarrow_is_one_error(monkeypatch: pyte
     for use in (
         lambda: csv_parquet.write_table({"a": np.zeros(1)}, tmp_path / "out.parquet"),
         lambda: csv_parquet.as_parquet({"a": np.zeros(1)}),
-        lambda: tables._read_parquet(tmp_path / "labels.parquet"),
+        lambda: tables.read_table(tmp_path / "labels.parquet", {}, tmp_path),
     ):
         with pytest.raises(Unusable, match="Parquet files need pyarrow, which is not installed") as caught:
             use()

@@ -1,4 +1,4 @@
-"""git_commit.py: the commit of a project, without running what its repository names."""
+"""provenance.py: the commit of a project, without running what its repository names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runs.git_commit import read_commit
+from pipeline.runs.provenance import read_commit
 
 
 def git(folder: Path, *words: str) -> str:

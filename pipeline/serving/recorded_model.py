@@ -1,30 +1,39 @@
-"""Owns a project as it was when a model was made: settings from its record, places (images, cache, cluster) from today.
+"""Owns a recorded model in use: its project as it was, and its probabilities for cached rows. Computes no row.
 
-Not its use (predict.py, reproduce.py, export_model.py).
+Settings come from its record, places (images, cache, cluster) from today.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cache import atomic_files
 from cache.errors import PipelineError, Unusable
-from cache.store import Cache
+from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
 from pipeline.config.head_schema import HeadConfig
 from pipeline.config.schema import BaseChoice
 from pipeline.project.project import Project
 from pipeline.results.model import Model
 from pipeline.results.record_diff import find_differences, format_changes
-from pipeline.runs import boundary_rows
+from pipeline.runs import boundary_rows, train_heads
 from stages.bases import catalogue, weights
 from stages.bases.catalogue import Base
 from stages.bases.recipe import Tap
 from stages.bases.weights import Weights
+from stages.finetune.boundary_maps import Cached
+from stages.heads.matrix import FeatureMatrix
+from stages.runtime.silent_imports import without_banners
 
-_PLACES = (
+if TYPE_CHECKING:
+    from stages.finetune.network import Network
+
+_SETTABLE = (
     "data.root", "data.table", "data.columns", "base.weights", "base.trust", "extract.engine", "cluster", "cache",
 )  # fmt: skip
 
@@ -34,10 +43,10 @@ def check_places(overrides: Sequence[str]) -> None:
     for override in overrides:
         field, _, value = override.partition("=")
         a_file = field == "base.name" and catalogue.is_model_file(value)  # the place of a user model
-        if not (a_file or override.startswith(_PLACES)):
+        if not (a_file or override.startswith(_SETTABLE)):
             raise Unusable(
                 f"--set {override}: a model keeps the settings it was made with",
-                f"only places can be set here: {', '.join(_PLACES)}",
+                f"only places can be set here: {', '.join(_SETTABLE)}",
             )
 
 
@@ -125,3 +134,41 @@ def _weights(today: Project, base: Base, recorded: BaseChoice, sha256: str) -> W
             if found.sha256 == sha256 and found.path is not None:
                 return found
     return Weights(recorded.setting, sha256, None)
+
+
+class Inference:
+    """A model on cached rows. Heads are numpy; the trained blocks of a base import TensorFlow when they are used."""
+
+    def __init__(self, then: Project, model: Model) -> None:
+        """`then` is what `restore` gives for the model."""
+        self._then, self._model = then, model
+        self.head = model.head
+        self.taps = recorded_taps(then, model)
+
+    def stores(self, cache: Cache) -> list[FeatureStore]:
+        """Its rows in a cache, tap by tap."""
+        return [cache.features(self._then.recipe.components(tap)) for tap in self.taps]
+
+    def probabilities(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
+        """Of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent."""
+        if not ids:
+            return np.empty((0, len(self.head.classes)))
+        rows = [store.rows(ids) for store in self.stores(cache)]
+        if not is_finetuned(self._model):
+            return train_heads.predict_blocks(
+                self.head.probabilities, FeatureMatrix(rows), np.arange(len(ids)), len(self.head.classes)
+            )
+        boundary = Cached(rows[0], [], np.empty(0, int))
+        return self.head.probabilities(self._network.features(boundary, np.arange(len(ids))))
+
+    @cached_property
+    def _network(self) -> Network:
+        """The base's last blocks, with their trained weights."""
+        with without_banners():
+            from stages.finetune.network import Network
+        then = self._then
+        block = boundary_rows.first_trained_block(then, then.config.finetune[self._model.record["name"]])
+        (tap,) = map(then.tap, head_settings(then, self._model).taps)
+        network = Network(then.recipe, None, block, tap, self.head)
+        network.put_tail(self._model.tail)
+        return network

@@ -1,7 +1,5 @@
 """Owns opening image files with Pillow: which formats, and limits of time and memory. Not decoding (images.py)."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import struct

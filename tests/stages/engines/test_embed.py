@@ -1,4 +1,4 @@
-"""batch_independence.py: rows that depend on others in their batch, or on chance, are told from those that don't."""
+"""embed.py: rows that depend on others in their batch, or on chance, are told from those that don't."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cache.errors import Unusable
-from stages.engines import batch_independence
+from stages.engines import embed
 
 
 class Batched:
@@ -41,14 +41,14 @@ def drawn(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("batch", [1, 8])
 def test_rows_of_their_own_pass(batch: int) -> None:
-    batch_independence.check_independence(Batched(batch, pooled), 16, 16)
+    embed.check_independence(Batched(batch, pooled), 16, 16)
 
 
 @pytest.mark.parametrize(("batch", "of"), [(8, mixed), (8, drawn), (1, drawn)])
 def test_others_are_refused(batch: int, of: Callable[[np.ndarray], np.ndarray]) -> None:
     with pytest.raises(Unusable, match="gives another row for an image alone than for the same image in a batch"):
-        batch_independence.check_independence(Batched(batch, of), 16, 16)
+        embed.check_independence(Batched(batch, of), 16, 16)
 
 
 def test_what_is_no_number_is_left_to_the_shards() -> None:
-    batch_independence.check_independence(Batched(8, lambda x: pooled(x) * np.nan), 16, 16)
+    embed.check_independence(Batched(8, lambda x: pooled(x) * np.nan), 16, 16)

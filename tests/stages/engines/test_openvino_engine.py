@@ -1,4 +1,4 @@
-"""openvino_convert.py: a model is made once for each batch and taps, and later found without TensorFlow."""
+"""openvino_engine.py: a model is made once for each batch and taps, and later found without TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from cache.errors import PipelineError
 from stages.bases.recipe import FrozenBase, Tap
-from stages.engines import openvino_convert
+from stages.engines import openvino_engine
 from stages.engines.openvino_engine import OpenVINOEmbed
 from tests.support import fakes
 from tests.support.networks import SIZE, recipe
@@ -24,7 +24,7 @@ BOTH = {"avg": Tap(), "max": Tap("output", "max")}
 def test_two_taps_of_one_tensor_keep_their_names(files: Any) -> None:
     taps = {"z": Tap("block3_add", "none"), "a": Tap("block3_add", "none", "float16"), "m": Tap()}
     base = FrozenBase(recipe("efficientnet_lite0"), taps, files("efficientnet_lite0"))
-    model = openvino_convert.converted_model(base, 8)
+    model = openvino_engine.converted_model(base, 8)
     rows = OpenVINOEmbed(model, "f32", 8)(crops(1, SIZE))
     assert {name: r.shape[1:] for name, r in rows.items()} == {"z": (24, 24, 24), "a": (24, 24, 24), "m": (1280,)}
 
@@ -36,10 +36,10 @@ def test_another_batch_or_tap_is_another_model(monkeypatch: pytest.MonkeyPatch) 
         made.append((batch, sorted(base.taps)))
         return {"model.xml": b"<net/>", "model.bin": b""}
 
-    monkeypatch.setattr(openvino_convert, "_convert", convert)
+    monkeypatch.setattr(openvino_engine, "_convert", convert)
     lite0 = recipe("efficientnet_lite0")
     for batch, taps in ((8, BOTH), (8, BOTH), (4, BOTH), (8, {"avg": Tap()})):
-        openvino_convert.converted_model(FrozenBase(lite0, taps, Path("w")), batch)
+        openvino_engine.converted_model(FrozenBase(lite0, taps, Path("w")), batch)
     assert made == [(8, sorted(BOTH)), (4, sorted(BOTH)), (8, ["avg"])]
 
 
@@ -68,5 +68,5 @@ def test_a_model_that_openvino_cannot_write_is_said_to_be(tmp_path: Path) -> Non
     model = openvino.Model([opset13.relu(inputs)], [inputs])
     (tmp_path / "model.bin").mkdir()
     with pytest.raises(PipelineError, match=f"to {tmp_path}, among the temporary") as caught:
-        openvino_convert._save(openvino, model, tmp_path / "model.xml")
+        openvino_engine._save(openvino, model, tmp_path / "model.xml")
     assert "TMPDIR" in caught.value.hint
