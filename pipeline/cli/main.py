@@ -15,6 +15,7 @@ COMMANDS = {
         "Extract features, then train the heads on them; only new or changed inputs are computed.",
     ),
     "status": ("run:status_command", "Show for each stage what a run would compute, and why."),
+    "splits": ("splits:group", "Draw again which images are for training, validation and test."),
     "models": ("models:models_command", "List the models by name, the latest first, with their figures."),
     "show": (
         "models:show_command",
