@@ -155,7 +155,7 @@ class Project:
 
     def redraw_splits(self) -> Redrawn:
         """Draw all splits anew, by the settings of pipeline.yaml. Raises Unusable where there is nothing to draw."""
-        done = self._split_record().redraw(self._grouped_rows())
+        done = self._split_record().redraw(self._grouped_rows(), self.config.data.classes or ())
         vars(self).pop("manifest", None)
         return done
 

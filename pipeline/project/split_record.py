@@ -75,8 +75,11 @@ class SplitRecord:
             if not new or self._replace(before, {**lines, **new}, len(new)):
                 return assigned
 
-    def redraw(self, rows: Sequence[Row]) -> Redrawn:
-        """Write a file of what is drawn now, in place of any that this package wrote. Raises Unusable as `add` does."""
+    def redraw(self, rows: Sequence[Row], classes: Sequence[str]) -> Redrawn:
+        """Write what is drawn now, in place of a file that this package wrote; counts are in the order of `classes`.
+
+        Raises Unusable where there is nothing to draw, and as `add` does.
+        """
         if self.path is None or self.settings.method == "hash":
             raise Unusable(
                 "data.split.method is hash, which draws each image by its bytes and remembers nothing",
@@ -94,7 +97,7 @@ class SplitRecord:
             old = self._readable_lines(before)
             if self._replace(before, new, len(new)):
                 moved = sum(image in old and old[image].split != line.split for image, line in new.items())
-                return Redrawn(self.path, len(new), moved, Manifest(assigned).counts())
+                return Redrawn(self.path, len(new), moved, Manifest(assigned).counts(classes))
 
     def _assign(self, rows: Sequence[Row], lines: Mapping[str, Line]) -> tuple[Row, ...]:
         settings = self.settings
