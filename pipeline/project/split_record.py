@@ -29,6 +29,8 @@ _MARK = "# method="
 _COLUMNS = ("id", "split", "path")
 _REDRAW = "draw all splits anew: pipeline splits redraw"
 _PAUSE_S = 0.05
+_TOLD_AFTER = 40
+"""So many pauses in a row are no race: whoever holds the file was killed."""
 
 
 class Line(NamedTuple):
@@ -55,7 +57,7 @@ class SplitRecord:
     """splits.csv of a project with those settings. `path` None: nothing is remembered, and all splits are drawn."""
 
     def __init__(self, path: Path | None, settings: Split) -> None:
-        self.path, self.settings = path, settings
+        self.path, self.settings, self._pauses = path, settings, 0
         self.header = f"method={settings.method} val={settings.val} test={settings.test} seed={settings.seed}"
 
     def assign(self, rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -145,7 +147,7 @@ class SplitRecord:
                 "call that file otherwise: here the splits that are drawn are remembered",
             )
         if header != self.header:
-            there = f"{self.path} was drawn with {header}, but pipeline.yaml has {self.header}"
+            there = f"{self.path} was drawn with {header:.120}, but pipeline.yaml has {self.header}"
             if self.settings.method == "hash":
                 raise Unusable(there, "hash remembers nothing: remove the file, or set data.split as it was")
             raise Unusable(there, f"set data.split as it was, or {_REDRAW}")
@@ -206,7 +208,7 @@ class SplitRecord:
         return lines
 
     def _wrong(self, number: int, found: str, expected: str) -> Unusable:
-        return Unusable(f"{self.path}, line {number}: {found}; expected {expected}", f"correct it, or {_REDRAW}")
+        return Unusable(f"{self.path}, line {number}: {found:.120}; expected {expected}", f"correct it, or {_REDRAW}")
 
     def _replace(self, before: bytes | None, lines: Mapping[str, Line], new: int) -> bool:
         """Whether the lines were written; not where another process is writing, or the file is no longer `before`."""
@@ -224,5 +226,8 @@ class SplitRecord:
         except Unwritable as error:
             lacking = f"{new:,} labelled images have no line in it"
             raise Unusable(f"{error.message}; {lacking}, and drawn splits must be remembered", error.hint) from error
+        self._pauses += 1
+        if self._pauses == _TOLD_AFTER:
+            log.warning("another process holds %s, or was killed while it did; waiting a minute at most", self.path)
         time.sleep(_PAUSE_S)
         return False

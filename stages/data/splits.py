@@ -72,8 +72,14 @@ def describe_disagreement(rows: Sequence[Row], before: Drawn) -> str:
 
 
 def describe_few(counts: stratified.Counts) -> str:
-    """A sentence on the classes with too few images of a split for a figure, and what to do; empty where none is."""
-    few = [f"{label} {split} {n}" for label, by in counts.items() for split, n in by.items() if n < FEW]
+    """A sentence on the classes with too few images of a split for a figure, and what to do; empty where none is.
+
+    A split without any image is none that was asked for.
+    """
+    used = {split for by_split in counts.values() for split, n in by_split.items() if n}
+    few = [
+        f"{label} {split} {n}" for label, by in counts.items() for split, n in by.items() if n < FEW and split in used
+    ]
     if not few:
         return ""
     more = f", and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""

@@ -16,6 +16,7 @@ import pipeline as frozenbase
 from cache import atomic_files
 from cache.errors import Unusable
 from pipeline.config.schema import Split
+from pipeline.project import split_record
 from pipeline.project.split_record import SPLITS_CSV, SplitRecord
 from stages.data.manifest import Row
 from tests.conftest import Pipeline, opened
@@ -317,6 +318,24 @@ def test_who_loses_the_race_reads_it_again(tmp_path: Path, monkeypatch: pytest.M
     for part in (rows[:1], rows[1:4], rows):
         expected.add(part)
     assert (tmp_path / SPLITS_CSV).read_text() == (tmp_path / "other.csv").read_text()
+
+
+def test_who_was_killed_while_writing_holds_others_up_for_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = tmp_path / f".{SPLITS_CSV}.lock"
+    lock.touch()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 50:
+            os.utime(lock, (0, 0))
+
+    monkeypatch.setattr(split_record.time, "sleep", pause)
+    SplitRecord(tmp_path / SPLITS_CSV, Split(method="stratified")).add([Row("0" * 64, "a.png", "a")])
+    assert caplog.text.count("or was killed while it did; waiting a minute at most") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [SPLITS_CSV]
 
 
 def test_processes_that_add_at_once_lose_no_line(config: Path) -> None:

@@ -74,12 +74,21 @@ def test_the_whole_keeps_its_shares_too_however_many_classes() -> None:
     }
 
 
-@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab")), min_size=1, max_size=40), st.integers(0, 3))
-def test_groups_and_copies_stay_whole(pairs: list[tuple[int, str]], seed: int) -> None:
-    rows = [image(i, label, f"g{group}") for i, (group, label) in enumerate(pairs)]
-    rows += [row._replace(path=f"copy of {row.path}") for row in rows[::3]]
-    assigned = splits.assign_splits(rows, 0.2, 0.2, seed, {})
-    assert all(len({row.split for row in assigned if row.group == group}) == 1 for group in {r.group for r in rows})
+GROUPS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab")), min_size=1, max_size=20)
+
+
+@given(st.lists(GROUPS, min_size=1, max_size=4), st.integers(0, 3))
+def test_groups_and_copies_stay_whole_and_where_they_are(batches: list[list[tuple[int, str]]], seed: int) -> None:
+    rows: list[Row] = []
+    before: dict[str, str] = {}
+    for batch in batches:
+        new = [image(len(rows) + i, label, f"g{group}") for i, (group, label) in enumerate(batch)]
+        rows += new + [row._replace(path=f"copy of {row.path}") for row in new[::3]]
+        earlier = dict(before)
+        found = draw(rows, before, 0.2, 0.2, seed)
+        assert earlier.items() <= found.items()
+        for group in {row.group for row in rows}:
+            assert len({found[row.id] for row in rows if row.group == group}) == 1
 
 
 def test_groups_of_all_sizes_come_near_the_shares() -> None:
@@ -178,3 +187,4 @@ def test_too_few_for_a_figure() -> None:
     told = splits.describe_few({"a": enough, **{f"c{i}": {**enough, "test": i} for i in range(7)}})
     assert told.startswith("fewer than 5 images, too few to trust a figure: c0 test 0, c1 test 1, c2 test 2, c3 test 3")
     assert "c4 test 4; label more of them, enlarge data.split.val" in told
+    assert splits.describe_few({"a": {**enough, "test": 0}, "b": {**enough, "test": 0}}) == ""
