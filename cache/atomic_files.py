@@ -34,6 +34,8 @@ _ADVICE = {
 _OTHER_ADVICE = "check that disk; then run this again"
 _TEMP_PREFIX = "frozenbase-"
 _TEMP_ADVICE = "make room there, or name another folder with TMPDIR; then run this again"
+_STALE_S = 60
+"""After so long, a process that holds a path counts as killed: it does so for the time of one write."""
 
 
 def publish(path: Path, data: bytes) -> None:
@@ -96,6 +98,31 @@ def _published(path: Path) -> Iterator[int]:
                 os.unlink(temp)
             raise
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[bool]:
+    """Whether this process alone may replace `path` until the context ends; False where another one does so now.
+
+    For a file that several processes read, change and publish. The sign is a file beside it, which a killed process
+    leaves, and which is removed once it is stale. Raises Unwritable where there can be no such file.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with naming_path(path, "written"):
+        try:
+            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+            held = True
+        except FileExistsError:
+            held = False
+            with contextlib.suppress(FileNotFoundError):
+                if disk_clock(path.parent) - os.lstat(lock).st_mtime > _STALE_S:
+                    os.unlink(lock)
+    try:
+        yield held
+    finally:
+        if held:
+            with naming_path(lock, "removed"), contextlib.suppress(FileNotFoundError):
+                os.unlink(lock)
 
 
 @contextlib.contextmanager

@@ -168,7 +168,7 @@ PLACES = [
 """(module of ours or none, path below the folder that holds all places, what that is)"""
 
 CONFIG = """\
-data: {split: {val: 0.3, test: 0.2}}
+data: {split: {method: stratified, val: 0.3, test: 0.2}}
 extract: {size: 32, engine: ENGINE}
 heads: {logistic: {C: 0.01}, ridge: {kind: ridge}, grid: {sweep: {C: [0.1, 1.0]}}, dense: {kind: dense, epochs: 1}}
 finetune:

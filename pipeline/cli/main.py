@@ -12,6 +12,7 @@ COMMANDS = {
     "init": "init:init_command",
     "run": "run:run_command",
     "status": "run:status_command",
+    "splits": "splits:group",
     "models": "models:models_command",
     "show": "models:show_command",
     "predict": "predict:predict_command",

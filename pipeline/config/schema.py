@@ -27,7 +27,8 @@ class Columns(Section, keyed="none"):
 
 
 class Split(Section, keyed="samples"):
-    method: Literal["hash"] = "hash"
+    method: Literal["hash", "stratified"] = "hash"
+    """The default is that of files without this field, whose splits must not move; `init` writes stratified."""
     val: Fraction = 0.15
     test: Fraction = 0.15
     seed: Whole = 0

@@ -1,1 +1,1 @@
-"""Owns an opened pipeline.yaml: paths, cache, manifest, taps, keys, and parts for job arrays. Computes no row."""
+"""Owns an opened pipeline.yaml: paths, cache, manifest, splits, taps, keys, parts for job arrays. Computes no row."""

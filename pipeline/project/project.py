@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +17,9 @@ from cache.hash_index import HashIndex, default_index_path
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
 from pipeline.config.fields import Keyed
-from pipeline.config.schema import RunConfig
+from pipeline.config.schema import Data, RunConfig
 from pipeline.project.job_shares import Part
+from pipeline.project.split_record import SPLITS_CSV, Redrawn, SplitRecord
 from stages.bases import catalogue, weights
 from stages.bases.recipe import Recipe, Tap
 from stages.data import scan, splits, tables
@@ -69,6 +70,7 @@ class Project:
         self.options = options
         self.progress = progress
         self.config: RunConfig = settings or yaml_file.load(path, options.overrides)
+        self._from_file = settings is None
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), HashIndex(default_index_path()))
 
@@ -137,11 +139,46 @@ class Project:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """All readable images, each with its split."""
-        data, rows = self.config.data, self.found.rows
-        if data.group_from is not None:
-            rows = splits.group_by(rows, data.group_from)
-        return Manifest(splits.assign_splits(rows, data.split.val, data.split.test, data.split.seed))
+        """All readable images, each with its split: the user's, that in splits.csv, or as a run would draw it."""
+        return Manifest(self._split_record().assign(self._grouped_rows()))
+
+    def remember_splits(self) -> None:
+        """Write splits that splits.csv lacks to it, and go by it from here on; for stages that train.
+
+        With `--set` of groups, columns or splits nothing is written: these are trials. Raises Unusable where it cannot
+        be written.
+        """
+        written = self._written_data()
+        if written is not None and (written.group_from, written.columns) == (
+            self.config.data.group_from,
+            self.config.data.columns,
+        ):
+            self.manifest = Manifest(self._split_record().add(self._grouped_rows()))
+
+    def redraw_splits(self) -> Redrawn:
+        """Draw all splits anew, by the settings of pipeline.yaml. Raises Unusable where there is nothing to draw."""
+        done = self._split_record().redraw(self._grouped_rows(), self.config.data.classes or ())
+        vars(self).pop("manifest", None)
+        return done
+
+    def _split_record(self) -> SplitRecord:
+        """splits.csv, or none for settings of splits that are not those of pipeline.yaml."""
+        written, settings = self._written_data(), self.config.data.split
+        goes_by_file = written is not None and written.split == settings
+        return SplitRecord(self.folder / SPLITS_CSV if goes_by_file else None, settings)
+
+    def _written_data(self) -> Data | None:
+        """The section `data` of pipeline.yaml without overrides; None where that is invalid, or not what is used."""
+        if not self._from_file or not self.options.overrides:
+            return self.config.data if self._from_file else None
+        try:
+            return yaml_file.load(self.path).data
+        except Unusable:
+            return None
+
+    def _grouped_rows(self) -> Sequence[Row]:
+        pattern, rows = self.config.data.group_from, self.found.rows
+        return rows if pattern is None else splits.group_by(rows, pattern)
 
     def rows_with_files(self, ids: Collection[str]) -> list[Row]:
         """The images among `ids` whose files exist."""

@@ -1,5 +1,6 @@
 """Owns the order of a run: rows, then heads, then fine-tuning, with what is registered. Not the stages, nor output."""
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -7,7 +8,10 @@ from cache import registrations
 from pipeline.project.project import Project
 from pipeline.runs import boundary_rows, extraction, finetuning, rejects, retention, sweeps
 from pipeline.runs.finetuning import Notify
+from stages.data import splits
 from stages.data.manifest import Manifest
+
+log = logging.getLogger(__name__)
 
 
 def run_stages(
@@ -27,6 +31,8 @@ def run_stages(
     _ = project.found  # a missing folder of images is reported before weights are downloaded
     if project.options.part is not None:
         notify(project.options.part.describe(project.manifest))
+    if heads or tuned:
+        project.remember_splits()
     for name in (*tuned, *also_for):
         boundary_rows.check_finetune(project, name)
     plans = {}
@@ -49,6 +55,8 @@ def run_stages(
         rejects.fail_on_rejects(project, report)
         for name in also_for:
             boundary_rows.compute_missing(project, project.config.finetune[name], manifest)
+        if (heads or tuned) and (few := splits.describe_few(manifest.counts(project.config.data.classes or ()))):
+            log.warning("%s", few)
         for name in heads:
             result.setdefault("heads", {})[name] = sweeps.run_sweep(project, name, manifest)
         for name in tuned:

@@ -17,9 +17,6 @@ State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 _Unknown = tuple[State, str] | None
 """State and reason of extraction if its keys are unknown, since the weights are not here."""
 
-FEW = 5
-"""Fewer images of a class in a split give a warning."""
-
 
 @dataclass(frozen=True)
 class StageStatus:

@@ -14,7 +14,7 @@ from pipeline.config.head_schema import format_setting
 from pipeline.results.model import SHORT
 from pipeline.runs import rejects
 from pipeline.runs.extraction import ExtractReport
-from pipeline.runs.status import FEW, Status
+from pipeline.runs.status import Status
 from pipeline.runs.sweeps import SweepReport
 from pipeline.runs.train_heads import HeadReport
 from pipeline.show.console import (
@@ -28,6 +28,7 @@ from pipeline.show.console import (
     make_table,
     show_error,
 )
+from stages.data import splits
 from stages.data.manifest import SPLITS
 
 SCHEMA_VERSION = 1
@@ -180,7 +181,5 @@ def show_counts(counts: Mapping[str, Mapping[str, int]], partial: bool = False) 
     OUT.print(table)
     if len(counts) > _MOST_CLASSES:
         echo(f"and {len(counts) - _MOST_CLASSES} more classes (all of them: --json)")
-    few = [f"{label} {split} {n}" for label, by in counts.items() for split, n in by.items() if n < FEW]
-    if few and not partial:
-        more = f", and {len(few) - 5} more" if len(few) > 5 else ""
-        echo(f"fewer than {FEW} images, too few to trust a figure: {', '.join(few[:5])}{more}", ERR)
+    if (few := splits.describe_few(counts)) and not partial:
+        echo(few, ERR)

@@ -305,3 +305,34 @@ def test_the_umask_says_who_may_read_and_write(tmp_path: Path, umask: int, mode:
         os.umask(before)
     assert (tmp_path / "new" / "file").stat().st_mode & 0o777 == mode
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_of_two_who_would_replace_a_file_one_may(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_files.exclusive(path) as first:
+        with atomic_files.exclusive(path) as second:
+            assert (first, second) == (True, False)
+        assert len(os.listdir(tmp_path)) == 1, "the second takes nothing from the first"
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(ZeroDivisionError), atomic_files.exclusive(path):
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_process_held_is_free_again_after_a_minute(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    lock = tmp_path / ".file.lock"
+    for age, there in ((50, True), (70, False)):
+        lock.touch()
+        os.utime(lock, (lock.stat().st_mtime - age,) * 2)
+        with atomic_files.exclusive(path) as held:
+            assert not held
+        assert lock.exists() == there
+    with atomic_files.exclusive(path) as held:
+        assert held
+
+
+def test_a_folder_where_nothing_may_be_replaced_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "file"
+    with pytest.raises(Unwritable, match=r"gone/file cannot be written: No such file"), atomic_files.exclusive(path):
+        pass

@@ -288,7 +288,10 @@ def test_output_for_a_person(project: Path) -> None:
     assert ["images", "24"] in lines
     assert lines[1][:2] == ["computed", "24"]
     assert any(line[:2] == ["logistic", "trained"] for line in lines)
-    assert err == ""
+    assert [line.split(":")[:2] for line in err.splitlines()] == [
+        ["WARNING", " fewer than 5 images, too few to trust a figure"]
+    ]
+    assert "label more of them, enlarge data.split.val or data.split.test, or use pipeline crossval" in err
 
 
 def test_what_lacks_a_class_or_a_label_is_said(project: Path) -> None:

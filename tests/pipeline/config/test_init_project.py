@@ -13,11 +13,14 @@ from pipeline.config import init_project, schema, yaml_file
 from tests.conftest import Pipeline
 from tests.support import fakes
 
+STRATIFIED = {"split": {"method": "stratified"}}
+"""What new files have other than the default, which is that of files without the field."""
 
-def test_the_written_file_is_the_defaults(tmp_path: Path) -> None:
+
+def test_the_written_file_is_the_defaults_but_for_how_splits_are_drawn(tmp_path: Path) -> None:
     fakes.two_classes(tmp_path / "images", 2)
     started = init_project.init(tmp_path, None)
-    assert yaml_file.load(started.config) == schema.RunConfig()
+    assert yaml_file.load(started.config) == schema.RunConfig.model_validate({"data": STRATIFIED})
 
 
 def test_init_says_what_it_found(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_the_demo_is_2624_real_images_in_two_classes(tmp_path: Path) -> None:
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "images").rglob("*.png")}) == 2624
     settings = yaml_file.load(started.config)
     assert settings.data.classes == ["functional", "defective"]
-    assert settings == schema.RunConfig.model_validate({"data": {"classes": ["functional", "defective"]}})
+    assert settings == schema.RunConfig.model_validate({"data": {"classes": ["functional", "defective"], **STRATIFIED}})
     assert "CC BY-NC-SA" in started.config.read_text()
 
 
@@ -175,5 +178,6 @@ def test_own_outputs_do_not_become_a_class(pipeline: Pipeline, tmp_path: Path) -
     for words in (("run",), ("plot", "logistic"), ("run",)):
         assert pipeline(*words, "-c", tmp_path).code == 0
     assert (tmp_path / "plots").is_dir()
+    assert (tmp_path / "splits.csv").is_file()
     ran = pipeline("status", "-c", tmp_path, "--json")
     assert set(ran.json["status"]["counts"]) == {"bright", "dark"}

@@ -26,7 +26,8 @@ def test_why_an_image_was_rejected_is_said_once(pipeline: Pipeline, project: Pat
     assert "Error: 2 of 26 images were rejected; the first: dark/one.png: not an image of a known format\n" in ran.err
     assert (ran.err.count("one.png"), ran.err.count("  rejected dark/two.png: not an image")) == (1, 1)
     ran = pipeline("run", "-c", project, "--set", "data.on_bad=skip")
-    assert [line.split(":")[0] for line in ran.err.splitlines()[:2]] == [
+    assert [line.split(":")[0] for line in ran.err.splitlines()[:3]] == [
+        "WARNING",
         "  rejected dark/one.png",
         "  rejected dark/two.png",
     ]
