@@ -19,7 +19,8 @@ from pipeline.results import registry
 from pipeline.results.model import Model
 from pipeline.results.record_diff import Pair, find_differences, format_changes, pair_fields
 from pipeline.runs import boundary_rows, extraction, train_heads
-from pipeline.runs.finetuning import Start, Tuning
+from pipeline.runs.finetune_start import Start, start_rows
+from pipeline.runs.finetuning import Tuning
 from pipeline.serving import recorded_model
 from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
@@ -150,11 +151,12 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
                 f"(the first: {absent[0].path}), and without them: {error.message}",
                 "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
             ) from error
-        fitted = train_heads.fit_head(then, spec, left, classes)
-        now, metrics, arrays = train_heads.head_environment(then, spec, left.ids), fitted.metrics, fitted.head.arrays()
-        key = train_heads.head_folder(then, name, spec, full, classes).name
+        rows, every = (left, full) if tuned is None else (start_rows(spec, left), start_rows(spec, full))
+        fitted = train_heads.fit_head(then, spec, rows, classes)
+        now, metrics, arrays = train_heads.head_environment(then, spec, rows.ids), fitted.metrics, fitted.head.arrays()
+        key = train_heads.head_folder(then, name, spec, every, classes).name
         if tuned is not None:
-            start = Start(fitted.head, key, spec)
+            start = Start(fitted.head, key, spec, classes)
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
     _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
     again = metrics.to_json()

@@ -18,16 +18,14 @@ import numpy as np
 from cache import atomic_files, keys, npz, records
 from cache.errors import Unusable
 from pipeline.config.finetune_schema import FineTune
-from pipeline.config.head_schema import HeadConfig
 from pipeline.project.project import Project
 from pipeline.results import registry
-from pipeline.results.model import FIELDS, read_head
+from pipeline.results.model import FIELDS
 from pipeline.results.predictions import Predictions
-from pipeline.runs import boundary_rows, provenance, sweeps, train_heads
+from pipeline.runs import boundary_rows, finetune_start, provenance, train_heads
 from pipeline.runs.boundary_rows import Plan
 from pipeline.runs.finetune_report import FineTuneReport, TunedReport
-from pipeline.runs.sweeps import SweepReport
-from pipeline.runs.train_heads import HeadReport
+from pipeline.runs.finetune_start import Start
 from stages.bases import weights
 from stages.data import augment
 from stages.data.manifest import Manifest
@@ -53,15 +51,6 @@ Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Start:
-    """The head that training starts from, with its key and settings; of a sweep, the best point."""
-
-    head: Head
-    key: str
-    spec: HeadConfig
-
-
-@dataclass(frozen=True)
 class Tuned:
     """A model in memory: the head, the trained weights of the base, and the probabilities of each sample."""
 
@@ -77,7 +66,7 @@ def run_finetune(project: Project, name: str, manifest: Manifest, plan: Plan | N
     `plan` None: it is made here if a model is missing. Raises Unusable if settings, labels or splits do not allow it;
     the seeds finished by then are kept.
     """
-    tuning = Tuning(project, name, manifest, start_of(project, name, manifest))
+    tuning = Tuning(project, name, manifest, finetune_start.train_start(project, name, manifest))
     found = tuning.all_found()
     missing = [seed for seed in tuning.spec.seeds if seed not in found]
     if missing:
@@ -93,40 +82,17 @@ def run_finetune(project: Project, name: str, manifest: Manifest, plan: Plan | N
 
 def find_tuning(project: Project, name: str, manifest: Manifest) -> Tuning | None:
     """The fine-tuning of that name if its head exists, else None. Trains nothing."""
-    of = project.config.finetune[name].head
     try:
-        classes = labelled_rows.check_classes(manifest, project.config.data.classes)
-        labelled_rows.check_splits(manifest, "val")
-        found = sweeps.find_points(project, of, _start_rows(project, of, manifest), classes)
-        ready = found.points and not found.missing
-        return Tuning(project, name, manifest, _start(project, of, found)) if ready else None
+        start = finetune_start.find_start(project, name, manifest)
     except Unusable:  # reported for the head
         return None
+    return None if start is None else Tuning(project, name, manifest, start)
 
 
 def was_started(project: Project, name: str) -> bool:
     """Whether models/ has a result or checkpoint of that name, with any settings."""
     folder = project.folder / "models" / "finetune" / name
     return any(any(folder.glob(f"*/{file}")) for file in (records.RECORD, CHECKPOINT))
-
-
-def start_of(project: Project, name: str, manifest: Manifest) -> Start:
-    """The head that the fine-tuning of that name starts from; trained first if it is missing."""
-    of = project.config.finetune[name].head
-    labelled_rows.check_splits(manifest, "val")
-    rows = _start_rows(project, of, manifest)
-    return _start(project, of, sweeps.run_sweep(project, of, rows, as_start=rows is not manifest))
-
-
-def _start_rows(project: Project, of: str, manifest: Manifest) -> Manifest:
-    """The images of the head that training starts from: without val, which chooses the epoch, where folds chose it."""
-    spec, _ = train_heads.choose_rows(project, project.config.heads[of], manifest)
-    return manifest.without_val() if spec.choose == "folds" else manifest
-
-
-def _start(project: Project, of: str, done: HeadReport | SweepReport) -> Start:
-    point, report = done.ranked()[0] if isinstance(done, SweepReport) else ("", done)
-    return Start(read_head(report.path), report.key, project.config.heads[of].points()[point])
 
 
 class Tuning:
@@ -136,7 +102,7 @@ class Tuning:
         self.project, self.name, self.manifest, self.start = project, name, manifest, start
         self.spec: FineTune = project.config.finetune[name]
         self.block = boundary_rows.first_trained_block(project, self.spec)
-        self.classes = start.head.classes
+        self.classes = start.classes
         self.samples = manifest.samples
         self.numbers = {split: labelled_rows.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
         self._boundary: Boundary | None = None
@@ -256,10 +222,12 @@ class Tuning:
             from stages.finetune.network import Network
         project, tap = self.project, self.project.tap(self.start.spec.taps[0])
         file = weights.ensure_file(project.base, project.weights, project.options.offline)
+        assert self.start.head is not None
         return Network(project.recipe, file, self.block, tap, self.start.head)
 
     def _frozen(self) -> np.ndarray:
         """The frozen head's probabilities of each sample: (n, classes)."""
+        assert self.start.head is not None
         features = train_heads.feature_matrix(self.project, self.start.spec, [row.id for row in self.samples])
         return train_heads.predict_blocks(
             self.start.head.probabilities, features, np.arange(len(features)), len(self.classes)

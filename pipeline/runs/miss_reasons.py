@@ -85,10 +85,12 @@ def _nearest(
         if record := read_record(path):
             differences = find_differences(inputs(record), wanted)
             distance = len(differences) + (record["manifest"] != manifest.digest)
-            ranked.append((-distance, record["created"], str(path.parent), record["seconds"], differences))
+            fewer = abs(record["images"] - len(manifest.rows))  # a fine-tuning's start has no images of val
+            at = (-distance, -fewer, record["created"], str(path.parent))
+            ranked.append((*at, record["seconds"], differences))
     if not ranked:
         return Why(none, {})
-    *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:3])
+    *_, nearest, seconds, differences = max(ranked, key=lambda entry: entry[:4])
     moved: Iterator[str] = iter(())
     with suppress(FileNotFoundError, ValueError):  # no result without its other files, whole
         before = Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes())

@@ -234,9 +234,7 @@ def _finetuned_models(project: Project, name: str, manifest: Manifest, head: Sta
     tuning = finetuning.find_tuning(project, name, manifest) if head.state == "HIT" else None
     if tuning is None:
         state: State = "BLOCKED" if head.state == "BLOCKED" else "MISS"
-        lacking = "the head that it starts from, fitted on train alone, is not there"
-        lacking = lacking if head.state == "HIT" else f"its head {spec.head}: {head.reason}"
-        reason = _unhashed(unhashed) if unhashed else lacking
+        reason = _unhashed(unhashed) if unhashed else f"its head {spec.head}: {head.reason}"
         return StageStatus("finetune", name, state, reason, samples, samples, at_most=unhashed > 0)
     found = tuning.all_found()
     missing = [seed for seed in spec.seeds if seed not in found]

@@ -144,7 +144,8 @@ class Metrics:
         start = {} if self.start is None else {"difference": self.start}
         parts = {name: getattr(self, name) for name in ("calibration", "baseline", "difference")} | {"start": start}
         splits = {split: self.splits.get(split) for split in (self.chosen_on, "test")}
-        return dict(_plain({**splits, "judged": self.judged, **{name: part for name, part in parts.items() if part}}))
+        judged = {} if self.judged == "val" else {"judged": self.judged}
+        return dict(_plain({**splits, **judged, **{name: part for name, part in parts.items() if part}}))
 
 
 def _plain(value: Any) -> Any:

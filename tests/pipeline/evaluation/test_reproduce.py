@@ -55,7 +55,7 @@ def test_it_is_bitwise_the_same_on_cached_rows(pipeline: Pipeline, project: Path
     assert done["reproduced"]
     assert done["arrays_same"]
     assert done["weights_difference"] == 0
-    for split in ("val", "test"):
+    for split in ("folds", "test"):
         for figure in done["metrics"][split].values():
             assert figure["recorded"] == figure["now"]
 

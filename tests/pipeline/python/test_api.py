@@ -51,7 +51,7 @@ def test_results_are_short_in_a_prompt_and_tables_elsewhere(project: Path) -> No
     opened = frozenbase.open(project)
     head = opened.head("logistic")
     assert head.metrics == opened.metrics("logistic")
-    assert head.metrics["val"]["n"] > 0
+    assert head.metrics["folds"]["n"] > 0
     model = opened.model("logistic")
     found = opened.predict("logistic", project.parent / "images" / "dark")
     assert repr(head) == "<TrainedHead logistic, 2 classes>"
@@ -59,8 +59,8 @@ def test_results_are_short_in_a_prompt_and_tables_elsewhere(project: Path) -> No
     assert repr(found) == f"<Predicted head/logistic {model.key[:12]}, 12 images: dark 12>"
     for result in (head, model):
         frame = result.to_frame().set_index("figure")
-        assert frame.loc["accuracy", "val"] == head.metrics["val"]["accuracy"]
-        assert frame.loc["log_loss", "val_high"] == head.metrics["val"]["ci"]["log_loss"][1]
+        assert frame.loc["accuracy", "folds"] == head.metrics["folds"]["accuracy"]
+        assert frame.loc["log_loss", "folds_high"] == head.metrics["folds"]["ci"]["log_loss"][1]
         assert "<td>accuracy</td>" in result._repr_html_()
     frame = found.to_frame()
     assert list(frame.columns) == ["id", "path", "predicted", "confidence", "p_bright", "p_dark"]

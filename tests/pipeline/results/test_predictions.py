@@ -38,16 +38,17 @@ def test_each_labelled_image_has_a_line_with_the_figures_of_the_model(pipeline: 
     ran = pipeline("predictions", "logistic", "-c", config)
     assert (ran.code, ran.err) == (0, "")
     rows = table(ran.out)
-    assert list(rows[0]) == ["id", "path", "label", "split", "group", "predicted", "p_bright", "p_dark"]
+    assert list(rows[0]) == ["id", "path", "label", "split", "group", "fold", "predicted", "p_bright", "p_dark"]
     assert len(rows) == 24
     metrics = pipeline("models", "-c", config, "--json").json["models"][0]["metrics"]
-    for split in ("val", "test"):
+    for split, name in (("train", "folds"), ("test", "test")):
         mine = [row for row in rows if row["split"] == split]
-        assert len(mine) == metrics[split]["n"]
+        assert {row["fold"] > "0" for row in mine} == {name == "folds"}
+        assert len(mine) == metrics[name]["n"]
         right = np.mean([row["label"] == row["predicted"] for row in mine])
-        assert right == pytest.approx(metrics[split]["accuracy"])
+        assert right == pytest.approx(metrics[name]["accuracy"])
         loss = -np.mean([np.log(float(row[f"p_{row['label']}"])) for row in mine])
-        assert loss == pytest.approx(metrics[split]["log_loss"])
+        assert loss == pytest.approx(metrics[name]["log_loss"])
     for row in rows:
         assert Path(row["path"]).parts[0] == row["label"]
         assert row["group"] == Path(row["path"]).stem[-2:]
@@ -99,6 +100,8 @@ def test_a_model_of_before_there_was_a_table_is_read_all_the_same(pipeline: Pipe
 def test_very_many_are_kept_of_val_and_test_alone_and_without_a_table(
     pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config.write_text(config.read_text() + "heads: {logistic: {choose: val}}\n")
+    assert pipeline("run", "-c", config).code == 0
     before = table(pipeline("predictions", "logistic", "-c", config).out)
     shutil.rmtree(config.parent / "models")
     monkeypatch.setattr(predictions, "MOST", 10)
@@ -114,6 +117,7 @@ def test_more_than_can_be_judged_are_refused_before_a_head_is_fitted(
     pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(config.parent / "models")
+    config.write_text(config.read_text() + "heads: {logistic: {choose: val}}\n")
     monkeypatch.setattr(predictions, "MOST", 10)
     monkeypatch.setattr(predictions, "MOST_JUDGED", 19)
     ran = pipeline("run", "-c", config)

@@ -48,7 +48,7 @@ def test_models_are_listed_with_their_tags_the_last_run_s_first_and_then_the_lat
     models = pipeline("models", "-c", project, "--json").json["models"]
     assert [model["key"] for model in models] == [keys[2], keys[1], keys[0]]
     assert [model["tags"] for model in models] == [[], [], ["v1"]]
-    assert models[0]["metrics"]["val"]["n"] > 0
+    assert models[0]["metrics"]["folds"]["n"] > 0
     lines = pipeline("models", "-c", project).out.splitlines()
     assert lines[0].split()[:4] == ["model", "key", "tags", "created"]
     assert lines[1].split()[:2] == ["head/logistic", keys[2][:12]]
@@ -75,7 +75,7 @@ def test_models_of_one_name_are_told_apart_by_the_settings_that_differ(pipeline:
         "k=[5, 10] extract.size=32",
     ]
     lines = pipeline("models", "-c", project).out.splitlines()
-    assert lines[0].split()[3:6] == ["created", "differs", "val"]
+    assert lines[0].split()[3:6] == ["created", "differs", "chosen"]
     assert sum(" C=0.1 seed=1 " in line for line in lines) == 1
     assert sum(" k=[5,10] extract.size=32 " in line for line in lines) == 1
 

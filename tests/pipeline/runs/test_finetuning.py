@@ -17,7 +17,7 @@ import pytest
 import pipeline as frozenbase
 from pipeline.config.schema import field_places
 from pipeline.results import predictions, registry
-from pipeline.runs import boundary_rows, finetuning
+from pipeline.runs import boundary_rows, finetune_start, finetuning
 from stages.bases import catalogue, weights
 from stages.data import augment
 from tests.conftest import Pipeline, Ran, command, opened, write_finetuning
@@ -47,7 +47,7 @@ OTHER_VALUE = {
 def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
     """The key of the model of the first seed, and those of its boundary's views."""
     project = opened(config, *overrides)
-    start = finetuning.start_of(project, "last", project.manifest)
+    start = finetune_start.train_start(project, "last", project.manifest)
     tuning = finetuning.Tuning(project, "last", project.manifest, start)
     return tuning.folder(tuning.spec.seeds[0]).name, boundary_rows.extract_keys(project, ["last"])
 
@@ -104,7 +104,7 @@ def test_raising_a_version_moves_the_keys_of_all_that_depends_on_it(
 
     def keys() -> dict[str, str]:
         opened_now = opened(config)
-        start = finetuning.start_of(opened_now, "last", opened_now.manifest)
+        start = finetune_start.train_start(opened_now, "last", opened_now.manifest)
         tuning = finetuning.Tuning(opened_now, "last", opened_now.manifest, start)
         rows, view = boundary_rows.extract_keys(opened_now, ["last"])
         return {"rows": rows, "view": view, "head": start.key, "finetune": tuning.folder(0).name}

@@ -39,7 +39,7 @@ def test_points_are_ranked_on_val_and_test_is_told_of_the_winner_only(pipeline: 
     few = heads(pipeline, swept)["few"]
     points = few["points"]
     assert {point["point"] for point in points} == GRID
-    losses = [point["metrics"]["val"]["log_loss"] for point in points]
+    losses = [point["metrics"]["folds"]["log_loss"] for point in points]
     assert losses == sorted(losses)
     assert few["point"] == points[0]["point"] == "C=1 seed=0"
     assert few["metrics"] == points[0]["metrics"]
@@ -228,7 +228,7 @@ def test_status_counts_the_points_that_are_there(pipeline: Pipeline, swept: Path
 def test_the_leaderboard_for_a_person(pipeline: Pipeline, swept: Path) -> None:
     ran = pipeline("run", "head", "few", "-c", swept)
     lines = [line.split() for line in ran.out.splitlines()]
-    at = lines.index(["few", "val", "log-loss", "accuracy", "AUROC", "key"])
+    at = lines.index(["few", "folds", "log-loss", "accuracy", "AUROC", "key"])
     board = lines[at + 1 : at + 5]
     assert board[0][:3] == ["C=1", "seed=0", "trained"]
     assert {f"{line[0]} {line[1]}" for line in board} == GRID

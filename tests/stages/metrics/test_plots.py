@@ -84,8 +84,9 @@ def test_pictures_lie_beside_models_or_where_told(pipeline: Pipeline, project: P
     before = sorted(path.name for path in model.iterdir())
     ran = pipeline("plot", "logistic", "-c", project, "--json")
     folder = project.parent / "plots" / f"logistic-{model.name[:12]}"
-    assert ran.json["plot"]["files"] == [str(folder / f"{name}.png") for name in ALL]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.png" for name in ALL)
+    names = [name.replace("val", "folds") for name in ALL]
+    assert ran.json["plot"]["files"] == [str(folder / f"{name}.png") for name in names]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.png" for name in names)
     ran = pipeline("plot", "logistic", "-c", project, "-o", tmp_path / "here", "--format", "svg")
     assert (ran.code, len(ran.out.splitlines())) == (0, 5)
     assert (tmp_path / "here" / "roc.svg").exists()
