@@ -76,11 +76,11 @@ def test_tables_of_classes_are_in_the_order_of_data_classes(pipeline: Pipeline, 
 def test_show_has_calibration_and_classes(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "LEAST_IMAGES", 5)
     monkeypatch.setattr(calibration, "LEAST_OF_CLASS", 2)
-    project.write_text(project.read_text() + "heads: {logistic: {C: 0.001}}\n")
+    project.write_text(project.read_text() + "heads: {logistic: {C: 0.001, choose: val}}\n")
     ran, metrics = trained(pipeline, project)
     out = pipeline("show", "logistic", "-c", project).out
-    assert f"calibrated on folds: logits / {metrics['calibration']['temperature']:.3f}" in out
-    assert "threshold with the best balanced accuracy on folds" in out
+    assert f"calibrated on val: logits / {metrics['calibration']['temperature']:.3f}" in out
+    assert "threshold with the best balanced accuracy on val" in out
     assert ran.err.count("heads.logistic: the temperature is at its limit") == 1
     assert any(line.split()[:2] == ["bright", str(metrics["test"]["per_class"]["bright"]["support"])]
                for line in out.partition("class (test)")[2].splitlines())  # fmt: skip
