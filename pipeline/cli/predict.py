@@ -30,9 +30,10 @@ def predict_command(call: Call, model: str, paths: tuple[str, ...], output: Path
 
     predicted: the most probable class, as in `pipeline predictions` and in all figures.
 
-    confidence: its probability, calibrated by the temperature that was fitted on val, where val has enough images.
+    confidence: its probability, calibrated by the temperature that was fitted on val or folds, if they have enough
+    images.
 
-    at_threshold (--json, --output): the class by the threshold that was fitted on val, where there is one.
+    at_threshold (--json, --output): the class by the threshold that was fitted there, if any.
 
     p_CLASS (--json, --output): probabilities without a temperature, as in `pipeline predictions`. The threshold applies
     to these.
@@ -69,7 +70,7 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
         return
     others = f"; {count_of(found.ignored, 'other file')} ignored" if found.ignored else ""
     echo(f"{found.model}: {found.computed:,} computed, {found.reused:,} reused{others}", ERR)
-    sure = "not calibrated" if found.temperature is None else "calibrated on val"
+    sure = "not calibrated" if found.temperature is None else f"calibrated on {found.model.figures.chosen_on}"
     echo(f"predicted: the most probable class; confidence: its probability, {sure}", ERR)
     if found.threshold is not None:
         marked = "; * marks other classes" if found.at_threshold != found.predicted else ""

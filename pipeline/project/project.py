@@ -134,8 +134,8 @@ class Project:
 
     @property
     def has_own_val(self) -> bool:
-        """Whether the folders or the table say which images are in val."""
-        return any(row.split == "val" for row in self.found.rows)
+        """Whether the folders or the table say which images are in val; a saved manifest has the val that was drawn."""
+        return not self.found.with_ids and any(row.split == "val" for row in self.found.rows)
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -178,7 +178,8 @@ class Model(Tabular):
     def history(self) -> dict[str, list[float]]:
         """One value for each epoch, as of loss and val_log_loss; {} for kinds that have no epochs.
 
-        val_log_loss of a fine-tuned model begins with epoch 0, the frozen head.
+        val_log_loss of a fine-tuned model begins with epoch 0, the frozen head; that of a dense head with the logistic
+        one that it starts from.
         """
         return dict(self.head.chosen.get("history", {}))
 

@@ -35,7 +35,8 @@ _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUD
 class Sample:
     """An original image, and its probabilities (classes,) at the model's temperature.
 
-    expected: by this package, of the image decoded in full. stored: as recorded when the model was made.
+    expected: by this package, of the image decoded in full. stored: as recorded when the model was made,
+    NaN where that is out of fold.
     """
 
     file: Path
@@ -51,8 +52,6 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
     recorded = predictions.read_predictions(model)
     places = _places(today, {row.id for row in recorded.rows})
     present = [number for number, row in enumerate(recorded.rows) if row.id in places]
-    if recorded.folds is not None:  # probabilities out of fold are not the model's
-        present = [number for number in present if recorded.folds[number] < 0] or present
     spread = np.linspace(0, len(present) - 1, min(IMAGES, len(present))).round().astype(int)
     data = {present[i]: places[recorded.rows[present[i]].id].read_bytes() for i in spread}
     chosen = [number for number in data if hashlib.sha256(data[number]).hexdigest() == recorded.rows[number].id]
@@ -65,8 +64,8 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
     with today.progress(f"computing the probabilities of {len(chosen)} images", None):
         expected = deployable.open()(np.stack([images.decode(data[number], full) for number in chosen]))
     stored = apply_temperature(recorded.probabilities[chosen], deployable.temperature)
-    if recorded.folds is not None and (recorded.folds[chosen] >= 0).any():
-        stored = expected
+    if recorded.folds is not None:
+        stored[recorded.folds[chosen] >= 0] = np.nan  # out of fold, so not the model's
     paths = [places[recorded.rows[number].id] for number in chosen]
     return [Sample(*parts) for parts in zip(paths, expected, stored, strict=True)]
 
@@ -85,12 +84,12 @@ def check_file(
     if not largest <= LIMIT:
         off = f"of {len(samples)} images, a probability differs by up to {largest:.2g}, and the limit is {LIMIT:g}"
         raise PipelineError(f"the file is not the model: {off}", "nothing was written")
-    scaled = deployable.recipe.pixels.decode == "scaled"
+    scaled, own = deployable.recipe.pixels.decode == "scaled", np.isfinite(stored)
     return {
         "images": len(samples),
         "max_difference": largest,
         "limit": LIMIT,
-        "decode_scaled_adds": float(np.abs(stored - expected).max()) if scaled else None,
+        "decode_scaled_adds": float(np.abs(stored - expected)[own].max()) if scaled and own.any() else None,
         **{name: names[name] for name in ("runtime", "input", "output")},
     }
 

@@ -84,9 +84,10 @@ def restore(today: Project, model: Model) -> Project:
     record = model.record
     by = f"{model} was made by frozenbase {record['versions']['frozenbase']}"
     advice = f"with that version it can be used: pip install frozenbase=={record['versions']['frozenbase']}"
+    heads = {name: {"choose": "val", **head} for name, head in record["config"]["heads"].items()}  # as before folds
     try:
         config = yaml_file.validate(
-            {**record["config"], "cluster": {}}, f"the settings in {model.folder / 'record.json'}"
+            {**record["config"], "heads": heads, "cluster": {}}, f"the settings in {model.folder / 'record.json'}"
         )
         base = config.base.base
     except Unusable as error:

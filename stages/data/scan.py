@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -46,7 +46,8 @@ class Reject(NamedTuple):
 class Found:
     """Rows (id empty, split None where unknown), counts of ignored files by kind, and rejects.
 
-    `unhashed` are rows left without an id, because no file may be read. `notes` are warnings for the user.
+    `unhashed` are rows left without an id, because no file may be read. `notes` are warnings for the user. `with_ids`:
+    whether the source told the ids, as a saved manifest does.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Found:
     ignored: Counter[str] = field(default_factory=Counter)
     rejected: list[Reject] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    with_ids: bool = False
 
 
 def scan_folders(root: Path, follow_links: FollowLinks = "inside") -> Found:
@@ -107,7 +109,7 @@ def hash_files(
     full = {row.path: f"{root}/{row.path}" for row in found.rows if not row.id}
     paths = list(full.values())
     digests = index.digests(paths, on_hashed) if read_files else index.known(paths, fresh=True)
-    out = Found(ignored=found.ignored, rejected=list(found.rejected), notes=found.notes)
+    out = replace(found, rows=[], rejected=list(found.rejected))
     for row in found.rows:
         digest = row.id or digests.get(full[row.path])
         if digest is None:

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from stages.data.manifest import SPLITS
-
 _OVERALL = 1 / 12
 """How much the sum of all classes may outweigh a class, in images: so little that no class is off by more than one."""
 
@@ -27,8 +25,8 @@ def draw(units: Sequence[Unit], there: Counts, shares: Mapping[str, float], seed
     """The split of each unit, by name, after the images that are `there` already.
 
     A unit goes where its classes are furthest below their shares; the largest first, and those of one size in an order
-    by (seed, name). While there are just enough units of a class for the splits that lack it, they go there: to train,
-    then val, then test. So a class of single images is within one image of its shares in val and test, and from three
+    by (seed, name). While there are just enough units of a class for the splits that lack it, they go there, in the
+    order of `shares`. So a class of single images is within one image of its shares in val and test, and from three
     images on is in all three, however many draws they came in.
     """
     drawing = _Drawing(units, there, shares)
@@ -44,7 +42,7 @@ class _Drawing:
     """Images per class and split while they are drawn, and how many units of each class are left."""
 
     def __init__(self, units: Sequence[Unit], there: Counts, shares: Mapping[str, float]) -> None:
-        self.shares = {split: shares[split] for split in SPLITS if shares[split] > 0}
+        self.shares = {split: share for split, share in shares.items() if share > 0}
         labels = {*there, *(label for unit in units for label in unit.classes)}
         # not those in a split whose share is 0: what the user put there takes nothing from the shares of the others
         self.counts = {label: {split: there.get(label, {}).get(split, 0) for split in self.shares} for label in labels}

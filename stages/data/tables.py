@@ -41,7 +41,8 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path, follow_links:
             f"{with_id.index(False) + 1}",
             "leave the id column out, so that the files are hashed",
         )
-    if not all(with_id):
+    found.with_ids = all(with_id)
+    if not found.with_ids:
         rows = _nearest([row._replace(id="") for row in rows], root, path.name, found)
     found.rows = _inside(rows, root, follow_links, found)
     found.notes += labels.find_odd_labels(found.rows)

@@ -91,7 +91,8 @@ class _Trainer:
         epoch = self._best(losses)
         if epoch == 0:
             network.set_weights(before)
-        kept = {name: _rounded(history[name]) for name in ("loss", "log_loss", "val_log_loss")}
+        kept = {name: _rounded(history[name]) for name in ("loss", "log_loss")}
+        kept["val_log_loss"] = _rounded(losses[0 if self.starts else 1 :].tolist())
         return self._head(network, scaler, start, {"epoch": epoch, "history": kept}, None)
 
     def fit_on_folds(self) -> Head:
@@ -106,9 +107,12 @@ class _Trainer:
 
         start, network = self._start(self.selection.fitted), self._network()
         data, scaler = self._data(self.selection.fitted, None, start)
+        history: dict[str, Sequence[float]] = {"fold_log_loss": means.tolist()}
         if epoch:
-            self._train(network, data, epoch, callbacks=dense_network.tensorboard_callbacks(self.spec.log_dir))
-        chosen = {"epoch": epoch, "history": {"fold_log_loss": _rounded(means.tolist())}}
+            logs = dense_network.tensorboard_callbacks(self.spec.log_dir)
+            found = self._train(network, data, epoch, callbacks=logs).history
+            history = {"loss": found["loss"], "log_loss": found["log_loss"], **history}
+        chosen = {"epoch": epoch, "history": {name: _rounded(losses) for name, losses in history.items()}}
         return self._head(network, scaler, start, chosen, self.selection.cross_fit(judge))
 
     def _follow_folds(self) -> tuple[np.ndarray, list[np.ndarray]]:

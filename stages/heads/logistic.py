@@ -33,6 +33,9 @@ FINER = (10**0.25, 10**0.125)
 MOST_WEIGHTS = 4_000_000
 """lbfgs keeps some 24 float64 vectors of the weights: 800 MB."""
 
+TIE = 0.03
+"""Nats, of all judged rows together, that a larger C must gain: on separable rows the loss sinks for ever."""
+
 _WORSE = 2
 _BLOCK = 4096
 
@@ -185,7 +188,7 @@ class Path:
             losses = [tried.loss for tried in self.tried.values()]
             if min(losses[-_WORSE:]) > min(losses):
                 break
-            best = losses.index(min(losses))
+            best = list(self.tried).index(self.best)
             for passed in list(self.tried)[: max(0, best - 1)]:
                 self.tried[passed].models = None
 
@@ -198,7 +201,12 @@ class Path:
 
     @property
     def best(self) -> float:
-        return min(self.tried, key=lambda c: self.tried[c].loss)
+        return self._preferred(slice(None))
+
+    def _preferred(self, judges: slice | np.ndarray) -> float:
+        """The smallest C whose loss on those judged rows is the least, but for TIE."""
+        sums = {c: float(tried.losses[:, judges].mean(axis=0).sum()) for c, tried in sorted(self.tried.items())}
+        return next(c for c, found in sums.items() if found <= min(sums.values()) + TIE)
 
     def _try(self, c: float, starts: list[Model] | None) -> list[Model] | None:
         """The solution of each part, or None where one does not converge."""
@@ -259,7 +267,7 @@ class Path:
 
     def _judge(self, others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Probabilities of judged rows at the C, and the weights, that those at positions `others` prefer."""
-        best = min(self.tried, key=lambda c: float(self.tried[c].losses[:, others].mean()))
+        best = self._preferred(others)
         logits = self.tried[best].logits
         assert logits is not None
         weights = self._mix(logits[:, others], self.centroid[:, others], self.y[others])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -10,7 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from cache.errors import Unusable
+from stages.data import stratified
 from stages.data.manifest import Row
+from stages.data.stratified import Unit
 from stages.metrics import bootstrap
 
 _INNER = 5
@@ -100,14 +101,10 @@ def _with_val(rows: Sequence[Row], seed: int) -> list[Row]:
 
 
 def _split(drawn: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """The fold of each row by scikit-learn: (n,) units and labels -> (n,) int."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    alone = len(set(drawn.tolist())) == len(drawn)
-    kind, groups = (StratifiedKFold, None) if alone else (StratifiedGroupKFold, drawn)
-    folds = np.empty(len(drawn), dtype=np.intp)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # such a class is spread as far as it goes
-        for number, (_, inside) in enumerate(kind(k, shuffle=True, random_state=seed).split(labels, labels, groups)):
-            folds[inside] = number
-    return folds
+    """The fold of each row: (n,) units and labels -> (n,) int. scikit-learn would do, but takes longer to import."""
+    classes: dict[int, Counter[str]] = {}
+    for unit, label in zip(drawn.tolist(), labels.tolist(), strict=True):
+        classes.setdefault(unit, Counter())[label] += 1
+    units = [Unit(str(unit), found) for unit, found in classes.items()]
+    folds = stratified.draw(units, {}, {str(fold): 1 / k for fold in range(k)}, seed)
+    return np.array([int(folds[str(unit)]) for unit in drawn.tolist()], dtype=np.intp)

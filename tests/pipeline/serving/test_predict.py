@@ -78,8 +78,10 @@ def test_images_of_the_project_are_predicted_as_they_were_on_the_day_the_model_w
     by_id = {row.id: p for row, p in zip(then.rows, then.probabilities, strict=True)}
     said = {row["id"]: list(row["probabilities"].values()) for row in found["predictions"]}
     assert said.keys() == by_id.keys()
-    for image, p in said.items():
-        assert p == pytest.approx(by_id[image], rel=1e-9)
+    test = {row.id for row in then.rows if row.split == "test"}  # those of train were predicted out of fold
+    assert 0 < len(test) < len(said)
+    for image in test:
+        assert said[image] == pytest.approx(by_id[image], rel=1e-9)
 
 
 def test_folders_are_searched_sorted_and_the_order_is_that_of_the_paths(
@@ -260,7 +262,7 @@ def test_predicted_is_the_most_probable_class_and_the_threshold_has_a_column_of_
         assert row["confidence"] == pytest.approx(calibrated[0])
     shown = pipeline("predict", "logistic", new / "a", "-c", config)
     assert [line.split()[:2] for line in shown.out.splitlines()[1:]].count(["bright", "*"]) == 1
-    assert "predicted: the most probable class; confidence: its probability, calibrated on val" in shown.err
+    assert "predicted: the most probable class; confidence: its probability, calibrated on folds" in shown.err
     assert f"at_threshold: dark from p_dark {limit:.3f} on; * marks other classes" in shown.err
 
 
@@ -271,12 +273,12 @@ def test_few_images_in_val_give_no_threshold_and_no_temperature_and_a_limit_is_a
     assert (found["threshold"], found["temperature"]) == (None, None)
     assert all("at_threshold" not in row for row in found["predictions"])
     model = registry.find(config.parent, "logistic")
-    n = model.figures.splits["val"].n
+    n = model.figures.splits["folds"].n
     for words in (("show", "logistic"), ("predict", "logistic", new)):
         ran = pipeline(*words, "-c", config)
         shown = " ".join((ran.out + ran.err).split())
-        assert f"no temperature: 50 images in val are needed; there are {n}" in shown
-        assert "no threshold: 20 images of each class in val are needed; there are" in shown
+        assert f"no temperature: 50 images in train and val are needed; there are {n}" in shown
+        assert "no threshold: 20 images of each class in train and val are needed; there are" in shown
     metrics = model.read("metrics.json")
     metrics["calibration"] |= {"temperature": 0.1, "notes": []}
     (model.folder / "metrics.json").write_text(json.dumps(metrics))
