@@ -17,7 +17,6 @@ from pipeline.project.project import Project
 from pipeline.runs import status
 from pipeline.runs.run import run_stages, select_stages
 from pipeline.show.console import ERR, echo
-from pipeline.show.evaluation_tables import show_finetune
 from pipeline.show.run_tables import show_result, show_status
 from stages.data.manifest import Manifest
 from stages.heads import labelled_rows
@@ -96,7 +95,12 @@ def run_command(
     name = f"run {stage}" if stage else "run"
     show_result(name, result, error, call.as_json, call.config, call.verbose, call.quiet)
     if not call.as_json:
-        show_finetune(result.get("finetune", {}))
+        if result.get("finetune"):
+            from pipeline.show.evaluation_tables import (
+                show_finetune,
+            )  # here: a run of heads is done before it is loaded
+
+            show_finetune(result["finetune"])
     sys.exit(error.exit_code if error else 0)
 
 

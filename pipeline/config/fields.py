@@ -47,7 +47,7 @@ class Keyed:
 class Section(BaseModel):
     """A group of fields; unknown ones are errors. A subclass names the stage of its fields: `keyed="extract"`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # of heads, only the kinds in use
     keyed: ClassVar[Stage]
 
     def __init_subclass__(cls, keyed: Stage | None = None, **options: Any) -> None:

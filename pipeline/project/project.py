@@ -140,7 +140,7 @@ class Project:
     @cached_property
     def manifest(self) -> Manifest:
         """All readable images, each with its split: the user's, that in splits.csv, or as a run would draw it."""
-        return Manifest(self._split_record().assign(self._grouped_rows()))
+        return Manifest(self._split_record.assign(self._grouped_rows))
 
     def remember_splits(self) -> None:
         """Write splits that splits.csv lacks to it, and go by it from here on; for stages that train.
@@ -153,14 +153,15 @@ class Project:
             self.config.data.group_from,
             self.config.data.columns,
         ):
-            self.manifest = Manifest(self._split_record().add(self._grouped_rows()))
+            self.manifest = Manifest(self._split_record.add(self._grouped_rows))
 
     def redraw_splits(self) -> Redrawn:
         """Draw all splits anew, by the settings of pipeline.yaml. Raises Unusable where there is nothing to draw."""
-        done = self._split_record().redraw(self._grouped_rows(), self.config.data.classes or ())
+        done = self._split_record.redraw(self._grouped_rows, self.config.data.classes or ())
         vars(self).pop("manifest", None)
         return done
 
+    @cached_property
     def _split_record(self) -> SplitRecord:
         """splits.csv, or none for settings of splits that are not those of pipeline.yaml."""
         written, settings = self._written_data(), self.config.data.split
@@ -176,6 +177,7 @@ class Project:
         except Unusable:
             return None
 
+    @cached_property
     def _grouped_rows(self) -> Sequence[Row]:
         pattern, rows = self.config.data.group_from, self.found.rows
         return rows if pattern is None else splits.group_by(rows, pattern)

@@ -58,11 +58,12 @@ class SplitRecord:
 
     def __init__(self, path: Path | None, settings: Split) -> None:
         self.path, self.settings, self._pauses = path, settings, 0
+        self._latest: tuple[bytes | None, Sequence[Row], dict[str, Line], tuple[Row, ...]] | None = None
         self.header = f"method={settings.method} val={settings.val} test={settings.test} seed={settings.seed}"
 
     def assign(self, rows: Sequence[Row]) -> tuple[Row, ...]:
         """The rows with their splits; those without a line are drawn. Raises Unusable for a wrong file."""
-        return self._assign(rows, self._lines(rows, self._read()))
+        return self._look(rows)[2]
 
     def add(self, rows: Sequence[Row]) -> tuple[Row, ...]:
         """The same, after the lines that are lacking were written; again, where another process was faster.
@@ -70,9 +71,7 @@ class SplitRecord:
         Raises Unusable where they cannot be written.
         """
         while True:
-            before = self._read()
-            lines = self._lines(rows, before)
-            assigned = self._assign(rows, lines)
+            before, lines, assigned = self._look(rows)
             new = self._new_lines(rows, assigned, lines)
             if not new or self._replace(before, {**lines, **new}, len(new)):
                 return assigned
@@ -100,6 +99,14 @@ class SplitRecord:
             if self._replace(before, new, len(new)):
                 moved = sum(image in old and old[image].split != line.split for image, line in new.items())
                 return Redrawn(self.path, len(new), moved, Manifest(assigned).counts(classes))
+
+    def _look(self, rows: Sequence[Row]) -> tuple[bytes | None, dict[str, Line], tuple[Row, ...]]:
+        """The bytes of the file, its lines, and the rows with their splits; as before where neither has changed."""
+        before = self._read()
+        if self._latest is None or self._latest[0] != before or self._latest[1] is not rows:
+            lines = self._lines(rows, before)
+            self._latest = before, rows, lines, self._assign(rows, lines)
+        return before, *self._latest[2:]
 
     def _assign(self, rows: Sequence[Row], lines: Mapping[str, Line]) -> tuple[Row, ...]:
         settings = self.settings

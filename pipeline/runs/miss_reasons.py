@@ -95,7 +95,7 @@ def _nearest(
     with suppress(FileNotFoundError, ValueError):  # no result without its other files, whole
         before = Manifest.from_bytes(Path(nearest, "manifest.jsonl").read_bytes())
         pooled = all(row.split != "val" for row in manifest.rows)  # folds know no boundary of train and val
-        moved = _moved((before.pooled() if pooled else before).samples, manifest.samples)
+        moved = _moved((before.pooled if pooled else before).samples, manifest.samples)
     texts = dict.fromkeys([*_changed(differences), *moved])  # head and boundary rows may change for the same reason
     return Why(
         "; ".join(texts) or "the existing one is damaged, or of another version of this package", differences, seconds

@@ -127,13 +127,13 @@ def choose_rows(project: Project, spec: HeadConfig, manifest: Manifest) -> tuple
     """
     choose = spec.choose
     if choose == "auto":
-        pooled = manifest.pooled()
+        pooled = manifest.pooled
         rows = [row for row in pooled.samples if row.split == "train"]
         cells = len(rows) * len(manifest.counts())
         few = len(rows) <= MOST_FOLDED and cells <= selection.MOST_CELLS and not kfold.find_unfoldable(rows)
         choose = "folds" if HEAD_KINDS[spec.kind].folds and few and not project.has_own_val else "val"
     resolved = spec.model_copy(update={"choose": choose})
-    return resolved, manifest.pooled() if choose == "folds" else manifest
+    return resolved, manifest.pooled if choose == "folds" else manifest
 
 
 def check_rows(project: Project, spec: HeadConfig, manifest: Manifest) -> None:

@@ -74,8 +74,11 @@ class Manifest:
         fields = [[row.id, row.label, row.split, row.group] for row in self.samples]
         return keys.digest("samples", {"rows": fields})
 
+    @cached_property
     def pooled(self) -> Manifest:
         """The same with val as a part of train."""
+        if all(row.split != "val" for row in self.rows):
+            return self
         return Manifest(tuple(row._replace(split="train") if row.split == "val" else row for row in self.rows))
 
     def without_val(self) -> Manifest:

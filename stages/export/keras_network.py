@@ -28,7 +28,7 @@ def build_network(deployable: Deployable) -> keras.Model:
     maps = several(pixels, training=False)
     maps = maps if isinstance(maps, list) else [maps]
     rows = [layers.Flatten()(trace.pool(m, tap)) for m, tap in zip(maps, deployable.taps, strict=True)]
-    logits: Any = ops.concatenate(rows, axis=1)
+    logits: Any = trace.divide_by_length(ops.concatenate(rows, axis=1), deployable.head.layers.unit)
     for number, layer in enumerate(deployable.head.layers):
         dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
         logits = dense(logits)
@@ -38,16 +38,6 @@ def build_network(deployable: Deployable) -> keras.Model:
         logits = ops.concatenate([-logits, logits], axis=1)
     activation = "sigmoid" if len(deployable.head.classes) == 2 else "softmax"
     return keras.Model(image, layers.Activation(activation, name="probabilities")(logits), name="frozenbase")
-
-
-def _head(x: Any, deployable: Deployable) -> Any:
-    """Logits (n, 1) of two classes, else (n, classes)."""
-    x = trace.divide_by_length(x, deployable.head.layers.unit)
-    for number, layer in enumerate(deployable.head.layers):
-        dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
-        x = dense(x)
-        dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
-    return x
 
 
 def save_network(model: keras.Model, kind: Kind, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import uuid
@@ -58,6 +57,8 @@ def connect(spec: ClusterSpec, cache: Path, needed: Sequence[str]) -> Iterator[C
 
 @contextmanager
 def _running(address: str) -> Iterator[Client]:
+    import asyncio  # here: a run without a cluster is done before it is loaded
+
     import distributed
 
     async def connects() -> None:

@@ -18,7 +18,7 @@ from stages.data.manifest import Row
 from stages.heads import centroid
 from stages.heads.fitted import Head, Layer, Layers, softmax
 from stages.heads.labelled_rows import target_columns
-from stages.heads.logistic_solver import LANES, Model, Problem, Rotation, Spread
+from stages.heads.logistic_solver import LANES, TOLERANCE, Model, Problem, Rotation, Spread
 from stages.heads.matrix import FeatureMatrix, Moments, Scaler, are_few, unit_spans
 from stages.heads.selection import Part, Selection
 from stages.metrics import classification
@@ -35,6 +35,9 @@ MOST_WEIGHTS = 4_000_000
 
 TIE = 0.03
 """Nats, of all judged rows together, that a larger C must gain: on separable rows the loss sinks for ever."""
+
+_NEAR = 1e-3
+"""The largest gradient at which a solution may judge a C on folds; ten times that of a head."""
 
 _WORSE = 2
 _BLOCK = 4096
@@ -212,7 +215,8 @@ class Path:
         """The solution of each part, or None where one does not converge."""
 
         def solve(number: int) -> Model | None:
-            return self.trials[number].problem.solve(c, None if starts is None else starts[number])
+            tolerance = TOLERANCE if self.selection.folds is None else _NEAR
+            return self.trials[number].problem.solve(c, None if starts is None else starts[number], tolerance)
 
         alone = len(self.trials) == 1  # its own lanes take the threads
         found = [solve(0)] if alone else list(self.pool.map(solve, range(len(self.trials))))

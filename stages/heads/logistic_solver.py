@@ -13,6 +13,9 @@ from scipy.optimize import minimize
 from stages.heads.matrix import Scaler
 
 LANES = 8
+TOLERANCE = 1e-4
+"""scikit-learn's, of the largest gradient."""
+
 _STEPS = 2000
 _ROWS = 512
 
@@ -44,8 +47,8 @@ class Problem:
         lanes = max(1, min(LANES, len(y) // (2 * _ROWS)))
         self.lanes = [slice(a, b) for a, b in pairwise(np.linspace(0, len(y), lanes + 1).astype(int).tolist())]
 
-    def solve(self, c: float, start: Model | None = None, tolerance: float = 1e-4) -> Model | None:
-        """The minimum for that C, from `start` (None: zero), where no gradient exceeds `tolerance` (scikit-learn's).
+    def solve(self, c: float, start: Model | None = None, tolerance: float = TOLERANCE) -> Model | None:
+        """The minimum for that C, from `start` (None: zero), where no gradient exceeds `tolerance`.
 
         None where _STEPS steps don't reach it.
         """

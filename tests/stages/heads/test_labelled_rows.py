@@ -41,12 +41,12 @@ def test_what_cannot_carry_a_head_is_said(table: Manifest, order: list[str] | No
         (manifest(("a", "train"), ("b", "train")), "val", r"in val \(train 2, val 0, test 0\)"),
         (manifest(("a", "val"), ("b", "test")), "val", r"in train \(train 0, val 1, test 1\)"),
         (manifest(*GOOD, ("c", "test")), "val", r"class 'c' has no image in train \(0 in val, 1 in test\)"),
-        (manifest(*GOOD, ("c", "test")).pooled(), "folds", r"class 'c' has no image in train \(0 in val, 1 in test\)"),
-        (manifest(*GOOD).pooled(), "folds", "class 'b' has one image or group in train and val"),
+        (manifest(*GOOD, ("c", "test")).pooled, "folds", r"class 'c' has no image in train \(0 in val, 1 in test\)"),
+        (manifest(*GOOD).pooled, "folds", "class 'b' has one image or group in train and val"),
     ],
 )
 def test_splits_that_do_not_allow_a_head(table: Manifest, choose: str, message: str) -> None:
     with pytest.raises(Unusable, match=message):
         labelled_rows.check_splits(table, choose)
     labelled_rows.check_splits(manifest(*GOOD), "val")
-    labelled_rows.check_splits(manifest(("a", "train"), ("b", "val"), ("a", "val"), ("b", "train")).pooled(), "folds")
+    labelled_rows.check_splits(manifest(("a", "train"), ("b", "val"), ("a", "val"), ("b", "train")).pooled, "folds")
