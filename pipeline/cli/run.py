@@ -94,13 +94,10 @@ def run_command(
     _, error = report_errors(work, call.verbose)
     name = f"run {stage}" if stage else "run"
     show_result(name, result, error, call.as_json, call.config, call.verbose, call.quiet)
-    if not call.as_json:
-        if result.get("finetune"):
-            from pipeline.show.evaluation_tables import (
-                show_finetune,
-            )  # here: a run of heads is done before it is loaded
+    if not call.as_json and result.get("finetune"):
+        from pipeline.show.evaluation_tables import show_finetune  # a run of heads is done before it is loaded
 
-            show_finetune(result["finetune"])
+        show_finetune(result["finetune"])
     sys.exit(error.exit_code if error else 0)
 
 

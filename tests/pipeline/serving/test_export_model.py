@@ -59,7 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text(f"""
 data: {{split: {{val: 0.3, test: 0.2}}}}
 extract: {{size: {SIZE}, taps: {{pooled: {{}}, early: {{layer: block3_add, pooling: max}}}}}}
-heads: {{both: {{kind: logistic, C: 1.0e-3, choose: val, tap: [pooled, early]}}, knn: {{kind: knn, k: 3}}}}
+heads: {{both: {{kind: logistic, C: 0.1, choose: val, tap: [pooled, early]}}, knn: {{kind: knn, k: 3}}}}
 """)
     with pytest.MonkeyPatch.context() as patched:  # val has seven images
         patched.setattr(calibration, "LEAST_IMAGES", 5)
