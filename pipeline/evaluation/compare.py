@@ -4,15 +4,17 @@ import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cache.errors import Unusable
 from cache.store import FeatureStore
 from pipeline.config import yaml_file
 from pipeline.project.project import Options, Progress, Project
-from pipeline.results import registry
+from pipeline.results import predictions, registry
 from pipeline.results.model import Model
 from pipeline.serving import recorded_model
 from pipeline.serving.recorded_model import Inference
@@ -29,7 +31,10 @@ _ROWLESS = {"A": "without a row for A", "B": "without a row for B"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same rows. `dropped` counts the other images by reason; `hints` are commands for more rows."""
+    """Two models on the same rows. `dropped` counts the other images by reason; `hints` are commands for more rows.
+
+    out_of_fold: the rows are in train and val of both, each predicted by heads that were not fitted on its fold.
+    """
 
     a: Model
     b: Model
@@ -39,12 +44,13 @@ class Comparison:
     hints: Mapping[str, str]
     figures: tuple[Figures, Figures]
     difference: Difference
+    out_of_fold: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """`a` and `b` are names, keys and figures."""
         models = zip("ab", (self.a, self.b), self.figures, strict=True)
         return {
-            **{name: getattr(self, name) for name in ("images", "groups", "dropped", "hints")},
+            **{name: getattr(self, name) for name in ("images", "groups", "dropped", "hints", "out_of_fold")},
             **{side: {"name": model.name, "key": model.key, "metrics": found} for side, model, found in models},
             "difference": self.difference.figures,
             "mcnemar": self.difference.mcnemar,
@@ -55,7 +61,8 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
     """The models that `a` and `b` name, on today's labelled images that are not in a train or val set of either.
 
     Nor may an image be of a group that is there. Each model predicts from cached rows of its own base and settings;
-    nothing is extracted or written. Raises Unusable where their classes differ, or no image is left.
+    nothing is extracted or written. Where no image is left, two heads that were judged on the same folds are compared
+    out of fold. Raises Unusable where their classes differ, or they have no such folds either.
     """
     today = Project(path, options, progress)
     models = {"A": registry.find(today.folder, a), "B": registry.find(today.folder, b)}
@@ -71,6 +78,8 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
     rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], classes, stores)
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
     if not rows:
+        if shared := _judged_on_the_same_folds(models["A"], models["B"]):
+            return _compare_rows(models["A"], models["B"], *shared, out_of_fold=True)
         reasons = "; ".join(f"{n:,} {reason}" for reason, n in dropped.items())
         advice = "label images that are new to both, or train both with a test split (data.split.test)"
         if hints:
@@ -78,13 +87,33 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
         raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", advice)
     ids = [row.id for row in rows]
     predicted = {side: inference.probabilities(today.cache, ids) for side, inference in inferences.items()}
-    order = [others.index(name) for name in classes]
-    groups = [row.group for row in rows]
-    one, two, difference = paired_tests.compare(
-        [row.label or "" for row in rows], predicted["A"], predicted["B"][:, order], classes, groups
-    )
+    done = _compare_rows(models["A"], models["B"], rows, predicted["A"], predicted["B"])
+    return replace(done, dropped=dropped, hints=hints)
+
+
+def _compare_rows(
+    a: Model, b: Model, rows: Sequence[Row], of_a: np.ndarray, of_b: np.ndarray, out_of_fold: bool = False
+) -> Comparison:
+    """Both on these rows, from probabilities (n, classes), each in the order of its own classes."""
+    classes, others = a.record["classes"], list(b.record["classes"])
+    labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
+    of_b = of_b[:, [others.index(name) for name in classes]]
+    one, two, difference = paired_tests.compare(labels, of_a, of_b, classes, groups)
     named = len({group for group in groups if group is not None})
-    return Comparison(models["A"], models["B"], len(rows), named, dropped, hints, (one, two), difference)
+    return Comparison(a, b, len(rows), named, {}, {}, (one, two), difference, out_of_fold)
+
+
+def _judged_on_the_same_folds(a: Model, b: Model) -> tuple[list[Row], np.ndarray, np.ndarray] | None:
+    """The rows of train and val with the probabilities of both, out of fold; None where rows or folds differ."""
+    one, two = predictions.read_predictions(a), predictions.read_predictions(b)
+    if one.folds is None or two.folds is None:
+        return None
+    mine, theirs = np.flatnonzero(one.folds >= 0), np.flatnonzero(two.folds >= 0)
+    rows, others = [one.rows[int(i)] for i in mine], [two.rows[int(i)] for i in theirs]
+    same = [(row.id, row.label) for row in rows] == [(row.id, row.label) for row in others]
+    if not same or (one.folds[mine] != two.folds[theirs]).any():
+        return None
+    return rows, one.probabilities[mine], two.probabilities[theirs]
 
 
 def _fair(

@@ -44,10 +44,10 @@ def show_comparison(found: Comparison) -> None:
     """The rows, the figures of both models and their difference, and McNemar's test."""
     echo(f"A  {found.a}")
     echo(f"B  {found.b}\n")
-    echo(
-        f"{found.images:,} images that are in the train or val set of neither"
-        + (f", of {found.groups:,} groups" if found.groups else "")
-    )
+    which = "that are in the train or val set of neither"
+    if found.out_of_fold:
+        which = "of train and val, predicted by heads that were not fitted on their fold, as no others are left"
+    echo(f"{found.images:,} images {which}" + (f", of {found.groups:,} groups" if found.groups else ""))
     for reason, n in found.dropped.items():
         echo(f"dropped {n:,} {reason}")
     for side, command in found.hints.items():

@@ -148,8 +148,25 @@ def test_models_of_other_classes_are_refused(pipeline: Pipeline, config: Path) -
 
 
 def test_nothing_left_to_compare_on_is_said_with_what_was_dropped(pipeline: Pipeline, config: Path) -> None:
-    model = made(pipeline, config, "--set", "data.split.test=0")
+    model = made(pipeline, config, "--set", "data.split.test=0", "--set", "heads.logistic.choose=val")
     ran = pipeline("compare", model["key"], model["key"], "-c", config, "--set", "data.split.test=0")
     assert ran.code == 2
     assert "no image is left to compare" in ran.err
     assert "60 in train or val of A or B" in ran.err
+
+
+def test_heads_without_other_images_are_compared_out_of_fold(pipeline: Pipeline, project: Path) -> None:
+    """Not one of val with one of folds, nor of other folds."""
+    heads = "{one: {}, two: {kind: ridge}, seeded: {seed: 7}, on_val: {choose: val}}"
+    project.write_text(f"data: {{split: {{val: 0.3, test: 0}}}}\nextract: {{size: 16}}\nheads: {heads}\n")
+    assert pipeline("run", "-c", project).code == 0
+    ran = pipeline("compare", "one", "two", "-c", project, "--json")
+    assert ran.code == 0, ran.err
+    done = ran.json["compare"]
+    assert (done["images"], done["out_of_fold"], done["dropped"]) == (24, True, {})
+    figures = pipeline("show", "one", "-c", project, "--json").json["show"]["metrics"]["folds"]
+    assert done["a"]["metrics"]["log_loss"] == pytest.approx(figures["log_loss"])
+    shown = pipeline("compare", "one", "two", "-c", project).out
+    assert "predicted by heads that were not fitted on their fold" in " ".join(shown.split())
+    for other in ("seeded", "on_val"):
+        assert pipeline("compare", "one", other, "-c", project).code == 2
