@@ -17,7 +17,7 @@ BLOCK_BYTES = 16 << 20
 
 
 SHRINK = 0.05
-"""Weight of the mean variance in the variance that a feature is divided by. benchmarks/few_images.py compares it."""
+"""Weight of the mean variance in the variance that a feature is divided by; the benchmark's expert takes the same."""
 
 LEAST_WIDTH = 32
 """Features of a tap whose rows are divided by their length, at least: among few, the length tells much."""
