@@ -75,8 +75,8 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
 
     `classes` is what `check_classes` returned. Raises Unusable where such a head cannot be trained on the rows.
     """
-    check_rows(project, spec, manifest)
     spec, manifest = choose_rows(project, spec, manifest)
+    labelled_rows.check_splits(manifest, spec.choose)
     if cached := find_head(project, name, spec, manifest, classes):
         return cached
     folder = head_folder(project, name, spec, manifest, classes)

@@ -243,9 +243,10 @@ class Path:
         best, kind = self.best, self.selection.name
         tried = self.tried[best]
         assert tried.models is not None
-        weights = self._mix(self._logits(tried.models), self.centroid, self.y)
+        logits = self._logits(tried.models) if tried.logits is None else tried.logits
+        weights = self._mix(logits, self.centroid, self.y)
         views, y = self.samples.views(self.selection.fitted)
-        model, rotation = tried.models[0], None
+        model = tried.models[0]
         problem, rotation = self._problem(views, y, self.pool.map)
         if self.selection.folds is not None:
             solved = problem.solve(best)
