@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import distributed
 import psutil
 import pytest
@@ -21,14 +22,8 @@ from tests.support import fakes
 
 pytestmark = pytest.mark.timeout(100)
 TIMEOUT_S = 4
-WORKER = """
-import sys
-from distributed.cli.dask_worker import main
-from stages.extract import shard_task
-from tests.support import fakes
-shard_task.open_embed = fakes.FakeEmbed
-main(sys.argv[1:])
-"""
+FAKE_WORKER = "tests.support.fake_worker"
+SLOW = {"FAKE_DELAY": "0.05"}
 
 
 class Cluster:
@@ -36,20 +31,21 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "scheduler.json"
-        program = "import sys; from distributed.cli.dask_scheduler import main; main(sys.argv[1:])"
         words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-        self.processes = [self._start(program, *words, "--scheduler-file", str(self.file))]
+        self.processes = [self._start("scheduler", *words)]
         while not self.file.exists() or not self.file.read_text().endswith("}"):
             time.sleep(0.05)
         self.address = self.file.read_text().split('"address": "')[1].split('"')[0]
 
-    def _start(self, program: str, *words: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "FAKE_DELAY": "0.05", "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
-        return subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.DEVNULL, env=environment)
+    def _start(self, what: str, *words: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **SLOW, "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+        program = f"import sys; from distributed.cli.dask_{what} import main; main(sys.argv[1:])"
+        command = [sys.executable, "-c", program, "--scheduler-file", str(self.file), *words]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
 
     def add_worker(self) -> None:
-        words = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--scheduler-file", str(self.file))
-        self.processes.append(self._start(WORKER, *words))
+        words = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--preload", FAKE_WORKER)
+        self.processes.append(self._start("worker", *words))
 
     def signal(self, number: int, processes: slice = slice(1, None)) -> None:
         for process in self.processes[processes]:
@@ -185,23 +181,31 @@ def test_a_worker_that_is_stuck_at_the_start_is_said(
     assert (ran.code, "not all workers of the scheduler" in ran.err) == (2, True)
 
 
-def test_local_processes_that_are_killed_one_after_the_other_end_the_run(pipeline: Pipeline, project: Path) -> None:
+def test_local_processes_that_are_killed_one_after_the_other_end_the_run(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the kernel does where memory runs out."""
-    done = threading.Event()
+    ended = threading.Event()
+    killers = []
 
     def kill() -> None:
-        while not done.wait(0.2):
+        while not ended.wait(0.2):
             for process in psutil.Process().children(recursive=True):
                 if "spawn_main" in " ".join(process.cmdline()):
                     process.kill()
 
-    killer = threading.Timer(5, kill)
-    killer.start()
-    try:
-        words = ("--workers", "2", "--set", "extract.shard_rows=4", "--set", "cluster.timeout=10", "--json")
-        ran = pipeline("run", "extract", "-c", project, *words)
-    finally:
-        done.set()
-        killer.join()
+    def kill_from_now_on() -> None:
+        killers.append(threading.Thread(target=kill))
+        killers[0].start()
+
+    for name, value in SLOW.items():
+        monkeypatch.setenv(name, value)
+    with dask.config.set({"distributed.worker.preload": [FAKE_WORKER]}):
+        try:
+            ran, _ = run_and(pipeline, project, kill_from_now_on, "--workers", "2")
+        finally:
+            ended.set()
+            for killer in killers:
+                killer.join()
     assert ran.code == 1
     assert "with fewer --workers if memory ran out" in ran.json["error"]["hint"]
