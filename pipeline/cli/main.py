@@ -23,7 +23,7 @@ COMMANDS = {
     "tag": "models:tag_command",
     "reproduce": "models:reproduce_command",
     "export": "export:export",
-    "bases": "bases:bases_command",
+    "bases": "bases:group",
     "cache": "cache:group",
 }
 """name -> module:function below pipeline.cli."""

@@ -63,17 +63,22 @@ class PreprocessConfig(Section, keyed="extract"):
 
 
 class BaseChoice(Section, keyed="extract"):
+    """A base and its weights; of a tap, where they are not the project's."""
+
     name: str = "efficientnet_lite0"
     weights: str = "imagenet"
-    trust: Annotated[bool, Keyed("none")] = False
-    """Only the command can say so (--set, Python): a file may have it, but there it does not count (yaml_file.load)."""
     preprocess: PreprocessConfig | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the command said that a model file may be opened."""
+        return False
 
     @property
     def base(self) -> Base:
         """Raises Unusable where there is no base of that name."""
         numbers = None if self.preprocess is None else Preprocess(**self.preprocess.model_dump())
-        return catalogue.choose_base(self.name, self.trust, numbers)
+        return catalogue.choose_base(self.name, self.trusted, numbers)
 
     @property
     def file(self) -> str:
@@ -85,6 +90,11 @@ class BaseChoice(Section, keyed="extract"):
         """Which weights: a word, a digest or a path. The file of a user model has them."""
         return self.name if catalogue.is_model_file(self.name) and self.weights == "imagenet" else self.weights
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, written: Any) -> Any:
+        return {"name": written} if isinstance(written, str) else written
+
     @model_validator(mode="after")
     def _fits_kind_of_base(self) -> BaseChoice:
         if not catalogue.is_model_file(self.name):
@@ -95,18 +105,37 @@ class BaseChoice(Section, keyed="extract"):
         return self
 
 
+class ProjectBase(BaseChoice):
+    trust: Annotated[bool, Keyed("none")] = False
+    """Only the command can say so (--set, Python): a file may have it, but there it does not count (yaml_file.load)."""
+
+    @property
+    def trusted(self) -> bool:
+        return self.trust
+
+
+Size = Annotated[Whole, Field(ge=16, le=4096)]
+Numerics = Annotated[str, one_of(select.numerics_names)]
+
+
 class TapConfig(Section, keyed="extract"):
+    """A feature of each image. Where a field is None, it is the project's: `base`, `extract.size` and so on."""
+
     layer: str = "output"
     pooling: Pooling = "avg"
+    base: BaseChoice | None = None
+    size: Size | None = None
+    fit: Fit | None = None
+    numerics: Numerics | None = None
 
 
 class Extract(Section, keyed="extract"):
-    size: Annotated[Whole, Field(ge=16, le=4096)] = 224
+    size: Size = 224
     fit: Fit = "squash"
     resize: Resize = "bilinear"
     decode: Decode = "scaled"
     taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
-    numerics: Annotated[str, one_of(select.numerics_names)] = "f32"
+    numerics: Numerics = "f32"
     engine: Annotated[str, one_of(lambda: [select.AUTO, *select.ENGINES]), Keyed("none")] = select.AUTO
     batch: Annotated[Literal["auto"] | Count, Keyed("none")] = "auto"
     shard_rows: Annotated[Literal["auto"] | Count, Keyed("none")] = "auto"
@@ -140,12 +169,21 @@ class RunConfig(Section):
     """The whole of pipeline.yaml, every field with its default."""
 
     data: Data = Data()
-    base: BaseChoice = BaseChoice()
+    base: ProjectBase = ProjectBase()
     extract: Extract = Extract()
     heads: dict[str, AnyHead] = {"logistic": Logistic()}
     finetune: dict[str, FineTune] = {}
     cluster: Cluster = Cluster()
     cache: CacheConfig = CacheConfig()
+
+    @property
+    def bases(self) -> list[BaseChoice]:
+        """The different bases of its taps, with their weights."""
+        return list(dict.fromkeys(tap.base or self.base for tap in self.extract.taps.values()))
+
+    def numerics(self, tap: str) -> str:
+        """Those in which the base of that tap computes."""
+        return self.extract.taps[tap].numerics or self.extract.numerics
 
     @field_validator("heads", "finetune")
     @classmethod
@@ -162,11 +200,12 @@ class RunConfig(Section):
                 if tap not in self.extract.taps:
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
-        conflict = select.find_conflict(
-            self.extract.engine, self.extract.numerics, catalogue.find_format(self.base.name)
-        )
-        if conflict is not None:
-            raise ValueError(conflict)
+        for named, settings in self.extract.taps.items():
+            kind = catalogue.find_format((settings.base or self.base).name)
+            conflict = select.find_conflict(self.extract.engine, self.numerics(named), kind)
+            if conflict is not None:
+                own = settings.base or settings.numerics
+                raise ValueError(f"extract.taps.{named}: {conflict}" if own else conflict)
         for name, tuned in self.finetune.items():
             if tuned.head not in self.heads:
                 raise ValueError(f"finetune.{name}.head: no head {tuned.head!r}; there are {', '.join(self.heads)}")

@@ -149,6 +149,8 @@ def _override(tree: dict[str, Any], text: str, loader: type[Any]) -> None:
     *parents, last = path.split(".")
     for parent in parents:
         child = tree.get(parent)
+        if child is not None and not isinstance(child, dict):
+            raise Unusable(f"--set {text!r}: {parent} is {child!r}, which has no fields", "write it with its fields")
         tree[parent] = tree = dict(child) if isinstance(child, dict) else {}
     try:
         tree[last] = yaml.load(value, Loader=loader)

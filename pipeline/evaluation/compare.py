@@ -165,9 +165,9 @@ def _extraction(today: Project, model: Model) -> str:
         for n in fields
         if then["extract"].get(n, now["extract"][n]) != now["extract"][n]
     }
-    taps = {**now["extract"]["taps"], **then["extract"]["taps"]}
-    if taps != now["extract"]["taps"]:
-        changed["extract.taps"] = taps
+    todays, theirs = (_set_fields(settings["extract"]["taps"]) for settings in (now, then))
+    if todays != {**todays, **theirs}:
+        changed["extract.taps"] = {**todays, **theirs}
     sets = [f"{name}={yaml_file.format_value(value)}" for name, value in changed.items()]
     purpose: list[str] = []
     if recorded_model.is_finetuned(model):
@@ -175,6 +175,11 @@ def _extraction(today: Project, model: Model) -> str:
         if (tuned := {model.record["name"]: then["finetune"][model.record["name"]]}) != now["finetune"]:
             sets.append(f"finetune={json.dumps(tuned)}")
     return shlex.join(["pipeline", "run", "extract", *purpose, *(part for word in sets for part in ("--set", word))])
+
+
+def _set_fields(taps: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The fields of taps without those that are the project's."""
+    return {tap: {name: value for name, value in fields.items() if value is not None} for tap, fields in taps.items()}
 
 
 def _few(classes: tuple[str, ...]) -> str:

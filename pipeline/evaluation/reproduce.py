@@ -191,14 +191,14 @@ def _tuned_again(
 
 def _rows(then: Project, today: Project, manifest: Manifest, names: Sequence[str]) -> tuple[int, list[Absent]]:
     """Compute the missing rows from today's files: how many were computed, and the images that have none."""
-    taps = {then.store(name).key: then.tap(name) for name in names}
-    lacking = schedule.find_missing(then.cache, then.recipe, taps, manifest.ids)
+    specs = {spec.key: spec for spec in map(then.spec, names)}
+    lacking = schedule.find_missing(then.cache, specs, manifest.ids)
     if not lacking:
         return 0, []
     files = _files(today, lacking)
     there = {row.id for row in files}
     receipt = extraction.compute_rows(
-        then, Manifest(tuple(files)), taps, {i: lacking[i] for i in lacking if i in there}, then.recipe
+        then, Manifest(tuple(files)), specs, {i: lacking[i] for i in lacking if i in there}
     )
     reasons = {
         **dict.fromkeys(lacking.keys() - there, "no image below data.root has its bytes"),

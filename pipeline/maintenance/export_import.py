@@ -65,10 +65,12 @@ def export_rows(project: Project, folder: Path) -> Moved:
             names = store.serving(manifest.ids)
             with project.progress(f"copying {len(names)} shards", len(names)) as advance:
                 transfer.copy_shards(store, target, names, taken, advance)
-    weights.remember_digest(project.base, project.weights, target)
+    digests = {choice: project.weights(choice) for choice in project.config.bases}
+    for choice, found in digests.items():
+        weights.remember_digest(choice.base, found, target)
     target.put_named("manifests", manifest.to_bytes(), ".jsonl")
     atomic_files.publish(folder / MANIFEST, manifest.to_bytes())
-    tree = _portable(project.config, project.weights.sha256)
+    tree = _portable(project.config, {choice: found.sha256 for choice, found in digests.items()})
     atomic_files.publish(folder / "pipeline.yaml", _to_yaml(tree))
     atomic_files.publish(folder / MARKER, records.dump({"of": str(project.path), "manifest": manifest.digest}))
     return Moved(taken, folder, folder / "pipeline.yaml", folder / MANIFEST)
@@ -174,31 +176,35 @@ def _their_settings(folder: Path, source: Cache) -> tuple[dict[str, Any], tuple[
     written = yaml_file.read(path)
     cluster = written.pop("cluster", None)  # never taken over; a scheduler in it would be refused
     theirs = yaml_file.validate(written, str(path))
-    choice = theirs.base
-    known = weights.recorded_digests(choice.base.name, choice.setting, source) if _names_file(choice) else []
-    if _names_file(choice) and len(known) != 1:
-        raise Unusable(
-            f"{path}: its base is the file {choice.setting}, and the export has {len(known)} digests of it; expected 1",
-            "export it again with this version, or write a pipeline.yaml of your own before the import",
-        )
-    tree = _portable(theirs, known[0] if known else None)
+    digests = {}
+    for choice in filter(_names_file, theirs.bases):
+        known = weights.recorded_digests(choice.base.name, choice.setting, source)
+        if len(known) != 1:
+            raise Unusable(
+                f"{path}: a base is the file {choice.setting}, and the export has {len(known)} digests of it; expected "
+                "1",
+                "export it again with this version, or write a pipeline.yaml of your own before the import",
+            )
+        digests[choice] = known[0]
+    tree = _portable(theirs, digests)
     said = theirs.model_dump(exclude_defaults=True) | ({"cluster": cluster} if isinstance(cluster, dict) else {})
     ours, others = flatten(tree), flatten(said)
     return tree, tuple(name for name, value in others.items() if ours.get(name) != value and name != "data.table")
 
 
-def _portable(config: RunConfig, sha256: str | None) -> dict[str, Any]:
+def _portable(config: RunConfig, digests: Mapping[BaseChoice, str]) -> dict[str, Any]:
     """The settings that go to another machine: no trust, no cluster, no place outside the project's folder.
 
-    `sha256` is the digest of the file that the base is, if it is one. The manifest becomes data.table.
+    digests: of the files that bases are or are given as. The manifest becomes data.table.
     """
-    settings = config.model_dump(include={"base", "extract", "heads"})
-    base = settings["base"]
-    del base["trust"]
-    if catalogue.is_model_file(base["name"]):
-        base["name"] = PurePath(base["name"]).name
-    if _names_file(config.base):
-        base["weights"] = f"sha256:{sha256}"
+    settings = config.model_dump(include={"extract", "heads"})
+    if config.base in digests or not _names_file(config.base):  # else no tap uses it
+        settings["base"] = _portable_base(config.base, digests)
+    taps = settings["extract"]["taps"]
+    for name, tap in config.extract.taps.items():
+        taps[name] = {field: value for field, value in taps[name].items() if value is not None}
+        if tap.base is not None:
+            taps[name]["base"] = _portable_base(tap.base, digests)
     data = config.data.model_dump(exclude_defaults=True, include={"root", "classes", "on_bad", "on_leak"})
     root = PurePath(data.get("root", ""))
     if root.is_absolute() or ".." in root.parts or data.get("root", "").startswith("~"):
@@ -206,6 +212,15 @@ def _portable(config: RunConfig, sha256: str | None) -> dict[str, Any]:
     tree = {"data": {**data, "table": MANIFEST}, **settings}
     RunConfig.model_validate(tree)
     return tree
+
+
+def _portable_base(choice: BaseChoice, digests: Mapping[BaseChoice, str]) -> dict[str, Any]:
+    base = choice.model_dump(exclude={"trust"})
+    if catalogue.is_model_file(choice.name):
+        base["name"] = PurePath(choice.name).name
+    if _names_file(choice):
+        base["weights"] = f"sha256:{digests[choice]}"
+    return base
 
 
 def _names_file(choice: BaseChoice) -> bool:

@@ -17,11 +17,12 @@ from cache.hash_index import HashIndex, default_index_path
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
 from pipeline.config.fields import Keyed
-from pipeline.config.schema import Data, RunConfig
+from pipeline.config.schema import BaseChoice, Data, RunConfig
 from pipeline.project.job_shares import Part
 from pipeline.project.split_record import SPLITS_CSV, Redrawn, SplitRecord
-from stages.bases import catalogue, weights
-from stages.bases.recipe import Recipe, Tap
+from stages.bases import weights
+from stages.bases.recipe import FeatureSpec, Recipe, Tap
+from stages.bases.weights import Weights
 from stages.data import scan, splits, tables
 from stages.data.images import PixelSpec
 from stages.data.manifest import Manifest, Row
@@ -73,6 +74,8 @@ class Project:
         self._from_file = settings is None
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), HashIndex(default_index_path()))
+        self.known_weights: dict[BaseChoice, Weights] = {}
+        self._specs: dict[str, FeatureSpec] = {}
 
     @property
     def root(self) -> Path:
@@ -85,36 +88,53 @@ class Project:
         except RuntimeError as error:
             raise Unusable(f"{setting!r} is not a path: {error}") from error
 
-    @cached_property
-    def base(self) -> catalogue.Base:
-        return self.config.base.base
+    def choice(self, tap: str) -> BaseChoice:
+        """The base of that tap, and its weights, as in pipeline.yaml."""
+        return self.config.extract.taps[tap].base or self.config.base
 
-    @cached_property
-    def weights(self) -> weights.Weights:
-        choice, offline = self.config.base, self.options.offline or self.options.require_cached
-        return weights.resolve_weights(self.base, choice.setting, self.at(choice.file), self.cache, offline)
+    def weights(self, choice: BaseChoice) -> Weights:
+        """Raises NotAvailable where neither the file nor its digest is known."""
+        if choice not in self.known_weights:
+            offline = self.options.offline or self.options.require_cached
+            self.known_weights[choice] = weights.resolve_weights(
+                choice.base, choice.setting, self.at(choice.file), self.cache, offline
+            )
+        return self.known_weights[choice]
 
-    @cached_property
-    def recipe(self) -> Recipe:
-        settings, size, most = self.config.extract, self.config.extract.size, self.config.data.max_pixels
-        pixels = PixelSpec(size, size, settings.fit, settings.resize, settings.decode, most)
-        return Recipe.of(self.base, self.weights.sha256, pixels, settings.numerics, settings.dtype)
+    def weight_file(self, recipe: Recipe, offline: bool) -> Path:
+        """The weight file of one of the project's recipes. Raises what `weights.ensure_file` does."""
+        for choice in self.config.bases:
+            found = self.weights(choice)
+            if (choice.base.name, found.sha256) == (recipe.base, recipe.weights_sha256):
+                return weights.ensure_file(choice.base, found, offline)
+        raise AssertionError(f"no tap of {self.path} has a base {recipe.base}")
 
     @property
     def keys(self) -> dict[str, str]:
         """Name of each tap -> its extract key."""
-        return {name: self.recipe.key(tap) for name, tap in self.taps.items()}
+        return {name: spec.key for name, spec in self.specs.items()}
 
     @property
-    def taps(self) -> dict[str, Tap]:
-        return {name: self.tap(name) for name in self.config.extract.taps}
+    def specs(self) -> dict[str, FeatureSpec]:
+        """Of each tap, by its name."""
+        return {name: self.spec(name) for name in self.config.extract.taps}
 
-    def tap(self, name: str) -> Tap:
-        settings = self.config.extract.taps[name]
-        return Tap(settings.layer, settings.pooling)
+    def spec(self, tap: str) -> FeatureSpec:
+        """What the rows of that tap are. Raises NotAvailable where its weights are not known."""
+        if tap not in self._specs:
+            own, project, choice = self.config.extract.taps[tap], self.config.extract, self.choice(tap)
+            size, most = own.size or project.size, self.config.data.max_pixels
+            pixels = PixelSpec(size, size, own.fit or project.fit, project.resize, project.decode, most)
+            digest, numerics = self.weights(choice).sha256, self.config.numerics(tap)
+            recipe = Recipe.of(choice.base, digest, pixels, numerics, project.dtype)
+            self._specs[tap] = FeatureSpec(recipe, Tap(own.layer, own.pooling))
+        return self._specs[tap]
 
     def store(self, tap: str) -> FeatureStore:
-        return self.cache.features(self.recipe.components(self.tap(tap)))
+        return self.rows_of(self.spec(tap))
+
+    def rows_of(self, spec: FeatureSpec) -> FeatureStore:
+        return self.cache.features(spec.components())
 
     @cached_property
     def found(self) -> Found:

@@ -104,7 +104,7 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
             raise _unusable(unread, len(set(paths)))
         store, found = project.store(_TAP), {row.path: row.id for row in images.rows}
         with registrations.running_job(project.cache.root, [store.key]):
-            reasons = dict(extraction.fill_rows(project, images, [project.tap(_TAP)]).rejected)
+            reasons = dict(extraction.fill_rows(project, images, [project.spec(_TAP)]).rejected)
             if reasons:
                 raise _unusable({row.path: reasons[row.id] for row in images.rows if row.id in reasons}, len(found))
             rows = store.read([found[path] for path in paths])

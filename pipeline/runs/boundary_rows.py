@@ -16,7 +16,7 @@ from pipeline.project.project import Project
 from pipeline.runs import extraction
 from stages.bases import blocks
 from stages.bases.blocks import Block
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FeatureSpec, Tap
 from stages.data.augment import View
 from stages.data.manifest import Manifest, Row
 from stages.finetune.boundary_maps import Cached, Computed
@@ -42,11 +42,18 @@ class Plan:
 
 def first_trained_block(project: Project, spec: FineTune) -> Block:
     """The first block that is trained. Raises Unusable if the base has none of that name."""
-    return blocks.get_block(project.base, spec.unfreeze_from)
+    return blocks.get_block(project.choice(_head_tap(project, spec)).base, spec.unfreeze_from)
 
 
-def boundary_tap(project: Project, spec: FineTune) -> Tap:
-    return Tap(first_trained_block(project, spec).boundary, "none", spec.dtype)
+def boundary_spec(project: Project, spec: FineTune) -> FeatureSpec:
+    """The maps that training starts from: of the base of the head's tap, at its size."""
+    tap = Tap(first_trained_block(project, spec).boundary, "none", spec.dtype)
+    return FeatureSpec(project.spec(_head_tap(project, spec)).recipe, tap)
+
+
+def _head_tap(project: Project, spec: FineTune) -> str:
+    """The tap of its head; of a sweep over taps, the first, as check_finetune has seen that they have one recipe."""
+    return next(iter(project.config.heads[spec.head].points().values())).taps[0]
 
 
 def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
@@ -65,15 +72,22 @@ def check_finetune(project: Project, name: str) -> None:
         kinds = " or ".join(name for name, kind in HEAD_KINDS.items() if kind.finetunable)
         raise Unusable(f"{where} is of kind {head.kind}; expected {kinds}", "name another head")
     for point in head.points().values():
-        taps = [project.tap(tap) for tap in point.taps]
-        if len(taps) > 1 or taps[0].layer not in ("output", project.base.output):
+        layers = [project.config.extract.taps[tap].layer for tap in point.taps]
+        if len(layers) > 1 or layers[0] not in ("output", project.choice(point.taps[0]).base.output):
             raise Unusable(
-                f"{where} uses {' and '.join(tap.layer for tap in taps)}; expected one tap, the base's output",
+                f"{where} uses {' and '.join(layers)}; expected one tap, the base's output",
                 "name a head whose tap has layer: output, such as {kind: logistic, tap: pooled}",
             )
-    if project.config.extract.numerics != "f32":
+    taps = {tap for point in head.points().values() for tap in point.taps}
+    if len(taps) > 1 and len({project.spec(tap).recipe for tap in taps}) > 1:
         raise Unusable(
-            f"finetune.{name}: extract.numerics is {project.config.extract.numerics}; fine-tuning computes in f32",
+            f"{where} chooses among taps of several sizes or bases; a fine-tuning trains one base at one size",
+            "name a head with one tap",
+        )
+    numerics = {project.config.numerics(tap) for tap in taps} - {"f32"}
+    if numerics:
+        raise Unusable(
+            f"finetune.{name}: extract.numerics is {' and '.join(sorted(numerics))}; fine-tuning computes in f32",
             "set extract.numerics: f32",
         )
 
@@ -90,22 +104,21 @@ def extend_hints(names: Iterable[str]) -> Iterator[None]:
         raise NotAvailable(error.message, error.hint + also) from error
 
 
-def view_recipes(project: Project, spec: FineTune) -> list[Recipe]:
-    """The recipe of each view, the plain one first."""
-    augment = spec.augment or AugmentConfig()  # without it there is one view
+def view_specs(project: Project, spec: FineTune) -> list[FeatureSpec]:
+    """The maps of each view, the plain one first."""
+    augment, plain = spec.augment or AugmentConfig(), boundary_spec(project, spec)  # without it there is one view
     views = (View(augment.augment, augment.seed, number) for number in range(1, spec.views))
-    return [project.recipe, *(replace(project.recipe, view=view) for view in views)]
+    return [plain, *(replace(plain, recipe=replace(plain.recipe, view=view)) for view in views)]
 
 
 def view_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
     """The stored rows of each view, the plain one first."""
-    tap = boundary_tap(project, spec)
-    return [project.cache.features(recipe.components(tap)) for recipe in view_recipes(project, spec)]
+    return [project.rows_of(view) for view in view_specs(project, spec)]
 
 
 def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     """Where the maps come from: as `mode` says; for auto, the cache unless it takes too much disk or saves nothing."""
-    shape = first_trained_block(project, spec).shape(project.config.extract.size)
+    shape = first_trained_block(project, spec).shape(boundary_spec(project, spec).recipe.pixels.height)
     each = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
     of_views = _images(spec, manifest)
     rows = sum(len(images.ids) for images in of_views)
@@ -128,9 +141,8 @@ def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
 
 def compute_missing(project: Project, spec: FineTune, manifest: Manifest) -> None:
     """Compute missing rows, view by view. Raises ImagesRejected if an image became unreadable since the plain view."""
-    tap = boundary_tap(project, spec)
-    for recipe, images in zip(view_recipes(project, spec), _images(spec, manifest), strict=True):
-        receipt = extraction.fill_rows(project, images, [tap], recipe)
+    for view, images in zip(view_specs(project, spec), _images(spec, manifest), strict=True):
+        receipt = extraction.fill_rows(project, images, [view])
         if receipt.rejected:
             image, reason = receipt.rejected[0]
             raise ImagesRejected(f"{len(receipt.rejected)} images were rejected; the first: {image[:12]}: {reason}")
@@ -147,9 +159,10 @@ def computed_maps(project: Project, spec: FineTune, samples: Sequence[Row], mani
     """The same maps, computed from the images each time. Raises NotAvailable if files or weights are missing."""
     ids = [row.id for row in samples]
     paths = extraction.image_paths(project, manifest, ids)
-    tap = boundary_tap(project, spec)
-    job = extraction.make_job(project, project.recipe, project.options.offline)
-    return Computed(job, {project.recipe.key(tap): tap}, [(i, paths[i]) for i in ids], view_recipes(project, spec))
+    views = view_specs(project, spec)
+    job = extraction.make_job(project, views[0].recipe, project.options.offline)
+    recipes = [view.recipe for view in views]
+    return Computed(job, {views[0].key: views[0].tap}, [(i, paths[i]) for i in ids], recipes)
 
 
 def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:

@@ -11,8 +11,7 @@ from cache.errors import NotAvailable
 from cache.hash_index import HashIndex
 from pipeline.project.job_shares import Part
 from pipeline.project.project import Project
-from stages.bases import weights
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FeatureSpec, Recipe, Specs
 from stages.data.manifest import Manifest
 from stages.data.scan import Reject
 from stages.engines import parity
@@ -44,8 +43,8 @@ class ExtractReport:
         return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected]}
 
 
-def run_extraction(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractReport, Manifest]:
-    """Compute missing rows at the taps of pipeline.yaml and of `more`, in one pass; only of its part, if it has one.
+def run_extraction(project: Project, more: Mapping[str, FeatureSpec]) -> tuple[ExtractReport, Manifest]:
+    """Compute missing rows of the taps of pipeline.yaml and of `more`, in one pass; only of its part, if it has one.
 
     Returns what was done, and the manifest of the images that have all their rows. With parts, the last part to finish
     saves the manifest of all. Raises NotAvailable if rows are missing that must not, or cannot, be computed.
@@ -54,10 +53,10 @@ def run_extraction(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractRe
     if part is not None:
         manifest = part.share(manifest)
         unreadable = unreadable if part.number == 1 else []  # they have no id, so part 1 lists them
-    taps = {**project.taps, **more}
-    report = ExtractReport(keys={name: project.recipe.key(tap) for name, tap in taps.items()}, part=part)
+    specs = {**project.specs, **more}
+    report = ExtractReport(keys={name: spec.key for name, spec in specs.items()}, part=part)
     started = time.perf_counter()
-    receipt = fill_rows(project, manifest, taps.values())
+    receipt = fill_rows(project, manifest, specs.values())
     if receipt.rows:
         report.seconds = round(time.perf_counter() - started, 3)
         report.images_per_second = round(receipt.rows / report.seconds, 1)
@@ -68,73 +67,73 @@ def run_extraction(project: Project, more: Mapping[str, Tap]) -> tuple[ExtractRe
     report.computed, report.engine = receipt.rows, receipt.engine
     report.reused = report.unique - report.computed - len(reasons)
     good = manifest.without(reasons)
-    complete = good if part is None else _of_all_parts(project, taps.values(), reasons)
+    complete = good if part is None else _of_all_parts(project, specs.values(), reasons)
     if complete.rows and (not report.rejected or project.config.data.on_bad == "skip"):
         report.manifest = project.save_manifest(complete)
     return report, good
 
 
-def _of_all_parts(project: Project, taps: Iterable[Tap], rejected: Collection[str]) -> Manifest:
+def _of_all_parts(project: Project, specs: Iterable[FeatureSpec], rejected: Collection[str]) -> Manifest:
     """The images of all parts that have all their rows; empty while another part has rows to compute."""
-    whole, recipe = project.manifest, project.recipe
-    others = whole.without(rejected)
-    missing = schedule.find_missing(project.cache, recipe, {recipe.key(tap): tap for tap in taps}, others.ids)
+    others, wanted = project.manifest.without(rejected), _by_key(specs)
+    missing = schedule.find_missing(project.cache, wanted, others.ids)
     if project.config.data.on_bad == "fail" and (missing or project.found.rejected):
         return Manifest(())
     with suppress(NotAvailable):  # the files may be on the host of that part only
-        if schedule.all_rejects(recipe, image_paths(project, others, missing)) is not None:
+        if schedule.all_rejects(wanted, image_paths(project, others, missing)) is not None:
             return others.without(missing)
     return Manifest(())
 
 
 def find_rejects(project: Project) -> dict[str, str]:
     """id -> reason of images that a run would reject; decodes all that miss a row, if their files exist."""
-    taps = {project.recipe.key(tap): tap for tap in project.taps.values()}
-    missing = schedule.find_missing(project.cache, project.recipe, taps, project.manifest.ids)
+    specs = _by_key(project.specs.values())
+    missing = schedule.find_missing(project.cache, specs, project.manifest.ids)
     try:
         found = image_paths(project, project.manifest, missing)
     except NotAvailable:
         return {}
     with project.progress("decoding", len(found)) as advance:
-        return schedule.find_rejects(project.recipe, found, advance)
+        return schedule.find_rejects(specs, found, advance)
 
 
-def fill_rows(project: Project, manifest: Manifest, taps: Iterable[Tap], recipe: Recipe | None = None) -> Receipt:
-    """Compute the rows that the images of `manifest` miss at the taps."""
-    recipe = recipe or project.recipe
-    wanted = {recipe.key(tap): tap for tap in taps}
-    missing = schedule.find_missing(project.cache, recipe, wanted, manifest.ids)
-    for tap in wanted.values():
-        project.cache.features(recipe.components(tap)).note_use()
-    return compute_rows(project, manifest, wanted, missing, recipe) if missing else Receipt()
+def fill_rows(project: Project, manifest: Manifest, specs: Iterable[FeatureSpec]) -> Receipt:
+    """Compute the rows of those specs that the images of `manifest` miss."""
+    wanted = _by_key(specs)
+    missing = schedule.find_missing(project.cache, wanted, manifest.ids)
+    for spec in wanted.values():
+        project.rows_of(spec).note_use()
+    return compute_rows(project, manifest, wanted, missing) if missing else Receipt()
 
 
-def time_sample(project: Project, names: Sequence[str]) -> Trial | None:
-    """Time some images at the taps `names`, storing nothing; None if none of them can be decoded."""
+def _by_key(specs: Iterable[FeatureSpec]) -> dict[str, FeatureSpec]:
+    return {spec.key: spec for spec in specs}
+
+
+def time_sample(project: Project, names: Iterable[str]) -> Trial | None:
+    """Time some images at the taps `names`, which have one recipe; None if none can be decoded. Stores nothing."""
     found, root = project.found, str(project.root.absolute())
     rows = [*found.rows, *found.unhashed]
     some = [os.path.join(root, row.path) for row in rows[:: max(1, len(rows) // throughput.IMAGES)]]
     digests = HashIndex().digests(some[: throughput.IMAGES])  # not the project's, which a preview leaves as it is
     images = [(digest, [path]) for path, digest in digests.items() if isinstance(digest, str)]
-    taps = {project.recipe.key(tap): tap for tap in map(project.tap, names)}
+    ((recipe, taps),) = schedule.by_recipe(_by_key(map(project.spec, names))).items()
     with project.progress(f"timing {len(images)} images", None):
-        return throughput.time_images(make_job(project, project.recipe, offline=True), taps, images)
+        return throughput.time_images(make_job(project, recipe, offline=True), taps, images)
 
 
 def make_job(project: Project, recipe: Recipe, offline: bool) -> Job:
     """What all tasks that compute rows of that recipe share. Raises NotAvailable if the weights cannot be had."""
-    file = weights.ensure_file(project.base, project.weights, offline)
+    file = project.weight_file(recipe, offline)
     settings, root = project.config.extract, str(project.cache.root.absolute())
     batch = None if settings.batch == "auto" else settings.batch
     return Job(recipe, str(file), root, batch, project.version, settings.engine)
 
 
-def compute_rows(
-    project: Project, manifest: Manifest, taps: Mapping[str, Tap], missing: Mapping[str, Sequence[str]], recipe: Recipe
-) -> Receipt:
+def compute_rows(project: Project, manifest: Manifest, specs: Specs, missing: Mapping[str, Sequence[str]]) -> Receipt:
     """Compute the rows that `schedule.find_missing` returned, from the files that `manifest` names."""
     found = image_paths(project, manifest, missing)
-    rejected = schedule.all_rejects(recipe, found)
+    rejected = schedule.all_rejects(specs, found)
     if rejected is not None:
         return Receipt(rejected=rejected)
     if project.options.require_cached:
@@ -142,15 +141,19 @@ def compute_rows(
             f"{len(missing)} of {len(manifest.ids)} images have no feature row, and computing rows is not allowed here",
             COMPUTE_FIRST,
         )
-    references = parity.choose_references(project.cache, recipe, taps, manifest.rows, project.root.absolute(), missing)
-    job = replace(make_job(project, recipe, project.options.offline), references=references)
+    wanted = {key: specs[key] for key in dict.fromkeys(key for keys in missing.values() for key in keys)}
+    jobs = []
+    for recipe, taps in schedule.by_recipe(wanted).items():
+        job, root = make_job(project, recipe, project.options.offline), project.root.absolute()
+        references = parity.choose_references(project.cache, recipe, taps, manifest.rows, root, missing)
+        jobs.append((replace(job, references=references), taps))
     rows = project.config.extract.shard_rows
-    work = schedule.Work(job, taps, missing, found, None if rows == "auto" else rows)
+    work = schedule.Work(jobs, missing, found, None if rows == "auto" else rows)
     try:
         with project.progress("extracting", len(missing)) as advance:
             return schedule.compute_missing(project.cache, work, project.cluster, advance)
     except KeyboardInterrupt as stop:
-        left = schedule.find_missing(project.cache, recipe, taps, list(missing))
+        left = schedule.find_missing(project.cache, wanted, list(missing))
         stop.args = (f"{len(missing) - len(left):,} of {len(missing):,} new rows are kept",)
         raise
 

@@ -26,7 +26,6 @@ from pipeline.runs import boundary_rows, finetune_start, provenance, train_heads
 from pipeline.runs.boundary_rows import Plan
 from pipeline.runs.finetune_report import FineTuneReport, TunedReport
 from pipeline.runs.finetune_start import Start
-from stages.bases import weights
 from stages.data import augment
 from stages.data.manifest import Manifest
 from stages.extract import throughput
@@ -220,10 +219,10 @@ class Tuning:
         """One network for all seeds, each of which resets it."""
         with without_banners():
             from stages.finetune.network import Network
-        project, tap = self.project, self.project.tap(self.start.spec.taps[0])
-        file = weights.ensure_file(project.base, project.weights, project.options.offline)
+        spec = self.project.spec(self.start.spec.taps[0])
+        file = self.project.weight_file(spec.recipe, self.project.options.offline)
         assert self.start.head is not None
-        return Network(project.recipe, file, self.block, tap, self.start.head)
+        return Network(spec.recipe, file, self.block, spec.tap, self.start.head)
 
     def _frozen(self) -> np.ndarray:
         """The frozen head's probabilities of each sample: (n, classes)."""

@@ -44,7 +44,7 @@ def run_stages(
             notify(f"{name}: {plans[name]}")
     cached = [name for name, plan in plans.items() if plan.mode == "cached"]
     specs = {f"finetune/{name}": project.config.finetune[name] for name in (*also_for, *cached)}
-    boundary = {name: boundary_rows.boundary_tap(project, spec) for name, spec in specs.items()}
+    boundary = {name: boundary_rows.boundary_spec(project, spec) for name, spec in specs.items()}
     keys = [*project.keys.values(), *boundary_rows.extract_keys(project, (*tuned, *also_for))]
     with registrations.running_job(project.cache.root, keys), boundary_rows.extend_hints((*also_for, *cached)):
         report, manifest = extraction.run_extraction(project, boundary)

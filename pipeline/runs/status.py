@@ -1,5 +1,6 @@
 """Owns previewing a run: HIT, PARTIAL, MISS or BLOCKED for each stage, and why. Not the reasons (miss_reasons.py)."""
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -8,14 +9,15 @@ from cache.errors import NotAvailable, Unusable
 from pipeline.project.project import Project
 from pipeline.results.record_diff import Differences
 from pipeline.runs import boundary_rows, extraction, finetuning, miss_reasons, rejects, sweeps, train_heads
+from stages.bases.recipe import Recipe
 from stages.data.manifest import Manifest
 from stages.extract import throughput
 from stages.heads import labelled_rows
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
-_Unknown = tuple[State, str] | None
-"""State and reason of extraction if its keys are unknown, since the weights are not here."""
+_Unknown = tuple[State, str]
+"""State and reason of a tap's extraction where its key is unknown, since the weights are not here."""
 
 
 @dataclass(frozen=True)
@@ -79,33 +81,34 @@ def preview_stages(project: Project, heads: Collection[str], tuned: Sequence[str
     unknown = _unknown_weights(project)
     manifest = project.manifest if unknown else project.manifest.without(_rejected(project))
     rejected = len(project.found.rejected) + len(project.manifest.rows) - len(manifest.rows)
-    stages = [_extract(project, name, manifest, unknown) for name in project.config.extract.taps]
-    if estimate and unknown is None:
-        stages = _estimate(project, stages)
+    stages = [_extract(project, name, manifest, unknown.get(name)) for name in project.config.extract.taps]
+    if estimate:
+        stages = _estimate(project, stages, unknown)
     blocked = {s.name for s in stages if s.state == "BLOCKED"}
     refused = rejected if project.config.data.on_bad == "fail" else 0
     for name in heads:
-        head = _head(project, name, manifest, refused, unknown)
         taps = {tap for point in project.config.heads[name].points().values() for tap in point.taps}
+        head = _head(project, name, manifest, refused, not taps.isdisjoint(unknown))
         if head.state == "MISS" and taps & blocked:
             head = replace(head, state="BLOCKED", reason="its rows cannot be computed")
         stages.append(head)
     by_head = {s.name: s for s in stages if s.stage == "head"}
-    for name in tuned if unknown is None else ():
+    for name in () if unknown else tuned:
         stages += _finetune(project, name, manifest, by_head[project.config.finetune[name].head])
     counts = manifest.counts(project.config.data.classes or ())
     return Status(stages, counts, len(project.found.unhashed), rejected, refused > 0)
 
 
-def _unknown_weights(project: Project) -> _Unknown:
-    """None if the weights are known, and so the keys of the rows."""
-    try:
-        _ = project.recipe
-    except NotAvailable as error:
-        if project.config.base.setting == "imagenet":
-            return "MISS", "the weights are not here: a run downloads them first"
-        return "BLOCKED", error.message
-    return None
+def _unknown_weights(project: Project) -> dict[str, _Unknown]:
+    """The taps whose weights are not known, and so the keys of their rows."""
+    found: dict[str, _Unknown] = {}
+    for tap in project.config.extract.taps:
+        try:
+            project.spec(tap)
+        except NotAvailable as error:
+            downloaded: _Unknown = ("MISS", "the weights are not here: a run downloads them first")
+            found[tap] = downloaded if project.choice(tap).setting == "imagenet" else ("BLOCKED", error.message)
+    return found
 
 
 def _rejected(project: Project) -> Collection[str]:
@@ -113,10 +116,11 @@ def _rejected(project: Project) -> Collection[str]:
     if project.options.read_files:
         return extraction.find_rejects(project)
     before, ids = rejects.read_ids(project), project.manifest.ids
-    return before & {image for tap in project.taps for image in project.store(tap).missing(ids)} if before else ()
+    stores = map(project.store, project.config.extract.taps) if before else ()
+    return before & {image for store in stores for image in store.missing(ids)}
 
 
-def _extract(project: Project, tap: str, manifest: Manifest, unknown: _Unknown) -> StageStatus:
+def _extract(project: Project, tap: str, manifest: Manifest, unknown: _Unknown | None) -> StageStatus:
     ids, unhashed = manifest.ids, len(project.found.unhashed)
     if not ids and not unhashed:
         return StageStatus("extract", tap, "BLOCKED", "no image can be read", 0, 0)
@@ -146,11 +150,21 @@ def _extract(project: Project, tap: str, manifest: Manifest, unknown: _Unknown) 
     return StageStatus("extract", tap, "MISS", why.reason, total, missing, seconds, size, False, why.differences)
 
 
-def _estimate(project: Project, stages: list[StageStatus]) -> list[StageStatus]:
+def _estimate(project: Project, stages: list[StageStatus], unknown: Collection[str]) -> list[StageStatus]:
     """`stages` with missing estimates from timing a sample; BLOCKED if weights or taps do not fit the base."""
-    names = [s.name for s in stages if s.missing and s.seconds is None and s.state != "BLOCKED"]
+    by_recipe: dict[Recipe, list[str]] = defaultdict(list)
+    for s in stages:
+        if s.missing and s.seconds is None and s.state != "BLOCKED" and s.name not in unknown:
+            by_recipe[project.spec(s.name).recipe].append(s.name)
+    for names in by_recipe.values():
+        stages = _timed(project, stages, names)
+    return stages
+
+
+def _timed(project: Project, stages: list[StageStatus], names: Collection[str]) -> list[StageStatus]:
+    """`stages` with estimates for the taps `names`, which one network computes."""
     try:
-        trial = extraction.time_sample(project, names) if names else None
+        trial = extraction.time_sample(project, names)
     except NotAvailable:  # the weights are not here, and a preview downloads none
         return stages
     except Unusable as error:
@@ -169,7 +183,7 @@ def _unhashed(n: int) -> str:
     return f"{n} files are not hashed yet (--hash makes it exact)"
 
 
-def _head(project: Project, name: str, manifest: Manifest, rejected: int, unknown: _Unknown) -> StageStatus:
+def _head(project: Project, name: str, manifest: Manifest, rejected: int, unknown: bool) -> StageStatus:
     samples, unhashed = len(manifest.samples), len(project.found.unhashed)
 
     def status(state: State, reason: str, missing: int = samples, **more: Any) -> StageStatus:
@@ -221,7 +235,7 @@ def _finetune(project: Project, name: str, manifest: Manifest, head: StageStatus
     plan = boundary_rows.plan_boundary(project, spec, manifest)
     if plan.mode == "full":
         return [replace(model, reason=f"{model.reason}; mode full: {plan.why}")]
-    more = unhashed * len(boundary_rows.view_recipes(project, spec))
+    more = unhashed * len(boundary_rows.view_specs(project, spec))
     rows, missing = plan.rows + more, plan.missing + more
     state: State = "HIT" if not missing else "MISS" if missing == rows else "PARTIAL"
     size = plan.each * missing

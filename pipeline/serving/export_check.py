@@ -60,9 +60,10 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
             f"none of the {len(recorded.rows)} images of {model} was found; an exported file is tested on some",
             "name the folder where they are: --set data.root=DIR",
         )
-    full = replace(deployable.recipe.pixels, decode="full")
+    full = [replace(base.recipe.pixels, decode="full") for base in deployable.bases]
     with today.progress(f"computing the probabilities of {len(chosen)} images", None):
-        expected = deployable.open()(np.stack([images.decode(data[number], full) for number in chosen]))
+        fitted = zip(*(images.decode_all(data[number], full) for number in chosen), strict=True)
+        expected = deployable.open()([np.stack(pixels) for pixels in fitted])
     stored = apply_temperature(recorded.probabilities[chosen], deployable.temperature)
     if recorded.folds is not None:
         stored[recorded.folds[chosen] >= 0] = np.nan  # out of fold, so not the model's
@@ -84,7 +85,8 @@ def check_file(
     if not largest <= LIMIT:
         off = f"of {len(samples)} images, a probability differs by up to {largest:.2g}, and the limit is {LIMIT:g}"
         raise PipelineError(f"the file is not the model: {off}", "nothing was written")
-    scaled, own = deployable.recipe.pixels.decode == "scaled", np.isfinite(stored)
+    scaled = any(base.recipe.pixels.decode == "scaled" for base in deployable.bases)
+    own = np.isfinite(stored)
     return {
         "images": len(samples),
         "max_difference": largest,

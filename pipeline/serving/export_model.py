@@ -5,7 +5,8 @@ Not the network (keras_network.py), nor the test of the file before it is publis
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +21,15 @@ from pipeline.results import registry
 from pipeline.results.model import Model
 from pipeline.serving import export_check, recorded_model
 from pipeline.serving.export_check import Sample
-from stages.bases import catalogue, weights
+from stages.bases import catalogue
+from stages.bases.recipe import FeatureSpec, FrozenBase, Recipe, Tap
 from stages.export.deployable import Deployable
 from stages.metrics.calibration import apply_temperature
 from stages.runtime import hardware
 from stages.runtime.silent_imports import without_banners
 
-SCHEMA = 1
-"""Of PATH.json."""
+SCHEMA = 2
+"""Of PATH.json. In 1, `resized_inside` was that of the one size."""
 
 Kind = Literal["keras", "onnx"]
 NEEDS: Mapping[Kind, tuple[str, ...]] = {"keras": (), "onnx": ("onnx", "tf2onnx", "onnxruntime")}
@@ -98,10 +100,15 @@ def load_deployable(today: Project, model: Model) -> Deployable:
     """
     head, tail = model.head, model.tail
     then = recorded_model.restore(today, model)
-    file = weights.ensure_file(then.base, then.weights, today.options.offline)
     temperature = model.calibration.temperature
-    taps = tuple(then.tap(tap) for tap in recorded_model.head_settings(then, model).taps)
-    return Deployable(then.recipe, taps, file, head, 1.0 if temperature is None else temperature, tail)
+    by_recipe: dict[Recipe, dict[str, Tap]] = defaultdict(dict)
+    for number, spec in enumerate(map(then.spec, recorded_model.head_settings(then, model).taps)):
+        by_recipe[spec.recipe][str(number)] = spec.tap
+    bases = tuple(
+        FrozenBase(recipe, taps, then.weight_file(recipe, today.options.offline), tail)
+        for recipe, taps in by_recipe.items()
+    )
+    return Deployable(bases, head, 1.0 if temperature is None else temperature)
 
 
 def description_path(path: Path) -> Path:
@@ -134,30 +141,31 @@ def _check_model(model: Model, deployable: Deployable) -> None:
             f"{model} is a {deployable.head.kind} head, which has no layers to write",
             f"export a head of another kind: {kinds}",
         )
-    kind = catalogue.base_of(deployable.recipe.base).format
-    if not kind.keras:
-        raise Unusable(
-            f"{model} uses a base of the kind {kind.name!r}, of which no Keras network can be made",
-            "export a model on a base of the catalogue, or on a Keras file",
-        )
-    if deployable.recipe.numerics != "f32":
-        raise Unusable(
-            f"{model} takes {deployable.recipe.numerics} rows, which other programs round differently",
-            "export a model of rows with extract.numerics: f32",
-        )
+    for recipe in (base.recipe for base in deployable.bases):
+        kind = catalogue.base_of(recipe.base).format
+        if not kind.keras:
+            raise Unusable(
+                f"{model} uses a base of the kind {kind.name!r}, of which no Keras network can be made",
+                "export a model on a base of the catalogue, or on a Keras file",
+            )
+        if recipe.numerics != "f32":
+            raise Unusable(
+                f"{model} takes {recipe.numerics} rows, which other programs round differently",
+                "export a model of rows with extract.numerics: f32",
+            )
 
 
 def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """PATH.json, except for what it says of the file itself."""
-    classes, pixels = deployable.head.classes, deployable.recipe.pixels
+    classes, recipes = deployable.head.classes, [base.recipe for base in deployable.bases]
     limit = model.calibration.threshold
     if limit is not None:  # of probabilities without a temperature, while the file applies one
         limit = float(apply_temperature(np.array([[1 - limit, limit]]), deployable.temperature)[0, 1])
-    licence = catalogue.base_of(deployable.recipe.base).licence
+    keyed = {name: FeatureSpec(base.recipe, tap).key for base in deployable.bases for name, tap in base.taps.items()}
     return {
         "schema": SCHEMA,
         "model": {"name": model.name, "key": model.key, "kind": deployable.head.kind},
-        "extract_keys": [deployable.recipe.key(tap) for tap in deployable.taps],
+        "extract_keys": [keyed[str(number)] for number in range(len(keyed))],
         "classes": list(classes),
         "positive_class": classes[1] if len(classes) == 2 else None,
         "threshold": limit,
@@ -167,7 +175,9 @@ def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind:
             "dtype": "uint8",
             "shape": ["n", "height", "width", 3],
             "words": _PICTURES,
-            "resized_inside": {name: pixels.components()[name] for name in ("size", "fit", "resize")},
+            "resized_inside": [
+                {name: recipe.pixels.components()[name] for name in ("size", "fit", "resize")} for recipe in recipes
+            ],
         },
         "output": {
             "name": check["output"],
@@ -176,9 +186,17 @@ def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind:
             "words": _PROBABILITIES,
         },
         "licences": {
-            "weights": licence if model.record["config"]["base"]["weights"] == "imagenet" else "not known",
+            "weights": "; ".join(dict.fromkeys(_licences(model))),
             "data": "not known",
         },
         "check": {name: value for name, value in check.items() if name not in ("input", "output")},
         "versions": hardware.versions(["frozenbase", "tensorflow", "keras", "numpy", "pillow", *NEEDS[kind]]),
     }
+
+
+def _licences(model: Model) -> Iterator[str]:
+    """Of the weights of each tap."""
+    config = model.record["config"]
+    for tap in recorded_model.tap_names(model):
+        choice = config["extract"]["taps"][tap].get("base") or config["base"]
+        yield catalogue.base_of(choice["name"]).licence if choice["weights"] == "imagenet" else "not known"

@@ -23,8 +23,7 @@ from pipeline.results.model import Model
 from pipeline.results.record_diff import find_differences, format_changes
 from pipeline.runs import boundary_rows, train_heads
 from stages.bases import catalogue, weights
-from stages.bases.catalogue import Base
-from stages.bases.recipe import Tap
+from stages.bases.recipe import FeatureSpec
 from stages.bases.weights import Weights
 from stages.finetune.boundary_maps import Cached
 from stages.heads.matrix import FeatureMatrix
@@ -57,17 +56,22 @@ def is_finetuned(model: Model) -> bool:
 
 def rows(model: Model) -> list[dict[str, Any]]:
     """The rows a model takes, in the order they are joined: of each, the key's components and the `key`."""
-    if is_finetuned(model):
-        return [model.record["extract"]["boundary"]]
-    taps = model.record["config"]["heads"][model.record["name"]]["tap"]
-    return [model.record["extract"][tap] for tap in ([taps] if isinstance(taps, str) else taps)]
+    names = ["boundary"] if is_finetuned(model) else tap_names(model)
+    return [model.record["extract"][name] for name in names]
 
 
-def recorded_taps(then: Project, model: Model) -> list[Tap]:
-    """The taps of those rows; `then` is the model's project."""
+def tap_names(model: Model) -> list[str]:
+    """The taps of its head; of a fine-tuned model, of the head it started from."""
+    name, config = model.record["name"], model.record["config"]
+    taps = config["heads"][config["finetune"][name]["head"] if is_finetuned(model) else name]["tap"]
+    return [taps] if isinstance(taps, str) else list(taps)
+
+
+def recorded_specs(then: Project, model: Model) -> list[FeatureSpec]:
+    """What those rows are; `then` is the model's project."""
     if is_finetuned(model):
-        return [boundary_rows.boundary_tap(then, then.config.finetune[model.record["name"]])]
-    return [then.tap(tap) for tap in head_settings(then, model).taps]
+        return [boundary_rows.boundary_spec(then, then.config.finetune[model.record["name"]])]
+    return [then.spec(tap) for tap in head_settings(then, model).taps]
 
 
 def head_settings(then: Project, model: Model) -> HeadConfig:
@@ -89,7 +93,7 @@ def restore(today: Project, model: Model) -> Project:
         config = yaml_file.validate(
             {**record["config"], "heads": heads, "cluster": {}}, f"the settings in {model.folder / 'record.json'}"
         )
-        base = config.base.base
+        _ = [choice.base for choice in config.bases]
     except Unusable as error:
         raise Unusable(f"{error.message}; {by}", advice) from error
     extracted = rows(model)
@@ -103,10 +107,12 @@ def restore(today: Project, model: Model) -> Project:
         }
     )
     then = Project(today.path, today.options, today.progress, settings)
-    then.weights = _weights(today, base, config.base, extracted[0]["base"]["weights"])
-    for tap, wanted in zip(recorded_taps(then, model), extracted, strict=True):
-        if then.recipe.key(tap) != wanted["key"]:
-            components = then.recipe.components(tap)
+    for tap, wanted in zip(head_settings(then, model).taps, extracted, strict=True):
+        choice = then.choice(tap)
+        then.known_weights[choice] = _weights(today, choice, wanted["base"]["weights"])
+    for spec, wanted in zip(recorded_specs(then, model), extracted, strict=True):
+        if spec.key != wanted["key"]:
+            components = spec.components()
             changed = find_differences({name: part for name, part in wanted.items() if name != "key"}, components)
             parts = format_changes(changed)
             raise Unusable(f"today's code makes other rows of the same settings ({parts}); {by}", advice)
@@ -121,13 +127,13 @@ def temporary_cache(project: Project) -> Iterator[None]:
         yield
 
 
-def _weights(today: Project, base: Base, recorded: BaseChoice, sha256: str) -> Weights:
+def _weights(today: Project, recorded: BaseChoice, sha256: str) -> Weights:
     """The weights of that digest, with their file where the recorded or today's setting has it.
 
     Nothing is downloaded: no weights are needed as long as no row is missing.
     """
-    now = today.config.base
-    choices = [recorded, *([now] if catalogue.is_model_file(now.name) == base.is_file else [])]
+    base = recorded.base
+    choices = [recorded, *(now for now in today.config.bases if catalogue.is_model_file(now.name) == base.is_file)]
     by_digest = recorded.model_copy(update={"weights": f"sha256:{sha256}"})
     for choice in (*choices, by_digest):
         with contextlib.suppress(PipelineError):
@@ -144,11 +150,11 @@ class Inference:
         """`then` is what `restore` gives for the model."""
         self._then, self._model = then, model
         self.head = model.head
-        self.taps = recorded_taps(then, model)
+        self.specs = recorded_specs(then, model)
 
     def stores(self, cache: Cache) -> list[FeatureStore]:
         """Its rows in a cache, tap by tap."""
-        return [cache.features(self._then.recipe.components(tap)) for tap in self.taps]
+        return [cache.features(spec.components()) for spec in self.specs]
 
     def probabilities(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
         """Of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent."""
@@ -169,7 +175,7 @@ class Inference:
             from stages.finetune.network import Network
         then = self._then
         block = boundary_rows.first_trained_block(then, then.config.finetune[self._model.record["name"]])
-        (tap,) = map(then.tap, head_settings(then, self._model).taps)
-        network = Network(then.recipe, None, block, tap, self.head)
+        (spec,) = map(then.spec, head_settings(then, self._model).taps)
+        network = Network(spec.recipe, None, block, spec.tap, self.head)
         network.put_tail(self._model.tail)
         return network

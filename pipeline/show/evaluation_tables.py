@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.evaluation.compare import Comparison
 from pipeline.evaluation.crossval import OutOfFold
+from pipeline.evaluation.shortlist import Shortlist
 from pipeline.results.model import SHORT
 from pipeline.runs.finetune_report import FineTuneReport
 from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
@@ -88,6 +89,24 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
             table.add_row(str(number), f"{of.n:,}", *map(format_figure, of.values.values()))
         OUT.print(table)
         echo("")
+
+
+def show_shortlist(found: Shortlist) -> None:
+    """All candidates by log-loss, with what their rows of all images take, and the one to take."""
+    echo(f"a logistic head on {found.images:,} labelled images of train and val, out of fold\n")
+    every = f"{found.all_images:,} images"
+    table = make_table(
+        "base", ">size", "~tap", ">log-loss (95%)", ">accuracy (95%)", ">AUROC", f">s for {every}", ">GB", "pick"
+    )
+    for one in found.candidates:
+        figures = [format_interval(one.figures[name]) for name in ("log_loss", "accuracy")]
+        cells = [*figures, format_figure(one.figures.values["auroc"]), f"{one.seconds:,.0f}", f"{one.bytes / 1e9:.3g}"]
+        marks = "*" if one is found.pick else ""
+        table.add_row(one.base, str(one.size), f"{one.tap.layer} {one.tap.pooling}", *cells, marks)
+    OUT.print(table)
+    why = "the first" if found.pick is found.candidates[0] else "the fastest of those within one standard error of it"
+    echo(f"\n* is {why}. Its figure is that of the best of {len(found.candidates)}, so it flatters itself a little;")
+    echo(f"test was not looked at. To use it: pipeline run --set 'extract.taps.pooled={found.setting}'")
 
 
 def show_predictions(found: Mapping[str, Any]) -> None:

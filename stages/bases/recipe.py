@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,26 @@ class Recipe:
 
     def key(self, tap: Tap) -> str:
         return key_of(self.components(tap))
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a stored row is: a tap of a base, computed by a recipe. It stands for one extract key."""
+
+    recipe: Recipe
+    tap: Tap
+
+    def components(self) -> dict[str, Any]:
+        """The readable parts of the key."""
+        return self.recipe.components(self.tap)
+
+    @cached_property
+    def key(self) -> str:
+        return self.recipe.key(self.tap)
+
+
+Specs = Mapping[str, FeatureSpec]
+"""By extract key."""
 
 
 @dataclass(frozen=True)

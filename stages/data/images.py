@@ -19,7 +19,7 @@ processor time. In a process, one image above 50 Mpx is decoded at a time, in at
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,12 +70,22 @@ class PixelSpec:
         }
 
 
-def decode(data: bytes, spec: PixelSpec | None, on_damage: Callable[[str], object] = lambda text: None) -> np.ndarray:
+OnDamage = Callable[[str], object]
+"""Called with what is damaged in a file though no pixel is lost."""
+
+
+def decode(data: bytes, spec: PixelSpec | None, on_damage: OnDamage = lambda text: None) -> np.ndarray:
     """Pixels of one image file, without `spec` at full size: ndarray of shape (height, width, 3), uint8, RGB.
 
-    on_damage: called with what is damaged in the file though no pixel is lost. Raises ImageRejected, with the reason,
-    for anything else.
+    Raises ImageRejected, with the reason, where pixels would be missing or wrong.
     """
+    return decode_all(data, [spec], on_damage)[0]
+
+
+def decode_all(
+    data: bytes, specs: Sequence[PixelSpec | None], on_damage: OnDamage = lambda text: None
+) -> list[np.ndarray]:
+    """The same for each of `specs`. A file is decoded once, a JPEG once for each scale that they need."""
     if not data:
         raise ImageRejected("empty file")
     try:
@@ -83,7 +93,7 @@ def decode(data: bytes, spec: PixelSpec | None, on_damage: Callable[[str], objec
             data, notes = png.clean_png(data)
             for note in notes:
                 on_damage(note)
-        return _decode(data, spec)
+        return _decode(data, specs)
     except ImageRejected:
         raise
     except Exception as error:
@@ -91,37 +101,55 @@ def decode(data: bytes, spec: PixelSpec | None, on_damage: Callable[[str], objec
         raise ImageRejected(f"cannot be decoded: {reason}") from error
 
 
-def _decode(data: bytes, spec: PixelSpec | None) -> np.ndarray:
+def _decode(data: bytes, specs: Sequence[PixelSpec | None]) -> list[np.ndarray]:
     markers = jpeg.read_markers(data) if data.startswith(jpeg.MAGIC) else None
     layout = tiff.read_layout(data) if data.startswith(tiff.MAGIC) else None
     image: Image.Image | None = None if layout and not tiff.pillow_is_right(layout) else open_image(data)
     if image is None and layout is None:
         raise ImageRejected("not an image of a known format")
     width, height = image.size if image is not None else (layout.width, layout.height)  # type: ignore[union-attr]
-    most = MAX_PIXELS if spec is None else spec.max_pixels
+    most = min(MAX_PIXELS if spec is None else spec.max_pixels for spec in specs)
     if width * height > most:
         raise ImageRejected(f"{width}x{height} is more than {most / 1e6:g} Mpx (data.max_pixels)")
     with _large if width * height > _LARGE else contextlib.nullcontext():
         if image is None:
             image = tiff.read_pixels(data, layout)  # type: ignore[arg-type]
-        elif markers is not None:
-            _load_jpeg(image, data, markers, spec)
-        image.load()
-        _orient(image)
-        pixels = _eight_bits(image)
-        fitted = np.asarray(pixels if spec is None else _fit(pixels, spec))
+        if markers is None:
+            upright = _upright(image)
+            return [_fitted(upright, spec) for spec in specs]
+        by_scale: dict[tuple[int, int], Image.Image] = {}
+        fitted = []
+        for spec in specs:
+            drafted = image if not by_scale else open_image(data)  # its scale is set once
+            assert drafted is not None
+            _draft(drafted, spec)
+            scale = drafted.size
+            if scale not in by_scale:
+                _load_jpeg(drafted, data, markers, spec)
+                by_scale[scale] = _upright(drafted)
+            fitted.append(_fitted(by_scale[scale], spec))
+        return fitted
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    _orient(image)
+    return _eight_bits(image)
+
+
+def _fitted(image: Image.Image, spec: PixelSpec | None) -> np.ndarray:
+    fitted = np.asarray(image if spec is None else _fit(image, spec))
     return np.repeat(fitted[:, :, None], 3, axis=2) if fitted.ndim == 2 else fitted
 
 
 def _load_jpeg(image: Image.Image, data: bytes, markers: jpeg.Markers, spec: PixelSpec | None) -> None:
-    """Decode at the scale that fitting needs. Raises ImageRejected where the file ends early but for an end marker.
+    """Decode at the scale that was set. Raises ImageRejected where the file ends early but for an end marker.
 
     libjpeg fills what is missing with gray, and Pillow does not pass on its warning. So a picture that ends in gray is
     decoded again with more data, which changes nothing where none was missing.
     """
     if markers.scans and not markers.one_scan and markers.lacks_scans():
         raise ImageRejected("ends early: its last scans are missing")
-    _draft(image, spec)
     image.load()
     last = image.getpixel((image.width - 1, image.height - 1))
     if markers.scans and markers.one_scan and set(last if isinstance(last, tuple) else (last,)) <= {127, 128}:

@@ -1,15 +1,14 @@
-"""Owns a model as one function of pixels: base, taps, head, temperature. Not its files, nor its exported form.
+"""Owns a model as one function of pixels: bases, taps, head, temperature. Not its files, nor its exported form.
 
 TensorFlow is imported when the function is opened.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from stages.bases.recipe import FrozenBase, Recipe, Tap
+from stages.bases.recipe import FrozenBase
 from stages.engines import select
 from stages.engines.embed import embed_all
 from stages.heads.fitted import Head
@@ -20,33 +19,28 @@ from stages.metrics.calibration import apply_temperature
 class Deployable:
     """All that decides the probabilities a model gives an image.
 
-    taps: the inputs of the head, joined in this order, maps flattened. weights: the file of the base's weights. tail:
-    arrays by layer and number among its weights (`head_conv/0`), put in after those; {} for a frozen base.
-    temperature: what logits are divided by.
+    bases: one for each recipe. Their taps are named 0, 1 and so on: the inputs of the head, joined in that order, maps
+    flattened. temperature: what logits are divided by.
     """
 
-    recipe: Recipe
-    taps: tuple[Tap, ...]
-    weights: Path
+    bases: tuple[FrozenBase, ...]
     head: Head
     temperature: float = 1.0
-    tail: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def open(self) -> Callable[[np.ndarray], np.ndarray]:
-        """A function of fitted pixels uint8 (n, height, width, 3): probabilities (n, classes) float64, rows sum to 1.
+    def open(self) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+        """A function of fitted pixels, uint8 (n, height, width, 3) for each base: probabilities (n, classes) float64.
 
-        It computes as extraction and heads do, rounding of stored rows included. Raises Unusable where a part does
-        not fit.
+        Rows sum to 1. It computes as extraction and heads do, rounding of stored rows included. Raises Unusable where a
+        part does not fit.
         """
-        names = [str(number) for number in range(len(self.taps))]
-        taps = dict(zip(names, self.taps, strict=True))
-        base = FrozenBase(self.recipe, taps, self.weights, self.tail)
-        embed = select.open_engine(select.AUTO, base)
+        embeds = [select.open_engine(select.AUTO, base) for base in self.bases]
 
-        def predict(pixels: np.ndarray) -> np.ndarray:
-            rows = embed_all(embed, pixels)
-            flat = np.concatenate([rows[name].reshape(len(pixels), -1) for name in names], axis=1)
-            stored = flat.astype(self.recipe.dtype).astype(np.float32)
-            return apply_temperature(self.head.probabilities(stored), self.temperature)
+        def predict(pixels: Sequence[np.ndarray]) -> np.ndarray:
+            rows = {}
+            for base, embed, fitted in zip(self.bases, embeds, pixels, strict=True):
+                for name, found in embed_all(embed, fitted).items():
+                    rows[name] = found.reshape(len(fitted), -1).astype(base.recipe.stored(base.taps[name]))
+            joined = np.concatenate([rows[str(number)] for number in range(len(rows))], axis=1, dtype=np.float32)
+            return apply_temperature(self.head.probabilities(joined), self.temperature)
 
         return predict

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from stages.bases.recipe import FrozenBase
 from stages.export import resize
 from stages.export.deployable import Deployable
 from stages.keras_models import trace
@@ -19,16 +20,14 @@ Kind = Literal["keras", "onnx"]
 def build_network(deployable: Deployable) -> keras.Model:
     """uint8 RGB (n, any height, any width, 3) -> probabilities (n, classes) float32, rows sum to 1.
 
-    Resizing as in the recipe is part of it. Raises Unusable where a part does not fit.
+    Resizing as in the recipes is part of it. Raises Unusable where a part does not fit.
     """
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    pixels = trace.preprocess(resize.resize_to_fit(image, deployable.recipe.pixels), deployable.recipe.preprocess)
-    base = trace.keras_model(deployable.recipe, deployable.weights, deployable.tail)
-    several = keras.Model(base.inputs, trace.tap_outputs(base, deployable.taps), name=base.name)
-    maps = several(pixels, training=False)
-    maps = maps if isinstance(maps, list) else [maps]
-    rows = [layers.Flatten()(trace.pool(m, tap)) for m, tap in zip(maps, deployable.taps, strict=True)]
-    logits: Any = trace.divide_by_length(ops.concatenate(rows, axis=1), deployable.head.layers.unit)
+    rows: dict[str, Any] = {}
+    for number, base in enumerate(deployable.bases):
+        rows |= _rows(image, base, f"_{number}" if number else "")
+    joined = ops.concatenate([rows[str(number)] for number in range(len(rows))], axis=1)
+    logits: Any = trace.divide_by_length(joined, deployable.head.layers.unit)
     for number, layer in enumerate(deployable.head.layers):
         dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
         logits = dense(logits)
@@ -38,6 +37,17 @@ def build_network(deployable: Deployable) -> keras.Model:
         logits = ops.concatenate([-logits, logits], axis=1)
     activation = "sigmoid" if len(deployable.head.classes) == 2 else "softmax"
     return keras.Model(image, layers.Activation(activation, name="probabilities")(logits), name="frozenbase")
+
+
+def _rows(image: Any, base: FrozenBase, suffix: str) -> dict[str, Any]:
+    """The flat rows of a base by the names of its taps; `suffix` tells apart the networks of one base at two sizes."""
+    pixels = trace.preprocess(resize.resize_to_fit(image, base.recipe.pixels), base.recipe.preprocess)
+    model, taps = trace.keras_model(base.recipe, base.weights, base.tail), list(base.taps.values())
+    network = keras.Model(model.inputs, trace.tap_outputs(model, taps), name=f"{model.name}{suffix}")
+    maps = network(pixels, training=False)
+    maps = maps if isinstance(maps, list) else [maps]
+    pooled = (trace.pool(m, tap) for m, tap in zip(maps, taps, strict=True))
+    return {name: layers.Flatten()(m) for name, m in zip(base.taps, pooled, strict=True)}
 
 
 def save_network(model: keras.Model, kind: Kind, path: Path) -> None:

@@ -28,31 +28,32 @@ AHEAD = 16
 """Images of one task that are read or decoded ahead at most: two CPU batches."""
 
 
-def read_image(image: str, paths: Sequence[str], recipe: Recipe, seen: list[Seen]) -> np.ndarray:
-    """Pixels of the first of `paths` whose bytes have the id `image`, in the recipe's view: uint8 (h, w, 3).
+def read_image(image: str, paths: Sequence[str], recipes: Sequence[Recipe], seen: list[Seen]) -> list[np.ndarray]:
+    """Pixels of the first of `paths` whose bytes have the id `image`, in each recipe's size and view: uint8 (h, w, 3).
 
     The buffer that is hashed is the one that is decoded. Stat and digest of each file read are added to `seen`.
     Raises ImageRejected if no file has these bytes, or they cannot be decoded.
     """
-    return _pixels(_bytes(image, paths, seen), image, paths, recipe)
+    return _pixels(_bytes(image, paths, seen), image, paths, recipes)
 
 
 def read_ahead(
-    rows: Iterable[tuple[str, Sequence[str]]], recipe: Recipe, seen: list[Seen]
-) -> Generator[tuple[str, Future[np.ndarray]], None, None]:
-    """Yield (id, future of its pixels) for each row, in order. Close the generator to stop early.
+    rows: Iterable[tuple[str, Sequence[str]]], recipes: Sequence[Recipe], seen: list[Seen]
+) -> Generator[tuple[str, Future[list[np.ndarray]]], None, None]:
+    """Yield (id, future of its pixels by each recipe) for each row, in order. Close the generator to stop early.
 
     READERS files are read at the same time while the caller computes, since storage may be slow to answer. Memory:
-    the bytes of READERS files, AHEAD arrays of pixels, and one image of full size, as images are decoded one by one.
+    the bytes of READERS files, AHEAD arrays of pixels by each recipe, and one image of full size, as images are decoded
+    one by one.
     """
     decoding = threading.Lock()
 
-    def pixels(image: str, paths: Sequence[str]) -> np.ndarray:
+    def pixels(image: str, paths: Sequence[str]) -> list[np.ndarray]:
         data = _bytes(image, paths, seen)
         with decoding:
-            return _pixels(data, image, paths, recipe)
+            return _pixels(data, image, paths, recipes)
 
-    waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
+    waiting: deque[tuple[str, Future[list[np.ndarray]]]] = deque()
     readers = ThreadPoolExecutor(READERS)
     try:
         for image, paths in rows:
@@ -65,9 +66,14 @@ def read_ahead(
         readers.shutdown(cancel_futures=True)
 
 
-def _pixels(data: bytes, image: str, paths: Sequence[str], recipe: Recipe) -> np.ndarray:
-    pixels = images.decode(data, recipe.pixels, partial(log.warning, "%s: %s", paths[0]))
-    return pixels if recipe.view is None else augment.apply_view(pixels, recipe.view, image)
+def _pixels(data: bytes, image: str, paths: Sequence[str], recipes: Sequence[Recipe]) -> list[np.ndarray]:
+    specs = list(dict.fromkeys(recipe.pixels for recipe in recipes))
+    warn = partial(log.warning, "%s: %s", paths[0])
+    found = dict(zip(specs, images.decode_all(data, specs, warn), strict=True))
+    return [
+        found[recipe.pixels] if recipe.view is None else augment.apply_view(found[recipe.pixels], recipe.view, image)
+        for recipe in recipes
+    ]
 
 
 def _bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:

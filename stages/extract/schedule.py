@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from cache.errors import PipelineError
 from cache.store import Cache
 from stages.bases import catalogue
-from stages.bases.recipe import Recipe
+from stages.bases.recipe import FeatureSpec, Recipe, Specs, Tap
 from stages.data.images import ImageRejected
 from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
 from stages.extract.cluster import ClusterSpec, connect
@@ -59,14 +59,18 @@ _GMACS_PER_SECOND = 50  # assumed for one process; only the number of shards dep
 class Work:
     """Rows to compute: `missing` is what `find_missing` returned, `paths` has absolute paths for each of its ids.
 
-    shard_rows: images per task; None derives it from their size and the number of threads.
+    parts: a job for each recipe, with its taps. shard_rows: images per task; None derives it from their size and the
+    number of threads.
     """
 
-    job: Job
-    taps: Taps
+    parts: Sequence[tuple[Job, Taps]]
     missing: Mapping[str, Sequence[str]]
     paths: Paths
     shard_rows: int | None = None
+
+    @property
+    def specs(self) -> Specs:
+        return {key: FeatureSpec(job.recipe, tap) for job, taps in self.parts for key, tap in taps.items()}
 
     def tasks(self, threads: int, run: str) -> list[Task]:
         """Images that miss rows of the same keys share tasks, in the order of the manifest."""
@@ -75,10 +79,11 @@ class Work:
             groups[tuple(keys)].append(image)
         tasks = []
         for keys, ids in groups.items():
-            wanted = {key: self.taps[key] for key in keys}
+            found = [(job, {key: tap for key, tap in taps.items() if key in keys}) for job, taps in self.parts]
+            parts = tuple(part for part in found if part[1])
             for start, end in pairwise(self._cuts(len(ids), threads)):
                 rows = tuple((image, tuple(self.paths[image])) for image in ids[start:end])
-                tasks.append(Task(self.job, wanted, rows, run))
+                tasks.append(Task(parts, rows, run))
         log.info("%d images are missing: %d shards", len(self.missing), len(tasks))
         return tasks
 
@@ -89,7 +94,7 @@ class Work:
         """
         if self.shard_rows is not None:
             return [*range(0, n, self.shard_rows), n]
-        batch = self.job.batch or (GPU_BATCH if hardware.has_gpu() else CPU_BATCH)
+        batch = self.parts[0][0].batch or (GPU_BATCH if hardware.has_gpu() else CPU_BATCH)
         batches = math.ceil(n / batch)
         most = max(1, self._max_images() // batch)
         rounds = max(_ROUNDS, math.ceil(batches / (threads * most)))
@@ -97,42 +102,53 @@ class Work:
         return [*(batch * (batches * task // tasks) for task in range(tasks)), n]
 
     def _max_images(self) -> int:
-        """Images per task: 32 MB of rows, or about 20 s of forward passes."""
-        base, pixels = catalogue.base_of(self.job.recipe.base), self.job.recipe.pixels
-        area = pixels.height * pixels.width
-        places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in self.taps.values())
-        seconds = base.gmacs * area / base.size**2 / _GMACS_PER_SECOND
-        return min(SHARD_BYTES // (4 * base.feature_dim * places), int(_SHARD_SECONDS / seconds))
+        """Images per task: 32 MB of rows of a tap, or about 20 s of forward passes."""
+        seconds, most = 0.0, SHARD_BYTES
+        for job, taps in self.parts:
+            base, pixels = catalogue.base_of(job.recipe.base), job.recipe.pixels
+            area = pixels.height * pixels.width
+            places = max(max(1, area // 1024) if tap.pooling == "none" else 1 for tap in taps.values())
+            seconds += base.gmacs * area / base.size**2 / _GMACS_PER_SECOND
+            most = min(most, SHARD_BYTES // (4 * base.feature_dim * places))
+        return min(most, int(_SHARD_SECONDS / seconds))
 
 
-def find_missing(cache: Cache, recipe: Recipe, taps: Taps, ids: Sequence[str]) -> dict[str, list[str]]:
+def by_recipe(specs: Specs) -> dict[Recipe, Taps]:
+    """The taps of each recipe, by extract key: what one network computes."""
+    found: dict[Recipe, dict[str, Tap]] = defaultdict(dict)
+    for key, spec in specs.items():
+        found[spec.recipe][key] = spec.tap
+    return dict(found)
+
+
+def find_missing(cache: Cache, specs: Specs, ids: Sequence[str]) -> dict[str, list[str]]:
     """Id -> keys of which the cache has no row for that image; ids without a missing row are left out."""
     missing: dict[str, list[str]] = defaultdict(list)
-    for key, tap in sorted(taps.items()):
-        for image in cache.features(recipe.components(tap)).missing(ids):
+    for key, spec in sorted(specs.items()):
+        for image in cache.features(spec.components()).missing(ids):
             missing[image].append(key)
     return dict(missing)
 
 
-def all_rejects(recipe: Recipe, paths: Paths) -> list[tuple[str, str]] | None:
+def all_rejects(specs: Specs, paths: Paths) -> list[tuple[str, str]] | None:
     """(id, reason) of every image if none can be decoded; None as soon as one can.
 
     Rejects are not remembered, so a run that misses only rows of rejects asks this before it starts base and cluster.
     """
-    rejected = []
+    rejected, recipes = [], list(by_recipe(specs))
     for image, candidates in paths.items():
-        reason = _reject(recipe, image, candidates)
+        reason = _reject(recipes, image, candidates)
         if reason is None:
             return None
         rejected.append((image, reason))
     return rejected
 
 
-def find_rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], object]) -> dict[str, str]:
+def find_rejects(specs: Specs, paths: Paths, on_decoded: Callable[[int], object]) -> dict[str, str]:
     """Decode all images; id -> reason of those that a run would reject."""
-    found = {}
+    found, recipes = {}, list(by_recipe(specs))
     with ThreadPoolExecutor(hardware.cpu_count()) as threads:
-        reasons = threads.map(lambda item: _reject(recipe, *item), paths.items())
+        reasons = threads.map(lambda item: _reject(recipes, *item), paths.items())
         for image, reason in zip(paths, reasons, strict=True):
             on_decoded(1)
             if reason is not None:
@@ -140,9 +156,9 @@ def find_rejects(recipe: Recipe, paths: Paths, on_decoded: Callable[[int], objec
     return found
 
 
-def _reject(recipe: Recipe, image: str, candidates: Sequence[str]) -> str | None:
+def _reject(recipes: Sequence[Recipe], image: str, candidates: Sequence[str]) -> str | None:
     try:
-        read_image(image, candidates, recipe, [])
+        read_image(image, candidates, recipes, [])
     except ImageRejected as error:
         return str(error)
     return None
@@ -157,10 +173,10 @@ def compute_missing(
     cannot be stored, or workers die again and again.
     """
     try:
-        for tap in work.taps.values():
-            cache.features(work.job.recipe.components(tap)).prepare()
+        for spec in work.specs.values():
+            cache.features(spec.components()).prepare()
     except OSError as error:
-        raise write_error(work.job, error, f"{len(work.missing):,} rows are missing") from error
+        raise write_error(work.parts[0][0], error, f"{len(work.missing):,} rows are missing") from error
     if cluster.scheduler is None and (cluster.workers == 1 or len(work.missing) <= SMALL_RUN):
         return _in_process(cache, work, on_progress)
     return _on_cluster(cache, work, cluster, on_progress)
@@ -192,12 +208,13 @@ def _in_process(cache: Cache, work: Work, on_progress: Callable[[int], object]) 
 
 def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object]) -> Receipt:
     total, name = Receipt(), _run_name()
-    needed = [work.job.weights, *next(iter(work.paths.values()))[:1]]
-    with connect(cluster, Path(work.job.cache_root), needed) as client:
+    jobs = [job for job, _ in work.parts]
+    needed = [*(job.weights for job in jobs), *next(iter(work.paths.values()))[:1]]
+    with connect(cluster, Path(jobs[0].cache_root), needed) as client:
         import distributed
 
         def count_kept() -> int:
-            return len(work.missing) - len(find_missing(cache, work.job.recipe, work.taps, list(work.missing)))
+            return len(work.missing) - len(find_missing(cache, work.specs, list(work.missing)))
 
         watch = Watch(client, cluster.timeout, count_kept)
 

@@ -1,14 +1,17 @@
-"""Owns one extraction task: read images, run the base, store a shard. Not scheduling tasks (schedule.py)."""
+"""Owns one extraction task: read images, run the bases, store shards. Not scheduling tasks (schedule.py)."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +36,7 @@ _PROGRESS_S = 0.25
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks of a run share. `batch` None lets the engine choose.
+    """What all tasks of a run share that compute rows of one recipe. `batch` None lets the engine choose.
 
     references: images that have rows already, by which another engine is checked.
     """
@@ -48,10 +51,12 @@ class Job:
 
 
 class Task(NamedTuple):
-    """One shard to compute: its taps, and (id, absolute paths) of each image; `run` names the run it belongs to."""
+    """Images to compute rows of, a shard for each tap: (id, absolute paths) of each.
 
-    job: Job
-    taps: Taps
+    parts: of each recipe its job, and its taps. run: names the run it belongs to.
+    """
+
+    parts: tuple[tuple[Job, Taps], ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     run: str
 
@@ -84,40 +89,75 @@ def open_embed(job: Job, taps: Taps) -> Embed:
 
 
 def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
-    """Read, check, decode, embed, store. `on_progress` None means on a Dask worker, which reports to the scheduler."""
-    receipt, started = Receipt(), time.perf_counter()
-    shard = _Shard(task, started, on_progress or partial(_log_progress, task.run))
-    with closing(prefetch.read_ahead(task.rows, task.job.recipe, receipt.seen)) as ahead:
+    """Read, check, decode, embed, store. `on_progress` None means on a Dask worker, which reports to the scheduler.
+
+    Each file is read once for all parts of the task, and decoded once where they take the same scale.
+    """
+    receipt = Receipt()
+    progress = _Progress(on_progress or partial(_log_progress, task.run))
+    shards = [_Shard(task, job, taps) for job, taps in task.parts]
+    recipes = [job.recipe for job, _ in task.parts]
+    with closing(prefetch.read_ahead(task.rows, recipes, receipt.seen)) as ahead:
         for image, future in ahead:
             if task.run in _stopped:
-                shard.close()  # keeps the rows computed so far
+                for shard in shards:
+                    shard.close()  # keeps the rows computed so far
                 raise PipelineError("stopped before the shard was done")
             try:
-                pixels = future.result()
+                _add(shards, image, future.result())
             except ImageRejected as error:
                 receipt.rejected.append((image, str(error)))
-                shard.tick()
-                continue
-            shard.add(image, pixels)
-    shard.close()
-    receipt.rows, receipt.engine = shard.written, shard.engine
+            progress.tick()
+    for shard in shards:
+        shard.close()
+    progress.report()
+    receipt.rows, receipt.engine = max(shard.written for shard in shards), shards[0].engine
     return receipt
 
 
-class _Shard:
-    """Collects pixels into batches and rows into a shard, written at the end of the task or at SHARD_BYTES."""
+def _add(shards: Sequence[_Shard], image: str, pixels: Sequence[np.ndarray]) -> None:
+    """Add an image to each shard, in its own size; the seconds of a shard are not those of the other networks."""
+    for shard, own in zip(shards, pixels, strict=True):
+        before = time.perf_counter()
+        shard.add(image, own)
+        for other in shards:
+            if other is not shard:
+                other.started += time.perf_counter() - before
 
-    def __init__(self, task: Task, started: float, on_progress: Callable[[int], object]) -> None:
-        self.task = task
-        self.on_progress = on_progress
-        plain = replace(task.job.recipe, view=None)  # one base for all views: it sees only pixels
-        self._taps = {plain.key(tap): tap for tap in task.taps.values()}
+
+class _Progress:
+    """Counts the images of a task, and reports them now and then."""
+
+    def __init__(self, on_progress: Callable[[int], object]) -> None:
+        self._on_progress = on_progress
+        self._reported, self._unreported = time.perf_counter(), 0
+
+    def tick(self) -> None:
+        self._unreported += 1
+        if time.perf_counter() - self._reported > _PROGRESS_S:
+            self.report()
+
+    def report(self) -> None:
+        if self._unreported:
+            self._on_progress(self._unreported)
+        self._reported, self._unreported = time.perf_counter(), 0
+
+
+class _Shard:
+    """Collects pixels into batches and rows into a shard for each tap of a recipe.
+
+    They are written at the end of the task, or at SHARD_BYTES.
+    """
+
+    def __init__(self, task: Task, job: Job, taps: Taps) -> None:
+        self.task, self.job = task, job
+        self.taps = taps
+        self._plain = _plain(job, taps)[1]
         self.written = 0
         self.engine: str | None = None
         self._embed: Embed | None = None
         self._unchecked: set[str] = set()
-        self._started = self._reported = started
-        self._unreported = 0
+        self.started = time.perf_counter()
         self._waiting: list[tuple[str, np.ndarray]] = []
         self._ids: list[str] = []
         self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -125,26 +165,16 @@ class _Shard:
 
     def add(self, image: str, pixels: np.ndarray) -> None:
         if self._embed is None:
-            self._embed, self._unchecked = _shared_embed(self.task.job, self.task.taps)
+            self._embed, self._unchecked = _shared_embed(self.job, self.taps, self.task.parts)
         self._waiting.append((image, pixels))
         if len(self._waiting) == self._embed.batch:
             self._forward()
-        self.tick()
 
     def close(self) -> None:
         if self._waiting:
             self._forward()
         if self._ids:
             self._write()
-        self.tick(last=True)
-
-    def tick(self, last: bool = False) -> None:
-        """Count one image as done, and report progress now and then."""
-        self._unreported += not last
-        now = time.perf_counter()
-        if self._unreported and (last or now - self._reported > _PROGRESS_S):
-            self.on_progress(self._unreported)
-            self._reported, self._unreported = now, 0
 
     def _forward(self) -> None:
         assert self._embed is not None
@@ -152,7 +182,7 @@ class _Shard:
         self._ids += [image for image, _ in self._waiting]
         self._waiting = []
         with np.errstate(over="ignore"):  # values too large for float16 are an error when the shard is built
-            stored = {key: outputs[key].astype(self.task.job.recipe.stored(tap)) for key, tap in self._taps.items()}
+            stored = {key: outputs[key].astype(self.job.recipe.stored(tap)) for key, tap in self._plain.items()}
         for key, rows in stored.items():
             self._rows[key].append(rows)
         self._bytes += max(rows.nbytes for rows in stored.values())
@@ -161,18 +191,18 @@ class _Shard:
 
     def _write(self) -> None:
         assert self._embed is not None
-        job, now = self.task.job, time.perf_counter()
+        job, now = self.job, time.perf_counter()
         provenance = {
             **self._embed.provenance,
             "versions": {
                 **self._embed.provenance["versions"],
                 "frozenbase": job.version, "numpy": np.__version__, "pillow": PIL.__version__,
             },
-            "seconds": round(now - self._started, 3),
+            "seconds": round(now - self.started, 3),
             "written": int(time.time()),
         }  # fmt: skip
         cache = Cache(Path(job.cache_root), HashIndex())
-        for key, tap in self._taps.items():
+        for key, tap in self._plain.items():
             rows, unchecked = np.concatenate(self._rows.pop(key)), job.recipe.key(tap) in self._unchecked
             try:
                 cache.features(job.recipe.components(tap)).put(
@@ -187,12 +217,17 @@ class _Shard:
                 raise write_error(job, error, what) from error
         self.written += len(self._ids)
         self.engine = self._embed.provenance["engine"]
-        self._ids, self._rows, self._bytes, self._started = [], defaultdict(list), 0, now
+        self._ids, self._rows, self._bytes, self.started = [], defaultdict(list), 0, now
 
 
-_embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], Embed] = {}
-_checked: dict[tuple[str, str], bool] = {}
-"""(cache, key) -> whether the base of this process was compared with the key's rows, or could not be."""
+class _Shared(NamedTuple):
+    """A base of this process; `checked`: (cache, key) -> whether it could be compared with the key's rows."""
+
+    embed: Embed
+    checked: dict[tuple[str, str], bool]
+
+
+_embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], _Shared] = {}
 _embeds_lock = threading.Lock()
 _stopped: set[str] = set()
 
@@ -215,26 +250,31 @@ def write_error(job: Job, error: OSError, what: str) -> PipelineError:
     )
 
 
-def _shared_embed(job: Job, taps: Taps) -> tuple[Embed, set[str]]:
+def _plain(job: Job, taps: Taps) -> tuple[Job, dict[str, Tap]]:
+    """A job and its taps, by key, without the view: one base serves all views, since it sees only pixels."""
+    plain = replace(job.recipe, view=None)
+    return replace(job, recipe=plain, references=()), {plain.key(tap): tap for tap in taps.values()}
+
+
+def _shared_embed(job: Job, taps: Taps, parts: Sequence[tuple[Job, Taps]]) -> tuple[Embed, set[str]]:
     """The base of this process, built once for all its threads, and keys that it could not be compared with.
 
-    Only the latest one is kept. Before it adds rows to a key, it is compared with the key's stored rows. Raises
-    PipelineError if they differ.
+    Only those of the latest task's `parts` are kept. Before one adds rows to a key, it is compared with the key's
+    stored rows. Raises PipelineError if they differ.
     """
-    plain = replace(job.recipe, view=None)  # one base for all views: it sees only pixels
-    bare, plain_taps = replace(job, recipe=plain, references=()), {plain.key(tap): tap for tap in taps.values()}
-    wanted = (bare, tuple(sorted(plain_taps.items())))
+    wanted, *others = ((bare, tuple(sorted(plain.items()))) for bare, plain in starmap(_plain, [(job, taps), *parts]))
     with _embeds_lock:
         if wanted not in _embeds:
-            _embeds.clear()
-            _checked.clear()
-            _embeds[wanted] = open_embed(bare, plain_taps)
-        new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in _checked}
+            for old in _embeds.keys() - others:
+                del _embeds[old]
+            _embeds[wanted] = _Shared(open_embed(wanted[0], dict(wanted[1])), {})
+        shared = _embeds[wanted]
+        new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in shared.checked}
         if new:
             read = partial(_read_references, job)
-            unchecked = parity.check_parity(job.recipe, new, Path(job.cache_root), _embeds[wanted], read)
-            _checked.update({(job.cache_root, key): key not in unchecked for key in new})
-        return _embeds[wanted], {key for key in taps if not _checked[job.cache_root, key]}
+            unchecked = parity.check_parity(job.recipe, new, Path(job.cache_root), shared.embed, read)
+            shared.checked.update({(job.cache_root, key): key not in unchecked for key in new})
+        return shared.embed, {key for key in taps if not shared.checked[job.cache_root, key]}
 
 
 def _read_references(job: Job) -> dict[str, np.ndarray]:
@@ -242,7 +282,7 @@ def _read_references(job: Job) -> dict[str, np.ndarray]:
     found = {}
     for image, paths in job.references:
         with contextlib.suppress(ImageRejected):
-            found[image] = prefetch.read_image(image, paths, job.recipe, [])
+            (found[image],) = prefetch.read_image(image, paths, [job.recipe], [])
     return found
 
 

@@ -70,7 +70,7 @@ def _pixels(job: Job, images: Sequence[tuple[str, Sequence[str]]]) -> np.ndarray
     decoded = []
     for image, paths in images:
         try:
-            decoded.append(prefetch.read_image(image, paths, job.recipe, []))
+            decoded += prefetch.read_image(image, paths, [job.recipe], [])
         except ImageRejected:
             continue
     return np.stack(decoded) if decoded else None

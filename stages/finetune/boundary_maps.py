@@ -71,7 +71,7 @@ class Computed:
     def _pixels(self, sample: int, view: int) -> np.ndarray:
         image, paths = self._images[sample]
         try:
-            return prefetch.read_image(image, paths, self._recipes[view], [])
+            return prefetch.read_image(image, paths, [self._recipes[view]], [])[0]
         except ImageRejected as error:
             raise PipelineError(
                 f"{paths[0] if paths else image[:12]}: {error}", "run again: it could be read before"

@@ -115,7 +115,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ),
         ("heads: {a: logistic}", r"heads\.a: expected fields below it, .*, got 'logistic'", ""),
         ("heads:", "heads: expected fields below it, .*, got nothing", ""),
-        ("base: resnet50", "base: expected fields below it, .*, got 'resnet50'", ""),
+        ("base: [resnet50]", r"base: expected fields below it, .*, got \['resnet50'\]", ""),
         ("base: {name: m.h5, preprocess: {std: [1, 1]}}", r"std\.2: it is missing, and has no default", ""),
         ("finetune: {last: {}}", r"finetune\.last\.unfreeze_from: it is missing, and has no default", ""),
         (

@@ -25,7 +25,7 @@ from pipeline.results.model import Model
 from pipeline.serving import export_check, export_model
 from pipeline.serving.export_check import Sample
 from stages.bases import catalogue
-from stages.bases.recipe import Tap
+from stages.bases.recipe import FrozenBase, Tap
 from stages.data import images
 from stages.data.images import Fit, PixelSpec, Resize
 from stages.export.deployable import Deployable
@@ -110,7 +110,7 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     rng = np.random.default_rng(2)
     taps = (Tap("output", "none"), Tap("block15_add"))
     recipe = replace(
-        made[1].recipe,
+        made[1].bases[0].recipe,
         pixels=PixelSpec(SIZE, 96, "crop"),
         preprocess=catalogue.get_base("vgg16").preprocess,
         dtype="float32",
@@ -119,15 +119,35 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     hidden = Layer(rng.normal(size=(wide, 8)) / 60, rng.normal(size=8), "tanh")
     head = Head("dense", ("a", "b", "c"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))]), {})
     tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
-    deployable = Deployable(recipe, taps, made[1].weights, head, 1.5, tail)
+    base = FrozenBase(recipe, {"0": taps[0], "1": taps[1]}, made[1].bases[0].weights, tail)
+    deployable = Deployable((base,), head, 1.5)
     pixels = images.decode((made[2][0].file).read_bytes(), None)
     fitted = np.asarray(images._fit(Image.fromarray(pixels), recipe.pixels))[None]
     found = np.asarray(
         keras_network.build_network(deployable)(np.concatenate([fitted, fitted]))
     )  # of their size: no rounding differs
     assert found.shape == (2, 3)
+    assert np.abs(found - deployable.open()([fitted])).max() < 1e-3
+    assert np.abs(found - replace(deployable, bases=(replace(base, tail={}),)).open()([fitted])).max() > 1e-2
+
+
+def test_a_model_of_two_sizes_is_one_network(made: tuple[Any, Deployable, Any]) -> None:
+    """Whose inputs are joined in the order of the head's taps, not of the bases."""
+    from stages.export import keras_network
+
+    first = replace(made[1].bases[0], taps={"0": Tap(), "2": Tap("block3_add")}, tail={})
+    recipe = replace(first.recipe, pixels=PixelSpec(2 * SIZE, SIZE, "pad"))
+    second = replace(first, recipe=recipe, taps={"1": Tap("block3_add", "max")})
+    rng = np.random.default_rng(3)
+    layer = Layer(rng.normal(size=(1280 + 2 * 24, 2)), np.zeros(2))
+    deployable = Deployable(
+        (first, second),
+        Head("ridge", ("a", "b", "c"), Layers([layer, Layer(rng.normal(size=(2, 3)), np.zeros(3))]), {}),
+    )
+    pixels = images.decode((made[2][0].file).read_bytes(), None)
+    fitted = [np.asarray(images._fit(Image.fromarray(pixels), base.recipe.pixels))[None] for base in (first, second)]
+    found = np.asarray(keras_network.build_network(deployable)(pixels[None]))
     assert np.abs(found - deployable.open()(fitted)).max() < 1e-3
-    assert np.abs(found - replace(deployable, tail={}).open()(fitted)).max() > 1e-2
 
 
 @pytest.mark.parametrize("kind", ["keras", "onnx"])
@@ -184,7 +204,8 @@ def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Pat
     model, deployable, tried_on = made
     (layer,) = deployable.head.layers
     head = replace(deployable.head, form=Layers([replace(layer, weights=layer.weights[1280:])]))
-    wrong = replace(deployable, taps=deployable.taps[1:], head=head)
+    (base,) = deployable.bases
+    wrong = replace(deployable, bases=(replace(base, taps={"0": base.taps["1"]}),), head=head)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
     with pytest.raises(PipelineError, match="the file is not the model: of 2 images, a probability differs by up to"):
@@ -249,10 +270,10 @@ def test_what_cannot_be_written_is_exit_2(project: Path, words: tuple[str, ...],
 
 def test_rows_that_others_would_round_otherwise_are_exit_2(made: Any) -> None:
     model, deployable, _ = made
+    (base,) = deployable.bases
+    rounded = replace(base, recipe=replace(base.recipe, numerics="tensorflow-bf16"))
     with pytest.raises(Unusable, match="takes tensorflow-bf16 rows, which other programs round differently"):
-        export_model._check_model(
-            model, replace(deployable, recipe=replace(deployable.recipe, numerics="tensorflow-bf16"))
-        )
+        export_model._check_model(model, replace(deployable, bases=(rounded,)))
 
 
 def test_without_any_original_image_it_is_exit_4(project: Path, tmp_path: Path) -> None:

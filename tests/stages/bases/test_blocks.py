@@ -55,7 +55,7 @@ def test_the_command_lists_layers(pipeline: Pipeline, tmp_path: Path) -> None:
     for words, message in (
         ((GOLDEN / "keras2_tutorial.keras",), "can run code that it contains"),
         ((tmp_path / "none.keras",), "is not there"),
-        ((), "expected one name; got 0"),
+        ((), "expected the name of a base"),
     ):
         ran = pipeline("bases", *words, "--layers")
         assert (ran.code, message in ran.err) == (2, True)

@@ -72,10 +72,9 @@ def test_the_command_says_what_it_means(pipeline: Pipeline, model: Path) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("trust",), "pipeline bases trust PATH [--forget]"),
-        (("vgg16", "--forget"), "expected pipeline bases [NAME]"),
-        (("--forget",), "expected pipeline bases [NAME]"),
-        (("fetch", "vgg16", "--forget"), "expected pipeline bases [NAME]"),
+        (("trust",), "Missing argument 'PATH'"),
+        (("vgg16", "--forget"), "No such option"),
+        (("fetch", "vgg16", "--forget"), "No such option"),
         (("trust", "vgg16"), "vgg16 is no model file"),
         (("trust", "none.keras"), "none.keras is not there"),
         (("trust", "0" * 64, "--forget"), "is not trusted"),

@@ -14,7 +14,8 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from stages.data.images import ImageRejected, PixelSpec, decode
+from stages.data import images
+from stages.data.images import ImageRejected, PixelSpec, decode, decode_all
 from tests.conftest import Pipeline
 from tests.support.pictures import encoded, photograph, png_header
 
@@ -253,6 +254,22 @@ def test_scaled_decoding_delivers_at_least_twice_the_target(monkeypatch: pytest.
 def test_scaled_decoding_leaves_small_pictures_alone() -> None:
     data = encoded(photograph(size=(60, 60)), "JPEG")
     assert np.array_equal(decode(data, PixelSpec(32, 32)), decode(data, FULL))
+
+
+@pytest.mark.parametrize(("kind", "decodings"), [("JPEG", 2), ("PNG", 1), ("WEBP", 1), ("TIFF", 1), ("HEIF", 1)])
+def test_several_sizes_of_one_decoding_are_those_of_each_alone(
+    kind: str, decodings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A JPEG of 400 x 300 is scaled to a quarter for sizes of 32 and 40 pixels, and not at all for the others."""
+    data = encoded(photograph(size=(400, 300)), kind)
+    specs = [PixelSpec(32, 32), PixelSpec(40, 40, "pad"), PixelSpec(160, 160), PixelSpec(32, 32, "crop", decode="full")]
+    alone = [decode(data, spec) for spec in specs]
+    loaded: list[Any] = []
+    upright = images._upright
+    monkeypatch.setattr(images, "_upright", lambda image: (loaded.append(image.size), upright(image))[1])
+    together = decode_all(data, specs)
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert len(loaded) == decodings, loaded
 
 
 def test_the_most_pixels_can_be_set_and_are_no_part_of_the_key() -> None:

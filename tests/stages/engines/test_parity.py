@@ -66,7 +66,6 @@ def test_rows_that_agree_are_added_and_compared_once(
     assert calls == [4, 4, 1], "eight that were there, by batches of four, and the new one"
     (project.parent / "images" / "dark" / "newer.png").write_bytes(fakes.textured(998, bright=False))
     monkeypatch.setattr("stages.extract.shard_task._embeds", {})
-    monkeypatch.setattr("stages.extract.shard_task._checked", {})
     assert counts(pipeline("run", "extract", "-c", project, "--json", *words)) == (1, 25)
     assert calls == [4, 4, 1, 1]
 
@@ -81,7 +80,6 @@ def replace_images(project: Path) -> None:
 def use(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.extract.shard_task.open_embed", engine)
     monkeypatch.setattr("stages.extract.shard_task._embeds", {})
-    monkeypatch.setattr("stages.extract.shard_task._checked", {})
 
 
 def unchecked_shards(project: Path) -> int:

@@ -130,13 +130,14 @@ def test_a_worker_needs_no_trust_of_its_own(toys: None, on_a_toy: Path, monkeypa
     kind = BaseFormat("toy", (".toy",), {"toy": f"{HERE}:open_toy"}, runs_code=True)
     monkeypatch.setitem(FORMATS, "toy", kind)
     project = opened(on_a_toy)
+    (spec,) = project.specs.values()
+    recipe = spec.recipe
     with pytest.raises(Unusable, match=r"base\.trust"):
-        extraction.make_job(project, project.recipe, offline=True)
+        extraction.make_job(project, recipe, offline=True)
     sha256 = trust.trust_file(on_a_toy.parent / "my.toy")
-    job = extraction.make_job(project, project.recipe, offline=True)
+    job = extraction.make_job(project, recipe, offline=True)
     assert trust.forget(sha256)
-    taps = {key: project.tap(name) for name, key in project.keys.items()}
-    assert shard_task.open_embed(pickle.loads(pickle.dumps(job)), taps).batch == 4
+    assert shard_task.open_embed(pickle.loads(pickle.dumps(job)), {spec.key: spec.tap}).batch == 4
 
 
 def test_without_a_row_there_is_no_such_base(on_a_toy: Path) -> None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from cache.errors import PipelineError, Unusable
+from stages.bases.recipe import Tap
 from stages.extract import shard_task
 from stages.extract.cluster import ClusterSpec, connect
 from stages.runtime import hardware
@@ -155,6 +156,6 @@ def test_tasks_are_small_and_plain() -> None:
 
     job = shard_task.Job(DEFAULT, "/weights", "/cache", None, VERSION)
     rows = tuple(("ab" * 32, (f"/images/{i}.png",)) for i in range(100))
-    task = shard_task.Task(job, {"k": shard_task.Tap()}, rows, "topic")
+    task = shard_task.Task(((job, {"k": Tap()}),), rows, "topic")
     assert len(pickle.dumps(task)) < 120 * 100
     assert pickle.loads(pickle.dumps(task)) == task

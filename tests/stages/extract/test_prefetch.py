@@ -38,13 +38,13 @@ def rows(tmp_path: Path) -> Rows:
 def test_pixels_come_in_order_and_rejects_in_theirs(rows: Rows) -> None:
     rows[7] = (rows[7][0], rows[8][1])
     seen: list[hash_index.Seen] = []
-    for row, (image, promised) in zip(rows, prefetch.read_ahead(rows, RECIPE, seen), strict=True):
+    for row, (image, promised) in zip(rows, prefetch.read_ahead(rows, [RECIPE], seen), strict=True):
         assert image == row[0]
         if row is rows[7]:
             with pytest.raises(images.ImageRejected, match="its bytes are not those of its id"):
                 promised.result()
         else:
-            assert np.array_equal(promised.result(), prefetch.read_image(*row, RECIPE, []))
+            assert np.array_equal(promised.result(), prefetch.read_image(*row, [RECIPE], []))
     assert len(seen) == 40
 
 
@@ -65,7 +65,7 @@ def test_so_many_slow_files_are_read_at_once_and_no_more(rows: Rows) -> None:
         os.unlink(path)
         os.mkfifo(path)
     *first, last = data
-    ahead = prefetch.read_ahead(rows[: len(data)], RECIPE, [])
+    ahead = prefetch.read_ahead(rows[: len(data)], [RECIPE], [])
     promised = [next(ahead)[1]]
     assert opened_for_reading(last) is None
     for path in (*reversed(first), last):
@@ -74,7 +74,7 @@ def test_so_many_slow_files_are_read_at_once_and_no_more(rows: Rows) -> None:
         os.write(descriptor, data[path])
         os.close(descriptor)
     promised += [future for _, future in ahead]
-    assert [int(future.result()[0, 0, 0]) for future in promised] == list(range(len(data)))
+    assert [int(future.result()[0][0, 0, 0]) for future in promised] == list(range(len(data)))
 
 
 def test_no_more_than_is_said_is_taken_up_and_nothing_goes_on_after_a_stop(rows: Rows) -> None:
@@ -87,7 +87,7 @@ def test_no_more_than_is_said_is_taken_up_and_nothing_goes_on_after_a_stop(rows:
             yield row
 
     threads = threading.active_count()
-    ahead = prefetch.read_ahead(counted(), RECIPE, [])
+    ahead = prefetch.read_ahead(counted(), [RECIPE], [])
     for number in range(5):
         next(ahead)
         assert taken == prefetch.AHEAD + number
@@ -98,25 +98,25 @@ def test_no_more_than_is_said_is_taken_up_and_nothing_goes_on_after_a_stop(rows:
 
 def test_one_picture_at_a_time_is_decoded(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are read at once, so that memory holds one of full size."""
-    decode, busy, most = images.decode, 0, 0
+    decode, busy, most = images.decode_all, 0, 0
 
-    def watched(data: bytes, spec: images.PixelSpec, on_damage: Any) -> np.ndarray:
+    def watched(data: bytes, specs: list[Any], on_damage: Any) -> list[np.ndarray]:
         nonlocal busy, most
         busy += 1
         most = max(most, busy)
         time.sleep(0.001)
         busy -= 1
-        return decode(data, spec)
+        return decode(data, specs)
 
-    monkeypatch.setattr(images, "decode", watched)
-    assert len([promised.result() for _, promised in prefetch.read_ahead(rows, RECIPE, [])]) == 40
+    monkeypatch.setattr(images, "decode_all", watched)
+    assert len([promised.result() for _, promised in prefetch.read_ahead(rows, [RECIPE], [])]) == 40
     assert most == 1
 
 
 def test_what_is_no_reject_is_raised_where_it_is_asked_for(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(data: bytes, spec: images.PixelSpec, on_damage: Any) -> np.ndarray:
+    def broken(data: bytes, specs: list[Any], on_damage: Any) -> list[np.ndarray]:
         raise MemoryError
 
-    monkeypatch.setattr(images, "decode", broken)
-    with contextlib.closing(prefetch.read_ahead(rows, RECIPE, [])) as ahead, pytest.raises(MemoryError):
+    monkeypatch.setattr(images, "decode_all", broken)
+    with contextlib.closing(prefetch.read_ahead(rows, [RECIPE], [])) as ahead, pytest.raises(MemoryError):
         next(ahead)[1].result()

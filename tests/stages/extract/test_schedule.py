@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cache.errors import PipelineError
 from cache.hash_index import HashIndex
 from cache.store import Cache
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FeatureSpec, Recipe, Tap
 from stages.data import augment, images
 from stages.extract import schedule, shard_task
 from stages.extract.cluster import ClusterSpec
@@ -36,9 +36,9 @@ def run_of(cache: Cache, recipe: Recipe, taps: list[Tap], files: dict[str, str],
     (cache.root.parent / "weights").write_bytes(b"")
     job = shard_task.Job(recipe, str(cache.root.parent / "weights"), str(cache.root), batch, version("frozenbase"))
     keyed = {recipe.key(tap): tap for tap in taps}
-    lacking = schedule.find_missing(cache, recipe, keyed, list(files))
+    lacking = schedule.find_missing(cache, {key: FeatureSpec(recipe, keyed[key]) for key in keyed}, list(files))
     paths = {image: [path] for image, path in files.items()}
-    schedule.compute_missing(cache, schedule.Work(job, keyed, lacking, paths), ClusterSpec(1))
+    schedule.compute_missing(cache, schedule.Work([(job, keyed)], lacking, paths), ClusterSpec(1))
     return [cache.features(recipe.components(tap)).read(sorted(files)) for tap in taps]
 
 
@@ -110,7 +110,7 @@ def test_tasks_are_of_whole_batches_and_as_many_for_each_thread(
     recipe = replace(DEFAULT, base={"lite0": "efficientnet_lite0"}.get(base, base))
     ids = [str(i) for i in range(n)]
     job = shard_task.Job(recipe, "/w", "/c", batch, "0")
-    work = schedule.Work(job, {"k": Tap()}, dict.fromkeys(ids, ("k",)), dict.fromkeys(ids, ("/i",)))
+    work = schedule.Work([(job, {"k": Tap()})], dict.fromkeys(ids, ("k",)), dict.fromkeys(ids, ("/i",)))
     tasks = work.tasks(threads, "run")
     assert [image for task in tasks for image, _ in task.rows] == ids
     size, sizes = batch or 8, [len(task.rows) for task in tasks]
@@ -123,5 +123,5 @@ def test_tasks_are_of_whole_batches_and_as_many_for_each_thread(
 def test_a_task_has_as_many_images_as_are_asked_for() -> None:
     ids = [str(i) for i in range(20)]
     job = shard_task.Job(DEFAULT, "/w", "/c", None, "0")
-    work = schedule.Work(job, {"k": Tap()}, dict.fromkeys(ids, ("k",)), dict.fromkeys(ids, ("/i",)), shard_rows=9)
+    work = schedule.Work([(job, {"k": Tap()})], dict.fromkeys(ids, ("k",)), dict.fromkeys(ids, ("/i",)), shard_rows=9)
     assert [len(task.rows) for task in work.tasks(2, "run")] == [9, 9, 2]

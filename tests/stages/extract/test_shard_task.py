@@ -16,6 +16,7 @@ from PIL import Image
 
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
+from stages.bases.recipe import Tap
 from stages.data import images
 from stages.extract import shard_task
 from tests.conftest import Pipeline, cache_files, counts, extract, opened
@@ -105,7 +106,7 @@ def test_every_kind_of_file_is_a_row_or_a_reject_and_none_disturbs_another(pipel
     assert all(reasons[name].startswith(reason) for name, (_, reason) in bad.items())
     project = opened(tmp_path)
     for row in project.manifest.without(hashlib.sha256(data).hexdigest() for data, _ in bad.values()).rows:
-        pixels = images.decode(good[row.path], project.recipe.pixels)
+        pixels = images.decode(good[row.path], project.spec("pooled").recipe.pixels)
         assert np.allclose(project.store("pooled").read([row.id])[0, :3], pixels.mean(axis=(0, 1)), rtol=1e-5)
 
 
@@ -201,7 +202,7 @@ def test_weights_other_than_those_of_the_key_make_no_row(tmp_path: Path) -> None
     (tmp_path / "w.pth").write_bytes(b"another file")
     job = shard_task.Job(DEFAULT, str(tmp_path / "w.pth"), str(tmp_path), None, "0")
     with pytest.raises(Unusable, match=r"w\.pth: SHA-256 [0-9a-f]{12}\.\.\.; expected 121212121212\.\.\."):
-        shard_task.open_embed(job, {"k": shard_task.Tap()})
+        shard_task.open_embed(job, {"k": Tap()})
 
 
 def test_too_large_for_float16_is_said(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

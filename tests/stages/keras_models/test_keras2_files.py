@@ -64,7 +64,7 @@ def test_a_model_of_keras_2_is_exported_without_our_code(tmp_path: Path) -> None
 
     path = GOLDEN / "keras2_tutorial.h5"
     head = Head("ridge", ("a", "b", "c"), Layers([Layer(np.ones((4, 3)), np.arange(3.0))]), {})
-    whole = Deployable(recipe(path), (Tap("base/out_relu"),), path, head)
+    whole = Deployable((FrozenBase(recipe(path), {"0": Tap("base/out_relu")}, path),), head)
     keras_network.save_network(keras_network.build_network(whole), "keras", tmp_path / "whole.keras")
     program: Any = f"""
 import keras, numpy
@@ -72,4 +72,4 @@ model = keras.saving.load_model({str(tmp_path / "whole.keras")!r})
 numpy.save({str(tmp_path / "found.npy")!r}, model(numpy.random.default_rng(0).integers(0, 256, {PIXELS.shape}, "u1")))
 """
     subprocess.run([sys.executable, "-I", "-c", program], check=True, cwd=tmp_path)
-    assert np.abs(np.load(tmp_path / "found.npy") - whole.open()(PIXELS)).max() < 1e-4
+    assert np.abs(np.load(tmp_path / "found.npy") - whole.open()([PIXELS])).max() < 1e-4

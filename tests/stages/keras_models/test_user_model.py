@@ -13,7 +13,7 @@ from cache import atomic_files
 from cache.errors import Unusable
 from stages.bases import catalogue
 from stages.bases.catalogue import Preprocess
-from stages.bases.recipe import Recipe, Tap
+from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines.embed import Embed
 from stages.export.deployable import Deployable
@@ -279,7 +279,8 @@ def test_a_head_on_several_of_its_layers_is_one_file(tmp_path: Path) -> None:
     taps = (*(Tap(layer) for layer in nested), Tap("pool", "none"))
     weights = np.random.default_rng(1).normal(size=(8 + 6 + 8 + 8, 3))
     head = Head("ridge", ("a", "b", "c"), Layers([Layer(weights, np.zeros(3))]), {})
-    servable = Deployable(recipe, taps, tmp_path / "m.keras", head)
+    named = {str(number): tap for number, tap in enumerate(taps)}
+    servable = Deployable((FrozenBase(recipe, named, tmp_path / "m.keras"),), head)
     keras_network.save_network(keras_network.build_network(servable), "keras", tmp_path / "whole.keras")
     found = keras.saving.load_model(tmp_path / "whole.keras", compile=False)(PIXELS)
-    assert np.abs(np.asarray(found) - servable.open()(PIXELS)).max() < 1e-5
+    assert np.abs(np.asarray(found) - servable.open()([PIXELS])).max() < 1e-5

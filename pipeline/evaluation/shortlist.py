@@ -1,0 +1,195 @@
+"""Owns the shortlist: bases, sizes and taps tried on some labelled images. Writes rows to the cache, and no model."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import registrations
+from cache.errors import Unusable
+from pipeline.config import yaml_file
+from pipeline.config.head_schema import Logistic
+from pipeline.config.schema import BaseChoice, RunConfig, TapConfig
+from pipeline.project.project import Options, Progress, Project
+from pipeline.runs import extraction, train_heads
+from stages.bases import blocks, catalogue, weights
+from stages.bases.recipe import Pooling
+from stages.data import stratified
+from stages.data.manifest import Manifest, Row
+from stages.extract import throughput
+from stages.heads import labelled_rows
+from stages.metrics import classification, evaluate
+from stages.metrics.figures import Figures
+
+log = logging.getLogger(__name__)
+
+IMAGES, SIZES = 300, (160, 224, 320)
+"""What is tried by default."""
+
+_OUTPUT: list[tuple[str, Pooling]] = [("output", "avg")]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tap that was tried: the fields that differ from the project's, and the figures of its head, out of fold.
+
+    seconds, bytes: for the rows of all images of the project, on this machine. losses: of each image.
+    """
+
+    tap: TapConfig
+    base: str
+    size: int
+    figures: Figures
+    seconds: float
+    bytes: int
+    losses: np.ndarray
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Those of the tap that pipeline.yaml needs."""
+        return self.tap.model_dump(exclude_defaults=True)
+
+    def to_json(self) -> dict[str, Any]:
+        facts = {"base": self.base, "size": self.size, "layer": self.tap.layer, "pooling": self.tap.pooling}
+        return {**facts, "figures": self.figures, "seconds": self.seconds, "bytes": self.bytes, "tap": self.fields}
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Candidates by log-loss, the best first, on so many labelled images of train and val; `pick` is one of them.
+
+    all_images: of the project, for which seconds and bytes are.
+    """
+
+    images: int
+    all_images: int
+    classes: Sequence[str]
+    candidates: Sequence[Candidate]
+    pick: Candidate
+
+    @property
+    def setting(self) -> str:
+        """The tap to take, as in pipeline.yaml."""
+        return yaml_file.format_value(self.pick.fields)
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self)
+
+
+def shortlist(
+    config: Path, options: Options, progress: Progress, bases: Sequence[str], sizes: Sequence[int], most: int
+) -> Shortlist:
+    """Try bases (default: those whose weights are here) at sizes, with `most` labelled images of train and val.
+
+    Each image is read and decoded once for all of them. Test is not looked at. Raises Unusable where a base or the
+    labels do not allow it.
+    """
+    today = Project(config, options, progress)
+    manifest = choose_images(today.manifest, most)
+    classes = labelled_rows.check_classes(manifest, today.config.data.classes)
+    taps = list_candidates(today.config, bases, sizes)
+    extract = today.config.extract.model_copy(update={"taps": taps})
+    settings = today.config.model_copy(update={"extract": extract, "heads": {}, "finetune": {}})
+    tried = Project(config, options, progress, settings)
+    with registrations.running_job(today.cache.root, tried.keys.values()):
+        rejected = dict(extraction.fill_rows(tried, manifest, tried.specs.values()).rejected)
+        manifest, found = manifest.without(rejected), []
+        labelled_rows.check_splits(manifest, "folds")
+        with progress("heads", len(taps)) as advance:
+            for name in taps:
+                found.append(_judge(tried, name, manifest.samples, classes, len(today.manifest.ids)))
+                advance(1)
+    ranked = sorted(found, key=lambda candidate: candidate.figures.rank)
+    return Shortlist(len(manifest.ids), len(today.manifest.ids), classes, ranked, choose(ranked))
+
+
+def choose_images(manifest: Manifest, most: int) -> Manifest:
+    """Up to `most` labelled images of train and val, as train: of each class its share, and groups whole.
+
+    Raises Unusable where there are none.
+    """
+    labelled = [row for row in manifest.pooled.rows if row.split == "train" and row.label is not None]
+    if not labelled:
+        raise Unusable("no image of train or val has a label, and a shortlist compares heads", "see docs/reference.md")
+    units: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in labelled:
+        units[row.group or row.id][row.id] = row.label or ""
+    share = most / sum(map(len, units.values()))
+    if share >= 1:
+        return Manifest(tuple(labelled))
+    drawn = [stratified.Unit(name, Counter(images.values())) for name, images in units.items()]
+    taken = stratified.draw(drawn, {}, {"tried": share, "left": 1 - share}, 0)
+    return Manifest(tuple(row for row in labelled if taken[row.group or row.id] == "tried"))
+
+
+def list_candidates(config: RunConfig, names: Sequence[str], sizes: Sequence[int]) -> dict[str, TapConfig]:
+    """The taps to try, by name: of each base and size its output, the layer before its last block, and own taps.
+
+    names: () for the bases whose weights are here. Own taps are those of pipeline.yaml, of their base alone.
+    """
+    choices = [_choice(config, name) for name in names] or [*config.bases, *_at_hand(config.bases)]
+    found: dict[str, TapConfig] = {}
+    for choice in choices:
+        own: list[tuple[str, Pooling]] = [
+            (tap.layer, tap.pooling) for tap in config.extract.taps.values() if (tap.base or config.base) == choice
+        ]
+        last: list[tuple[str, Pooling]] = [(block.boundary, "avg") for block in blocks.blocks_of(choice.base)[-1:]]
+        for size in sizes:
+            if size < choice.base.least:
+                log.warning("%s takes at least %d pixels a side; %d is left out", choice.name, choice.base.least, size)
+                continue
+            for layer, pooling in dict.fromkeys([*_OUTPUT, *last, *own]):
+                tap = TapConfig(layer=layer, pooling=pooling, base=None if choice == config.base else choice, size=size)
+                found[f"{choice.name} {size} {layer} {pooling}"] = tap
+    if not found:
+        raise Unusable("there is nothing to try", "name larger sizes with --size")
+    return found
+
+
+def _choice(config: RunConfig, name: str) -> BaseChoice:
+    """A base by its name, with the weights that pipeline.yaml has for it."""
+    return next((choice for choice in config.bases if choice.name == name), None) or BaseChoice(name=name)
+
+
+def _at_hand(there: Collection[BaseChoice]) -> list[BaseChoice]:
+    names = {choice.name for choice in there}
+    here = [base.name for base in catalogue.BASES.values() if weights.published_path(base).is_file()]
+    return [BaseChoice(name=name) for name in here if name not in names]
+
+
+def _judge(tried: Project, name: str, rows: Sequence[Row], classes: Sequence[str], images: int) -> Candidate:
+    spec, tap, ids = Logistic(tap=name, choose="folds"), tried.config.extract.taps[name], [row.id for row in rows]
+    judged = train_heads.fit_kind(spec, train_heads.feature_matrix(tried, spec, ids), rows, classes).out_of_fold
+    assert judged is not None
+    truth = classification.label_columns([row.label or "" for row in rows], classes)
+    store = tried.store(name)
+    shards = store.shard_records(store.serving(ids))
+    return Candidate(
+        tap,
+        tried.choice(name).name,
+        tap.size or tried.config.extract.size,
+        evaluate.evaluate_rows(rows, judged.probabilities, classes, spec.seed),
+        (throughput.seconds_per_image(shards) or 0.0) * images,
+        round(sum(record["bytes"] for record in shards) / sum(record["rows"] for record in shards) * images),
+        classification.row_losses(truth, judged.probabilities),
+    )
+
+
+def choose(ranked: Sequence[Candidate]) -> Candidate:
+    """The fastest of those that are as good as the first: within a standard error of the paired difference.
+
+    The rule of one standard error (Breiman et al., Classification and Regression Trees, 1984).
+    """
+    best = ranked[0]
+
+    def is_as_good(other: Candidate) -> bool:
+        worse = other.losses - best.losses
+        return bool(worse.mean() <= worse.std(ddof=1) / np.sqrt(len(worse)))
+
+    return min(filter(is_as_good, ranked), key=lambda candidate: (candidate.seconds, candidate.figures.rank))
