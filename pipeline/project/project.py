@@ -74,7 +74,7 @@ class Project:
         self._from_file = settings is None
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), HashIndex(default_index_path()))
-        self.known_weights: dict[BaseChoice, Weights] = {}
+        self.known_weights: dict[BaseChoice, Weights] = {}  # of a restored model, set by recorded_model.restore
         self._specs: dict[str, FeatureSpec] = {}
 
     @property
@@ -102,12 +102,10 @@ class Project:
         return self.known_weights[choice]
 
     def weight_file(self, recipe: Recipe, offline: bool) -> Path:
-        """The weight file of one of the project's recipes. Raises what `weights.ensure_file` does."""
-        for choice in self.config.bases:
-            found = self.weights(choice)
-            if (choice.base.name, found.sha256) == (recipe.base, recipe.weights_sha256):
-                return weights.ensure_file(choice.base, found, offline)
-        raise AssertionError(f"no tap of {self.path} has a base {recipe.base}")
+        """The weight file of a recipe that `spec` gave, or a view of it. Raises what `weights.ensure_file` does."""
+        of = (recipe.base, recipe.weights_sha256)
+        choice = next(choice for choice, found in self.known_weights.items() if (choice.base.name, found.sha256) == of)
+        return weights.ensure_file(choice.base, self.known_weights[choice], offline)
 
     @property
     def keys(self) -> dict[str, str]:
