@@ -154,7 +154,10 @@ class HeadKind:
     module: has fit(spec, features, rows, classes) -> Head; imported when a head is fitted. form: what its heads
     consist of. packages: those it is fitted with, beside scikit-learn and numpy. parallel: whether several may be
     fitted at the same time. exportable, finetunable: whether its layers can be written to a file, or trained further.
-    folds: whether it can choose by folds, where there are no rows of val.
+    folds: whether it can choose by folds, where there are no rows of val. nests: whether its module also has
+    nest(spec, features, rows, classes) -> OutOfFold | None, which judges a choice among heads that it makes by folds.
+    judging: version of how a choice by folds is judged, where other kinds don't share it; it is in the keys of these
+    heads.
     """
 
     spec: type[HeadConfig]
@@ -165,6 +168,8 @@ class HeadKind:
     exportable: bool = True
     finetunable: bool = False
     folds: bool = False
+    nests: bool = False
+    judging: int | None = None
 
 
 HEAD_KINDS = {
@@ -174,7 +179,7 @@ HEAD_KINDS = {
     "dense": HeadKind(  # Keras has one seed for the process, and uses all cores by itself
         Dense, "stages.heads.dense", packages=("tensorflow", "keras"), parallel=False, finetunable=True, folds=True
     ),
-    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True),
+    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True, nests=True, judging=2),
 }
 """A new kind is a row here and the module it names."""
 

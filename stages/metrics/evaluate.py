@@ -19,11 +19,18 @@ def evaluate_rows(rows: Sequence[Row], probabilities: np.ndarray, classes: Seque
 
 
 def evaluate_splits(
-    rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int, folds: np.ndarray | None = None
+    rows: Sequence[Row],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    seed: int,
+    folds: np.ndarray | None = None,
+    judged: Judged = "crossfit",
+    own: np.ndarray | None = None,
 ) -> Metrics:
     """What metrics.json of a head has: figures of val (or folds) and test, and what is calibrated on the former.
 
-    folds: of each row of train, where its probabilities are out of fold.
+    folds: of each row of train, where its probabilities are out of fold; judged: how these came about, where folds
+    choose. own: the head's own for these rows, where the former are those of a choice (calibration.py).
     """
     figures, splits = {}, {}
     for name, split in [("val", "val") if folds is None else ("folds", "train"), ("test", "test")]:
@@ -31,5 +38,5 @@ def evaluate_splits(
         mine, p = [rows[i] for i in here], probabilities[here]
         figures[name] = evaluate_rows(mine, p, classes, seed)
         splits[name] = [row.label or "" for row in mine], p
-    judged: Judged = "val" if folds is None else "crossfit"
-    return Metrics(figures, calibration.fit_calibration(splits, classes, folds), judged=judged)
+    fitted = calibration.fit_calibration(splits, classes, folds, own)
+    return Metrics(figures, fitted, judged="val" if folds is None else judged)
