@@ -26,7 +26,7 @@ from stages.heads import fitted, labelled_rows, selection
 from stages.heads.fitted import Head, OutOfFold
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import evaluate, kfold
-from stages.metrics.figures import Judged, Metrics
+from stages.metrics.figures import Metrics
 from stages.runtime.parallel import run_in_threads
 from stages.runtime.silent_imports import without_banners
 
@@ -163,12 +163,15 @@ def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, classes: tu
     rows, own = tuple(samples[i] for i in kept), head.out_of_fold
     if own is None:
         return Fitted(head, rows, probabilities, evaluate.evaluate_splits(rows, probabilities, classes, spec.seed))
-    nested = nest_kind(spec, features, samples, classes)
-    found = nested or own
-    judged: Judged = "nested" if nested else "crossfit"
     train, folds = labelled_rows.rows_in_split(rows, "train"), np.full(len(rows), -1)
-    probabilities[train], folds[train] = found.probabilities, found.folds
-    metrics = evaluate.evaluate_splits(rows, probabilities, classes, spec.seed, found.folds, judged, own.probabilities)
+    probabilities[train], folds[train] = own.probabilities, own.folds
+    metrics = evaluate.evaluate_splits(rows, probabilities, classes, spec.seed, own.folds)
+    if nested := nest_kind(spec, features, samples, classes):
+        probabilities[train], folds[train] = nested.probabilities, nested.folds
+        judged = [rows[i] for i in train]
+        metrics = evaluate.judge_choice(
+            metrics, judged, nested.probabilities, classes, spec.seed, nested.folds, "nested"
+        )
     return Fitted(head, rows, probabilities, metrics, folds)
 
 

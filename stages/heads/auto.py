@@ -6,7 +6,7 @@ The kinds are rows of head_schema.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -50,22 +50,18 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
             log.warning("kind %s is left out: %s", kind, error.message)
             refused = error
             continue
-        found = head.out_of_fold
+        own = head.out_of_fold
         heads.append(head)
-        judged.append(head.probabilities(features.take(chosen_on.judged)) if found is None else found.probabilities)
+        judged.append(head.probabilities(features.take(chosen_on.judged)) if own is None else own.probabilities)
     if not heads:
         raise refused
-    losses = np.stack([row_losses(truth, probabilities) for probabilities in judged])
-
-    def judge(others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        best = int(losses[:, others].mean(axis=1).argmin())
-        return lambda here: np.asarray(judged[best][here])
-
-    means = losses.mean(axis=1)
+    means = np.array([row_losses(truth, probabilities).mean() for probabilities in judged])
     best = heads[int(means.argmin())]
+    folds = [head.out_of_fold for head in heads if head.out_of_fold is not None]
+    found = selection.cross_choice(folds, truth) if folds else None
     by_kind = {head.kind: round(float(loss), 6) for head, loss in zip(heads, means, strict=True)}
     chosen = {"kind": best.kind, **best.chosen, f"{chosen_on.name}_log_loss_by_kind": by_kind}
-    return Head(best.kind, tuple(classes), best.form, chosen, chosen_on.cross_fit(judge))
+    return Head(best.kind, tuple(classes), best.form, chosen, found)
 
 
 def nest(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> OutOfFold | None:

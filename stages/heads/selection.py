@@ -119,6 +119,17 @@ class Selection:
         return OutOfFold(out, self.folds)
 
 
+def cross_choice(candidates: Sequence[OutOfFold], truth: np.ndarray) -> OutOfFold:
+    """Each fold of the first candidate by the one that has the least log-loss on the others; truth (n,): columns."""
+    first = candidates[0]
+    losses = np.stack([row_losses(truth, found.probabilities) for found in candidates])
+    out = np.empty_like(first.probabilities)
+    for fold in np.unique(first.folds):
+        here = first.folds == fold
+        out[here] = candidates[int(losses[:, ~here].mean(axis=1).argmin())].probabilities[here]
+    return OutOfFold(out, first.folds)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One of the heads that are chosen among: its features, and what fits it on some of their rows, by folds."""

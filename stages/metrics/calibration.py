@@ -28,12 +28,7 @@ Rows = tuple[Sequence[str], np.ndarray]
 """Labels and probabilities (n, classes) of a split."""
 
 
-def fit_calibration(
-    splits: Mapping[str, Rows],
-    classes: Sequence[str],
-    folds: np.ndarray | None = None,
-    own: np.ndarray | None = None,
-) -> Calibration:
+def fit_calibration(splits: Mapping[str, Rows], classes: Sequence[str], folds: np.ndarray | None = None) -> Calibration:
     """A temperature and a threshold fitted on `splits["val"]`, or "folds", and the figures of every split with them.
 
     temperature: what the logits are to be divided by; None below LEAST_IMAGES. threshold: with two classes, the
@@ -41,23 +36,17 @@ def fit_calibration(
     LEAST_OF_CLASS of one of them. For each split, `n`, log_loss, brier and ece at that temperature, and under
     `at_threshold` accuracy, balanced_accuracy, and f1 of the second class. folds (n,): of the rows of splits["folds"],
     whose figures have each fold at what is fitted on the others.
-
-    own (n, classes): probabilities of the same rows that the head's temperature and threshold are fitted on, where
-    those in `splits` judge a choice among heads. Each fold there may be of another kind or setting, with logits of
-    another size, and what they need is not what the head needs. It has figures of its own folds, if a little too good
-    ones; a single number that is fitted on them can hardly profit. The figures are those of the choice all the same.
     """
-    where = "folds" if "folds" in splits else "val"
-    labels, p = splits[where]
-    truth = classification.label_columns(labels, classes)
-    temperature, limit, notes = _fit(truth, p if own is None else own, classes, where)
+    own = "folds" if "folds" in splits else "val"
+    labels, p = splits[own]
+    temperature, limit, notes = _fit(classification.label_columns(labels, classes), p, classes, own)
     figures = {}
     for split, (labels, p) in splits.items():
         truth = classification.label_columns(labels, classes)
         temperatures, limits = np.full(len(truth), temperature or 1.0), np.full(len(truth), limit or 0.0)
         for fold in np.unique(folds) if split == "folds" and folds is not None else ():
             here = folds == fold
-            found = _fit(truth[~here], p[~here], classes, where)
+            found = _fit(truth[~here], p[~here], classes, own)
             temperatures[here], limits[here] = found[0] or 1.0, found[1] if found[1] is not None else 0.5
         at_threshold = None if limit is None else _at_threshold(truth == 1, p[:, 1] >= limits)
         figures[split] = replace(_at_temperature(temperatures, truth, p), details={"at_threshold": at_threshold})
@@ -65,10 +54,10 @@ def fit_calibration(
 
 
 def _fit(
-    truth: np.ndarray, p: np.ndarray, classes: Sequence[str], judges: str
+    truth: np.ndarray, p: np.ndarray, classes: Sequence[str], own: str
 ) -> tuple[float | None, float | None, list[str]]:
     """Temperature and threshold for these rows, and notes on what they are too few for."""
-    where = "val" if judges == "val" else "train and val"
+    where = "val" if own == "val" else "train and val"
     temperature, limit, notes = None, None, []
     if len(truth) < LEAST_IMAGES:
         notes.append(f"no temperature: {LEAST_IMAGES} images in {where} are needed; there are {len(truth)}")

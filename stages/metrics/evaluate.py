@@ -19,18 +19,11 @@ def evaluate_rows(rows: Sequence[Row], probabilities: np.ndarray, classes: Seque
 
 
 def evaluate_splits(
-    rows: Sequence[Row],
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    seed: int,
-    folds: np.ndarray | None = None,
-    judged: Judged = "crossfit",
-    own: np.ndarray | None = None,
+    rows: Sequence[Row], probabilities: np.ndarray, classes: Sequence[str], seed: int, folds: np.ndarray | None = None
 ) -> Metrics:
     """What metrics.json of a head has: figures of val (or folds) and test, and what is calibrated on the former.
 
-    folds: of each row of train, where its probabilities are out of fold; judged: how these came about, where folds
-    choose. own: the head's own for these rows, where the former are those of a choice (calibration.py).
+    folds: of each row of train, where its probabilities are out of fold.
     """
     figures, splits = {}, {}
     for name, split in [("val", "val") if folds is None else ("folds", "train"), ("test", "test")]:
@@ -38,5 +31,30 @@ def evaluate_splits(
         mine, p = [rows[i] for i in here], probabilities[here]
         figures[name] = evaluate_rows(mine, p, classes, seed)
         splits[name] = [row.label or "" for row in mine], p
-    fitted = calibration.fit_calibration(splits, classes, folds, own)
-    return Metrics(figures, fitted, judged="val" if folds is None else judged)
+    judged: Judged = "val" if folds is None else "crossfit"
+    return Metrics(figures, calibration.fit_calibration(splits, classes, folds), judged=judged)
+
+
+def judge_choice(
+    metrics: Metrics,
+    rows: Sequence[Row],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    seed: int,
+    folds: np.ndarray,
+    judged: Judged,
+) -> Metrics:
+    """Those of a head that was chosen among others by folds, with the figures of folds that judge the choice.
+
+    rows: those of train; probabilities and folds: of each, by what the other folds chose. Temperature and threshold
+    stay those of the head's own folds: another fold may be judged by another kind or setting, with logits of another
+    size, so what these probabilities need is not what the head needs; and one number that is fitted on figures which
+    are a little too good hardly profits from it. The figures at a temperature are those of the choice all the same,
+    each fold at what is fitted on the others.
+    """
+    found = evaluate_splits(rows, probabilities, classes, seed, folds)
+    assert metrics.calibration is not None
+    assert found.calibration is not None
+    at = {**metrics.calibration.splits, "folds": found.calibration.splits["folds"]}
+    splits = {**metrics.splits, "folds": found.splits["folds"]}
+    return replace(metrics, splits=splits, calibration=replace(metrics.calibration, splits=at), judged=judged)
