@@ -41,6 +41,11 @@ class HeadConfig(Section, keyed="head"):
         """The fields that enter a head's key by value; taps enter by their extract keys."""
         return self.model_dump(exclude=self.not_by_value())
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What such a head is fitted with, beside scikit-learn and numpy."""
+        return HEAD_KINDS[self.kind].packages
+
     def effective(self) -> dict[str, Any]:
         """Its fields, those without effect at these settings as None: equal ones give the same head."""
         return self.model_dump(exclude={"sweep", *(["folds"] if self.choose == "val" else [])})
@@ -138,6 +143,10 @@ class Auto(HeadConfig):
         "ridge",
         "knn",
     ]
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(package for kind in self.kinds for package in HEAD_KINDS[kind].packages))
 
     @property
     def candidates(self) -> dict[str, tuple[str, HeadConfig]]:

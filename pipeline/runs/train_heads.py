@@ -247,5 +247,4 @@ def check_leaks(project: Project, manifest: Manifest) -> None:
 def head_environment(project: Project, spec: HeadConfig, ids: Sequence[str]) -> dict[str, Any]:
     """What is in no key but may change a last bit of a head."""
     stores = [project.store(tap) for tap in spec.taps]
-    packages = HEAD_KINDS[spec.kind].packages
-    return {**provenance.environment(stores, ids, packages), "head_version": fitted.VERSION}
+    return {**provenance.environment(stores, ids, spec.packages), "head_version": fitted.VERSION}
