@@ -154,4 +154,6 @@ def _nest(
         return Candidate(features[taps], fit)
 
     threads = cpu_count() if HEAD_KINDS[specs[0].kind].parallel else 1
-    return selection.nest(specs[0], [candidate(spec) for spec in specs], rows, classes, threads)
+    candidates = [candidate(spec) for spec in specs]
+    with project.progress("judging the choice", specs[0].folds * len(specs)) as advance:
+        return selection.nest(specs[0], candidates, rows, classes, threads, advance)

@@ -139,13 +139,19 @@ class Candidate:
 
 
 def nest(
-    spec: Spec, candidates: Sequence[Candidate], rows: Sequence[Row], classes: Sequence[str], threads: int = 1
+    spec: Spec,
+    candidates: Sequence[Candidate],
+    rows: Sequence[Row],
+    classes: Sequence[str],
+    threads: int = 1,
+    advance: Callable[[int], object] = lambda n: None,
 ) -> OutOfFold | None:
     """Probabilities of each fold of train by the candidate that has the least log-loss out of fold on the others.
 
     All candidates are fitted, and their own settings chosen, on the rows outside of the fold alone. One that these
-    don't allow, or where it diverges, is left out there. `threads` fits run at a time. None where there is nothing to
-    choose, above MOST_NESTED rows, and where the rows outside of a fold allow no candidate: a class may have too few.
+    don't allow, or where it diverges, is left out there. `threads` fits run at a time; `advance` counts them. None
+    where there is nothing to choose, above MOST_NESTED rows, and where the rows outside of a fold allow no candidate: a
+    class may have too few.
     """
     train = rows_in_split(rows, "train")
     if len(candidates) < 2 or len(train) > MOST_NESTED:
@@ -161,6 +167,8 @@ def nest(
             head = candidate.fit(features.some(outside), others)
         except (Unusable, Diverged):
             return None
+        finally:
+            advance(1)
         assert head.out_of_fold is not None
         losses = row_losses(target_columns(others, classes), head.out_of_fold.probabilities)
         return float(losses.mean()), head.probabilities(features.take(np.flatnonzero(folds == fold)))
