@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 import pipeline as opened
 from cache.errors import Unusable
 from pipeline.config import yaml_file
+from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.results import predictions, registry
-from pipeline.runs import sweeps, train_heads
+from pipeline.runs import choices, sweeps, train_heads
 from stages.heads import selection
 from stages.metrics import classification
 from tests.conftest import Pipeline, counts
@@ -414,3 +416,22 @@ def test_the_best_kind_is_judged_as_a_choice_too(pipeline: Pipeline, project: Pa
 def test_the_leaderboard_says_that_its_figures_only_rank(pipeline: Pipeline, swept: Path) -> None:
     ran = pipeline("run", "head", "few", "-c", swept)
     assert "figures that rank the points; the best of many flatters itself" in " ".join(ran.out.split())
+
+
+def test_versions_of_judging_move_what_they_judge_and_nothing_else(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto = "kind: auto, kinds: [ridge, knn]"
+    project.write_text(
+        project.read_text()
+        + f"heads: {{few: {{sweep: {{C: [0.001, 1]}}}}, a: {{{auto}}}, v: {{{auto}, choose: val}}}}\n"
+    )
+    before = heads(pipeline, project)
+    monkeypatch.setattr(choices, "VERSION", 2)
+    monkeypatch.setitem(HEAD_KINDS, "auto", replace(HEAD_KINDS["auto"], judging=3))
+    now = heads(pipeline, project)
+    assert {name for name in now if now[name]["key"] != before[name]["key"]} == {"a"}
+    assert {name for name in now if not now[name]["hit"]} == {"a", "few"}
+    assert all(point["hit"] for point in now["few"]["points"])
+    assert now["few"]["metrics"] == before["few"]["metrics"]
+    assert len(list((project.parent / "models" / "head" / "few" / "choices").iterdir())) == 2
