@@ -75,12 +75,12 @@ def record_latest(
     `points` are the keys of the sweep: all but `key` count as beaten until a run returns them. While the best is not
     known, `key` is None. Then, and after a `trial` of other settings than those in pipeline.yaml, the name keeps its
     meaning. choice: the key of the choice that gave the best; its figures count as the model's until a run returns it
-    otherwise.
+    otherwise, but no trial changes those of the model that the name means.
     """
     path = folder / "models" / name / "last.json"
     before = records.load(path, _LAST) or {}
     chosen = dict(before.get("chosen") or {})
-    if key:
+    if key and not (trial and key == before.get("key")):
         chosen.pop(key, None)
         chosen |= {key: choice} if choice else {}
     key = key or before.get("key")

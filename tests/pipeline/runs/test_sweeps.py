@@ -379,7 +379,11 @@ def test_a_choice_that_is_not_there_is_missed_and_judged(pipeline: Pipeline, swe
 
 def test_a_point_that_is_a_head_without_a_sweep_again_has_its_own_figures(pipeline: Pipeline, swept: Path) -> None:
     found = heads(pipeline, swept)["few"]
-    alone = heads(pipeline, swept, "--set", "heads.few={C: 1}")["few"]
+    heads(pipeline, swept, "--set", "heads.few={C: 1}")  # a trial, which leaves what the name means
+    heads(pipeline, swept, "--set", "heads.few.sweep.C=[0.0001, 1]")
+    assert few(pipeline, swept) == found["metrics"]
+    swept.write_text(swept.read_text().replace("few: {sweep: {C: [0.001, 1], seed: [0, 1]}}", "few: {C: 1}"))
+    alone = heads(pipeline, swept)["few"]
     assert alone["key"] == found["key"]
     assert few(pipeline, swept) == alone["metrics"] == found["points"][0]["metrics"]
 
