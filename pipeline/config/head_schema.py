@@ -41,6 +41,11 @@ class HeadConfig(Section, keyed="head"):
         """The fields that enter a head's key by value; taps enter by their extract keys."""
         return self.model_dump(exclude=self.not_by_value())
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What such a head is fitted with, beside scikit-learn and numpy."""
+        return HEAD_KINDS[self.kind].packages
+
     def effective(self) -> dict[str, Any]:
         """Its fields, those without effect at these settings as None: equal ones give the same head."""
         return self.model_dump(exclude={"sweep", *(["folds"] if self.choose == "val" else [])})
@@ -140,6 +145,10 @@ class Auto(HeadConfig):
     ]
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(package for kind in self.kinds for package in HEAD_KINDS[kind].packages))
+
+    @property
     def candidates(self) -> dict[str, tuple[str, HeadConfig]]:
         """Kind -> the module that fits it, and its settings."""
         shared = {"choose": self.choose, "folds": self.folds, "seed": self.seed}
@@ -154,7 +163,10 @@ class HeadKind:
     module: has fit(spec, features, rows, classes) -> Head; imported when a head is fitted. form: what its heads
     consist of. packages: those it is fitted with, beside scikit-learn and numpy. parallel: whether several may be
     fitted at the same time. exportable, finetunable: whether its layers can be written to a file, or trained further.
-    folds: whether it can choose by folds, where there are no rows of val.
+    folds: whether it can choose by folds, where there are no rows of val. nests: whether its module also has
+    nest(spec, features, rows, classes) -> OutOfFold | None, which judges a choice among heads that it makes by folds.
+    judging: version of how a choice by folds is judged, where other kinds don't share it; it is in the keys of these
+    heads.
     """
 
     spec: type[HeadConfig]
@@ -165,6 +177,8 @@ class HeadKind:
     exportable: bool = True
     finetunable: bool = False
     folds: bool = False
+    nests: bool = False
+    judging: int | None = None
 
 
 HEAD_KINDS = {
@@ -174,7 +188,7 @@ HEAD_KINDS = {
     "dense": HeadKind(  # Keras has one seed for the process, and uses all cores by itself
         Dense, "stages.heads.dense", packages=("tensorflow", "keras"), parallel=False, finetunable=True, folds=True
     ),
-    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True),
+    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True, nests=True, judging=2),
 }
 """A new kind is a row here and the module it names."""
 

@@ -16,6 +16,7 @@ from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular, figure_columns
 from pipeline.results.model import Model, read_head
 from pipeline.runs.run import run_stages
+from pipeline.runs.sweeps import SweepReport
 from pipeline.runs.train_heads import HeadReport
 from pipeline.serving import dataset
 from pipeline.serving.dataset import Features
@@ -95,7 +96,7 @@ class OpenPipeline:
         return found.lazy() if lazy else found.whole()
 
     def head(self, name: str) -> TrainedHead:
-        """The head of that name, trained first if need be, as by `pipeline run head NAME`.
+        """The head of that name, of a sweep the best, trained first if need be, as by `pipeline run head NAME`.
 
         Its `classes` are in the order of the columns of `probabilities(X)`, where X is (n, dim), of its own tap;
         `metrics` are its figures: {"val": {...}, "test": {...}}.
@@ -143,9 +144,9 @@ class OpenPipeline:
         several = [paths] if isinstance(paths, str | os.PathLike) else paths
         return predict(self._project, model, [os.fspath(path) for path in several], keep)
 
-    def _trained(self, name: str) -> HeadReport:
+    def _trained(self, name: str) -> HeadReport | SweepReport:
         self._project.check_heads([name])
         result: dict[str, Any] = {}
         run_stages(self._project, [name], result)
-        report: HeadReport = result["heads"][name]
+        report: HeadReport | SweepReport = result["heads"][name]
         return report

@@ -73,8 +73,8 @@ def _check_record(record: Mapping[str, Any], stage: str, name: str) -> None:
 class Model(Tabular):
     """One result under models/. `record` is {} where it cannot be read; older ones lack fields.
 
-    `beaten`: a point of a sweep that is not its best on val. `current`: what its name means. `differs`: the settings
-    that results of its name don't share.
+    `beaten`: a point of a sweep that is not its best. `current`: what its name means. `choice`: the folder of the
+    choice by folds that it won in a sweep. `differs`: the settings that results of its name don't share.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Model(Tabular):
     tags: tuple[str, ...]
     beaten: bool = False
     current: bool = False
+    choice: Path | None = None
     differs: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -160,19 +161,25 @@ class Model(Tabular):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json: {"val": {...}, "test": {...}}; of a fine-tuned model also `baseline`, those of the frozen head,
-        and the paired `difference`."""
+        """metrics.json in its folder: {"val": {...}, "test": {...}}; of a fine-tuned model also `baseline`, those of
+        the frozen head, and the paired `difference`."""
         return self.read("metrics.json")
 
     @cached_property
+    def judged_in(self) -> Path:
+        """The folder of its figures and predictions: of a sweep's best point that of the choice, else its own."""
+        record = None if self.choice is None else records.load_folder(self.choice, _index().digest, {"best": str})
+        return self.choice if self.choice is not None and record and record["best"] == self.key else self.folder
+
+    @cached_property
     def figures(self) -> Metrics:
-        """The same, typed."""
-        return Metrics.from_json(self.metrics)
+        """Its metrics, typed; of a sweep's best point, those of folds are of the choice, not those by which it won."""
+        return Metrics.from_json(records.read(self.judged_in / "metrics.json"))
 
     @property
     def calibration(self) -> Calibration:
         """What was fitted on val; of an older model, nothing."""
-        return self.figures.calibration or Calibration()
+        return Metrics.from_json(self.metrics).calibration or Calibration()
 
     @property
     def history(self) -> dict[str, list[float]]:

@@ -88,15 +88,15 @@ class Predictions:
 
 
 def read_predictions(model: Model) -> Predictions:
-    """The predictions in a model's folder. Raises Unusable where they are not of its manifest's rows."""
-    arrays = npz.load(model.folder / "predictions.npz")
+    """The predictions that its figures are of. Raises Unusable where they are not of its manifest's rows."""
+    arrays = npz.load(model.judged_in / "predictions.npz")
     ids, probabilities = arrays["ids"].tolist(), arrays["probabilities"]
     manifest = model.manifest()
     every = len(ids) == len(manifest.samples)
     rows = [row for row in manifest.samples if every or row.split != "train"]
     if ids != [row.id for row in rows]:
         raise Unusable(
-            f"{model}: predictions.npz and manifest.jsonl in {model.folder} are of different images",
+            f"{model}: predictions.npz in {model.judged_in} and manifest.jsonl are of different images",
             "restore that folder from a copy, or delete it and run again",
         )
     return Predictions.of(rows, probabilities, model.record["classes"], manifest, arrays.get("folds"))

@@ -15,7 +15,7 @@ from pipeline.results.model import SHORT, Model, read_record
 from pipeline.results.record_diff import distinguishing_fields
 
 _LATEST = "models/*/*/last.json"
-_LAST: records.Fields = {"key": str | None, "beaten": list | None}
+_LAST: records.Fields = {"key": str | None, "beaten": list | None, "chosen": dict | None}
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -34,8 +34,12 @@ def list_models(folder: Path) -> list[Model]:
             names = (f"{stage}/{name}", key)
             run = latest.get(names[0], {})
             record, beaten = read_record(path), key in run.get("beaten", ())
-            model = Model(*names, path.parent, record, tuple(tagged[names]), beaten, key == run.get("key"))
-            found[names[0]].append(model)
+            judged = (run.get("chosen") or {}).get(key)
+            choice = (
+                choice_folder(folder, names[0], judged) if isinstance(judged, str) and keys.is_digest(judged) else None
+            )
+            current = key == run.get("key")
+            found[names[0]].append(Model(*names, path.parent, record, tuple(tagged[names]), beaten, current, choice))
     models = [model for same in found.values() for model in _with_differences(same)]
     models.sort(key=lambda model: (model.name, not model.current, -model.created, model.key))
     first = {model.name: model.key for model in reversed(models) if model.name not in latest}  # an older project
@@ -53,18 +57,35 @@ def _with_differences(same: list[Model]) -> list[Model]:
     return [replace(model, differs=differs.get(model.key, {})) for model in same]
 
 
-def record_latest(folder: Path, name: str, key: str | None, points: Iterable[str] = (), trial: bool = False) -> None:
+def choice_folder(folder: Path, name: str, key: str) -> Path:
+    """Where the choice among a sweep's points is judged: metrics.json and predictions as in a model's folder."""
+    return folder / "models" / name / "choices" / key
+
+
+def record_latest(
+    folder: Path,
+    name: str,
+    key: str | None,
+    points: Iterable[str] = (),
+    trial: bool = False,
+    choice: str | None = None,
+) -> None:
     """Let `name`, such as head/NAME, mean the model of that key, which the last run gave; of a sweep, the best.
 
     `points` are the keys of the sweep: all but `key` count as beaten until a run returns them. While the best is not
     known, `key` is None. Then, and after a `trial` of other settings than those in pipeline.yaml, the name keeps its
-    meaning.
+    meaning. choice: the key of the choice that gave the best; its figures count as the model's until a run returns it
+    otherwise, but no trial changes those of the model that the name means.
     """
     path = folder / "models" / name / "last.json"
     before = records.load(path, _LAST) or {}
+    chosen = dict(before.get("chosen") or {})
+    if key and not (trial and key == before.get("key")):
+        chosen.pop(key, None)
+        chosen |= {key: choice} if choice else {}
     key = key or before.get("key")
     beaten = sorted({*before.get("beaten", ()), *points} - {key})
-    now = {"key": before.get("key") if trial else key, "beaten": beaten}
+    now = {"key": before.get("key") if trial else key, "beaten": beaten, **({"chosen": chosen} if chosen else {})}
     if now != before:
         with contextlib.suppress(OSError):
             atomic_files.publish(path, records.dump(now))

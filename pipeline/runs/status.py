@@ -205,6 +205,8 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int, unknow
         return status("MISS", "its rows are not there")
     found = sweeps.find_points(project, name, manifest, classes)
     total = len(found.points) + len(found.diverged) + len(found.missing)
+    if found.unjudged:
+        return status("PARTIAL", f"all {len(found.points)} points are there; the choice among them is to be judged", 0)
     if len(found.points) == total:
         return status("HIT", f"all {total} points are there" if total > 1 else "the very same head is there", 0)
     if len(found.diverged) == total:

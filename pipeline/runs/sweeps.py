@@ -1,25 +1,27 @@
-"""Owns a head's sweep: training its points in parallel, and ranking them on val. Not one point (train_heads.py)."""
+"""Owns a head's sweep: training its points in parallel, and ranking them. Not one point, nor judging the choice.
+
+Those are train_heads.py and choices.py.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cache import atomic_files, npz, records
+from cache import atomic_files, records
 from cache.errors import Diverged, Unusable
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results import registry
-from pipeline.runs import train_heads
+from pipeline.runs import choices, train_heads
+from pipeline.runs.choices import Choice
 from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
-from stages.metrics import calibration, classification
-from stages.metrics.figures import Figures
+from stages.metrics import calibration
+from stages.metrics.figures import Metrics
 from stages.runtime.hardware import cpu_count
 from stages.runtime.parallel import run_in_threads
 
@@ -44,14 +46,16 @@ class DivergedPoint:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """The points of a sweep by name, in the order of its grid: heads, diverged ones, and folders of missing ones."""
+    """The points of a sweep by name, in the order of its grid: heads, diverged ones, and folders of missing ones.
+
+    choice: None where there is none by folds. unjudged: whether there is one that was not judged yet.
+    """
 
     points: Mapping[str, HeadReport]
     diverged: Mapping[str, DivergedPoint]
     missing: Mapping[str, Path] = field(default_factory=dict)
-    choice: Figures | None = None
-    """Of the best point where folds chose it: each fold judged by the point that the others prefer. None where val did,
-    or where the points have other folds."""
+    choice: Choice | None = None
+    unjudged: bool = False
 
     def ranked(self) -> list[tuple[str, HeadReport]]:
         """Points and their reports by val log-loss, ascending; of equals, the earlier of the grid."""
@@ -61,17 +65,31 @@ class SweepReport:
     def winner(self) -> HeadReport:
         return self.ranked()[0][1]
 
+    @property
+    def path(self) -> Path:
+        return self.winner.path
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of the winner: its figures of folds are those of the choice, not those by which it won."""
+        return self.winner.metrics if self.choice is None else self.choice.metrics
+
     def to_json(self) -> dict[str, Any]:
-        """The winner, all points by rank, and those that diverged. Metrics of test are null but for the winner."""
+        """The winner, all points by rank, and those that diverged. Metrics of test are null but for the winner.
+
+        `metrics` and `choice` have the figures of the choice; each of `points` those that it is ranked by.
+        """
         (best, winner), *_ = ranked = self.ranked()
-        choice = {} if self.choice is None else {"choice": self.choice}
+        choice = {} if self.choice is None else {"choice": self.choice.metrics.splits["folds"]}
         points = []
         for point, report in ranked:
             metrics = report.metrics if point == best else report.metrics.without_test()
             points.append({"point": point, **report.to_json(), "metrics": metrics})
-        hit = all([report.hit for report in self.points.values()] + [lost.hit for lost in self.diverged.values()])
+        judged = [] if self.choice is None else [self.choice.hit]
+        trained = [report.hit for report in self.points.values()] + [lost.hit for lost in self.diverged.values()]
         diverged = [{"point": point, **vars(lost)} for point, lost in self.diverged.items()]
-        return {**winner.to_json(), "hit": hit, "point": best, "points": points, "diverged": diverged, **choice}
+        own = {**winner.to_json(), "metrics": self.metrics, "hit": all(trained + judged)}
+        return {**own, "point": best, "points": points, "diverged": diverged, **choice}
 
 
 def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = False) -> HeadReport | SweepReport:
@@ -111,34 +129,19 @@ def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = 
         reports = dict(zip(points, run_in_threads(train, points, _at_once(project, spec, manifest)), strict=True))
     diverged = {point: report for point, report in reports.items() if isinstance(report, DivergedPoint)}
     heads = {p: report for p, report in reports.items() if isinstance(report, HeadReport)}
-    swept = SweepReport(heads, diverged, choice=_judge_choice(list(heads.values()), manifest, classes))
+    swept = SweepReport(heads, diverged)
     for point, lost in diverged.items():
         log.warning("heads.%s at %s is left out: %s; %s", name, point, lost.message, lost.hint)
     if not swept.points:
         lost = next(iter(diverged.values()))
         raise Diverged(f"heads.{name}: all {len(points)} points diverged; the first: {lost.message}", lost.hint)
-    registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys, trial)
+    if not as_start:
+        judged = choices.judge(project, name, swept.points, swept.winner, points, manifest, classes)
+        swept = replace(swept, choice=judged)
+    chosen = None if swept.choice is None else swept.choice.key
+    registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys, trial, chosen)
     _warn_of_limits(name, swept.winner)
     return swept
-
-
-def _judge_choice(points: Sequence[HeadReport], manifest: Manifest, classes: Sequence[str]) -> Figures | None:
-    """Figures of the choice among points: the best of many figures would flatter itself."""
-    if not points or any(point.metrics.judged != "crossfit" for point in points):
-        return None
-    found = [npz.load(point.path / "predictions.npz") for point in points]
-    ids, folds = found[0]["ids"].tolist(), found[0]["folds"]
-    if any(ids != other["ids"].tolist() or (folds != other["folds"]).any() for other in found):
-        return None
-    labels = {row.id: row.label or "" for row in manifest.samples}
-    truth = classification.label_columns([labels[image] for image in ids], classes)
-    losses = np.stack([classification.row_losses(truth, other["probabilities"]) for other in found])
-    probabilities = np.empty_like(found[0]["probabilities"])
-    for fold in np.unique(folds[folds >= 0]):
-        best = losses[:, (folds >= 0) & (folds != fold)].mean(axis=1).argmin()
-        probabilities[folds == fold] = found[best]["probabilities"][folds == fold]
-    judged = folds >= 0
-    return classification.metrics([labels[i] for i in np.array(ids)[judged]], probabilities[judged], classes)
 
 
 def find_points(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> SweepReport:
@@ -157,7 +160,10 @@ def find_points(project: Project, name: str, manifest: Manifest, classes: tuple[
             diverged[point] = lost
         else:
             missing[point] = folder
-    return SweepReport(points, diverged, missing)
+    found = SweepReport(points, diverged, missing)
+    if missing or not points:
+        return found
+    return replace(found, unjudged=choices.is_missing(project, name, points, found.winner, specs))
 
 
 def _points(

@@ -23,7 +23,7 @@ from pipeline.results import predictions
 from pipeline.runs import provenance
 from stages.data.manifest import Manifest, Row
 from stages.heads import fitted, labelled_rows, selection
-from stages.heads.fitted import Head
+from stages.heads.fitted import Head, OutOfFold
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import evaluate, kfold
 from stages.metrics.figures import Metrics
@@ -152,7 +152,7 @@ def _lacking(manifest: Manifest, classes: Sequence[str]) -> dict[str, list[str]]
 def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
     """A head of those settings on cached rows. Writes nothing under models/.
 
-    Probabilities of train are out of fold where folds chose.
+    Probabilities of train are out of fold where folds chose; of a choice among heads, those that are nested.
     """
     spec, manifest = choose_rows(project, spec, manifest)
     samples = manifest.samples
@@ -160,12 +160,18 @@ def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, classes: tu
     features = feature_matrix(project, spec, [row.id for row in samples])
     head = fit_kind(spec, features, samples, classes)
     probabilities = predict_blocks(head.probabilities, features, kept, len(classes))
-    rows, judged, folds = tuple(samples[i] for i in kept), head.out_of_fold, None
-    if judged is not None:
-        train, folds = labelled_rows.rows_in_split(rows, "train"), np.full(len(rows), -1)
-        probabilities[train], folds[train] = judged.probabilities, judged.folds
-    of_train = None if judged is None else judged.folds
-    metrics = evaluate.evaluate_splits(rows, probabilities, classes, spec.seed, of_train)
+    rows, own = tuple(samples[i] for i in kept), head.out_of_fold
+    if own is None:
+        return Fitted(head, rows, probabilities, evaluate.evaluate_splits(rows, probabilities, classes, spec.seed))
+    train, folds = labelled_rows.rows_in_split(rows, "train"), np.full(len(rows), -1)
+    probabilities[train], folds[train] = own.probabilities, own.folds
+    metrics = evaluate.evaluate_splits(rows, probabilities, classes, spec.seed, own.folds)
+    if nested := nest_kind(spec, features, samples, classes):
+        probabilities[train], folds[train] = nested.probabilities, nested.folds
+        judged = [rows[i] for i in train]
+        metrics = evaluate.judge_choice(
+            metrics, judged, nested.probabilities, classes, spec.seed, nested.folds, "nested"
+        )
     return Fitted(head, rows, probabilities, metrics, folds)
 
 
@@ -193,6 +199,17 @@ def fit_kind(spec: HeadConfig, features: FeatureMatrix, rows: Sequence[Row], cla
     return head
 
 
+def nest_kind(
+    spec: HeadConfig, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]
+) -> OutOfFold | None:
+    """Of a head that folds chose: out of fold by its whole choice among heads; None where that is not nested."""
+    if not HEAD_KINDS[spec.kind].nests:
+        return None
+    with without_banners():
+        found: OutOfFold | None = import_module(HEAD_KINDS[spec.kind].module).nest(spec, features, rows, classes)
+    return found
+
+
 def feature_matrix(project: Project, spec: HeadConfig, ids: Sequence[str]) -> FeatureMatrix:
     """The features that such a head takes, of the images `ids`. Raises NotAvailable where a row is missing."""
     return FeatureMatrix([project.store(tap).rows(ids) for tap in spec.taps])
@@ -201,7 +218,8 @@ def feature_matrix(project: Project, spec: HeadConfig, ids: Sequence[str]) -> Fe
 def head_folder(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: Sequence[str]) -> Path:
     """The folder of a head: models/head/<name>/<key>."""
     spec, manifest = choose_rows(project, spec, manifest)
-    key = fitted.head_key(spec.settings, classes, [project.store(tap).key for tap in spec.taps], manifest)
+    judging = HEAD_KINDS[spec.kind].judging if spec.choose == "folds" else None
+    key = fitted.head_key(spec.settings, classes, [project.store(tap).key for tap in spec.taps], manifest, judging)
     return project.folder / "models" / "head" / name / key
 
 
@@ -229,5 +247,4 @@ def check_leaks(project: Project, manifest: Manifest) -> None:
 def head_environment(project: Project, spec: HeadConfig, ids: Sequence[str]) -> dict[str, Any]:
     """What is in no key but may change a last bit of a head."""
     stores = [project.store(tap) for tap in spec.taps]
-    packages = HEAD_KINDS[spec.kind].packages
-    return {**provenance.environment(stores, ids, packages), "head_version": fitted.VERSION}
+    return {**provenance.environment(stores, ids, spec.packages), "head_version": fitted.VERSION}

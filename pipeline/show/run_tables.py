@@ -109,9 +109,7 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
     best = {name: head.winner if isinstance(head, SweepReport) else head for name, head in heads.items()}
     for name, head in best.items():
         first = (name, "reused" if head.hit else "trained")
-        swept = heads[name]
-        of_choice = {"folds": swept.choice} if isinstance(swept, SweepReport) and swept.choice else {}
-        for split, figures in {**head.metrics.splits, **of_choice}.items():
+        for split, figures in heads[name].metrics.splits.items():
             shown = [format_interval(figures[name]) for name in ("accuracy", "auroc")]
             table.add_row(*first, split, f"{figures.n:,}", *shown)
             first = ("", "")
@@ -142,6 +140,10 @@ def _show_leaderboard(name: str, report: SweepReport) -> None:
         table.add_row(point, "diverged", *map(format_figure, (None, None, None)), lost.key[:SHORT])
     OUT.print()
     OUT.print(table)
+    if report.choice is not None:
+        echo(
+            "figures that rank the points; the best of many flatters itself, so the table above has those of the choice"
+        )
     more = sum(max(0, len(points) - _MOST_POINTS) for points in (report.points, report.diverged))
     if more:
         echo(f"and {more} more points (all of them: --json)")

@@ -1,9 +1,12 @@
-"""Owns choosing among kinds of heads. Not fitting one, nor which kinds there are (head_schema.py)."""
+"""Owns choosing among kinds of heads, and judging the choice. Not fitting one, nor which kinds there are.
+
+The kinds are rows of head_schema.py.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -11,10 +14,11 @@ import numpy as np
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import Head
+from stages.heads import selection
+from stages.heads.fitted import Head, OutOfFold
 from stages.heads.labelled_rows import target_columns
 from stages.heads.matrix import FeatureMatrix
-from stages.heads.selection import Selection
+from stages.heads.selection import Candidate, Selection
 from stages.metrics.classification import row_losses
 
 log = logging.getLogger(__name__)
@@ -37,8 +41,8 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     The choice among kinds is cross-fitted too. A kind that the rows don't allow is left out, with a warning. Raises
     Unusable where they allow none.
     """
-    y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes), repeats=1)
-    truth, heads, judged = y[selection.judged], [], []
+    y, chosen_on = target_columns(rows, classes), Selection.of(spec, rows, len(classes), repeats=1)
+    truth, heads, judged = y[chosen_on.judged], [], []
     for kind, (module, settings) in spec.candidates.items():
         try:
             head: Head = import_module(module).fit(settings, features, rows, classes)
@@ -46,19 +50,24 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
             log.warning("kind %s is left out: %s", kind, error.message)
             refused = error
             continue
-        found = head.out_of_fold
+        own = head.out_of_fold
         heads.append(head)
-        judged.append(head.probabilities(features.take(selection.judged)) if found is None else found.probabilities)
+        judged.append(head.probabilities(features.take(chosen_on.judged)) if own is None else own.probabilities)
     if not heads:
         raise refused
-    losses = np.stack([row_losses(truth, probabilities) for probabilities in judged])
-
-    def judge(others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        best = int(losses[:, others].mean(axis=1).argmin())
-        return lambda here: np.asarray(judged[best][here])
-
-    means = losses.mean(axis=1)
+    means = np.array([row_losses(truth, probabilities).mean() for probabilities in judged])
     best = heads[int(means.argmin())]
+    folds = [head.out_of_fold for head in heads if head.out_of_fold is not None]
+    found = selection.cross_choice(folds, truth) if folds else None
     by_kind = {head.kind: round(float(loss), 6) for head, loss in zip(heads, means, strict=True)}
-    chosen = {"kind": best.kind, **best.chosen, f"{selection.name}_log_loss_by_kind": by_kind}
-    return Head(best.kind, tuple(classes), best.form, chosen, selection.cross_fit(judge))
+    chosen = {"kind": best.kind, **best.chosen, f"{chosen_on.name}_log_loss_by_kind": by_kind}
+    return Head(best.kind, tuple(classes), best.form, chosen, found)
+
+
+def nest(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> OutOfFold | None:
+    """Out of fold on few rows, each fold by the kind that the others choose, fitted on these alone (selection.nest)."""
+
+    def candidate(module: str, settings: Any) -> Candidate:
+        return Candidate(features, lambda some, outside: import_module(module).fit(settings, some, outside, classes))
+
+    return selection.nest(spec, [candidate(*parts) for parts in spec.candidates.values()], rows, classes)

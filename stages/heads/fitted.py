@@ -181,7 +181,16 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def head_key(spec: Mapping[str, Any], classes: Sequence[str], extract_keys: Sequence[str], manifest: Manifest) -> str:
-    """A head's key: version of the code, spec (with seed), order of classes, extract keys of taps, labelled rows."""
-    parts = {"version": VERSION, "spec": spec, "classes": classes, "taps": extract_keys}
+def head_key(
+    spec: Mapping[str, Any],
+    classes: Sequence[str],
+    extract_keys: Sequence[str],
+    manifest: Manifest,
+    judging: int | None = None,
+) -> str:
+    """A head's key: version of the code, spec (with seed), order of classes, extract keys of taps, labelled rows.
+
+    judging: version of what decides the figures of its kind alone.
+    """
+    parts = {"version": VERSION, "spec": spec, "classes": classes, "taps": extract_keys, "judging": judging}
     return keys.digest("head", {**parts, "samples": manifest.samples_digest})

@@ -118,6 +118,8 @@ class Trial:
     held: np.ndarray
     centroid: np.ndarray
     """Logits of the nearest centroid for the rows held, (n, outputs) float32."""
+    rotation: Rotation | None
+    """Of the problem, where val judges, whose solution is the head then. Those of all folds would fill the memory."""
 
     def logits(self, model: Model) -> np.ndarray:
         """Of the rows held, (n, outputs)."""
@@ -159,7 +161,8 @@ class Path:
         held = self.samples.take(part.held)
         logits = (held + self.samples.centre) @ self._centroid(views, y)
         problem, rotation = self._problem(views, y, spread)
-        return Trial(problem, rotation.apply(held) if rotation else held, logits.astype(np.float32))
+        rotated, kept = rotation.apply(held) if rotation else held, rotation if self.selection.folds is None else None
+        return Trial(problem, rotated, logits.astype(np.float32), kept)
 
     def _problem(self, views: list[np.ndarray], y: np.ndarray, spread: Spread) -> tuple[Problem, Rotation | None]:
         shift = np.zeros(views[0].shape[1])
@@ -246,9 +249,9 @@ class Path:
         logits = self._logits(tried.models) if tried.logits is None else tried.logits
         weights = self._mix(logits, self.centroid, self.y)
         views, y = self.samples.views(self.selection.fitted)
-        model = tried.models[0]
-        problem, rotation = self._problem(views, y, self.pool.map)
+        model, problem, rotation = tried.models[0], self.trials[0].problem, self.trials[0].rotation
         if self.selection.folds is not None:
+            problem, rotation = self._problem(views, y, self.pool.map)
             solved = problem.solve(best)
             if solved is None:
                 raise Unusable(f"the logistic head did not converge at C={best:g}", "set its C lower")

@@ -3,6 +3,9 @@
 Where there are rows of val, heads are fitted on train and judged on val. Where there are none, each fold of train is
 judged by heads fitted on the others, and the head is fitted on all of train. Figures of such folds are cross-fitted: a
 fold is judged at the setting that the other folds prefer, since the best figure of many settings flatters itself.
+
+For a few settings of one fit that is honest. Among many heads it is not on few rows: heads of the other folds were
+fitted on the fold that is judged, so what they prefer knows of it. Such a choice is nested (`nest`).
 """
 
 from __future__ import annotations
@@ -12,12 +15,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from cache.errors import Unusable
+from cache.errors import Diverged, Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import OutOfFold
-from stages.heads.labelled_rows import rows_in_split
+from stages.heads.fitted import Head, OutOfFold
+from stages.heads.labelled_rows import rows_in_split, target_columns
+from stages.heads.matrix import FeatureMatrix
 from stages.metrics import kfold
+from stages.metrics.classification import row_losses
+from stages.runtime.parallel import run_in_threads
 
 FEW = 100
 """Up to this many rows, folds are drawn REPEATS times: one draw would choose by chance."""
@@ -26,6 +33,10 @@ REPEATS = 3
 
 MOST_CELLS = 5_000_000
 """Probabilities that judge a setting. Of more rows of val, evenly spaced ones do; of folds, they are refused."""
+
+MOST_NESTED = 500
+"""Rows of train up to which a choice among heads is nested. Of more, cross-fitting flatters by little, and fits no head
+again."""
 
 
 class Spec(Protocol):
@@ -106,3 +117,78 @@ class Selection:
         for (_, here), part in zip(found, parts, strict=True):
             out[here] = part
         return OutOfFold(out, self.folds)
+
+
+def cross_choice(candidates: Sequence[OutOfFold], truth: np.ndarray) -> OutOfFold:
+    """Each fold of the first candidate by the one that has the least log-loss on the others; truth (n,): columns."""
+    first = candidates[0]
+    losses = np.stack([row_losses(truth, found.probabilities) for found in candidates])
+    out = np.empty_like(first.probabilities)
+    for fold in np.unique(first.folds):
+        here = first.folds == fold
+        out[here] = candidates[int(losses[:, ~here].mean(axis=1).argmin())].probabilities[here]
+    return OutOfFold(out, first.folds)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the heads that are chosen among: its features, and what fits it on some of their rows, by folds."""
+
+    features: FeatureMatrix
+    fit: Callable[[FeatureMatrix, Sequence[Row]], Head]
+
+
+def nest(
+    spec: Spec,
+    candidates: Sequence[Candidate],
+    rows: Sequence[Row],
+    classes: Sequence[str],
+    threads: int = 1,
+    advance: Callable[[int], object] = lambda n: None,
+) -> OutOfFold | None:
+    """Probabilities of each fold of train by the candidate that has the least log-loss out of fold on the others.
+
+    All candidates are fitted, and their own settings chosen, on the rows outside of the fold alone. One that these
+    don't allow, or where it diverges, is left out there. `threads` fits run at a time; `advance` counts them. None
+    where there is nothing to choose, above MOST_NESTED rows, and where the rows outside of a fold allow no candidate: a
+    class may have too few.
+    """
+    train = rows_in_split(rows, "train")
+    if len(candidates) < 2 or len(train) > MOST_NESTED:
+        return None
+    labelled = [rows[i] for i in train]
+    folds = kfold.assign_folds(labelled, kfold.most_folds(labelled, spec.folds), spec.seed)
+    loaded = _load(candidates, train)
+
+    def judge(fold: int, candidate: Candidate) -> tuple[float, np.ndarray] | None:
+        outside, features = np.flatnonzero(folds != fold), loaded[id(candidate.features)]
+        others = [labelled[i] for i in outside]
+        try:
+            head = candidate.fit(features.some(outside), others)
+        except (Unusable, Diverged):
+            return None
+        finally:
+            advance(1)
+        assert head.out_of_fold is not None
+        losses = row_losses(target_columns(others, classes), head.out_of_fold.probabilities)
+        return float(losses.mean()), head.probabilities(features.take(np.flatnonzero(folds == fold)))
+
+    out = np.empty((len(train), len(classes)))
+    numbers = np.unique(folds).tolist()
+    with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
+        judged = run_in_threads(lambda pair: judge(*pair), [(n, c) for n in numbers for c in candidates], threads)
+    for place, fold in enumerate(numbers):
+        found = [one for one in judged[place * len(candidates) :][: len(candidates)] if one is not None]
+        if not found:
+            return None
+        out[folds == fold] = min(found, key=lambda one: one[0])[1]
+    return OutOfFold(out, folds)
+
+
+def _load(candidates: Sequence[Candidate], train: np.ndarray) -> dict[int, FeatureMatrix]:
+    """By id of the candidates' features: their rows of train in memory, where many fits read them."""
+    different = {id(candidate.features): candidate.features for candidate in candidates}
+    return {
+        name: FeatureMatrix([source[train] for source in features.sources], features.unit)
+        for name, features in different.items()
+    }

@@ -33,3 +33,28 @@ def evaluate_splits(
         splits[name] = [row.label or "" for row in mine], p
     judged: Judged = "val" if folds is None else "crossfit"
     return Metrics(figures, calibration.fit_calibration(splits, classes, folds), judged=judged)
+
+
+def judge_choice(
+    metrics: Metrics,
+    rows: Sequence[Row],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    seed: int,
+    folds: np.ndarray,
+    judged: Judged,
+) -> Metrics:
+    """Those of a head that was chosen among others by folds, with the figures of folds that judge the choice.
+
+    rows: those of train; probabilities and folds: of each, by what the other folds chose. Temperature and threshold
+    stay those of the head's own folds: another fold may be judged by another kind or setting, with logits of another
+    size, so what these probabilities need is not what the head needs; and one number that is fitted on figures which
+    are a little too good hardly profits from it. The figures at a temperature are those of the choice all the same,
+    each fold at what is fitted on the others.
+    """
+    found = evaluate_splits(rows, probabilities, classes, seed, folds)
+    assert metrics.calibration is not None
+    assert found.calibration is not None
+    at = {**metrics.calibration.splits, "folds": found.calibration.splits["folds"]}
+    splits = {**metrics.splits, "folds": found.splits["folds"]}
+    return replace(metrics, splits=splits, calibration=replace(metrics.calibration, splits=at), judged=judged)

@@ -12,9 +12,10 @@ RANKING = "log_loss"
 EVALUATED = ("val", "folds", "test")
 """Sets of images that models are judged on. folds: train and val together, each fold by heads fitted on the others."""
 
-Judged = Literal["val", "crossfit"]
+Judged = Literal["val", "crossfit", "nested"]
 """How figures of the set that chose a model's settings came about. val: with the settings that val preferred, so they
-are a little too good. crossfit: each fold with the settings that the others prefer."""
+are a little too good. crossfit: each fold with the settings that the others prefer. nested: each fold by the head that
+was chosen among several, kinds or points of a sweep, and fitted, on the others alone."""
 
 Interval = Sequence[float]
 """Low and high, 95%."""

@@ -12,7 +12,7 @@ import pytest
 
 import pipeline as frozenbase
 from pipeline.config.fields import Positive
-from pipeline.config.head_schema import HEAD_KINDS, HeadConfig, HeadKind
+from pipeline.config.head_schema import HEAD_KINDS, Auto, Dense, HeadConfig, HeadKind, Logistic
 from stages.data.manifest import Row
 from stages.heads.fitted import Head
 from stages.heads.labelled_rows import rows_in_split, target_columns
@@ -109,3 +109,8 @@ def test_mistakes_in_a_new_kind_name_its_fields(pipeline: Pipeline, config: Path
     assert "did you mean heads.near.scale?" in ran.err
     ran = pipeline("run", "-c", config, "--set", "heads.near.kind=farthest")
     assert "kind should be one of logistic, ridge, knn, dense, auto, nearest, got" in " ".join(ran.err.split())
+
+
+def test_packages_of_a_choice_are_those_of_its_kinds() -> None:
+    assert Auto().packages == Logistic().packages == ()
+    assert Auto(kinds=["ridge", "dense"]).packages == Dense().packages != ()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import pytest
 import pipeline as opened
 from cache.errors import Unusable
 from pipeline.config import yaml_file
-from pipeline.results import registry
-from pipeline.runs import sweeps, train_heads
+from pipeline.config.head_schema import HEAD_KINDS
+from pipeline.results import predictions, registry
+from pipeline.runs import choices, sweeps, train_heads
+from stages.heads import selection
+from stages.metrics import classification
 from tests.conftest import Pipeline, counts
 from tests.support import fakes
 
@@ -42,7 +47,7 @@ def test_points_are_ranked_on_val_and_test_is_told_of_the_winner_only(pipeline: 
     losses = [point["metrics"]["folds"]["log_loss"] for point in points]
     assert losses == sorted(losses)
     assert few["point"] == points[0]["point"] == "C=1 seed=0"
-    assert few["metrics"] == points[0]["metrics"]
+    assert few["metrics"]["test"] == points[0]["metrics"]["test"]
     assert points[0]["metrics"]["test"]["n"] > 0
     assert [point["metrics"]["test"] for point in points[1:]] == [None, None, None]
     assert [point["metrics"]["calibration"]["test"] for point in points[1:]] == [None, None, None]
@@ -289,3 +294,148 @@ def test_dense_points_go_one_after_the_other(
     project.write_text(project.read_text() + "heads: {d: {kind: dense, sweep: {lr: [0.1, 0.01, 0.001]}}}\n")
     assert len(heads(pipeline, project)["d"]["points"]) == 3
     assert most == [1, 1, 1]
+
+
+def few(pipeline: Pipeline, project: Path, *words: str) -> dict[str, Any]:
+    """The metrics of head/few as `pipeline models` and `show` have them, which agree."""
+    models = pipeline("models", "-c", project, "--json").json["models"]
+    (listed,) = [model["metrics"] for model in models if model["name"] == "head/few" and model["current"]]
+    assert pipeline("show", "few", "-c", project, "--json").json["show"]["metrics"] == listed
+    return dict(listed)
+
+
+def test_the_figures_of_the_best_point_are_those_of_the_choice_wherever_they_are_told(
+    pipeline: Pipeline, swept: Path
+) -> None:
+    """And those of folds alone: test, temperature and threshold are the point's own."""
+    found = heads(pipeline, swept)["few"]
+    own = found["points"][0]["metrics"]
+    assert (found["metrics"]["judged"], own["judged"]) == ("nested", "crossfit")
+    assert found["choice"] == found["metrics"]["folds"] != own["folds"]
+    assert found["metrics"]["test"] == own["test"]
+    for field in ("temperature", "threshold", "notes", "test"):
+        assert found["metrics"]["calibration"][field] == own["calibration"][field]
+    assert few(pipeline, swept) == found["metrics"] == opened.open(swept).head("few").metrics
+    model = registry.find(swept.parent, "few")
+    told = predictions.read_predictions(model)
+    here = np.array([row.split == "train" for row in told.rows])
+    truth = np.array([row.label == "dark" for row in told.rows])[here].astype(int)
+    assert classification.log_loss(truth, told.probabilities[here]) == pytest.approx(found["choice"]["log_loss"])
+    assert model.metrics == json.loads((model.folder / "metrics.json").read_text())  # which reproduce compares
+    assert pipeline("reproduce", "few", "-c", swept).code == 0
+
+
+def test_two_heads_are_compared_by_the_predictions_that_judge_the_choice(pipeline: Pipeline, swept: Path) -> None:
+    text = swept.read_text().replace("test: 0.2", "test: 0.0").replace("plain: {C: 1, seed: 1}", "plain: {C: 1}")
+    swept.write_text(text)
+    found = heads(pipeline, swept)
+    compared = pipeline("compare", "few", "plain", "-c", swept, "--json").json["compare"]
+    assert compared["out_of_fold"]
+    assert compared["a"]["metrics"]["log_loss"] == pytest.approx(found["few"]["choice"]["log_loss"])
+
+
+def test_a_choice_is_judged_once_and_again_where_the_points_change(
+    pipeline: Pipeline, swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+    nest = selection.nest
+
+    def counted(spec: Any, candidates: Any, *more: Any) -> Any:
+        judged.append(len(candidates))
+        return nest(spec, candidates, *more)
+
+    monkeypatch.setattr(selection, "nest", counted)
+    first = heads(pipeline, swept)["few"]
+    again = heads(pipeline, swept)["few"]
+    assert judged == [4]
+    assert (first["hit"], again["hit"]) == (False, True)
+    assert again["metrics"] == first["metrics"]
+    wider = heads(pipeline, swept, "--set", "heads.few.sweep.C=[0.001, 1, 10]")["few"]
+    assert judged == [4, 6]
+    assert wider["choice"] != first["choice"]
+    assert heads(pipeline, swept)["few"]["hit"]
+    assert few(pipeline, swept) == first["metrics"]
+    assert judged == [4, 6]
+
+
+def test_a_choice_that_is_not_there_is_missed_and_judged(pipeline: Pipeline, swept: Path) -> None:
+    """As in a project of an earlier version, whose last.json knows no choice either."""
+    found = heads(pipeline, swept)["few"]
+    folder = swept.parent / "models" / "head" / "few"
+    shutil.rmtree(folder / "choices")
+    last = json.loads((folder / "last.json").read_text())
+    assert last.pop("chosen")
+    (folder / "last.json").write_text(json.dumps(last))
+    assert few(pipeline, swept) == found["points"][0]["metrics"]
+    *_, status, _ = pipeline("status", "--hash", "-c", swept, "--json").json["status"]["stages"]
+    assert (status["name"], status["state"]) == ("few", "PARTIAL")
+    assert "the choice among them is to be judged" in status["reason"]
+    again = heads(pipeline, swept)["few"]
+    assert (again["hit"], again["metrics"]) == (False, found["metrics"])
+    (choice,) = (folder / "choices").glob("*/metrics.json")
+    choice.write_text("{}")  # damaged
+    assert heads(pipeline, swept)["few"]["metrics"] == found["metrics"]
+
+
+def test_a_point_that_is_a_head_without_a_sweep_again_has_its_own_figures(pipeline: Pipeline, swept: Path) -> None:
+    found = heads(pipeline, swept)["few"]
+    heads(pipeline, swept, "--set", "heads.few={C: 1}")  # a trial, which leaves what the name means
+    heads(pipeline, swept, "--set", "heads.few.sweep.C=[0.0001, 1]")
+    assert few(pipeline, swept) == found["metrics"]
+    swept.write_text(swept.read_text().replace("few: {sweep: {C: [0.001, 1], seed: [0, 1]}}", "few: {C: 1}"))
+    alone = heads(pipeline, swept)["few"]
+    assert alone["key"] == found["key"]
+    assert few(pipeline, swept) == alone["metrics"] == found["points"][0]["metrics"]
+
+
+def test_many_images_are_cross_fitted_and_val_chooses_as_before(
+    pipeline: Pipeline, swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "MOST_NESTED", 10)
+    found = heads(pipeline, swept)["few"]
+    assert found["metrics"]["judged"] == "crossfit"
+    assert found["choice"] == found["metrics"]["folds"]
+    swept.write_text(swept.read_text().replace("heads: {few: {", "heads: {few: {choose: val, "))
+    found = heads(pipeline, swept)["few"]
+    assert "judged" not in found["metrics"]
+    assert "choice" not in found
+    assert found["metrics"] == found["points"][0]["metrics"]
+
+
+def test_the_best_kind_is_judged_as_a_choice_too(pipeline: Pipeline, project: Path) -> None:
+    """auto has a key of its own for that, where folds choose; a sweep over it is judged once more."""
+    project.write_text(
+        project.read_text() + "heads: {a: {kind: auto, kinds: [ridge, knn]}, s: {kind: auto, kinds: [knn],"
+        " sweep: {kinds: [[knn], [ridge, knn]]}}}\n"
+    )
+    found = heads(pipeline, project)
+    assert found["a"]["metrics"]["judged"] == found["s"]["metrics"]["judged"] == "nested"
+    assert [point["metrics"]["judged"] for point in found["s"]["points"]].count("nested") == 1
+    again = pipeline("reproduce", "a", "-c", project, "--json").json["reproduce"]
+    assert (again["reproduced"], again["differences"]) == (True, {})
+    shown = pipeline("predictions", "a", "-c", project).out.splitlines()[0].split(",")
+    assert "fold" in shown
+
+
+def test_the_leaderboard_says_that_its_figures_only_rank(pipeline: Pipeline, swept: Path) -> None:
+    ran = pipeline("run", "head", "few", "-c", swept)
+    assert "figures that rank the points; the best of many flatters itself" in " ".join(ran.out.split())
+
+
+def test_versions_of_judging_move_what_they_judge_and_nothing_else(
+    pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto = "kind: auto, kinds: [ridge, knn]"
+    project.write_text(
+        project.read_text()
+        + f"heads: {{few: {{sweep: {{C: [0.001, 1]}}}}, a: {{{auto}}}, v: {{{auto}, choose: val}}}}\n"
+    )
+    before = heads(pipeline, project)
+    monkeypatch.setattr(choices, "VERSION", 2)
+    monkeypatch.setitem(HEAD_KINDS, "auto", replace(HEAD_KINDS["auto"], judging=3))
+    now = heads(pipeline, project)
+    assert {name for name in now if now[name]["key"] != before[name]["key"]} == {"a"}
+    assert {name for name in now if not now[name]["hit"]} == {"a", "few"}
+    assert all(point["hit"] for point in now["few"]["points"])
+    assert now["few"]["metrics"] == before["few"]["metrics"]
+    assert len(list((project.parent / "models" / "head" / "few" / "choices").iterdir())) == 2

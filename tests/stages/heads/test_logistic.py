@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,3 +105,21 @@ def test_too_many_weights_are_refused_before_anything_is_fitted() -> None:
     with pytest.raises(Unusable, match=r"1,280 features and 10,000 classes has 12,800,000 weights") as caught:
         logistic.fit(Logistic(), features(x), samples, labels)
     assert "kind: knn, ridge" in caught.value.hint
+
+
+@pytest.mark.parametrize("dim", [12, 400])
+def test_where_val_chooses_the_problem_is_set_up_once(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scaling and rotation cost as much as a few solutions; with 400 features the rows are few, and rotated."""
+    made: list[int] = []
+
+    class Counted(logistic.Problem):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(0)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(logistic, "Problem", Counted)
+    x, samples = problem(2, n=120)
+    x = np.hstack([x, np.random.default_rng(0).normal(size=(120, dim - 12)).astype(np.float32)])
+    head = logistic.fit(Logistic(), features(x), samples, names(2))
+    assert len(made) == 1
+    assert (head.probabilities(x).argmax(axis=1) == columns(samples)).mean() > 0.7
