@@ -124,6 +124,8 @@ def show_three_ways(rows: Rows, draws: int, fewer: int) -> None:
     print(f"|{'---|' * 7}")
     for contender in CHOOSES:
         number = fewer if contender == "auto" else draws
+        if number < 2:
+            continue
         for shuffled in (True, False):
             for n in SIZES:
                 found = [three_ways(contender, *draw(rows, n, i, shuffled)) for i in range(number)]
@@ -142,12 +144,13 @@ def main() -> None:
         "--folder", type=Path, default=Path("bench-out/few_images"), help="of few_images, for features"
     )
     options.add_argument("--set", choices=tuple(LAY_OUT), default="elpv")
-    options.add_argument("--shuffles", type=int, default=50)
+    options.add_argument("--shuffles", type=int, default=50, help="0: the second table alone")
     options.add_argument("--draws", type=int, default=20, help="of the second table")
-    options.add_argument("--fewer", type=int, default=5, help="draws of auto there, which takes longest")
+    options.add_argument("--fewer", type=int, default=5, help="draws of auto there, which takes longest; 0: none")
     asked = options.parse_args()
     rows = features(asked.folder, asked.set)
-    show_shuffled(rows, asked.shuffles)
+    if asked.shuffles:
+        show_shuffled(rows, asked.shuffles)
     show_three_ways(rows, asked.draws, asked.fewer)
 
 
