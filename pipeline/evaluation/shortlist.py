@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cache import registrations
 from cache.errors import Unusable
@@ -23,9 +24,12 @@ from stages.bases.recipe import Pooling
 from stages.data import stratified
 from stages.data.manifest import Manifest, Row
 from stages.extract import throughput
-from stages.heads import labelled_rows
+from stages.heads import labelled_rows, selection
+from stages.heads.fitted import OutOfFold
 from stages.metrics import classification, evaluate
 from stages.metrics.figures import Figures
+from stages.runtime import hardware
+from stages.runtime.parallel import run_in_threads
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +68,8 @@ class Candidate:
 class Shortlist:
     """Candidates by log-loss, the best first, on so many labelled images of train and val; `pick` is one of them.
 
-    all_images: of the project, for which seconds and bytes are.
+    all_images: of the project, for which seconds and bytes are. choice: figures of choosing the first, by images that
+    took no part in it; those of the first itself are a little too good.
     """
 
     images: int
@@ -72,6 +77,7 @@ class Shortlist:
     classes: Sequence[str]
     candidates: Sequence[Candidate]
     pick: Candidate
+    choice: Figures
 
     @property
     def setting(self) -> str:
@@ -99,14 +105,13 @@ def shortlist(
     tried = Project(config, options, progress, settings)
     with registrations.running_job(today.cache.root, tried.keys.values()):
         rejected = dict(extraction.fill_rows(tried, manifest, tried.specs.values()).rejected)
-        manifest, found = manifest.without(rejected), []
+        manifest = manifest.without(rejected)
         labelled_rows.check_splits(manifest, "folds")
-        with progress("heads", len(taps)) as advance:
-            for name in taps:
-                found.append(_judge(tried, name, manifest.samples, classes, len(today.manifest.ids)))
-                advance(1)
+        heads, choice = _judge(tried, manifest.samples, classes, progress)
+        images = len(today.manifest.ids)
+        found = [_candidate(tried, name, manifest.samples, p, classes, images) for name, p in heads.items()]
     ranked = sorted(found, key=lambda candidate: candidate.figures.rank)
-    return Shortlist(len(manifest.ids), len(today.manifest.ids), classes, ranked, choose(ranked))
+    return Shortlist(len(manifest.ids), images, classes, ranked, choose(ranked), choice)
 
 
 def choose_images(manifest: Manifest, most: int) -> Manifest:
@@ -163,21 +168,48 @@ def _at_hand(there: Collection[BaseChoice]) -> list[BaseChoice]:
     return [BaseChoice(name=name) for name in here if name not in names]
 
 
-def _judge(tried: Project, name: str, rows: Sequence[Row], classes: Sequence[str], images: int) -> Candidate:
-    spec, tap, ids = Logistic(tap=name, choose="folds"), tried.config.extract.taps[name], [row.id for row in rows]
-    judged = train_heads.fit_kind(spec, train_heads.feature_matrix(tried, spec, ids), rows, classes).out_of_fold
-    assert judged is not None
-    truth = classification.label_columns([row.label or "" for row in rows], classes)
-    store = tried.store(name)
+def _judge(
+    tried: Project, rows: Sequence[Row], classes: Sequence[str], progress: Progress
+) -> tuple[dict[str, np.ndarray], Figures]:
+    """Probabilities of a head on each tap, out of fold, and figures of the choice: nested, or cross-fitted on many."""
+    specs = {name: Logistic(tap=name, choose="folds") for name in tried.config.extract.taps}
+    ids, truth = [row.id for row in rows], labelled_rows.target_columns(rows, classes)
+
+    def candidate(spec: Logistic) -> selection.Candidate:
+        features = train_heads.feature_matrix(tried, spec, ids)
+        return selection.Candidate(features, lambda some, of: train_heads.fit_kind(spec, some, of, classes))
+
+    candidates = {name: candidate(spec) for name, spec in specs.items()}
+    first, threads = next(iter(specs.values())), hardware.cpu_count()
+    fits = len(specs) * (1 + first.folds * (len(rows) <= selection.MOST_NESTED))
+    with progress("heads", fits) as advance, threadpool_limits(1, "blas"):
+
+        def fit(name: str) -> OutOfFold:
+            found = candidates[name].fit(candidates[name].features, rows).out_of_fold
+            assert found is not None
+            advance(1)
+            return found
+
+        alone = dict(zip(specs, run_in_threads(fit, specs, threads), strict=True))
+        nested = selection.nest(first, list(candidates.values()), rows, classes, threads, advance)
+    chosen = nested or selection.cross_choice(list(alone.values()), truth)
+    figures = evaluate.evaluate_rows(rows, chosen.probabilities, classes, first.seed)
+    return {name: found.probabilities for name, found in alone.items()}, figures
+
+
+def _candidate(
+    tried: Project, name: str, rows: Sequence[Row], p: np.ndarray, classes: Sequence[str], images: int
+) -> Candidate:
+    tap, store, ids = tried.config.extract.taps[name], tried.store(name), [row.id for row in rows]
     shards = store.shard_records(store.serving(ids))
     return Candidate(
         tap,
         tried.choice(name).name,
-        tap.size or tried.config.extract.size,
-        evaluate.evaluate_rows(rows, judged.probabilities, classes, spec.seed),
+        tried.spec(name).recipe.pixels.height,
+        evaluate.evaluate_rows(rows, p, classes, 0),
         (throughput.seconds_per_image(shards) or 0.0) * images,
         round(sum(record["bytes"] for record in shards) / sum(record["rows"] for record in shards) * images),
-        classification.row_losses(truth, judged.probabilities),
+        classification.row_losses(labelled_rows.target_columns(rows, classes), p),
     )
 
 

@@ -17,6 +17,7 @@ from stages.metrics.figures import Calibration, Figure, Figures, Metrics
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10
+_OF_CHOICE = {"log-loss": "log_loss", "accuracy": "accuracy", "AUROC": "auroc"}
 _OF_TUNED = ("accuracy", "auroc")
 
 
@@ -105,8 +106,11 @@ def show_shortlist(found: Shortlist) -> None:
         table.add_row(one.base, str(one.size), f"{one.tap.layer} {one.tap.pooling}", *cells, marks)
     OUT.print(table)
     why = "the first" if found.pick is found.candidates[0] else "the fastest of those within one standard error of it"
-    echo(f"\n* is {why}. Its figure is that of the best of {len(found.candidates)}, so it flatters itself a little;")
-    echo(f"test was not looked at. To use it: pipeline run --set 'extract.taps.pooled={found.setting}'")
+    of_choice = ", ".join(f"{name} {format_interval(found.choice[figure])}" for name, figure in _OF_CHOICE.items())
+    echo(
+        f"\nthe best of {len(found.candidates)} flatters itself; by images that took no part in the choice: {of_choice}"
+    )
+    echo(f"* is {why}. To use it: pipeline run --set 'extract.taps.pooled={found.setting}'")
 
 
 def show_predictions(found: Mapping[str, Any]) -> None:

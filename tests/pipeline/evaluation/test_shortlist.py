@@ -43,6 +43,7 @@ def test_it_tries_bases_and_sizes_and_names_one(pipeline: Pipeline, more_images:
     assert all(one["figures"]["ci"]["accuracy"] for one in found["candidates"])
     assert all(one["bytes"] > 0 and one["seconds"] > 0 for one in found["candidates"])
     assert found["pick"] in found["candidates"]
+    assert found["choice"]["n"] == 40
     setting = f"extract.taps.pooled={{size: {found['pick']['size']}, layer: {found['pick']['layer']}}}"
     assert pipeline("run", "-c", more_images, "--set", setting).code == 0
     shown = pipeline("bases", "shortlist", "-c", more_images, "--images", "40", *words).out
