@@ -19,6 +19,7 @@ from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular, figure_columns
 from stages.data.manifest import Manifest
+from stages.heads.average import KIND, Average
 from stages.heads.fitted import Head
 from stages.metrics.figures import EVALUATED, Calibration, Metrics
 
@@ -147,16 +148,19 @@ class Model(Tabular):
 
     @cached_property
     def head(self) -> Head:
-        """Its classifier; of a fine-tuned model, on features of its own blocks, which no cache has."""
+        """Its classifier; of a fine-tuned model, on features of its own blocks, which no cache has.
+
+        Of an averaged model it takes those of all members, joined.
+        """
         return read_head(self.folder)
 
     @cached_property
     def tail(self) -> dict[str, np.ndarray]:
-        """Weights of the blocks that were trained, by layer and number; empty for a frozen base."""
-        if not (self.folder / "tail.npz").exists():
-            return {}
-        with _trusted(self.folder):
-            return npz.load(self.folder / "tail.npz")
+        """Weights of the blocks that were trained, by layer and number; empty for a frozen base.
+
+        Of an averaged model those of all members, `0/` and so on before their names.
+        """
+        return read_tail(self.folder)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -235,7 +239,15 @@ def read_head(folder: Path) -> Head:
     """The head in a model's folder. Raises Unusable for arrays that cannot be trusted."""
     with _trusted(folder):
         files = {name: (folder / name).read_bytes() for name in ("head.npz", "head.json")}
-        return Head.from_files(files, {kind: row.form for kind, row in HEAD_KINDS.items()})
+        return Head.from_files(files, {KIND: Average, **{kind: row.form for kind, row in HEAD_KINDS.items()}})
+
+
+def read_tail(folder: Path) -> dict[str, np.ndarray]:
+    """The weights of the trained blocks in a model's folder; empty for a frozen base."""
+    if not (folder / "tail.npz").exists():
+        return {}
+    with _trusted(folder):
+        return npz.load(folder / "tail.npz")
 
 
 @contextlib.contextmanager

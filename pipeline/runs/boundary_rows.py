@@ -10,16 +10,16 @@ import numpy as np
 
 from cache.errors import ImagesRejected, NotAvailable, Unusable
 from cache.store import FeatureStore
-from pipeline.config.finetune_schema import AugmentConfig, FineTune
+from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Project
 from pipeline.runs import extraction
 from stages.bases import blocks
 from stages.bases.blocks import Block
 from stages.bases.recipe import Recipe, Tap
-from stages.data.augment import View
 from stages.data.manifest import Manifest, Row
-from stages.finetune.boundary_maps import Cached, Computed
+from stages.finetune.boundary_maps import Boundary, Cached, Computed
+from stages.heads import labelled_rows
 
 _SPARE = 0.5
 """Share of the free disk space that boundary rows may take with `mode: auto`."""
@@ -51,7 +51,9 @@ def boundary_tap(project: Project, spec: FineTune) -> Tap:
 
 def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
     """The extract keys of all views of those fine-tunings."""
-    return [store.key for name in names for store in view_stores(project, project.config.finetune[name])]
+    specs = [project.config.finetune[name] for name in names]
+    stores = [store for spec in specs for store in (*view_stores(project, spec), *averaged_stores(project, spec))]
+    return list(dict.fromkeys(store.key for store in stores))
 
 
 def check_finetune(project: Project, name: str) -> None:
@@ -91,25 +93,38 @@ def extend_hints(names: Iterable[str]) -> Iterator[None]:
 
 
 def view_recipes(project: Project, spec: FineTune) -> list[Recipe]:
-    """The recipe of each view, the plain one first."""
-    augment = spec.augment or AugmentConfig()  # without it there is one view
-    views = (View(augment.augment, augment.seed, number) for number in range(1, spec.views))
-    return [project.recipe, *(replace(project.recipe, view=view) for view in views)]
+    """The recipe of each view that is trained on, the plain one first."""
+    return [project.recipe, *(replace(project.recipe, view=view) for view in spec.train_views)]
+
+
+def averaged_recipes(project: Project, spec: FineTune) -> list[Recipe]:
+    """The recipe of each view that a prediction is the mean of, the plain one first; alone without `average`."""
+    return [project.recipe, *(replace(project.recipe, view=view) for view in spec.averaged_views)]
 
 
 def view_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
-    """The stored rows of each view, the plain one first."""
+    """The stored rows of each view that is trained on, the plain one first."""
+    return _stores(project, spec, view_recipes(project, spec))
+
+
+def averaged_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
+    """The same of each view that a prediction is the mean of."""
+    return _stores(project, spec, averaged_recipes(project, spec))
+
+
+def _stores(project: Project, spec: FineTune, recipes: Iterable[Recipe]) -> list[FeatureStore]:
     tap = boundary_tap(project, spec)
-    return [project.cache.features(recipe.components(tap)) for recipe in view_recipes(project, spec)]
+    return [project.cache.features(recipe.components(tap)) for recipe in recipes]
 
 
 def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     """Where the maps come from: as `mode` says; for auto, the cache unless it takes too much disk or saves nothing."""
     shape = first_trained_block(project, spec).shape(project.config.extract.size)
     each = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
-    of_views = _images(spec, manifest)
-    rows = sum(len(images.ids) for images in of_views)
-    missing = sum(len(store.missing(m.ids)) for store, m in zip(view_stores(project, spec), of_views, strict=True))
+    of_views = _images(project, spec, manifest)
+    rows = sum(len(images.ids) for _, images in of_views)
+    stores = _stores(project, spec, [recipe for recipe, _ in of_views])
+    missing = sum(len(store.missing(m.ids)) for store, (_, m) in zip(stores, of_views, strict=True))
     root = project.cache.root
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
     mode: Literal["cached", "full"] = "cached"
@@ -129,31 +144,46 @@ def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
 def compute_missing(project: Project, spec: FineTune, manifest: Manifest) -> None:
     """Compute missing rows, view by view. Raises ImagesRejected if an image became unreadable since the plain view."""
     tap = boundary_tap(project, spec)
-    for recipe, images in zip(view_recipes(project, spec), _images(spec, manifest), strict=True):
+    for recipe, images in _images(project, spec, manifest):
         receipt = extraction.fill_rows(project, images, [tap], recipe)
         if receipt.rejected:
             image, reason = receipt.rejected[0]
             raise ImagesRejected(f"{len(receipt.rejected)} images were rejected; the first: {image[:12]}: {reason}")
 
 
-def cached_maps(project: Project, spec: FineTune, samples: Sequence[Row], train: np.ndarray) -> Cached:
-    """The maps of the samples, from cached rows; augmented views only of those that `train` numbers."""
-    ids = [row.id for row in samples]
-    plain, *others = view_stores(project, spec)
-    return Cached(plain.rows(ids), [store.rows([ids[i] for i in train]) for store in others], train)
+def open_maps(
+    project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest, mode: Literal["cached", "full"]
+) -> tuple[Boundary, Boundary | None]:
+    """Maps of the samples in the views that are trained on, and with `average` in those that are averaged.
 
-
-def computed_maps(project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest) -> Computed:
-    """The same maps, computed from the images each time. Raises NotAvailable if files or weights are missing."""
+    Cached, where missing rows are computed first, or computed from the images each time; raises NotAvailable if files
+    or weights are missing.
+    """
+    train, every = labelled_rows.rows_in_split(samples, "train"), np.arange(len(samples))
+    if mode == "cached":
+        compute_missing(project, spec, manifest)
+        trained = _cached(view_stores(project, spec), samples, train)
+        return trained, _cached(averaged_stores(project, spec), samples, every) if spec.average else None
     ids = [row.id for row in samples]
     paths = extraction.image_paths(project, manifest, ids)
-    tap = boundary_tap(project, spec)
+    tap, images = boundary_tap(project, spec), [(i, paths[i]) for i in ids]
+    taps = {project.recipe.key(tap): tap}
     job = extraction.make_job(project, project.recipe, project.options.offline)
-    return Computed(job, {project.recipe.key(tap): tap}, [(i, paths[i]) for i in ids], view_recipes(project, spec))
+    averaged = Computed(job, taps, images, averaged_recipes(project, spec)) if spec.average else None
+    return Computed(job, taps, images, view_recipes(project, spec)), averaged
 
 
-def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:
-    """The images of each view: all labelled ones of the plain view, those of train of the others."""
+def _cached(stores: Sequence[FeatureStore], samples: Sequence[Row], others: np.ndarray) -> Cached:
+    """Rows of the samples in the first store, the plain view; in the later ones, of those that `others` numbers."""
+    ids = [row.id for row in samples]
+    plain, *views = stores
+    return Cached(plain.rows(ids), [store.rows([ids[i] for i in others]) for store in views], others)
+
+
+def _images(project: Project, spec: FineTune, manifest: Manifest) -> list[tuple[Recipe, Manifest]]:
+    """The recipe of each view with its images: all labelled ones of plain and averaged views, else those of train."""
     labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
     train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
-    return [labelled, *[train] * (spec.views - 1)]
+    everywhere = averaged_recipes(project, spec)
+    recipes = dict.fromkeys([*view_recipes(project, spec), *everywhere])
+    return [(recipe, labelled if recipe in everywhere else train) for recipe in recipes]

@@ -22,6 +22,7 @@ from pipeline.serving import export_check, recorded_model
 from pipeline.serving.export_check import Sample
 from stages.bases import catalogue, weights
 from stages.export.deployable import Deployable
+from stages.heads import average
 from stages.metrics.calibration import apply_temperature
 from stages.runtime import hardware
 from stages.runtime.silent_imports import without_banners
@@ -101,7 +102,8 @@ def load_deployable(today: Project, model: Model) -> Deployable:
     file = weights.ensure_file(then.base, then.weights, today.options.offline)
     temperature = model.calibration.temperature
     taps = tuple(then.tap(tap) for tap in recorded_model.head_settings(then, model).taps)
-    return Deployable(then.recipe, taps, file, head, 1.0 if temperature is None else temperature, tail)
+    elements = recorded_model.averaged_elements(then, model)
+    return Deployable(then.recipe, taps, file, head, 1.0 if temperature is None else temperature, tail, elements)
 
 
 def description_path(path: Path) -> Path:
@@ -128,10 +130,11 @@ def _check_path(kind: Kind | None, path: Path, force: bool) -> Kind:
 
 
 def _check_model(model: Model, deployable: Deployable) -> None:
-    if not HEAD_KINDS[deployable.head.kind].exportable:
+    own = deployable.head.kind
+    if own != average.KIND and not HEAD_KINDS[own].exportable:
         kinds = ", ".join(name for name, kind in HEAD_KINDS.items() if kind.exportable)
         raise Unusable(
-            f"{model} is a {deployable.head.kind} head, which has no layers to write",
+            f"{model} is a {own} head, which has no layers to write",
             f"export a head of another kind: {kinds}",
         )
     kind = catalogue.base_of(deployable.recipe.base).format

@@ -138,7 +138,9 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
         reused, new = len(found), images.without(found)
         then.cache = place.cache
         with registrations.running_job(then.cache.root, [store.key for store in inference.stores(then.cache)]):
-            unusable = dict(extraction.fill_rows(then, new, inference.taps).rejected)
+            unusable: dict[str, str] = {}
+            for recipe in inference.recipes:
+                unusable |= dict(extraction.fill_rows(then, new.without(unusable), inference.taps, recipe).rejected)
             found |= _predict(inference, then.cache, [image for image in new.ids if image not in unusable])
     reasons |= {row.path: unusable[row.id] for row in new.rows if row.id in unusable}
     ids = {row.path: row.id for row in images.rows if row.id in found}
