@@ -37,7 +37,7 @@ FIELDS: records.Fields = {
 """What all records of results have, those of earlier versions too."""
 
 _NOT_COMPARED = {
-    "own": {"sweep", "mode", "seeds", "log_dir"},
+    "own": {"sweep", "mode", "seeds", "average", "log_dir"},
     "base": {"trust"},
     "extract": {"taps", "engine", "batch", "shard_rows"},
     "data": {"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"},
@@ -110,10 +110,11 @@ class Model(Tabular):
         own = config.get("heads" if stage == "head" else stage, {}).get(name, {})
         found = _compared("own", own)
         if stage == "finetune" and found:
-            found["seed"] = self.record["seed"]
+            found["seed"] = "average" if self.record["seed"] is None else self.record["seed"]
         found["base"] = _compared("base", config.get("base", {}))
         found["extract"] = _compared("extract", config.get("extract", {}))
-        found["taps"] = {tap: parts.get("tap") for tap, parts in self.record.get("extract", {}).items()}
+        taps = self.record.get("extract", {}).items()  # views are the boundary's, and follow from the settings
+        found["taps"] = {tap: parts.get("tap") for tap, parts in taps if stage == "head" or not tap.startswith("view ")}
         found["data"] = _compared("data", config.get("data", {}))
         return found
 

@@ -51,9 +51,7 @@ def boundary_tap(project: Project, spec: FineTune) -> Tap:
 
 def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
     """The extract keys of all views of those fine-tunings."""
-    specs = [project.config.finetune[name] for name in names]
-    stores = [store for spec in specs for store in (*view_stores(project, spec), *averaged_stores(project, spec))]
-    return list(dict.fromkeys(store.key for store in stores))
+    return [store.key for name in names for store in all_stores(project, project.config.finetune[name])]
 
 
 def check_finetune(project: Project, name: str) -> None:
@@ -110,6 +108,15 @@ def view_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
 def averaged_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
     """The same of each view that a prediction is the mean of."""
     return _stores(project, spec, averaged_recipes(project, spec))
+
+
+def all_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
+    """Of each view of either kind, once; the plain one first."""
+    return _stores(project, spec, _all_recipes(project, spec))
+
+
+def _all_recipes(project: Project, spec: FineTune) -> list[Recipe]:
+    return list(dict.fromkeys([*view_recipes(project, spec), *averaged_recipes(project, spec)]))
 
 
 def _stores(project: Project, spec: FineTune, recipes: Iterable[Recipe]) -> list[FeatureStore]:
@@ -185,5 +192,4 @@ def _images(project: Project, spec: FineTune, manifest: Manifest) -> list[tuple[
     labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
     train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
     everywhere = averaged_recipes(project, spec)
-    recipes = dict.fromkeys([*view_recipes(project, spec), *everywhere])
-    return [(recipe, labelled if recipe in everywhere else train) for recipe in recipes]
+    return [(recipe, labelled if recipe in everywhere else train) for recipe in _all_recipes(project, spec)]

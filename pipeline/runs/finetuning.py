@@ -282,10 +282,8 @@ class Tuning:
                 "finetune": {**project.config.finetune, self.name: tuned},
             }
         )
-        plain, *views = boundary_rows.view_stores(project, tuned)
+        plain, *views = boundary_rows.all_stores(project, tuned)
         stores = {tap: project.store(tap) for tap in self.start.spec.taps}
-        known = {store.key for store in views}
-        views += [store for store in boundary_rows.averaged_stores(project, tuned)[1:] if store.key not in known]
         stores |= {"boundary": plain, **{f"view {number}": store for number, store in enumerate(views, start=1)}}
         about = {
             "stage": "finetune",

@@ -293,6 +293,7 @@ def test_an_average_is_one_more_model_that_says_the_mean_of_the_others(copied: P
     assert (folder / "models" / "tags" / "mean.json").exists()
     model = registry.find(folder, "mean")
     assert set(model.record["extract"]) == {"pooled", "boundary", "view 1", "view 2", "view 3"}
+    assert model.differs == {"seed": "average"}
     recorded = predictions.read_predictions(model)
     said = command("predict", "mean", folder / "images", "-c", config, "--json", expect=0).json["predict"]
     assert (said["computed"], said["reused"]) == (0, 24)
