@@ -67,7 +67,7 @@ class FineTune(Section, keyed="finetune"):
                 f"views: augment makes {different} different views of an image; {self.views} were asked for"
             )
         if self.average and len(self.seeds) == 1 and not self.averaged_views:
-            raise ValueError("average: there is one seed, and augment has no flip or turn: nothing to average over")
+            raise ValueError("average: there is one seed, and no flip or turn in views: nothing to average over")
         return self
 
     @property
@@ -80,9 +80,10 @@ class FineTune(Section, keyed="finetune"):
     def averaged_views(self) -> list[View]:
         """The views that an averaged model sees each image in, beside the plain one: each flip and turn once.
 
-        Where augment has flips and turns alone, these are views that train has too.
+        Where augment has flips and turns alone, these are views that train has too. A model that was trained on the
+        plain view alone is not averaged over others: quarter turns made a frozen head worse (docs/benchmarks.md).
         """
-        if not self.average or self.augment is None:
+        if not self.average or self.augment is None or self.views == 1:
             return []
         exact = Augment(flip=self.augment.flip, turns=self.augment.turns)
         return [View(exact, self.augment.seed, number) for number in range(1, len(exact.elements()))]

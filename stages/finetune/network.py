@@ -87,11 +87,12 @@ class Network:
 
         The network is left with the blocks of the last member.
         """
-        said = []
+        total = np.zeros((len(where), len(self.classes)))  # not a list of all, which many classes make large
         for head, tail in members:
             self.put_tail(tail)
-            said += [head.probabilities(self.features(boundary, where, view)) for view in range(views)]
-        return np.asarray(sum(said) / len(said))
+            for view in range(views):
+                total += head.probabilities(self.features(boundary, where, view))
+        return total / (len(members) * views)
 
     def probabilities(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
         """(n, classes) of the samples `where` in the plain view, rows sum to 1."""

@@ -15,12 +15,17 @@ def tuned(**fields: Any) -> FineTune:
 
 @pytest.mark.parametrize(
     ("augment", "n"),
-    [(None, 0), ({"flip": "none"}, 0), ({}, 1), ({"flip": "both"}, 3), ({"flip": "both", "turns": True}, 7)],
+    [({"flip": "none", "scale": 0.1}, 0), ({}, 1), ({"flip": "both"}, 3), ({"flip": "both", "turns": True}, 7)],
 )
-def test_each_flip_and_turn_is_averaged_once(augment: dict[str, Any] | None, n: int) -> None:
-    spec = tuned(augment=augment)
-    assert len(spec.averaged_views) == n
-    assert tuned(augment=augment, average=False).averaged_views == []
+def test_each_flip_and_turn_is_averaged_once(augment: dict[str, Any], n: int) -> None:
+    assert len(tuned(augment=augment, views=2).averaged_views) == n
+    assert tuned(augment=augment, views=2, average=False).averaged_views == []
+
+
+def test_without_augmented_views_in_training_there_are_none_to_average() -> None:
+    assert tuned().averaged_views == tuned(augment={"flip": "both"}).averaged_views == []
+    with pytest.raises(ValueError, match="average: there is one seed, and no flip or turn in views"):
+        tuned(augment={"flip": "both"}, seeds=[0])
 
 
 def test_views_of_flips_and_turns_alone_are_those_of_training() -> None:

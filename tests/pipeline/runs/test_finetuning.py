@@ -137,7 +137,7 @@ def test_a_model_without_views_does_not_depend_on_augmentation(
         (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
         (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
         (["last.views=5"], "views: augment makes 4 different views of an image; 5 were asked for"),
-        (["last.average=true", "last.views=1", "last.augment=null"], "average: there is one seed, and augment has no"),
+        (["last.average=true", "last.views=1", "last.augment=null"], "average: there is one seed, and no flip or turn"),
         (["last.lr=0"], "finetune.last.lr: expected more than 0, got 0"),
         (["last.epoch=3"], "unknown field finetune.last.epoch"),
     ],
