@@ -81,7 +81,7 @@ class FineTune(Section, keyed="finetune"):
         """The views that an averaged model sees each image in, beside the plain one: each flip and turn once.
 
         Where augment has flips and turns alone, these are views that train has too. A model that was trained on the
-        plain view alone is not averaged over others: quarter turns made a frozen head worse (docs/benchmarks.md).
+        plain view alone is not averaged over others: it made a frozen head worse (docs/benchmarks.md).
         """
         if not self.average or self.augment is None or self.views == 1:
             return []
