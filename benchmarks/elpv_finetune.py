@@ -1,19 +1,19 @@
 """Fine-tuning on ELPV beside the frozen head: python -m benchmarks.elpv_finetune --splits FILE --folder DIR
 
-FILE is as for benchmarks.elpv. Which block, and at which size, val chooses, with one seed; the choice is then trained
-with three seeds on the published split, and on five folds, images at random and modules kept together. It takes hours
-on two cores; what lies in DIR is not done again, so it can be stopped, and goes on where it was.
+FILE is as for benchmarks.elpv. Which base, at which size and from which block, val chooses, with one seed; the choice
+is then trained with three seeds on the published split, alone and averaged, and on five folds, images at random and
+modules kept together. It takes hours on two cores; what lies in DIR is not done again, so it can be stopped, and goes
+on where it was. `--only NAME` leaves the choice out; `--steps` names what follows it, and `published` alone shows test.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,54 +22,84 @@ from stages.data.manifest import Row
 from stages.metrics import kfold, paired_tests
 
 CLASSES = ("0", "1")
-CANDIDATES = ((224, "block11"), (224, "block6"), (300, "block11"))
 SEEDS = (0, 1, 2)
 FOLDS = 5
-SETTINGS = (
-    "head: logistic, lr: 3.0e-4, schedule: cosine, weight_decay: 0.01, epochs: 12, patience: null, "
-    "augment: {flip: both}, views: 4"
-)
+FLIPS = "epochs: 12, augment: {flip: both}, views: 4"
+TURNS = "epochs: 12, augment: {flip: both, turns: true}, views: 8, dtype: float16"
+SETTINGS = "head: logistic, lr: 3.0e-4, schedule: cosine, weight_decay: 0.01, patience: null, average: true"
+STEPS = ("published", "random", "grouped")
+
+
+class Candidate(NamedTuple):
+    base: str
+    size: int
+    block: str
+    views: str
+
+
+CANDIDATES = {
+    "lite0_224_block11": Candidate("efficientnet_lite0", 224, "block11", FLIPS),
+    "lite0_224_block6": Candidate("efficientnet_lite0", 224, "block6", FLIPS),
+    "lite0_300_block11": Candidate("efficientnet_lite0", 300, "block11", FLIPS),
+    "lite2_260_block8": Candidate("efficientnet_lite2", 260, "block8", TURNS),
+}
 
 
 def project(folder: Path, splits: Path) -> Path:
-    """The project of benchmarks.elpv with the usual head alone, and a fine-tuning from each block."""
+    """The project of benchmarks.elpv with the usual head alone, chosen by folds, and the fine-tunings."""
     config = lay_out(folder, splits)
     data = config.read_text().splitlines()[0]
-    blocks = dict.fromkeys(block for _, block in CANDIDATES)
-    tuned = "".join(f"  {block}: {{{SETTINGS}, unfreeze_from: {block}}}\n" for block in blocks)
-    config.write_text(f"{data}\nheads:\n  logistic: {{kind: logistic, tap: pooled}}\nfinetune:\n{tuned}")
+    tuned = "".join(
+        f"  {name}: {{{SETTINGS}, unfreeze_from: {of.block}, {of.views}}}\n" for name, of in CANDIDATES.items()
+    )
+    heads = "logistic: {kind: logistic, tap: pooled, choose: folds}"
+    config.write_text(f"{data}\nheads:\n  {heads}\nfinetune:\n{tuned}")
     return config
 
 
-def train(config: Path, size: int, block: str, seeds: Sequence[int], *words: str) -> dict[str, Any]:
-    """What `run finetune` says: figures of the frozen head (heads) and of the models (finetune)."""
-    sets = ("--set", f"extract.size={size}", "--set", f"finetune.{block}.seeds={list(seeds)}")
-    found: dict[str, Any] = ask("run", "finetune", block, "-c", config, *sets, *words)
-    return found["finetune"][block]
+def settings(name: str) -> tuple[str, ...]:
+    of = CANDIDATES[name]
+    return "--set", f"base.name={of.base}", "--set", f"extract.size={of.size}"
 
 
-def choose(config: Path) -> tuple[int, str]:
-    print("| size | trained from | epoch chosen | val log-loss | val AUROC | training, s |\n|---|---|---|---|---|---|")
+def train(config: Path, name: str, seeds: Sequence[int], *words: str) -> dict[str, Any]:
+    """What `run finetune` says: the average over seeds and views, and `seeds`."""
+    sets = (*settings(name), "--set", f"finetune.{name}.seeds={list(seeds)}")
+    found: dict[str, Any] = ask("run", "finetune", name, "-c", config, *sets, *words)
+    return found["finetune"][name]
+
+
+def choose(config: Path, names: Sequence[str]) -> str:
+    """The name of the least val log-loss, of one seed's average over views. No figure of test is shown."""
+    print("| base, size, trained from | epoch | val log-loss | val AUROC | averaged: val log-loss | val AUROC | s |")
+    print("|---|---|---|---|---|---|---|")
     found = {}
-    for size, block in CANDIDATES:
-        model = train(config, size, block, SEEDS[:1])["seeds"][0]
-        found[size, block] = val = model["metrics"]["val"]
-        epoch = json.loads((Path(model["path"]) / "head.json").read_text())["chosen"]["epoch"]
-        cells = f"{epoch} | {val['log_loss']:.3f} | {shown(val, 'auroc')} | {model['seconds']:.0f}"
-        print(f"| {size} | {block} | {cells} |", flush=True)
-    return min(found, key=lambda point: found[point]["log_loss"])
+    for name in names:
+        model = train(config, name, SEEDS[:1])
+        found[name] = mean = model["metrics"]["val"]
+        (seed,) = model["seeds"]
+        one = seed["metrics"]["val"]
+        cells = " | ".join(f"{val['log_loss']:.3f} | {shown(val, 'auroc')}" for val in (one, mean))
+        print(f"| {name} | {seed['epoch']} | {cells} | {seed['seconds']:.0f} |", flush=True)
+    return min(found, key=lambda name: found[name]["log_loss"])
 
 
-def published(config: Path, size: int, block: str) -> None:
-    """The published split: each seed beside the frozen head, then their mean."""
-    models = train(config, size, block, SEEDS)["seeds"]
+def published(config: Path, name: str) -> None:
+    """The published split: each seed beside the frozen head, their mean, and the model that averages them."""
+    averaged = train(config, name, SEEDS)
+    models, pooled = averaged["seeds"], averaged["pooled"]
     tests = [model["metrics"]["test"] for model in models]
-    print("\n| published split, test | AUROC (95 %) | accuracy (95 %) | AUROC above the head | training, s |")
+    print("\n| published split, test | AUROC (95 %) | accuracy (95 %) | AUROC above the start | training, s |")
     print("|---|---|---|---|---|")
-    print(f"| frozen head | {shown(models[0]['baseline']['test'], 'auroc', 'accuracy')} | | |")
-    for model, test in zip(models, tests, strict=True):
-        gap = above(model["difference"]["test"]["auroc"])
-        print(f"| seed {model['seed']} | {shown(test, 'auroc', 'accuracy')} | {gap} | {model['seconds']:.0f} |")
+    print(f"| frozen head that it starts from | {shown(models[0]['baseline']['test'], 'auroc', 'accuracy')} | | |")
+    print(f"| frozen head of train and val | {shown(pooled['test'], 'auroc', 'accuracy')} | | |")
+    for model in (*models, averaged):
+        title = "all seeds and views averaged" if model["seed"] is None else f"seed {model['seed']}"
+        cells = (
+            f"{shown(model['metrics']['test'], 'auroc', 'accuracy')} | {above(model['difference']['test']['auroc'])}"
+        )
+        print(f"| {title} | {cells} | {model['seconds']:.0f} |")
+    print(f"averaged, AUROC above the head of train and val: {above(pooled['difference']['auroc'])}")
     for name in ("auroc", "accuracy"):
         figures = [test[name] for test in tests]
         print(f"{name}: mean {statistics.mean(figures):.3f}, standard deviation {statistics.stdev(figures):.3f}")
@@ -80,8 +110,11 @@ def above(difference: dict[str, Any]) -> str:
     return f"{difference['value']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def out_of_fold(config: Path, size: int, block: str, table: str) -> None:
-    """Frozen head and fine-tuned model on rows that neither was fitted or chosen on, all folds together."""
+def out_of_fold(config: Path, candidate: str, table: str) -> None:
+    """Frozen head and one seed's average over views on rows that neither was fitted or chosen on, all folds together.
+
+    The head is that of train and val.
+    """
     with open(config.parent / table, newline="") as file:
         lines = list(csv.DictReader(file))
     rows = [Row(str(n), line["path"], line["label"], None, line.get("group")) for n, line in enumerate(lines)]
@@ -99,10 +132,9 @@ def out_of_fold(config: Path, size: int, block: str, table: str) -> None:
             writer = csv.writer(file)
             writer.writerow(("path", "label", "split"))
             writer.writerows((row.path, row.label, s) for row, s in zip(rows, split, strict=True))
-        model = train(config, size, block, SEEDS[:1], "--set", f"data.table={name}")
-        heads = ask(
-            "run", "head", "logistic", "-c", config, "--set", f"extract.size={size}", "--set", f"data.table={name}"
-        )
+        model = train(config, candidate, SEEDS[:1], "--set", f"data.table={name}")
+        words = ("run", "head", "logistic", "-c", config, *settings(candidate), "--set", f"data.table={name}")
+        heads = ask(*words)
         by_path = {row.path: row for row in rows}
         paths: list[list[str]] = []
         for kind, path in (("head", heads["heads"]["logistic"]["path"]), ("finetune", model["path"])):
@@ -127,15 +159,22 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--splits", type=Path, required=True)
     options.add_argument("--folder", type=Path, required=True)
+    options.add_argument("--only", choices=list(CANDIDATES))
+    options.add_argument("--steps", nargs="*", choices=STEPS, default=STEPS)
     asked = options.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     config = project(asked.folder.resolve(), asked.splits)
-    size, block = choose(config)
-    print(f"\nchosen by val: size {size}, {block}")
-    published(config, size, block)
-    for title, table in (("images at random", "splits.csv"), ("modules kept together", "modules.csv")):
-        print(f"\n| {FOLDS} folds, {title} | images | AUROC (95 %) | accuracy (95 %) |\n|---|---|---|---|", flush=True)
-        out_of_fold(config, size, block, table)
+    name = choose(config, [asked.only] if asked.only else list(CANDIDATES))
+    print(f"\nchosen by val: {name}", flush=True)
+    if "published" in asked.steps:
+        published(config, name)
+    tables = {"random": ("images at random", "splits.csv"), "grouped": ("modules kept together", "modules.csv")}
+    for step, (title, table) in tables.items():
+        if step in asked.steps:
+            print(
+                f"\n| {FOLDS} folds, {title} | images | AUROC (95 %) | accuracy (95 %) |\n|---|---|---|---|", flush=True
+            )
+            out_of_fold(config, name, table)
 
 
 if __name__ == "__main__":

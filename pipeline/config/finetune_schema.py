@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
 from stages.bases.recipe import StoredDtype
-from stages.data.augment import Augment
+from stages.data.augment import Augment, View
 
 Share = Annotated[Real, Field(ge=0, le=0.5)]
 
@@ -54,6 +54,7 @@ class FineTune(Section, keyed="finetune"):
     augment: AugmentConfig | None = None
     views: Count = 1
     seeds: Annotated[list[Whole], Field(min_length=1), Keyed("finetune", by_value=False)] = [0]
+    average: Annotated[bool, Keyed("finetune", by_value=False)] = False
     log_dir: Annotated[str | None, Keyed("none")] = None
 
     @model_validator(mode="after")
@@ -65,7 +66,27 @@ class FineTune(Section, keyed="finetune"):
             raise ValueError(
                 f"views: augment makes {different} different views of an image; {self.views} were asked for"
             )
+        if self.average and len(self.seeds) == 1 and not self.averaged_views:
+            raise ValueError("average: there is one seed, and no flip or turn in views: nothing to average over")
         return self
+
+    @property
+    def train_views(self) -> list[View]:
+        """The augmented views of images of train; the plain one is not among them."""
+        augment = self.augment or AugmentConfig()  # without it there is one view
+        return [View(augment.augment, augment.seed, number) for number in range(1, self.views)]
+
+    @property
+    def averaged_views(self) -> list[View]:
+        """The views that an averaged model sees each image in, beside the plain one: each flip and turn once.
+
+        Where augment has flips and turns alone, these are views that train has too. A model that was trained on the
+        plain view alone is not averaged over others: it made a frozen head worse (docs/benchmarks.md).
+        """
+        if not self.average or self.augment is None or self.views == 1:
+            return []
+        exact = Augment(flip=self.augment.flip, turns=self.augment.turns)
+        return [View(exact, self.augment.seed, number) for number in range(1, len(exact.elements()))]
 
     @property
     def settings(self) -> dict[str, Any]:

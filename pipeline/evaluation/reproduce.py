@@ -184,7 +184,11 @@ def _tuned_again(
         left = Manifest(tuple(row._replace(path=places.get(row.id, row.path)) for row in left.rows))
     tuning = Tuning(then, name, left, start)
     tuning.prepare(plan)
-    again = tuning.train(seed)
+    if seed is None:
+        members = [tuning.train(each) for each in spec.seeds]
+        again = tuning.average([(member.head, member.tail) for member in members])
+    else:
+        again = tuning.train(seed)
     key = Tuning(then, name, full, start).folder(seed).name
     return key, tuning.provenance(), again.metrics, {**again.head.arrays(), **again.tail}
 

@@ -112,8 +112,8 @@ class OpenPipeline:
     def finetune(self, name: str) -> Model:
         """The fine-tuned model of that name, trained first if need be, as by `pipeline run finetune NAME`.
 
-        Of several seeds it is the best on val. Its `metrics` also hold the frozen head's, and the difference;
-        `history` holds its curves.
+        Of several seeds it is their average, where that is set, or else the best on val. Its `metrics` also hold the
+        frozen head's, and the difference; `history` holds its curves, of an average none.
         Raises Unusable where there is no such fine-tuning, or it cannot be trained on this head, labels and splits.
         """
         self._project.check_finetune([name])

@@ -19,6 +19,7 @@ from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular, figure_columns
 from stages.data.manifest import Manifest
+from stages.heads.average import KIND, Average
 from stages.heads.fitted import Head
 from stages.metrics.figures import EVALUATED, Calibration, Metrics
 
@@ -36,7 +37,7 @@ FIELDS: records.Fields = {
 """What all records of results have, those of earlier versions too."""
 
 _NOT_COMPARED = {
-    "own": {"sweep", "mode", "seeds", "log_dir"},
+    "own": {"sweep", "mode", "seeds", "average", "log_dir"},
     "base": {"trust"},
     "extract": {"taps", "engine", "batch", "shard_rows"},
     "data": {"root", "table", "columns", "on_bad", "on_leak", "max_pixels", "follow_links"},
@@ -110,10 +111,11 @@ class Model(Tabular):
         own = config.get("heads" if stage == "head" else stage, {}).get(name, {})
         found = _compared("own", own)
         if stage == "finetune" and found:
-            found["seed"] = self.record["seed"]
+            found["seed"] = "average" if self.record["seed"] is None else self.record["seed"]
         found["base"] = _compared("base", config.get("base", {}))
         found["extract"] = _compared("extract", config.get("extract", {}))
-        found["taps"] = {tap: parts.get("tap") for tap, parts in self.record.get("extract", {}).items()}
+        taps = self.record.get("extract", {}).items()  # views are the boundary's, and follow from the settings
+        found["taps"] = {tap: parts.get("tap") for tap, parts in taps if stage == "head" or not tap.startswith("view ")}
         found["data"] = _compared("data", config.get("data", {}))
         return found
 
@@ -148,16 +150,19 @@ class Model(Tabular):
 
     @cached_property
     def head(self) -> Head:
-        """Its classifier; of a fine-tuned model, on features of its own blocks, which no cache has."""
+        """Its classifier; of a fine-tuned model, on features of its own blocks, which no cache has.
+
+        Of an averaged model it takes those of all members, joined.
+        """
         return read_head(self.folder)
 
     @cached_property
     def tail(self) -> dict[str, np.ndarray]:
-        """Weights of the blocks that were trained, by layer and number; empty for a frozen base."""
-        if not (self.folder / "tail.npz").exists():
-            return {}
-        with _trusted(self.folder):
-            return npz.load(self.folder / "tail.npz")
+        """Weights of the blocks that were trained, by layer and number; empty for a frozen base.
+
+        Of an averaged model those of all members, `0/` and so on before their names.
+        """
+        return read_tail(self.folder)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -242,7 +247,15 @@ def read_head(folder: Path) -> Head:
     """The head in a model's folder. Raises Unusable for arrays that cannot be trusted."""
     with _trusted(folder):
         files = {name: (folder / name).read_bytes() for name in ("head.npz", "head.json")}
-        return Head.from_files(files, {kind: row.form for kind, row in HEAD_KINDS.items()})
+        return Head.from_files(files, {KIND: Average, **{kind: row.form for kind, row in HEAD_KINDS.items()}})
+
+
+def read_tail(folder: Path) -> dict[str, np.ndarray]:
+    """The weights of the trained blocks in a model's folder; empty for a frozen base."""
+    if not (folder / "tail.npz").exists():
+        return {}
+    with _trusted(folder):
+        return npz.load(folder / "tail.npz")
 
 
 @contextlib.contextmanager

@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 
 from cache.errors import ImagesRejected, NotAvailable, Unusable
-from cache.store import FeatureStore
-from pipeline.config.finetune_schema import AugmentConfig, FineTune
+from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.project.project import Project
 from pipeline.runs import extraction
@@ -19,7 +18,8 @@ from stages.bases.blocks import Block
 from stages.bases.recipe import FeatureSpec, Tap
 from stages.data.augment import View
 from stages.data.manifest import Manifest, Row
-from stages.finetune.boundary_maps import Cached, Computed
+from stages.finetune.boundary_maps import Boundary, Cached, Computed
+from stages.heads import labelled_rows
 
 _SPARE = 0.5
 """Share of the free disk space that boundary rows may take with `mode: auto`."""
@@ -58,7 +58,7 @@ def _head_tap(project: Project, spec: FineTune) -> str:
 
 def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
     """The extract keys of all views of those fine-tunings."""
-    return [store.key for name in names for store in view_stores(project, project.config.finetune[name])]
+    return [view.key for name in names for view in all_specs(project, project.config.finetune[name])]
 
 
 def check_finetune(project: Project, name: str) -> None:
@@ -105,24 +105,32 @@ def extend_hints(names: Iterable[str]) -> Iterator[None]:
 
 
 def view_specs(project: Project, spec: FineTune) -> list[FeatureSpec]:
-    """The maps of each view, the plain one first."""
-    augment, plain = spec.augment or AugmentConfig(), boundary_spec(project, spec)  # without it there is one view
-    views = (View(augment.augment, augment.seed, number) for number in range(1, spec.views))
+    """The maps of each view that is trained on, the plain one first."""
+    return _of_views(project, spec, spec.train_views)
+
+
+def averaged_specs(project: Project, spec: FineTune) -> list[FeatureSpec]:
+    """The maps of each view that a prediction is the mean of, the plain one first; alone without `average`."""
+    return _of_views(project, spec, spec.averaged_views)
+
+
+def all_specs(project: Project, spec: FineTune) -> list[FeatureSpec]:
+    """The maps of each view of either kind, once; the plain one first."""
+    return list(dict.fromkeys([*view_specs(project, spec), *averaged_specs(project, spec)]))
+
+
+def _of_views(project: Project, spec: FineTune, views: Iterable[View]) -> list[FeatureSpec]:
+    plain = boundary_spec(project, spec)
     return [plain, *(replace(plain, recipe=replace(plain.recipe, view=view)) for view in views)]
-
-
-def view_stores(project: Project, spec: FineTune) -> list[FeatureStore]:
-    """The stored rows of each view, the plain one first."""
-    return [project.rows_of(view) for view in view_specs(project, spec)]
 
 
 def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
     """Where the maps come from: as `mode` says; for auto, the cache unless it takes too much disk or saves nothing."""
     shape = first_trained_block(project, spec).shape(boundary_spec(project, spec).recipe.pixels.height)
     each = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
-    of_views = _images(spec, manifest)
-    rows = sum(len(images.ids) for images in of_views)
-    missing = sum(len(store.missing(m.ids)) for store, m in zip(view_stores(project, spec), of_views, strict=True))
+    of_views = _images(project, spec, manifest)
+    rows = sum(len(images.ids) for _, images in of_views)
+    missing = sum(len(project.rows_of(view).missing(images.ids)) for view, images in of_views)
     root = project.cache.root
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
     mode: Literal["cached", "full"] = "cached"
@@ -141,32 +149,49 @@ def plan_boundary(project: Project, spec: FineTune, manifest: Manifest) -> Plan:
 
 def compute_missing(project: Project, spec: FineTune, manifest: Manifest) -> None:
     """Compute missing rows, view by view. Raises ImagesRejected if an image became unreadable since the plain view."""
-    for view, images in zip(view_specs(project, spec), _images(spec, manifest), strict=True):
+    for view, images in _images(project, spec, manifest):
         receipt = extraction.fill_rows(project, images, [view])
         if receipt.rejected:
             image, reason = receipt.rejected[0]
             raise ImagesRejected(f"{len(receipt.rejected)} images were rejected; the first: {image[:12]}: {reason}")
 
 
-def cached_maps(project: Project, spec: FineTune, samples: Sequence[Row], train: np.ndarray) -> Cached:
-    """The maps of the samples, from cached rows; augmented views only of those that `train` numbers."""
-    ids = [row.id for row in samples]
-    plain, *others = view_stores(project, spec)
-    return Cached(plain.rows(ids), [store.rows([ids[i] for i in train]) for store in others], train)
+def open_maps(
+    project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest, mode: Literal["cached", "full"]
+) -> tuple[Boundary, Boundary | None]:
+    """Maps of the samples in the views that are trained on, and with `average` in those that are averaged.
 
-
-def computed_maps(project: Project, spec: FineTune, samples: Sequence[Row], manifest: Manifest) -> Computed:
-    """The same maps, computed from the images each time. Raises NotAvailable if files or weights are missing."""
+    Cached, where missing rows are computed first, or computed from the images each time; raises NotAvailable if files
+    or weights are missing.
+    """
+    train, every = labelled_rows.rows_in_split(samples, "train"), np.arange(len(samples))
+    if mode == "cached":
+        compute_missing(project, spec, manifest)
+        trained = _cached(project, view_specs(project, spec), samples, train)
+        return trained, _cached(project, averaged_specs(project, spec), samples, every) if spec.average else None
     ids = [row.id for row in samples]
     paths = extraction.image_paths(project, manifest, ids)
-    views = view_specs(project, spec)
-    job = extraction.make_job(project, views[0].recipe, project.options.offline)
-    recipes = [view.recipe for view in views]
-    return Computed(job, {views[0].key: views[0].tap}, [(i, paths[i]) for i in ids], recipes)
+    plain = boundary_spec(project, spec)
+    job = extraction.make_job(project, plain.recipe, project.options.offline)
+
+    def computed(views: Sequence[FeatureSpec]) -> Computed:
+        recipes = [view.recipe for view in views]
+        return Computed(job, {plain.key: plain.tap}, [(i, paths[i]) for i in ids], recipes)
+
+    averaged = computed(averaged_specs(project, spec)) if spec.average else None
+    return computed(view_specs(project, spec)), averaged
 
 
-def _images(spec: FineTune, manifest: Manifest) -> list[Manifest]:
-    """The images of each view: all labelled ones of the plain view, those of train of the others."""
+def _cached(project: Project, of: Sequence[FeatureSpec], samples: Sequence[Row], others: np.ndarray) -> Cached:
+    """Rows of the samples in the first view, the plain one; in the later ones, of those that `others` numbers."""
+    ids = [row.id for row in samples]
+    plain, *views = map(project.rows_of, of)
+    return Cached(plain.rows(ids), [store.rows([ids[i] for i in others]) for store in views], others)
+
+
+def _images(project: Project, spec: FineTune, manifest: Manifest) -> list[tuple[FeatureSpec, Manifest]]:
+    """Each view with its images: all labelled ones of plain and averaged views, else those of train."""
     labelled = Manifest(tuple(row for row in manifest.rows if row.label is not None))
     train = Manifest(tuple(row for row in labelled.rows if row.split == "train"))
-    return [labelled, *[train] * (spec.views - 1)]
+    everywhere = averaged_specs(project, spec)
+    return [(view, labelled if view in everywhere else train) for view in all_specs(project, spec)]

@@ -4,7 +4,8 @@ val chooses the epoch of a fine-tuning. A head that folds of train and val chose
 such a head of train alone, with a key of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline.config.head_schema import HeadConfig
 from pipeline.project.project import Project
@@ -19,12 +20,16 @@ from stages.heads.fitted import Head
 
 @dataclass(frozen=True)
 class Start:
-    """A head with its key, settings and classes; of a sweep, the best point. head: None where it is not trained yet."""
+    """A head with its key, settings and classes; of a sweep, the best point. head: None where it is not trained yet.
+
+    pooled: the folder of the head of train and val that `run head` gives, where folds chose it.
+    """
 
     head: Head | None
     key: str
     spec: HeadConfig
     classes: tuple[str, ...]
+    pooled: Path | None = None
 
 
 def start_rows(spec: HeadConfig, manifest: Manifest) -> Manifest:
@@ -37,9 +42,11 @@ def train_start(project: Project, name: str, manifest: Manifest) -> Start:
     of = project.config.finetune[name].head
     labelled_rows.check_splits(manifest, "val")
     done, rows = sweeps.run_sweep(project, of, manifest), _rows(project, of, manifest)
-    if rows is not manifest:
-        done = sweeps.run_sweep(project, of, rows, as_start=True)
-    return _best(project, of, done, rows)
+    if rows is manifest:
+        return _best(project, of, done, rows)
+    pooled = done.winner if isinstance(done, SweepReport) else done
+    start = _best(project, of, sweeps.run_sweep(project, of, rows, as_start=True), rows)
+    return replace(start, pooled=pooled.path)
 
 
 def find_start(project: Project, name: str, manifest: Manifest) -> Start | None:

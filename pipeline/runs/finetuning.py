@@ -6,7 +6,7 @@ Not the training (stages/finetune/training.py), nor where boundary rows come fro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -20,9 +20,9 @@ from cache.errors import Unusable
 from pipeline.config.finetune_schema import FineTune
 from pipeline.project.project import Project
 from pipeline.results import registry
-from pipeline.results.model import FIELDS
+from pipeline.results.model import FIELDS, read_head, read_tail
 from pipeline.results.predictions import Predictions
-from pipeline.runs import boundary_rows, finetune_start, provenance, train_heads
+from pipeline.runs import boundary_rows, finetune_report, finetune_start, provenance, train_heads
 from pipeline.runs.boundary_rows import Plan
 from pipeline.runs.finetune_report import FineTuneReport, TunedReport
 from pipeline.runs.finetune_start import Start
@@ -30,7 +30,8 @@ from stages.data import augment
 from stages.data.manifest import Manifest
 from stages.extract import throughput
 from stages.finetune.boundary_maps import Boundary
-from stages.heads import labelled_rows
+from stages.heads import average, labelled_rows
+from stages.heads.average import Member
 from stages.heads.fitted import Head
 from stages.metrics import evaluate, paired_tests
 from stages.metrics.figures import Metrics
@@ -48,6 +49,9 @@ CHECKPOINT = "checkpoint.npz"
 Notify = Callable[[str], None]
 """Shows a line of text to the user during a run."""
 
+Seed = int | None
+"""Of a model; None is the average of the models of all seeds."""
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -62,18 +66,19 @@ class Tuned:
 def run_finetune(project: Project, name: str, manifest: Manifest, plan: Plan | None, notify: Notify) -> FineTuneReport:
     """Train the missing models of that name, one per seed; their head is trained first if it is missing.
 
-    `plan` None: it is made here if a model is missing. Raises Unusable if settings, labels or splits do not allow it;
-    the seeds finished by then are kept.
+    With `average`, their mean is one more. `plan` None: it is made here if a model is missing. Raises Unusable if
+    settings, labels or splits do not allow it; the seeds finished by then are kept.
     """
     tuning = Tuning(project, name, manifest, finetune_start.train_start(project, name, manifest))
     found = tuning.all_found()
-    missing = [seed for seed in tuning.spec.seeds if seed not in found]
+    missing = [seed for seed in tuning.models if seed not in found]
     if missing:
         plan = plan or boundary_rows.plan_boundary(project, tuning.spec, manifest)
-        tuning.estimate(notify)
+        if missing != [None]:
+            tuning.estimate(notify)
         tuning.prepare(plan)
-    reports = {seed: found.get(seed) or tuning.publish(seed, notify) for seed in tuning.spec.seeds}
-    done = FineTuneReport(reports, plan if missing else None)
+    reports = {seed: found.get(seed) or tuning.publish(seed, notify) for seed in tuning.models}
+    done = finetune_report.summarize(reports, plan if missing else None, tuning.start.pooled)
     trial = project.is_trial("finetune", name)
     registry.record_latest(project.folder, f"finetune/{name}", done.winner.key, trial=trial)
     return done
@@ -104,10 +109,18 @@ class Tuning:
         self.classes = start.classes
         self.samples = manifest.samples
         self.numbers = {split: labelled_rows.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
+        self.models: list[Seed] = [*self.spec.seeds, *([None] if self.spec.average else [])]
         self._boundary: Boundary | None = None
+        self._averaged: Boundary | None = None
 
-    def folder(self, seed: int) -> Path:
+    def folder(self, seed: Seed) -> Path:
         """The folder of the model of that seed."""
+        if seed is None:
+            members = [self.folder(each).name for each in self.spec.seeds]
+            views = [view.key for view in boundary_rows.averaged_specs(self.project, self.spec)]
+            return self.folder(self.spec.seeds[0]).with_name(
+                keys.digest("average", {"version": VERSION, "members": members, "views": views})
+            )
         # left out where it was 1 or there are no views, so that keys of existing models stay
         views_version = augment.VERSION if self.spec.views > 1 and augment.VERSION > 1 else None
         parts = {
@@ -115,13 +128,13 @@ class Tuning:
             "views_version": views_version,
             "spec": self.spec.settings,
             "seed": seed,
-            "boundary": boundary_rows.view_stores(self.project, self.spec)[0].key,
+            "boundary": boundary_rows.boundary_spec(self.project, self.spec).key,
             "head": self.start.key,
             "samples": self.manifest.samples_digest,
         }
         return self.project.folder / "models" / "finetune" / self.name / keys.digest("finetune", parts)
 
-    def found(self, seed: int) -> TunedReport | None:
+    def found(self, seed: Seed) -> TunedReport | None:
         folder = self.folder(seed)
         record = records.load_folder(folder, fields=FIELDS)
         if record is None:
@@ -130,14 +143,14 @@ class Tuning:
         chosen = records.read(folder / "head.json")["chosen"]
         return self._report(seed, True, metrics, chosen, record["seconds"])
 
-    def unfinished(self, seed: int) -> bool:
+    def unfinished(self, seed: Seed) -> bool:
         """Whether there is only a checkpoint: training was stopped, or runs in another process."""
         folder = self.folder(seed)
         return (folder / CHECKPOINT).exists() and not (folder / records.RECORD).exists()
 
-    def all_found(self) -> dict[int, TunedReport]:
+    def all_found(self) -> dict[Seed, TunedReport]:
         """The existing models, by seed."""
-        return {seed: report for seed in self.spec.seeds if (report := self.found(seed)) is not None}
+        return {seed: report for seed in self.models if (report := self.found(seed)) is not None}
 
     def estimate(self, notify: Notify) -> None:
         """Notify the user of what is trained, and how long an epoch takes in either mode."""
@@ -153,17 +166,18 @@ class Tuning:
 
     def prepare(self, plan: Plan) -> None:
         """Open the boundary maps, computing missing rows first."""
-        if plan.mode == "cached":
-            boundary_rows.compute_missing(self.project, self.spec, self.manifest)
-            self._boundary = boundary_rows.cached_maps(self.project, self.spec, self.samples, self.numbers["train"])
-        else:
-            self._boundary = boundary_rows.computed_maps(self.project, self.spec, self.samples, self.manifest)
+        how = self.project, self.spec, self.samples, self.manifest, plan.mode
+        self._boundary, self._averaged = boundary_rows.open_maps(*how)
 
-    def publish(self, seed: int, notify: Notify) -> TunedReport:
+    def publish(self, seed: Seed, notify: Notify) -> TunedReport:
         """Train, evaluate and save the model of that seed."""
         started, folder, logs = time.perf_counter(), self.folder(seed), self.spec.log_dir
         logs = logs and str(self.project.at(logs) / self.name / folder.name)
-        tuned = self.train(seed, folder / CHECKPOINT, logs, notify)
+        if seed is None:
+            places = map(self.folder, self.spec.seeds)
+            tuned = self.average([(read_head(place), read_tail(place)) for place in places])
+        else:
+            tuned = self.train(seed, folder / CHECKPOINT, logs, notify)
         contents = {
             **tuned.head.to_files(),
             "tail.npz": npz.dump(tuned.tail),
@@ -196,6 +210,16 @@ class Tuning:
         metrics = replace(self._evaluate(probabilities, frozen, seed), start=float(start))
         return Tuned(head, network.tail_arrays(), probabilities, metrics)
 
+    def average(self, members: Sequence[Member]) -> Tuned:
+        """The mean of what the models of all seeds say of all averaged views, and its figures."""
+        assert self._averaged is not None
+        views, every = 1 + len(self.spec.averaged_views), np.arange(len(self.samples))
+        probabilities = self._network.mean_probabilities(members, self._averaged, every, views)
+        by_seed = zip(self.spec.seeds, members, strict=True)
+        chosen = {"views": views, "members": [{"seed": seed, **head.chosen} for seed, (head, _) in by_seed]}
+        head, tail = average.join(members, chosen)
+        return Tuned(head, tail, probabilities, self._evaluate(probabilities, self._frozen(), self.spec.seeds[0]))
+
     @contextmanager
     def _watch(self, seed: int, notify: Notify, done: int) -> Iterator[Callable[[int], object]]:
         title, epochs = f"{self.name}, seed {seed}", self.spec.epochs
@@ -204,13 +228,15 @@ class Tuning:
         with self.project.progress(title, epochs, done) as advance:
             yield advance
 
-    def _report(self, seed: int, hit: bool, metrics: Metrics, chosen: Mapping[str, Any], seconds: float) -> TunedReport:
+    def _report(
+        self, seed: Seed, hit: bool, metrics: Metrics, chosen: Mapping[str, Any], seconds: float
+    ) -> TunedReport:
         folder = self.folder(seed)
         return TunedReport(folder.name, seed, hit, folder, metrics, seconds, chosen, self.spec.lr)
 
     def provenance(self) -> dict[str, Any]:
         """What is in no key but may change the last bits of a model."""
-        plain = boundary_rows.view_stores(self.project, self.spec)[0]
+        plain = self.project.rows_of(boundary_rows.boundary_spec(self.project, self.spec))
         found = provenance.environment([plain], [row.id for row in self.samples], ("tensorflow", "keras"))
         return {**found, "finetune_version": VERSION}
 
@@ -245,17 +271,17 @@ class Tuning:
             )
         return replace(metrics, baseline=baseline, difference=difference)
 
-    def _record(self, seed: int, key: str, seconds: float) -> dict[str, Any]:
+    def _record(self, seed: Seed, key: str, seconds: float) -> dict[str, Any]:
         """record.json; `head` is the key of the head it started from, and config has that head's settings."""
         project, spec = self.project, self.spec
-        tuned = spec.model_copy(update={"seeds": [seed]})
+        tuned = spec if seed is None else spec.model_copy(update={"seeds": [seed], "average": False})
         config = project.config.model_copy(
             update={
                 "heads": {**project.config.heads, spec.head: self.start.spec},
                 "finetune": {**project.config.finetune, self.name: tuned},
             }
         )
-        plain, *views = boundary_rows.view_stores(project, spec)
+        plain, *views = map(project.rows_of, boundary_rows.all_specs(project, tuned))
         stores = {tap: project.store(tap) for tap in self.start.spec.taps}
         stores |= {"boundary": plain, **{f"view {number}": store for number, store in enumerate(views, start=1)}}
         about = {

@@ -62,7 +62,7 @@ def explain_head(
 def explain_finetune(tuning: Tuning, seed: int) -> Why:
     """Why the fine-tuned model of that seed is missing: compared with the one of its name that differs least."""
     project, spec, head = tuning.project, tuning.spec, tuning.start.spec
-    boundary = boundary_rows.view_stores(project, spec)[0]
+    boundary = project.rows_of(boundary_rows.boundary_spec(project, spec))
     now = {
         "config": {"heads": {spec.head: head.model_dump()}, "finetune": {tuning.name: spec.model_dump()}},
         "seed": seed,

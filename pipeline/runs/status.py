@@ -237,7 +237,7 @@ def _finetune(project: Project, name: str, manifest: Manifest, head: StageStatus
     plan = boundary_rows.plan_boundary(project, spec, manifest)
     if plan.mode == "full":
         return [replace(model, reason=f"{model.reason}; mode full: {plan.why}")]
-    more = unhashed * len(boundary_rows.view_specs(project, spec))
+    more = unhashed * len(boundary_rows.extract_keys(project, [name]))
     rows, missing = plan.rows + more, plan.missing + more
     state: State = "HIT" if not missing else "MISS" if missing == rows else "PARTIAL"
     size = plan.each * missing
@@ -253,14 +253,17 @@ def _finetuned_models(project: Project, name: str, manifest: Manifest, head: Sta
         reason = _unhashed(unhashed) if unhashed else f"its head {spec.head}: {head.reason}"
         return StageStatus("finetune", name, state, reason, samples, samples, at_most=unhashed > 0)
     found = tuning.all_found()
-    missing = [seed for seed in spec.seeds if seed not in found]
+    missing = [seed for seed in tuning.models if seed not in found]
     if not missing:
-        reason = "the models of all seeds are there" if len(spec.seeds) > 1 else "the very same model is there"
+        reason = "the models of all seeds are there" if len(tuning.models) > 1 else "the very same model is there"
         return StageStatus("finetune", name, "HIT", reason, samples, 0)
-    why = miss_reasons.explain_finetune(tuning, missing[0])
     if found:
-        seeds = ", ".join(map(str, missing))
-        why = miss_reasons.Why(f"not there: seed{'s' if len(missing) > 1 else ''} {seeds}", {})
+        seeds = [str(seed) for seed in missing if seed is not None]
+        named = [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"] if seeds else []
+        lacking = [*named, *(["the average"] if None in missing else [])]
+        why = miss_reasons.Why(f"not there: {' and '.join(lacking)}", {})
+    else:
+        why = miss_reasons.explain_finetune(tuning, spec.seeds[0])
     if unfinished := [str(seed) for seed in missing if tuning.unfinished(seed)]:
         which = f" (seed {', '.join(unfinished)})" if len(spec.seeds) > 1 else ""
         why = miss_reasons.Why(f"its training has not ended: a run goes on from its checkpoint{which}", {})

@@ -24,6 +24,7 @@ from pipeline.serving.export_check import Sample
 from stages.bases import catalogue
 from stages.bases.recipe import FeatureSpec, FrozenBase, Recipe, Tap
 from stages.export.deployable import Deployable
+from stages.heads import average
 from stages.metrics.calibration import apply_temperature
 from stages.runtime import hardware
 from stages.runtime.silent_imports import without_banners
@@ -105,10 +106,10 @@ def load_deployable(today: Project, model: Model) -> Deployable:
     for number, spec in enumerate(map(then.spec, recorded_model.head_settings(then, model).taps)):
         by_recipe[spec.recipe][str(number)] = spec.tap
     bases = tuple(
-        FrozenBase(recipe, taps, then.weight_file(recipe, today.options.offline), tail)
-        for recipe, taps in by_recipe.items()
+        FrozenBase(recipe, taps, then.weight_file(recipe, today.options.offline)) for recipe, taps in by_recipe.items()
     )
-    return Deployable(bases, head, 1.0 if temperature is None else temperature)
+    elements = recorded_model.averaged_elements(then, model)
+    return Deployable(bases, head, 1.0 if temperature is None else temperature, tail, elements)
 
 
 def description_path(path: Path) -> Path:
@@ -135,10 +136,11 @@ def _check_path(kind: Kind | None, path: Path, force: bool) -> Kind:
 
 
 def _check_model(model: Model, deployable: Deployable) -> None:
-    if not HEAD_KINDS[deployable.head.kind].exportable:
+    own = deployable.head.kind
+    if own != average.KIND and not HEAD_KINDS[own].exportable:
         kinds = ", ".join(name for name, kind in HEAD_KINDS.items() if kind.exportable)
         raise Unusable(
-            f"{model} is a {deployable.head.kind} head, which has no layers to write",
+            f"{model} is a {own} head, which has no layers to write",
             f"export a head of another kind: {kinds}",
         )
     for recipe in (base.recipe for base in deployable.bases):

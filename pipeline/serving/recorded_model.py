@@ -25,7 +25,9 @@ from pipeline.runs import boundary_rows, train_heads
 from stages.bases import catalogue, weights
 from stages.bases.recipe import FeatureSpec
 from stages.bases.weights import Weights
+from stages.data.augment import Element
 from stages.finetune.boundary_maps import Cached
+from stages.heads import average
 from stages.heads.matrix import FeatureMatrix
 from stages.runtime.silent_imports import without_banners
 
@@ -78,6 +80,13 @@ def head_settings(then: Project, model: Model) -> HeadConfig:
     """The settings of a model's head; of a fine-tuned model, of the head it started from."""
     name = model.record["name"]
     return then.config.heads[then.config.finetune[name].head if is_finetuned(model) else name]
+
+
+def averaged_elements(then: Project, model: Model) -> list[Element]:
+    """The flips and turns of an image that it is the mean of, the identity first; alone for most models."""
+    tuned = then.config.finetune[model.record["name"]] if is_finetuned(model) else None
+    views = [] if tuned is None else tuned.averaged_views
+    return list(views[0].augment.elements()) if views else [(0, False)]
 
 
 def restore(today: Project, model: Model) -> Project:
@@ -151,9 +160,11 @@ class Inference:
         self._then, self._model = then, model
         self.head = model.head
         self.specs = recorded_specs(then, model)
+        if is_finetuned(model):  # of an averaged one, each view of an image, the plain one first
+            self.specs = boundary_rows.averaged_specs(then, then.config.finetune[model.record["name"]])
 
     def stores(self, cache: Cache) -> list[FeatureStore]:
-        """Its rows in a cache, tap by tap."""
+        """Its rows in a cache, tap by tap; of an averaged model, view by view."""
         return [cache.features(spec.components()) for spec in self.specs]
 
     def probabilities(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
@@ -165,17 +176,17 @@ class Inference:
             return train_heads.predict_blocks(
                 self.head.probabilities, FeatureMatrix(rows), np.arange(len(ids)), len(self.head.classes)
             )
-        boundary = Cached(rows[0], [], np.empty(0, int))
-        return self.head.probabilities(self._network.features(boundary, np.arange(len(ids))))
+        every, plain, *views = np.arange(len(ids)), *rows
+        members = average.split(self.head, self._model.tail)
+        return self._network.mean_probabilities(members, Cached(plain, views, every), every, len(rows))
 
     @cached_property
     def _network(self) -> Network:
-        """The base's last blocks, with their trained weights."""
+        """The base's last blocks; each prediction puts the trained weights in."""
         with without_banners():
             from stages.finetune.network import Network
         then = self._then
         block = boundary_rows.first_trained_block(then, then.config.finetune[self._model.record["name"]])
         (spec,) = map(then.spec, head_settings(then, self._model).taps)
-        network = Network(spec.recipe, None, block, spec.tap, self.head)
-        network.put_tail(self._model.tail)
-        return network
+        (head, _), *_ = average.split(self.head, {})
+        return Network(spec.recipe, None, block, spec.tap, head)

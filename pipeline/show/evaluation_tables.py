@@ -9,8 +9,8 @@ from pipeline.evaluation.compare import Comparison
 from pipeline.evaluation.crossval import OutOfFold
 from pipeline.evaluation.shortlist import Shortlist
 from pipeline.results.model import SHORT
-from pipeline.runs.finetune_report import FineTuneReport
-from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
+from pipeline.runs.finetune_report import Beside, FineTuneReport
+from pipeline.show.console import OUT, count_of, echo, format_figure, format_interval, make_table, relative_path
 from stages.metrics import calibration
 from stages.metrics.classification import NAMES
 from stages.metrics.figures import Calibration, Figure, Figures, Metrics
@@ -171,11 +171,11 @@ def _show_parts(
 
 
 def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
-    """For each the best seed on val; then all seeds, if there are several."""
+    """For each the average, or else the best seed on val; then all seeds, if there are several."""
     for name, report in reports.items():
         best = report.winner
-        show_gain(name, best.metrics)
-        if len(report.seeds) > 1:
+        show_gain(name, best.metrics, report.pooled)
+        if len(report.seeds) > 1 or report.average:
             _show_seeds(report)
         if best.metrics.start is not None:  # an older model has none
             gap = f"{best.metrics.start:.1e}"
@@ -183,24 +183,33 @@ def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
         for seed, one in report.seeds.items():
             if one.note:
                 echo(f"{name}{f', seed {seed}' if len(report.seeds) > 1 else ''}: {one.note}")
-        how = "reused" if best.hit else f"trained in {best.seconds:.0f} s"
-        echo(f"{name}: {how}; epoch {best.epoch}, key {best.key[:SHORT]}")
+        how = "reused" if best.hit else f"{'averaged' if report.average else 'trained'} in {best.seconds:.0f} s"
+        what = f"epoch {best.epoch}"
+        if report.average:
+            seeds, views = (count_of(n, word) for n, word in ((len(report.seeds), "seed"), (best.views, "view")))
+            what = f"the mean of {seeds} and {views} of an image"
+        echo(f"{name}: {how}; {what}, key {best.key[:SHORT]}")
 
 
-def show_gain(name: str, metrics: Metrics) -> None:
-    """The frozen head, the model, and the difference on the same images."""
+def show_gain(name: str, metrics: Metrics, pooled: Beside | None = None) -> None:
+    """The frozen head, the model, and the difference on the same images; on test also the head of train and val."""
     table = make_table(name, "split", ">images", "accuracy (95%)", "AUROC (95%)")
     for split, tuned in metrics.splits.items():
-        for title, figures in (("frozen head", metrics.baseline[split]), ("fine-tuned", tuned)):
-            table.add_row(title, split, f"{tuned.n:,}", *(format_interval(figures[name]) for name in _OF_TUNED))
+        where = (f"{split} (chosen on)" if split == metrics.chosen_on else split, f"{tuned.n:,}")
         gaps = metrics.difference[split].figures
-        table.add_row("difference", split, f"{tuned.n:,}", *(format_difference(gaps[name]) for name in _OF_TUNED))
+        table.add_row("frozen head", *where, *(format_interval(metrics.baseline[split][name]) for name in _OF_TUNED))
+        table.add_row("fine-tuned", *where, *(format_interval(tuned[name]) for name in _OF_TUNED))
+        table.add_row("difference", *where, *(format_difference(gaps[name]) for name in _OF_TUNED))
+        if split == "test" and pooled:
+            gaps = pooled.difference.figures
+            table.add_row("head of train+val", *where, *(format_interval(pooled.test[name]) for name in _OF_TUNED))
+            table.add_row("difference", *where, *(format_difference(gaps[name]) for name in _OF_TUNED))
     echo("")
     OUT.print(table)
 
 
 def _show_seeds(report: FineTuneReport) -> None:
-    """Each seed, and the mean and standard deviation over them."""
+    """Each seed, the mean and standard deviation over them, and the average of what they say."""
     titles = (f">{split} {name}" for split in ("val", "test") for name in ("accuracy", "AUROC"))
     table = make_table("seed", ">epoch", *titles, "key")
     rows = []
@@ -210,6 +219,11 @@ def _show_seeds(report: FineTuneReport) -> None:
     spread = [
         f"{statistics.mean(values):.3f} +- {statistics.stdev(values):.3f}" if None not in values else "-"
         for values in zip(*rows, strict=True)
+        if len(rows) > 1
     ]
-    table.add_row("mean", "", *spread, "")
+    if spread:
+        table.add_row("mean", "", *spread, "")
+    if report.average:
+        found = [figures.values[name] for figures in report.average.metrics.splits.values() for name in _OF_TUNED]
+        table.add_row("average", "", *map(format_figure, found), report.average.key[:SHORT])
     OUT.print(table)

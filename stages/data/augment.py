@@ -84,10 +84,15 @@ def apply_view(pixels: np.ndarray, view: View, image: str) -> np.ndarray:
     included, have been used. Rotation, shift and zoom are one affine transform about the centre, bilinear without
     antialias; outside pixels are the image reflected, since black corners look like defects.
     """
-    quarters, swap = _orientation(view, image)
-    turned = np.rot90(pixels, quarters)
-    moved = _transform(turned[:, ::-1] if swap else turned, view, image)
+    moved = _transform(turn(pixels, _orientation(view, image)), view, image)
     return np.ascontiguousarray(_adjust_light(moved, view, image))
+
+
+def turn(pixels: np.ndarray, element: Element) -> np.ndarray:
+    """One picture (h, w, 3), or several (n, h, w, 3), so flipped and turned."""
+    quarters, swap = element
+    turned = np.rot90(pixels, quarters, (-3, -2))
+    return turned[..., ::-1, :] if swap else turned
 
 
 def _orientation(view: View, image: str) -> Element:

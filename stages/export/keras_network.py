@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,10 @@ import numpy as np
 from keras import layers, ops
 
 from stages.bases.recipe import FrozenBase
+from stages.data.augment import Element
 from stages.export import resize
 from stages.export.deployable import Deployable
+from stages.heads.average import Member
 from stages.keras_models import trace
 
 Kind = Literal["keras", "onnx"]
@@ -23,31 +26,65 @@ def build_network(deployable: Deployable) -> keras.Model:
     Resizing as in the recipes is part of it. Raises Unusable where a part does not fit.
     """
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    rows: dict[str, Any] = {}
-    for number, base in enumerate(deployable.bases):
-        rows |= _rows(image, base, f"_{number}" if number else "")
-    joined = ops.concatenate([rows[str(number)] for number in range(len(rows))], axis=1)
-    logits: Any = trace.divide_by_length(joined, deployable.head.layers.unit)
-    for number, layer in enumerate(deployable.head.layers):
-        dense = layers.Dense(layer.bias.size, layer.activation, name=f"head_{number}")
-        logits = dense(logits)
-        dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
-    logits = logits / deployable.temperature  # (n, 1) of two classes, else (n, classes)
-    if len(deployable.head.classes) == 2:
-        logits = ops.concatenate([-logits, logits], axis=1)
-    activation = "sigmoid" if len(deployable.head.classes) == 2 else "softmax"
-    return keras.Model(image, layers.Activation(activation, name="probabilities")(logits), name="frozenbase")
+    views = [[_pixels(image, base, element) for base in deployable.bases] for element in deployable.elements]
+    members = enumerate(deployable.members)
+    said = [logits for number, member in members for logits in _logits(deployable, number, member, views)]
+    two = len(deployable.head.classes) == 2
+    if len(said) == 1:
+        logits, last = said[0] / deployable.temperature, "sigmoid" if two else "softmax"
+    else:
+        each = [ops.sigmoid(one) if two else ops.softmax(one) for one in said]
+        mean = sum(each[1:], start=each[0]) / len(each)
+        logits = ops.log(ops.maximum(mean, np.finfo(np.float32).tiny)) / deployable.temperature
+        last = "softmax"
+    return keras.Model(image, layers.Activation(last, name="probabilities")(logits), name="frozenbase")
 
 
-def _rows(image: Any, base: FrozenBase, suffix: str) -> dict[str, Any]:
-    """The flat rows of a base by the names of its taps; `suffix` tells apart the networks of one base at two sizes."""
-    pixels = trace.preprocess(resize.resize_to_fit(image, base.recipe.pixels), base.recipe.preprocess)
-    model, taps = trace.keras_model(base.recipe, base.weights, base.tail), list(base.taps.values())
-    network = keras.Model(model.inputs, trace.tap_outputs(model, taps), name=f"{model.name}{suffix}")
-    maps = network(pixels, training=False)
-    maps = maps if isinstance(maps, list) else [maps]
-    pooled = (trace.pool(m, tap) for m, tap in zip(maps, taps, strict=True))
-    return {name: layers.Flatten()(m) for name, m in zip(base.taps, pooled, strict=True)}
+def _pixels(image: Any, base: FrozenBase, element: Element) -> Any:
+    """The input of a base's network, in a view."""
+    return trace.preprocess(turned(resize.resize_to_fit(image, base.recipe.pixels), element), base.recipe.preprocess)
+
+
+def _logits(deployable: Deployable, number: int, member: Member, views: Sequence[Sequence[Any]]) -> Iterator[Any]:
+    """What a member says of each view: (n, classes), of two classes what is to go through a sigmoid."""
+    head, tail = member
+    networks = [
+        _network(base, tail, f"_{number}_{i}" if number or i else "") for i, base in enumerate(deployable.bases)
+    ]
+    stack = [
+        layers.Dense(layer.bias.size, layer.activation, name=f"head_{f'{number}_' if number else ''}{i}")
+        for i, layer in enumerate(head.layers)
+    ]
+    for pixels in views:
+        rows: dict[str, Any] = {}
+        for base, network, fitted in zip(deployable.bases, networks, pixels, strict=True):
+            maps = network(fitted, training=False)
+            maps = maps if isinstance(maps, list) else [maps]
+            rows |= {
+                name: layers.Flatten()(trace.pool(m, tap))
+                for m, (name, tap) in zip(maps, base.taps.items(), strict=True)
+            }
+        joined = ops.concatenate([rows[str(number)] for number in range(len(rows))], axis=1)
+        logits: Any = trace.divide_by_length(joined, head.layers.unit)
+        for dense, layer in zip(stack, head.layers, strict=True):
+            logits = dense(logits)
+            dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
+        yield ops.concatenate([-logits, logits], axis=1) if len(head.classes) == 2 else logits
+
+
+def _network(base: FrozenBase, tail: Mapping[str, np.ndarray], suffix: str) -> keras.Model:
+    """Preprocessed pixels to the base's taps; `suffix` tells apart networks of one base."""
+    model = trace.keras_model(base.recipe, base.weights, tail)
+    return keras.Model(model.inputs, trace.tap_outputs(model, list(base.taps.values())), name=f"{model.name}{suffix}")
+
+
+def turned(pixels: Any, element: Element) -> Any:
+    """As augment.turn, of (n, h, w, 3)."""
+    quarters, swap = element
+    if quarters % 2:
+        pixels = ops.transpose(pixels, (0, 2, 1, 3))
+    flipped = {0: set(), 1: {1}, 2: {1, 2}, 3: {2}}[quarters] ^ ({2} if swap else set())
+    return ops.flip(pixels, sorted(flipped)) if flipped else pixels
 
 
 def save_network(model: keras.Model, kind: Kind, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Owns the network that fine-tuning trains: a base's last blocks, then a head. A TensorFlow room. Not the training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from stages.bases import catalogue
 from stages.bases.blocks import Block
 from stages.bases.recipe import Recipe, Tap
 from stages.finetune.boundary_maps import Boundary
+from stages.heads.average import Member
 from stages.heads.dense_network import layers_of
 from stages.heads.fitted import Head, Layers, softmax
 from stages.keras_models import build, trace
@@ -74,20 +75,34 @@ class Network:
         """The head with its layers as they are now, float64; it takes what `features` returns."""
         return Head(self.kind, self.classes, Layers(layers_of(self.dense), self.unit), chosen)
 
-    def features(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
-        """Inputs of the head for the samples `where` in the plain view: float32 (n, dim), maps flattened."""
-        pooled = np.concatenate(list(_forward(self._pooled, boundary, where)))
+    def features(self, boundary: Boundary, where: np.ndarray, view: int = 0) -> np.ndarray:
+        """Inputs of the head for the samples `where` in that view: float32 (n, dim), maps flattened."""
+        pooled = np.concatenate(list(_forward(self._pooled, boundary, where, view)))
         return pooled.reshape(len(pooled), -1)
+
+    def mean_probabilities(
+        self, members: Sequence[Member], boundary: Boundary, where: np.ndarray, views: int
+    ) -> np.ndarray:
+        """(n, classes) of the samples `where`: the mean over members and the first `views` views, each equally.
+
+        The network is left with the blocks of the last member.
+        """
+        total = np.zeros((len(where), len(self.classes)))  # not a list of all, which many classes make large
+        for head, tail in members:
+            self.put_tail(tail)
+            for view in range(views):
+                total += head.probabilities(self.features(boundary, where, view))
+        return total / (len(members) * views)
 
     def probabilities(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
         """(n, classes) of the samples `where` in the plain view, rows sum to 1."""
-        return softmax(np.concatenate(list(_forward(self.model, boundary, where))).astype(np.float64))
+        return softmax(np.concatenate(list(_forward(self.model, boundary, where, 0))).astype(np.float64))
 
 
-def _forward(model: keras.Model, boundary: Boundary, where: np.ndarray) -> Iterator[np.ndarray]:
+def _forward(model: keras.Model, boundary: Boundary, where: np.ndarray, view: int) -> Iterator[np.ndarray]:
     """In batches of one shape, the last one padded, so that a row's value doesn't depend on their number."""
     for start in range(0, len(where), _AT_ONCE):
         part = where[start : start + _AT_ONCE]
-        maps = boundary.take(part, np.zeros(len(part), int))
+        maps = boundary.take(part, np.full(len(part), view))
         padded = np.concatenate([maps, np.zeros((_AT_ONCE - len(part), *maps.shape[1:]), np.float32)])
         yield np.asarray(model.predict_on_batch(padded))[: len(part)]

@@ -40,16 +40,17 @@ OTHER_VALUE = {
     "finetune.*.augment": "{flip: vertical}",
     "finetune.*.views": "3",
     "finetune.*.seeds": "[1]",
+    "finetune.*.average": "true",
     "finetune.*.log_dir": "logs",
 }
 
 
 def key_of(config: Path, *overrides: str) -> tuple[str, list[str]]:
-    """The key of the model of the first seed, and those of its boundary's views."""
+    """The key of the model of the last seed, or the average, and those of its boundary's views."""
     project = opened(config, *overrides)
     start = finetune_start.train_start(project, "last", project.manifest)
     tuning = finetuning.Tuning(project, "last", project.manifest, start)
-    return tuning.folder(tuning.spec.seeds[0]).name, boundary_rows.extract_keys(project, ["last"])
+    return tuning.folder(tuning.models[-1]).name, boundary_rows.extract_keys(project, ["last"])
 
 
 def test_the_walk_covers_every_field_of_fine_tuning() -> None:
@@ -139,6 +140,7 @@ def test_a_model_without_views_does_not_depend_on_augmentation(
         (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
         (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
         (["last.views=5"], "views: augment makes 4 different views of an image; 5 were asked for"),
+        (["last.average=true", "last.views=1", "last.augment=null"], "average: there is one seed, and no flip or turn"),
         (["last.lr=0"], "finetune.last.lr: expected more than 0, got 0"),
         (["last.epoch=3"], "unknown field finetune.last.epoch"),
     ],
@@ -275,6 +277,79 @@ def test_of_images_that_have_rows_it_says_what_it_said_without_the_base_s_weight
     found = command(*words, copy, "--set", "base.weights=elsewhere.pth", expect=0).json["predict"]
     assert (found["computed"], found["reused"]) == (1, 24)
     assert list(found["predictions"][-1]["probabilities"].values()) == pytest.approx(said[then.rows[0].id], rel=1e-5)
+
+
+def test_an_average_is_one_more_model_that_says_the_mean_of_the_others(copied: Path, tmp_path: Path) -> None:
+    config, before = copied, registry.find(copied.parent, "finetune/last").key
+    more = ("-c", config, "--set", "finetune.last.seeds=[0, 1]", "--set", "finetune.last.average=true")
+    ran = command("run", "finetune", *more, "--json", expect=0)
+    mean = tuned(ran.out)
+    assert ran.err.count("an epoch: about") == 1
+    assert (mean["seed"], mean["epoch"], mean["note"], mean["metrics"]["val"]["n"]) == (None, None, None, 5)
+    assert [(one["seed"], one["hit"]) for one in mean["seeds"]] == [(0, True), (1, False)]
+    assert mean["seeds"][0]["key"] == before
+    out = command("run", "finetune", *more, expect=0).out
+    assert "the mean of 2 seeds and 4 views of an image" in out
+    assert tuned(command("run", "finetune", *more, "--json", expect=0).out)["hit"]
+    key, folder = mean["key"], config.parent
+    command("tag", key, "mean", "-c", config, expect=0)
+    assert (folder / "models" / "tags" / "mean.json").exists()
+    model = registry.find(folder, "mean")
+    assert set(model.record["extract"]) == {"pooled", "boundary", "view 1", "view 2", "view 3"}
+    assert model.differs == {"seed": "average"}
+    recorded = predictions.read_predictions(model)
+    said = command("predict", "mean", folder / "images", "-c", config, "--json", expect=0).json["predict"]
+    assert (said["computed"], said["reused"]) == (0, 24)
+    by_id = {row["id"]: list(row["probabilities"].values()) for row in said["predictions"]}
+    for row, p in zip(recorded.rows, recorded.probabilities, strict=True):
+        assert by_id[row.id] == pytest.approx(p, rel=1e-6)
+    again = command("reproduce", "mean", "-c", config, "--json", expect=0).json["reproduce"]
+    assert (again["reproduced"], again["differences"]) == (True, {})
+    rows = rows_by_key(config)
+    assert sorted(rows.values()) == [24] * 5, "the maps of all images in four views, and the head's rows"
+    for seed in mean["seeds"]:
+        shutil.rmtree(seed["path"])
+    compared = command("compare", "logistic", "mean", "-c", config, "--json", expect=0).json["compare"]
+    assert compared["b"]["metrics"]["log_loss"] == pytest.approx(model.metrics["test"]["log_loss"])
+    command("predictions", "mean", "-c", config, expect=0)
+    command("show", "mean", "-c", config, expect=0)
+
+
+def test_without_flips_it_is_the_mean_over_seeds_alone(copied: Path) -> None:
+    """By rows in the cache, and by maps that are computed each time."""
+    words = ["finetune.last.seeds=[0, 1]", "finetune.last.average=true", "finetune.last.augment=null",
+             "finetune.last.views=1"]  # fmt: skip
+    sets = [word for setting in words for word in ("--set", setting)]
+    mean = tuned(command("run", "finetune", "-c", copied, "--json", *sets, expect=0).out)
+
+    def said(path: str) -> np.ndarray:
+        with np.load(Path(path) / "predictions.npz") as arrays:
+            return np.asarray(arrays["probabilities"])
+
+    expected = np.mean([said(seed["path"]) for seed in mean["seeds"]], axis=0)
+    assert said(mean["path"]) == pytest.approx(expected, rel=1e-12)
+    shutil.rmtree(mean["path"])
+    assert standing(copied, *words)["last"] == ("PARTIAL", "not there: the average")
+    full = tuned(command("run", "finetune", "-c", copied, "--json", *sets, "--set", "finetune.last.mode=full").out)
+    assert (full["path"], full["hit"]) == (mean["path"], False)
+    assert said(full["path"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_head_of_train_and_val_stands_beside_it_on_test_where_there_is_one(copied: Path) -> None:
+    first = tuned(command("run", "finetune", "-c", copied, "--json", expect=0).out)
+    pooled = json.loads(command("run", "head", "logistic", "-c", copied, "--json", expect=0).out)["heads"]["logistic"]
+    assert first["pooled"]["key"] == pooled["key"] != registry.find(copied.parent, first["key"]).record["head"]
+    assert first["pooled"]["test"]["log_loss"] == pytest.approx(pooled["metrics"]["test"]["log_loss"])
+    gap = first["metrics"]["test"]["log_loss"] - pooled["metrics"]["test"]["log_loss"]
+    assert first["pooled"]["difference"]["log_loss"]["value"] == pytest.approx(gap)
+    out = command("run", "finetune", "-c", copied, expect=0).out
+    assert [line.split()[0:3] for line in out.splitlines() if line.startswith("head of")] == [
+        ["head", "of", "train+val"]
+    ]
+    assert "val (chosen on)" in out
+    words = ("run", "finetune", "-c", copied, "--set", "heads.logistic.choose=val")
+    assert "head of train+val" not in command(*words, expect=0).out
+    assert tuned(command(*words, "--json", expect=0).out)["pooled"] is None
 
 
 def test_from_python_it_comes_trained_with_its_curves_and_what_the_frozen_head_does(

@@ -26,9 +26,11 @@ from pipeline.serving import export_check, export_model
 from pipeline.serving.export_check import Sample
 from stages.bases import catalogue
 from stages.bases.recipe import FrozenBase, Tap
-from stages.data import images
+from stages.data import augment, images
+from stages.data.augment import Augment
 from stages.data.images import Fit, PixelSpec, Resize
 from stages.export.deployable import Deployable
+from stages.heads import average
 from stages.heads.fitted import Head, Layer, Layers
 from stages.metrics import calibration
 from stages.metrics.calibration import apply_temperature
@@ -119,8 +121,8 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     hidden = Layer(rng.normal(size=(wide, 8)) / 60, rng.normal(size=8), "tanh")
     head = Head("dense", ("a", "b", "c"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))]), {})
     tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
-    base = FrozenBase(recipe, {"0": taps[0], "1": taps[1]}, made[1].bases[0].weights, tail)
-    deployable = Deployable((base,), head, 1.5)
+    base = FrozenBase(recipe, {"0": taps[0], "1": taps[1]}, made[1].bases[0].weights)
+    deployable = Deployable((base,), head, 1.5, tail)
     pixels = images.decode((made[2][0].file).read_bytes(), None)
     fitted = np.asarray(images._fit(Image.fromarray(pixels), recipe.pixels))[None]
     found = np.asarray(
@@ -128,14 +130,14 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     )  # of their size: no rounding differs
     assert found.shape == (2, 3)
     assert np.abs(found - deployable.open()([fitted])).max() < 1e-3
-    assert np.abs(found - replace(deployable, bases=(replace(base, tail={}),)).open()([fitted])).max() > 1e-2
+    assert np.abs(found - replace(deployable, tail={}).open()([fitted])).max() > 1e-2
 
 
 def test_a_model_of_two_sizes_is_one_network(made: tuple[Any, Deployable, Any]) -> None:
     """Whose inputs are joined in the order of the head's taps, not of the bases."""
     from stages.export import keras_network
 
-    first = replace(made[1].bases[0], taps={"0": Tap(), "2": Tap("block3_add")}, tail={})
+    first = replace(made[1].bases[0], taps={"0": Tap(), "2": Tap("block3_add")})
     recipe = replace(first.recipe, pixels=PixelSpec(2 * SIZE, SIZE, "pad"))
     second = replace(first, recipe=recipe, taps={"1": Tap("block3_add", "max")})
     rng = np.random.default_rng(3)
@@ -148,6 +150,37 @@ def test_a_model_of_two_sizes_is_one_network(made: tuple[Any, Deployable, Any]) 
     fitted = [np.asarray(images._fit(Image.fromarray(pixels), base.recipe.pixels))[None] for base in (first, second)]
     found = np.asarray(keras_network.build_network(deployable)(pixels[None]))
     assert np.abs(found - deployable.open()(fitted)).max() < 1e-3
+
+
+def test_an_average_is_the_mean_over_members_and_views(made: tuple[Any, Deployable, Any]) -> None:
+    from stages.export import keras_network
+
+    rng, heads, tails = np.random.default_rng(2), [], []
+    for _ in range(2):
+        layers = Layers([Layer(rng.normal(size=(192, 1)) / 9, rng.normal(size=1))])
+        heads.append(Head("logistic", ("a", "b"), layers, {}))
+        tails.append({"block15_project_conv/0": rng.normal(size=(1, 1, 1152, 192)).astype(np.float32) / 9})
+    head, tail = average.join(list(zip(heads, tails, strict=True)), {})
+    base, elements = replace(made[1].bases[0], taps={"0": Tap("block15_add")}), ((0, False), (1, True))
+    several = Deployable((base,), head, 1.5, tail, elements)
+    pixels = images.decode((made[2][0].file).read_bytes(), replace(base.recipe.pixels, decode="full"))[None]
+    said = several.open()([pixels])
+    assert np.abs(np.asarray(keras_network.build_network(several)(pixels)) - said).max() < 1e-3
+    views = np.concatenate([augment.turn(pixels, element) for element in elements])
+    alone = [
+        replace(several, head=head, tail=tail, elements=elements[:1], temperature=1.0).open()([views])
+        for head, tail in zip(heads, tails, strict=True)
+    ]
+    assert np.abs(apply_temperature(np.mean(alone, axis=(0, 1))[None], 1.5) - said).max() < 1e-5
+    assert np.abs(apply_temperature(alone[0][:1], 1.5) - said).max() > 1e-2
+
+
+def test_a_view_in_a_network_is_that_of_extraction() -> None:
+    from stages.export import keras_network
+
+    pixels = np.random.default_rng(0).random((2, 5, 5, 3), np.float32)
+    for element in Augment("both", turns=True).elements():
+        assert np.array_equal(keras_network.turned(pixels, element), augment.turn(pixels, element)), element
 
 
 @pytest.mark.parametrize("kind", ["keras", "onnx"])
