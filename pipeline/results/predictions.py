@@ -23,19 +23,19 @@ MOST_JUDGED = 250_000_000
 """Probabilities of val and test that a head is evaluated on at most: 2 GB."""
 
 
-def rows_to_keep(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
+def rows_to_keep(rows: Sequence[Row], classes: Sequence[str], folds: bool = False) -> np.ndarray:
     """The numbers of the rows whose probabilities are stored: all, or above MOST those of val and test.
 
-    Raises Unusable above MOST_JUDGED.
+    folds: train is judged out of fold, so it is stored always. Raises Unusable above MOST_JUDGED.
     """
     if len(rows) * len(classes) <= MOST:
         return np.arange(len(rows))
-    judged = np.array([i for i, row in enumerate(rows) if row.split != "train"], dtype=np.intp)
+    judged = np.array([i for i, row in enumerate(rows) if folds or row.split != "train"], dtype=np.intp)
     if len(judged) * len(classes) > MOST_JUDGED:
         raise Unusable(
-            f"{len(judged):,} images in val and test times {len(classes):,} classes are {len(judged) * len(classes):,} "
+            f"{len(judged):,} images that are judged times {len(classes):,} classes are {len(judged) * len(classes):,} "
             f"probabilities; a head is evaluated on up to {MOST_JUDGED:,}",
-            "put fewer images in val and test (data.split)",
+            "put fewer images in val and test (data.split), or choose: val",
         )
     return judged
 

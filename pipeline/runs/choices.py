@@ -114,7 +114,7 @@ def _judge(
 ) -> tuple[Metrics, Predictions]:
     """Metrics and predictions of the best point, with those of train from the choice."""
     first, manifest = train_heads.choose_rows(project, next(iter(specs.values())), manifest)
-    rows = [manifest.samples[i] for i in predictions.rows_to_keep(manifest.samples, classes)]
+    rows = [manifest.samples[i] for i in predictions.rows_to_keep(manifest.samples, classes, folds=True)]
     train = labelled_rows.rows_in_split(rows, "train")
     judged: Judged = "nested"
     found = _nest(project, list(specs.values()), manifest.samples, classes)

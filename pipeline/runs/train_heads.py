@@ -156,7 +156,7 @@ def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, classes: tu
     """
     spec, manifest = choose_rows(project, spec, manifest)
     samples = manifest.samples
-    kept = predictions.rows_to_keep(samples, classes)
+    kept = predictions.rows_to_keep(samples, classes, spec.choose == "folds")
     features = feature_matrix(project, spec, [row.id for row in samples])
     head = fit_kind(spec, features, samples, classes)
     probabilities = predict_blocks(head.probabilities, features, kept, len(classes))

@@ -113,6 +113,16 @@ def test_very_many_are_kept_of_val_and_test_alone_and_without_a_table(
     assert pipeline("reproduce", "logistic", "-c", config).code == 0
 
 
+def test_very_many_of_train_are_kept_where_they_are_judged_out_of_fold(
+    pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = table(pipeline("predictions", "logistic", "-c", config).out)
+    shutil.rmtree(config.parent / "models")
+    monkeypatch.setattr(predictions, "MOST", 10)
+    assert pipeline("run", "-c", config).code == 0
+    assert table(pipeline("predictions", "logistic", "-c", config).out) == before
+
+
 def test_more_than_can_be_judged_are_refused_before_a_head_is_fitted(
     pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +132,7 @@ def test_more_than_can_be_judged_are_refused_before_a_head_is_fitted(
     monkeypatch.setattr(predictions, "MOST_JUDGED", 19)
     ran = pipeline("run", "-c", config)
     assert ran.code == 2
-    assert "images in val and test times 2 classes are " in ran.err
+    assert "images that are judged times 2 classes are " in ran.err
     assert list(config.parent.glob("models/**/record.json")) == []
 
 
