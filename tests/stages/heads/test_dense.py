@@ -150,7 +150,7 @@ def test_without_tensorboard_a_warning_says_how_to_have_it(
 
 
 def test_a_dense_head_is_run_and_reproduced_bitwise_in_other_processes(project: Path, tmp_path: Path) -> None:
-    project.write_text(project.read_text() + "heads: {d: {kind: dense, units: [4], epochs: 3}}\n")
+    project.write_text(project.read_text() + "heads: {d: {kind: dense, units: [4], epochs: 3, folds: 2}}\n")
     run("run", "-c", project)
     shown = json.loads(run("reproduce", "d", "-c", project, "--json")[0])["reproduce"]
     assert (shown["reproduced"], shown["differences"]) == (True, {})
