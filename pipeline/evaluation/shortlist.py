@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from pipeline.config.schema import BaseChoice, RunConfig, TapConfig
 from pipeline.project.project import Options, Progress, Project
 from pipeline.runs import extraction, train_heads
 from stages.bases import blocks, catalogue, weights
-from stages.bases.recipe import Pooling
+from stages.bases.recipe import FeatureSpec, Pooling
 from stages.data import stratified
 from stages.data.manifest import Manifest, Row
-from stages.extract import throughput
+from stages.extract import schedule, throughput
 from stages.heads import labelled_rows, selection
 from stages.heads.fitted import OutOfFold
 from stages.metrics import classification, evaluate
@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 
 IMAGES, SIZES = 300, (160, 224, 320)
 """What is tried by default."""
+
+_AT_ONCE = 50_000_000
+"""Parameters of the networks that are in memory together, some 2 GB while they are built; the images of each such pass
+are decoded once."""
 
 _OUTPUT: list[tuple[str, Pooling]] = [("output", "avg")]
 
@@ -93,8 +97,8 @@ def shortlist(
 ) -> Shortlist:
     """Try bases (default: those whose weights are here) at sizes, with `most` labelled images of train and val.
 
-    Each image is read and decoded once for all of them. Test is not looked at. Raises Unusable where a base or the
-    labels do not allow it.
+    Each image is decoded once for all of them, or for as many as fit in memory. Test is not looked at. Raises Unusable
+    where a base or the labels do not allow it.
     """
     today = Project(config, options, progress)
     manifest = choose_images(today.manifest, most)
@@ -104,8 +108,11 @@ def shortlist(
     settings = today.config.model_copy(update={"extract": extract, "heads": {}, "finetune": {}})
     tried = Project(config, options, progress, settings)
     with registrations.running_job(today.cache.root, tried.keys.values()):
-        rejected = dict(extraction.fill_rows(tried, manifest, tried.specs.values()).rejected)
-        manifest = manifest.without(rejected)
+        for specs in _passes(tried):
+            rejected = dict(extraction.fill_rows(tried, manifest, specs).rejected)
+            if rejected:
+                log.warning("%d images cannot be decoded, and are left out", len(rejected))
+            manifest = manifest.without(rejected)
         labelled_rows.check_splits(manifest, "folds")
         heads, choice = _judge(tried, manifest.samples, classes, progress)
         images = len(today.manifest.ids)
@@ -145,7 +152,7 @@ def list_candidates(config: RunConfig, names: Sequence[str], sizes: Sequence[int
             (tap.layer, tap.pooling) for tap in config.extract.taps.values() if (tap.base or config.base) == choice
         ]
         last: list[tuple[str, Pooling]] = [(block.boundary, "avg") for block in blocks.blocks_of(choice.base)[-1:]]
-        for size in sizes:
+        for size in [config.extract.size] if choice.base.is_file else sizes:  # many a model takes one size alone
             if size < choice.base.least:
                 log.warning("%s takes at least %d pixels a side; %d is left out", choice.name, choice.base.least, size)
                 continue
@@ -155,6 +162,20 @@ def list_candidates(config: RunConfig, names: Sequence[str], sizes: Sequence[int
     if not found:
         raise Unusable("there is nothing to try", "name larger sizes with --size")
     return found
+
+
+def _passes(tried: Project) -> Iterator[list[FeatureSpec]]:
+    """The rows to compute, in parts whose networks fit in memory together."""
+    part: list[FeatureSpec] = []
+    parameters = 0
+    for recipe, taps in schedule.by_recipe({spec.key: spec for spec in tried.specs.values()}).items():
+        of = catalogue.base_of(recipe.base).parameters
+        if part and parameters + of > _AT_ONCE:
+            yield part
+            part, parameters = [], 0
+        part += [FeatureSpec(recipe, tap) for tap in taps.values()]
+        parameters += of
+    yield part
 
 
 def _choice(config: RunConfig, name: str) -> BaseChoice:

@@ -84,6 +84,18 @@ def test_own_taps_are_tried_for_their_base_alone(project: Path) -> None:
     }
 
 
+def test_networks_that_do_not_fit_in_memory_together_run_one_after_the_other(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taps = "{a: {size: 32}, b: {size: 32, pooling: max}, c: {size: 48}, d: {base: efficientnet_lite1, size: 32}}"
+    tried = opened(project, f"extract.taps={taps}", "heads={}")
+    assert [len(part) for part in shortlist._passes(tried)] == [4]
+    monkeypatch.setattr(shortlist, "_AT_ONCE", 7_500_000)  # two of lite0, of 3.4 million each
+    passes = list(shortlist._passes(tried))
+    assert [len(part) for part in passes] == [3, 1]
+    assert {spec.key for part in passes for spec in part} == {*tried.keys.values()}
+
+
 def candidate(losses: list[float], seconds: float) -> Candidate:
     values = {"log_loss": float(np.mean(losses))}
     return Candidate(TapConfig(), "b", 224, Figures(len(losses), values), seconds, 1, np.array(losses))
