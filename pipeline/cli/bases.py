@@ -86,7 +86,7 @@ def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...]
     """Try bases, sizes and taps on some of your images, and name the one to take.
 
     Of each base and size: the output, the layer before the last block, and your own taps. A logistic head on each is
-    judged out of fold; seconds and GB are for all images. Rows stay in the cache.
+    judged out of fold; seconds and MB are for all images. Rows stay in the cache.
     """
 
     def work() -> shortlisting.Shortlist:

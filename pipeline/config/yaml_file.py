@@ -150,7 +150,8 @@ def _override(tree: dict[str, Any], text: str, loader: type[Any]) -> None:
     for parent in parents:
         child = tree.get(parent)
         if child is not None and not isinstance(child, dict):
-            raise Unusable(f"--set {text!r}: {parent} is {child!r}, which has no fields", "write it with its fields")
+            example = f"{parent}: {{name: {child}, ...}}" if parent == "base" else f"{parent}: {{...}}"
+            raise Unusable(f"--set {text!r}: {parent} is {child!r}, which has no fields", f"write it so: {example}")
         tree[parent] = tree = dict(child) if isinstance(child, dict) else {}
     try:
         tree[last] = yaml.load(value, Loader=loader)

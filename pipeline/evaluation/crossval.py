@@ -43,6 +43,7 @@ class OutOfFold:
 def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFold:
     """A head of those settings by k-fold on cached rows of train and val, or with `every` of test too.
 
+    Outside of each fold it is chosen as a run would choose it, by folds or val.
     Folds are stratified and keep groups together. AUROC of all rows together ranks rows of several heads, so it is a
     little below that of the folds; intervals cover the choice of the evaluated rows, not of the training rows. Raises
     Unusable where there are too few rows, NotAvailable where a row is missing.
@@ -59,9 +60,12 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
     features = train_heads.feature_matrix(project, spec, [row.id for row in rows]).take(np.arange(len(rows)))
 
     def fit(features: np.ndarray, rows: Sequence[Row]) -> Head:
-        return train_heads.fit_kind(spec, FeatureMatrix([features]), rows, classes)
+        choose = "val" if any(row.split == "val" for row in rows) else "folds"
+        settings = spec.model_copy(update={"choose": choose})
+        return train_heads.fit_kind(settings, FeatureMatrix([features]), rows, classes)
 
-    p = kfold.out_of_fold(fit, features, rows, classes, k, spec.seed)
+    as_run, _ = train_heads.choose_rows(project, spec, manifest)
+    p = kfold.out_of_fold(fit, features, rows, classes, k, spec.seed, val=as_run.choose == "val")
     folds, per_fold = kfold.assign_folds(rows, k, spec.seed), []
     for number in range(k):
         here = np.flatnonzero(folds == number)

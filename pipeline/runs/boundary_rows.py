@@ -75,7 +75,7 @@ def check_finetune(project: Project, name: str) -> None:
         layers = [project.config.extract.taps[tap].layer for tap in point.taps]
         if len(layers) > 1 or layers[0] not in ("output", project.choice(point.taps[0]).base.output):
             raise Unusable(
-                f"{where} uses {' and '.join(layers)}; expected one tap, the base's output",
+                f"{where} uses {' and '.join(point.taps)}; expected one tap, the base's output",
                 "name a head whose tap has layer: output, such as {kind: logistic, tap: pooled}",
             )
     taps = {tap for point in head.points().values() for tap in point.taps}

@@ -97,20 +97,20 @@ def show_shortlist(found: Shortlist) -> None:
     echo(f"a logistic head on {found.images:,} labelled images of train and val, out of fold\n")
     every = f"{found.all_images:,} images"
     table = make_table(
-        "base", ">size", "~tap", ">log-loss (95%)", ">accuracy (95%)", ">AUROC", f">s for {every}", ">GB", "pick"
+        "base", ">size", "~tap", ">log-loss (95%)", ">accuracy (95%)", ">AUROC", f">s for {every}", ">MB", "pick"
     )
     for one in found.candidates:
-        figures = [format_interval(one.figures[name]) for name in ("log_loss", "accuracy")]
-        cells = [*figures, format_figure(one.figures.values["auroc"]), f"{one.seconds:,.0f}", f"{one.bytes / 1e9:.3g}"]
+        both = [format_interval(one.figures[name]) for name in ("log_loss", "accuracy")]
+        cells = [*both, format_figure(one.figures.values["auroc"]), f"{one.seconds:,.1f}", f"{one.bytes / 1e6:,.1f}"]
         marks = "*" if one is found.pick else ""
         table.add_row(one.base, str(one.size), f"{one.tap.layer} {one.tap.pooling}", *cells, marks)
     OUT.print(table)
-    why = "the first" if found.pick is found.candidates[0] else "the fastest of those within one standard error of it"
-    of_choice = ", ".join(f"{name} {format_interval(found.choice[figure])}" for name, figure in _OF_CHOICE.items())
-    echo(
-        f"\nthe best of {len(found.candidates)} flatters itself; by images that took no part in the choice: {of_choice}"
-    )
-    echo(f"* is {why}. To use it: pipeline run --set 'extract.taps.pooled={found.setting}'")
+    first = found.pick is found.candidates[0]
+    why = "the first" if first else "the fastest that is within a standard error of the first"
+    echo(f"\n* is {why}. In pipeline.yaml, extract: {{taps: {{pooled: {found.setting}}}}}; to try it:")
+    echo(f"pipeline run --set 'extract.taps.pooled={found.setting}'", whole=True)
+    figures = ", ".join(f"{name} {format_interval(found.choice[figure])}" for name, figure in _OF_CHOICE.items())
+    echo(f"the first of {len(found.candidates)} flatters itself; by images that took no part in the choice: {figures}")
 
 
 def show_predictions(found: Mapping[str, Any]) -> None:

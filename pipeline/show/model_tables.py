@@ -11,7 +11,7 @@ from pipeline.config.head_schema import format_setting
 from pipeline.evaluation.reproduce import Reproduction
 from pipeline.results.model import SHORT, Model
 from pipeline.results.record_diff import Pair, format_value
-from pipeline.show.console import ERR, OUT, echo, format_figure, format_time, make_table, relative_path
+from pipeline.show.console import ERR, OUT, echo, escape_line, format_figure, format_time, make_table, relative_path
 from pipeline.show.evaluation_tables import show_gain, show_metrics
 from pipeline.show.run_tables import show_counts
 from stages.metrics.classification import NAMES
@@ -77,7 +77,8 @@ def show_model(details: Mapping[str, Any]) -> None:
     for label, text in _facts(record, details["head"]):
         fill = textwrap.TextWrapper(_WIDTH, label.ljust(_LABEL), " " * _LABEL, break_on_hyphens=False)
         fill.break_long_words = False
-        echo(fill.fill(text))
+        for line in fill.wrap(escape_line(text)):
+            echo(line)
     show_counts(details["counts"])
     echo("")
     show_metrics(details["metrics"])
@@ -150,6 +151,7 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
     classes, more = record["classes"], len(record["classes"]) - _MOST_CLASSES
     facts.append(("classes", ", ".join(classes[:_MOST_CLASSES]) + (f", and {more} more" if more > 0 else "")))
     chosen = {name: value for name, value in head["chosen"].items() if not isinstance(value, Mapping)}
+    chosen |= {"members": len(head["chosen"]["members"])} if "members" in chosen else {}
     facts.append(("chosen", _listed(chosen)))
     return facts
 

@@ -25,7 +25,7 @@ class Predictor(Protocol):
 
 
 Fit = Callable[[np.ndarray, Sequence[Row]], Predictor]
-"""fit(features, rows): fitted on the rows whose split is train, chosen on those in val; there are no others."""
+"""fit(features, rows): fitted on the rows whose split is train, chosen on those in val, or where none is by folds."""
 
 
 def assign_folds(rows: Sequence[Row], k: int, seed: int) -> np.ndarray:
@@ -70,19 +70,21 @@ def most_folds(rows: Sequence[Row], k: int) -> int:
 
 
 def out_of_fold(
-    fit: Fit, features: np.ndarray, rows: Sequence[Row], classes: Sequence[str], k: int, seed: int
+    fit: Fit, features: np.ndarray, rows: Sequence[Row], classes: Sequence[str], k: int, seed: int, val: bool = True
 ) -> np.ndarray:
     """Probabilities (n, classes) of each row, by a head that was neither fitted nor chosen on its fold.
 
     `features` (n, ...) and labelled `rows` agree line by line; their splits don't count. For each of the k folds of
-    `assign`, `fit` gets the rows outside of it, a fifth of them (stratified, grouped, seeded) as val. Raises Unusable
-    where the rows are too few.
+    `assign`, `fit` gets the rows outside of it, a fifth of them (stratified, grouped, seeded) as val; without `val` all
+    as train, unless a class there is too small for folds. Raises Unusable where the rows are too few.
     """
     folds, out = assign_folds(rows, k, seed), np.empty((len(rows), len(classes)))
     for number in range(k):
         inside = folds == number
-        outside = [row for row, here in zip(rows, inside, strict=True) if not here]
-        head = fit(features[~inside], _with_val(outside, seed))
+        outside = [row._replace(split="train") for row, here in zip(rows, inside, strict=True) if not here]
+        if val or find_unfoldable(outside):
+            outside = _with_val(outside, seed)
+        head = fit(features[~inside], outside)
         out[inside] = head.probabilities(features[inside])
     return out
 

@@ -47,7 +47,7 @@ def test_it_tries_bases_and_sizes_and_names_one(pipeline: Pipeline, more_images:
     setting = f"extract.taps.pooled={{size: {found['pick']['size']}, layer: {found['pick']['layer']}}}"
     assert pipeline("run", "-c", more_images, "--set", setting).code == 0
     shown = pipeline("bases", "shortlist", "-c", more_images, "--images", "40", *words).out
-    assert "To use it: pipeline run --set 'extract.taps.pooled={" in shown
+    assert "pipeline run --set 'extract.taps.pooled={" in shown
 
 
 def test_its_rows_are_kept_and_used(pipeline: Pipeline, more_images: Path) -> None:

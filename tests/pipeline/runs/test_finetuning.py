@@ -159,7 +159,7 @@ def test_a_head_elsewhere_than_on_the_base_s_output_is_refused(pipeline: Pipelin
     words = ("--set", "extract.taps={pooled: {}, b: {layer: block3_add}}", "--set", "heads.logistic={tap: [pooled, b]}")
     ran = pipeline("run", "finetune", "-c", write_finetuning(project.parent), "--json", *words)
     assert ran.code == 2
-    assert "uses output and block3_add; expected one tap, the base's output" in ran.json["error"]["message"]
+    assert "uses pooled and b; expected one tap, the base's output" in ran.json["error"]["message"]
 
 
 def test_an_empty_val_and_a_name_that_is_none(pipeline: Pipeline, project: Path) -> None:

@@ -59,6 +59,17 @@ def test_no_fold_is_seen_in_fitting_or_choosing(groups: list[str | None] | None)
         assert len(set.union(*parts)) == sum(map(len, parts))
 
 
+def test_without_val_all_rows_outside_of_a_fold_are_fitted_on_unless_a_class_is_too_small() -> None:
+    given, fit = rows(["a" if i % 3 else "b" for i in range(100)]), Recorder()
+    kfold.out_of_fold(fit, np.arange(100.0)[:, None], given, ("a", "b"), 5, 0, val=False)
+    for seen, judged in zip(fit.calls, fit.judged, strict=True):
+        assert seen["train"] | judged == set(range(100))
+        assert not seen["val"] | seen["test"]
+    few, fit = rows(["a"] * 20 + ["b"] * 2), Recorder()
+    kfold.out_of_fold(fit, np.arange(22.0)[:, None], few, ("a", "b"), 2, 0, val=False)
+    assert all(seen["val"] for seen in fit.calls)
+
+
 def test_folds_are_stratified() -> None:
     labels = ["a"] * 80 + ["b"] * 20
     found = kfold.assign_folds(rows(labels), 5, 0)
