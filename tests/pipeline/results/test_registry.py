@@ -237,6 +237,7 @@ def test_show_tells_what_made_it_and_ends_with_settings_one_could_run(pipeline: 
         assert text in out
     assert record["extract"]["pooled"]["base"]["weights"] in out
     assert record["machine"] in " ".join(out.split())
+    assert "\\n" not in out
     assert max(map(len, out.splitlines())) <= 100 + len(head["path"])
     again = project.with_name("again.yaml")
     again.write_text(out.partition("settings, every field:")[2])
