@@ -118,13 +118,13 @@ def _beside(pooled: Path | None, tuned: Path) -> Beside | None:
         return None
     rows = Manifest.from_bytes((tuned / "manifest.jsonl").read_bytes()).samples
     test = {row.id: row for row in rows if row.split == "test"}
+    if not test:
+        return None
     said = []
     for folder in (pooled, tuned):
         arrays = npz.load(folder / "predictions.npz")
         line = {image: number for number, image in enumerate(arrays["ids"].tolist())}
         said.append(arrays["probabilities"][[line[image] for image in test]])
-    if not test:
-        return None
     classes = read_head(tuned).classes
     labels, groups = [row.label or "" for row in test.values()], [row.group for row in test.values()]
     figures, _, difference = paired_tests.compare(labels, said[0], said[1], classes, groups)
