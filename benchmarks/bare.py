@@ -18,7 +18,7 @@ from pipeline.project.project import Options, Project
 from pipeline.runs import extraction
 from pipeline.show.progress import make_progress
 from stages.data import images
-from stages.extract.shard_task import open_embed
+from stages.extract.opened_bases import open_embed
 
 
 def main(config: Path, overrides: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -158,6 +159,16 @@ def temporary_folder() -> Iterator[Path]:
         if error.errno not in _FULL:
             raise
         raise _explain_full_disk(error, place) from error
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` a hard link to `source`, or a copy of it on another disk."""
+    make_folder(target.parent)
+    try:
+        os.link(source, target)
+    except OSError:
+        with open(source, "rb") as file, publish_stream(target) as stream:
+            shutil.copyfileobj(file, stream)
 
 
 def _explain_full_disk(error: OSError, place: str) -> Unwritable:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from hypothesis import settings
 
 from pipeline.project.project import Options, Project, no_progress
-from stages.extract import shard_task
+from stages.extract import opened_bases
 from tests.support import fakes
 
 os.environ.pop("COLUMNS", None)  # of the terminal that pytest was started from; consoles read it when imported
@@ -57,7 +57,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("host-cache")))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("host-config")))
-    shard_task._embeds.clear()
+    opened_bases._embeds.clear()
     yield
     for name in (
         "cache",
@@ -92,7 +92,7 @@ def fast_path() -> Iterator[Path]:
 @pytest.fixture
 def fake_embed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extraction in this process computes numpy rows, and never imports TensorFlow."""
-    monkeypatch.setattr(shard_task, "open_embed", fakes.FakeEmbed)
+    monkeypatch.setattr(opened_bases, "open_embed", fakes.FakeEmbed)
 
 
 @dataclass

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.config import head_schema
 from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole, one_of
 from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import AnyHead, Logistic
-from stages.bases import catalogue
-from stages.bases.catalogue import Base, Preprocess
-from stages.bases.recipe import Pooling, StoredDtype
-from stages.data.images import MAX_PIXELS, Decode, Fit, Resize
+from stages.bases import catalogue, published
+from stages.bases.catalogue import PREPROCESS_WORDS, Base, Preprocess
+from stages.bases.recipe import Layout, Pooling, StoredDtype
+from stages.data.images import MAX_PIXELS, Decode, Fit, PixelSpec, Resize
 from stages.data.scan import FollowLinks
 from stages.engines import select
 
@@ -62,12 +63,22 @@ class PreprocessConfig(Section, keyed="extract"):
     order: Literal["rgb", "bgr"] = "rgb"
 
 
+def _by_word(written: Any) -> Any:
+    """The numbers that a word stands for."""
+    if not isinstance(written, str):
+        return written
+    if written not in PREPROCESS_WORDS:
+        text = f"{written!r}: expected numbers, or " + " or ".join(PREPROCESS_WORDS)
+        raise PydanticCustomError("word", "{text}", {"text": text})
+    return PREPROCESS_WORDS[written].components()
+
+
 class BaseChoice(Section, keyed="extract"):
     """A base and its weights; of a tap, where they are not the project's."""
 
     name: str = "efficientnet_lite0"
     weights: str = "imagenet"
-    preprocess: PreprocessConfig | None = None
+    preprocess: Annotated[PreprocessConfig | None, BeforeValidator(_by_word)] = None
 
     @property
     def trusted(self) -> bool:
@@ -102,6 +113,11 @@ class BaseChoice(Section, keyed="extract"):
                 raise ValueError(f"preprocess: {self.name} has its own; set it only where base.name is a model file")
         elif self.weights != "imagenet" and not self.weights.startswith("sha256:"):
             raise ValueError(f"weights: {self.name} contains its weights; leave weights out, or give sha256:DIGEST")
+        elif self.preprocess is None and catalogue.find_format(self.name).input is not None:
+            raise ValueError(
+                f"preprocess: nothing beside {self.name} says what its input is ({published.FILE}); set it: imagenet, "
+                "clip, unit (-1 to 1), none (0 to 255), or {scale: 0.00392, mean: [...], std: [...]}"
+            )
         return self
 
 
@@ -114,7 +130,12 @@ class ProjectBase(BaseChoice):
         return self.trust
 
 
-Size = Annotated[Whole, Field(ge=16, le=4096)]
+Side = Annotated[Whole, Field(ge=16, le=4096)]
+Size = Annotated[
+    Annotated[Side, Tag("one[]")] | Annotated[tuple[Side, Side], Tag("two[]")],
+    Discriminator(lambda written: "two[]" if isinstance(written, list | tuple) else "one[]"),
+]
+"""Pixels a side, or [height, width]. (A bracket in a tag keeps it out of messages: yaml_file.py.)"""
 Numerics = Annotated[str, one_of(select.numerics_names)]
 
 
@@ -124,8 +145,12 @@ class TapConfig(Section, keyed="extract"):
     layer: str = "output"
     pooling: Pooling = "avg"
     base: BaseChoice | None = None
+    layout: Layout | None = None
+    prefix: Annotated[Whole, Field(ge=0)] | None = None
     size: Size | None = None
     fit: Fit | None = None
+    resize: Resize | None = None
+    resize_to: Side | None = None
     numerics: Numerics | None = None
 
 
@@ -133,6 +158,7 @@ class Extract(Section, keyed="extract"):
     size: Size = 224
     fit: Fit = "squash"
     resize: Resize = "bilinear"
+    resize_to: Side | None = None
     decode: Decode = "scaled"
     taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
     numerics: Numerics = "f32"
@@ -201,6 +227,7 @@ class RunConfig(Section):
                     known = ", ".join(self.extract.taps)
                     raise ValueError(f"heads.{name}.tap: no tap {tap!r} in extract.taps; there are {known}")
         for named, settings in self.extract.taps.items():
+            self._check_pixels(named, settings)
             kind = catalogue.find_format((settings.base or self.base).name)
             conflict = select.find_conflict(self.extract.engine, self.numerics(named), kind)
             if conflict is not None:
@@ -210,6 +237,23 @@ class RunConfig(Section):
             if tuned.head not in self.heads:
                 raise ValueError(f"finetune.{name}.head: no head {tuned.head!r}; there are {', '.join(self.heads)}")
         return self
+
+    def _check_pixels(self, tap: str, own: TapConfig) -> None:
+        pixels = self.pixels(tap)
+        if pixels.resize_to is not None and (
+            pixels.fit != "crop" or pixels.resize_to < max(pixels.height, pixels.width)
+        ):
+            where = f"extract.taps.{tap}.resize_to" if own.resize_to else "extract.resize_to"
+            raise ValueError(f"{where}: the shorter side, of which fit: crop cuts {pixels.height} x {pixels.width} out")
+
+    def pixels(self, tap: str) -> PixelSpec:
+        """How images become pixels for that tap."""
+        own, project = self.extract.taps[tap], self.extract
+        size = own.size or project.size
+        height, width = (size, size) if isinstance(size, int) else size
+        resize_to = own.resize_to if own.size or own.fit or own.resize_to else project.resize_to
+        fit, resize = own.fit or project.fit, own.resize or project.resize
+        return PixelSpec(height, width, fit, resize, project.decode, self.data.max_pixels, resize_to)
 
 
 def field_places(model: type[Section] = RunConfig, prefix: str = "", deep: bool = False) -> dict[str, Keyed]:

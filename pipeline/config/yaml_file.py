@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cache import regular_files
 from cache.errors import Unusable
-from pipeline.config import head_schema, messages
+from pipeline.config import head_schema, messages, published_fields
 from pipeline.config.schema import RunConfig, field_places
 from stages.runtime.suggest import suggest
 
@@ -31,7 +31,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = config_path(path)
     text = _read(path)
-    tree = _parse(text, path, _Loader, overrides)
+    tree = published_fields.fill(_parse(text, path, _Loader, overrides), path.parent)
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:

@@ -24,7 +24,6 @@ from stages.bases import weights
 from stages.bases.recipe import FeatureSpec, Recipe, Tap
 from stages.bases.weights import Weights
 from stages.data import scan, splits, tables
-from stages.data.images import PixelSpec
 from stages.data.manifest import Manifest, Row
 from stages.data.scan import Found
 from stages.extract.cluster import ClusterSpec
@@ -120,12 +119,10 @@ class Project:
     def spec(self, tap: str) -> FeatureSpec:
         """What the rows of that tap are. Raises NotAvailable where its weights are not known."""
         if tap not in self._specs:
-            own, project, choice = self.config.extract.taps[tap], self.config.extract, self.choice(tap)
-            size, most = own.size or project.size, self.config.data.max_pixels
-            pixels = PixelSpec(size, size, own.fit or project.fit, project.resize, project.decode, most)
-            digest, numerics = self.weights(choice).sha256, self.config.numerics(tap)
-            recipe = Recipe.of(choice.base, digest, pixels, numerics, project.dtype)
-            self._specs[tap] = FeatureSpec(recipe, Tap(own.layer, own.pooling))
+            own, choice = self.config.extract.taps[tap], self.choice(tap)
+            digest, numerics, dtype = self.weights(choice).sha256, self.config.numerics(tap), self.config.extract.dtype
+            recipe = Recipe.of(choice.base, digest, self.config.pixels(tap), numerics, dtype)
+            self._specs[tap] = FeatureSpec(recipe, Tap(own.layer, own.pooling, None, own.layout, own.prefix))
         return self._specs[tap]
 
     def store(self, tap: str) -> FeatureStore:

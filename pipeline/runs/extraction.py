@@ -16,7 +16,8 @@ from stages.data.manifest import Manifest
 from stages.data.scan import Reject
 from stages.engines import parity
 from stages.extract import schedule, throughput
-from stages.extract.shard_task import Job, Receipt
+from stages.extract.opened_bases import Job
+from stages.extract.shard_task import Receipt
 from stages.extract.throughput import Trial
 
 COMPUTE_FIRST = "compute them first: pipeline run extract"

@@ -81,6 +81,9 @@ def _efficient() -> Preprocess:
     return Preprocess(mean=(mean[0], mean[1], mean[2]), std=(red, green, blue))
 
 
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Of RGB values from 0 to 1: OpenAI's CLIP, and what is trained like it."""
+
 _PREPROCESS = {
     "within": Preprocess(),  # the network's first layers do it
     "unit": Preprocess(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),
@@ -89,6 +92,15 @@ _PREPROCESS = {
     "torch": Preprocess(1 / 255, IMAGENET_MEAN, IMAGENET_STD),
     "efficientnet": _efficient(),
 }
+
+
+PREPROCESS_WORDS = {
+    "none": _PREPROCESS["within"],
+    "unit": _PREPROCESS["unit"],
+    "imagenet": _PREPROCESS["torch"],
+    "clip": Preprocess(1 / 255, CLIP_MEAN, CLIP_STD),
+}
+"""Names for usual numbers in pipeline.yaml: raw pixels, -1 to 1, torchvision's mean and deviation, CLIP's."""
 
 
 def _read_table() -> Iterator[Base]:
@@ -117,7 +129,9 @@ def choose_base(name: str, trust: bool = False, preprocess: Preprocess | None = 
     kind = find_file_format(name)
     if kind is None:
         return get_base(name)
-    return replace(_file_base(kind), trusted=trust or not kind.runs_code, preprocess=preprocess or Preprocess())
+    return replace(
+        _file_base(kind), trusted=trust or not (kind.runs_code or kind.harm), preprocess=preprocess or Preprocess()
+    )
 
 
 def base_of(name: str) -> Base:

@@ -27,7 +27,9 @@ class BaseFormat:
     layers, (base, file or None, pixels a side) -> list of LayerInfo; None if there is none. auto: the engine that
     `engine: auto` prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether
     opening a file runs code that is in it, so that the user must trust it (trust.py). keras: whether it opens as a
-    Keras network, which exports are written from.
+    Keras network, which exports are written from. Of a file, each by its path: data_files, the other files that it is
+    made of; harm, phrases for what else than computing it does, which needs the user's trust; input, its ImageInput;
+    limits, what a library may take to open it; rough, whether it computes in fewer digits than float32.
     """
 
     name: str
@@ -38,6 +40,11 @@ class BaseFormat:
     numerics: tuple[str, ...] | None = None
     runs_code: bool = False
     keras: bool = False
+    data_files: str | None = None
+    harm: str | None = None
+    input: str | None = None
+    limits: str | None = None
+    rough: str | None = None
 
 
 _LISTED = "stages.keras_models.trace:list_layers"
@@ -55,7 +62,32 @@ KERAS_FILE = BaseFormat(
     keras=True,
 )
 
-FORMATS: dict[str, BaseFormat] = {kind.name: kind for kind in (BUILT, KERAS_FILE)}
+
+def _foreign(name: str, suffix: str, module: str, engines: Mapping[str, str]) -> BaseFormat:
+    """A file of a network that is no Keras model."""
+    return BaseFormat(
+        name,
+        (suffix,),
+        engines,
+        layers=f"{module}:list_layers",
+        data_files=f"{module}:data_files",
+        harm=f"{module}:find_harm",
+        input=f"{module}:find_input",
+        limits=f"{module}:limits",
+        rough=f"{module}:is_rough",
+    )
+
+
+_IN_OPENVINO = {"openvino": "stages.engines.openvino_files:open_file"}
+ONNX_FILE = _foreign(
+    "onnx",
+    ".onnx",
+    "stages.bases.onnx_file",
+    {**_IN_OPENVINO, "onnxruntime": "stages.engines.onnxruntime_engine:open_file"},
+)
+OPENVINO_FILE = _foreign("openvino", ".xml", "stages.bases.openvino_xml", _IN_OPENVINO)
+
+FORMATS: dict[str, BaseFormat] = {kind.name: kind for kind in (BUILT, KERAS_FILE, ONNX_FILE, OPENVINO_FILE)}
 
 
 def find_file_format(name: str) -> BaseFormat | None:

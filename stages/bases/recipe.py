@@ -19,7 +19,10 @@ SCHEMA = 1
 VERSION = 1
 """Of the extraction arithmetic as a whole. Raise it, with a line in CHANGELOG.md, when rows come out different."""
 
-Pooling = Literal["avg", "max", "none"]
+Pooling = Literal["avg", "max", "none", "cls", "mean", "cls+mean"]
+"""Of maps avg, max or none; of tokens cls (the class token), mean (of the patches), both joined, or none."""
+
+Layout = Literal["nchw", "nhwc"]
 StoredDtype = Literal["float32", "float16"]
 
 
@@ -27,12 +30,15 @@ StoredDtype = Literal["float32", "float16"]
 class Tap:
     """A layer of the base whose output is a feature: `output` (what include_top=False returns) or any layer's name.
 
-    dtype: as stored; None for the recipe's.
+    dtype: as stored; None for the recipe's. layout: of maps; None where their shape says it. prefix: how many tokens
+    stand before those of patches (class and register tokens); None where the patches are a square.
     """
 
     layer: str = "output"
     pooling: Pooling = "avg"
     dtype: StoredDtype | None = None
+    layout: Layout | None = None
+    prefix: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Recipe:
             "tap": {
                 "layer": "output" if tap.layer == self.output_layer else tap.layer,
                 "pooling": tap.pooling,
+                "layout": tap.layout,
+                "prefix": tap.prefix,
             },
             "numerics": self.numerics,
             "dtype": self.stored(tap),

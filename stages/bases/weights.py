@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from cache.errors import NotAvailable, Unusable
 from cache.store import Cache
 from stages.bases import trust
 from stages.bases.catalogue import Base
+from stages.bases.formats import load_function
 
 log = logging.getLogger(__name__)
 
 _PREFIX = "sha256:"
 _NOTE = {"base": str, "setting": str, "sha256": str}
+_PARTS = {"file": str, "data": list}
 _TIMEOUT_S = 30.0
 """Without an answer, or between two parts of one."""
 
@@ -45,7 +48,7 @@ def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline:
     path, field = file if given else published_path(base), _field(base)
     if path.is_dir():
         raise Unusable(f"{field}: {path} is a folder; expected a file")
-    found = cache.index.digest(path) if path.is_file() else None
+    found = digest_of(base, path, cache.index.digest, cache) if path.is_file() else None
     if setting.startswith(_PREFIX):
         wanted = setting.removeprefix(_PREFIX).lower()
         if not keys.is_digest(wanted):
@@ -82,13 +85,7 @@ def ensure_file(base: Base, weights: Weights, offline: bool) -> Path:
     Raises NotAvailable where it cannot be had, Unusable for a user model that the user has not said to trust.
     """
     if weights.path is not None:
-        if not (base.trusted or trust.is_trusted(weights.sha256)):
-            raise Unusable(
-                f"base.trust: opening the model file {weights.setting} can run code that it contains (in Lambda "
-                "layers), and you have not said that you trust it; in pipeline.yaml that does not count, since others "
-                "may have written it",
-                f"{trust.advise(weights.path)}; or, for one command, --set base.trust=true",
-            )
+        _check_trust(base, weights, weights.path)
         return weights.path
     if weights.setting == "imagenet":
         file = _published_file(base, offline)
@@ -104,6 +101,60 @@ def ensure_file(base: Base, weights: Weights, offline: bool) -> Path:
         "are not on this machine",
         f"give the file's path as {_field(base)}",
     )
+
+
+def digest_of(
+    base: Base, path: Path, digest: Callable[[Path], str] = atomic_files.sha256_of, cache: Cache | None = None
+) -> str:
+    """The SHA-256 that stands for a base's file; of a file with others for its data, that of the digests of all.
+
+    `cache` remembers the names of those, so that the file is not parsed again. Raises NotAvailable where one is absent.
+    """
+    own = digest(path)
+    if base.format.data_files is None:
+        return own
+    names = None if cache is None else _data_names(own, cache)
+    if names is None:
+        names = [file.relative_to(path.parent).as_posix() for file in load_function(base.format.data_files)(path)]
+        if cache is not None:
+            with contextlib.suppress(OSError):
+                cache.put_named("parts", keys.canonical({"file": own, "data": names}), ".json")
+    if not names:
+        return own
+    for name in names:
+        if not (path.parent / name).is_file():
+            raise NotAvailable(f"base.name: {path} keeps data in {name}, which is not beside it", "copy it there too")
+    return keys.digest("files", {"file": own, "data": {name: digest(path.parent / name) for name in names}})
+
+
+def _data_names(own: str, cache: Cache) -> list[str] | None:
+    for note in sorted(cache.root.glob("parts/*.json")):
+        fact = records.load(note, _PARTS)
+        if fact and fact["file"] == own and all(isinstance(name, str) for name in fact["data"]):
+            return list(fact["data"])
+    return None
+
+
+def _check_trust(base: Base, weights: Weights, path: Path) -> None:
+    """Raise Unusable where opening the file can do more than compute, and the user has not said to trust it."""
+    trusted = base.trusted or trust.is_trusted(weights.sha256)
+    advice = f"{trust.advise(path)}; or, for one command, --set base.trust=true"
+    if base.format.runs_code and not trusted:
+        raise Unusable(
+            f"base.trust: opening the model file {weights.setting} can run code that it contains (in Lambda "
+            "layers), and you have not said that you trust it; in pipeline.yaml that does not count, since others "
+            "may have written it",
+            advice,
+        )
+    harm = load_function(base.format.harm)(path) if base.format.harm is not None else []
+    if harm and not trusted:
+        raise Unusable(
+            f"base.trust: the model file {weights.setting} has {', '.join(harm)}; without your trust only operators "
+            "are run that compute, and take numbers from where constants say",
+            advice,
+        )
+    if harm:
+        log.warning("%s has %s; it is run since you trust it", path, ", ".join(harm))
 
 
 def download(base: Base) -> Path:

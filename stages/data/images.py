@@ -36,18 +36,21 @@ _LARGE = 50_000_000
 _large = threading.Lock()
 
 Fit = Literal["squash", "crop", "pad"]
-Resize = Literal["bilinear", "keras"]
+Resize = Literal["bilinear", "bicubic", "keras"]
 Decode = Literal["scaled", "full"]
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class PixelSpec:
     """How an image becomes pixels.
 
-    fit: squash to size | crop the shorter side, centred | pad with black to the longer side. resize: bilinear
-    (Pillow, antialiased) | keras (half-pixel bilinear without antialias, as the Keras loaders do). decode: scaled
-    (JPEG DCT scaling down to no less than twice the target) | full. max_pixels: larger images are rejected; no part of
-    the key.
+    fit: squash to size | crop the shorter side, centred | pad with black to the longer side. resize: bilinear or
+    bicubic (Pillow, antialiased) | keras (half-pixel bilinear without antialias, as the Keras loaders do). decode:
+    scaled (JPEG DCT scaling down to no less than twice the target) | full. max_pixels: larger images are rejected; no
+    part of the key. resize_to: with crop, what the shorter side is resized to before the centre is cut out, as
+    torchvision and transformers do; None cuts out as much as there is.
     """
 
     height: int
@@ -56,6 +59,7 @@ class PixelSpec:
     resize: Resize = "bilinear"
     decode: Decode = "scaled"
     max_pixels: int = MAX_PIXELS
+    resize_to: int | None = None
 
     def components(self) -> dict[str, Any]:
         """Its part of the extract key."""
@@ -63,11 +67,19 @@ class PixelSpec:
             "size": [self.height, self.width],
             "fit": self.fit,
             "resize": self.resize,
-            "antialias": self.resize == "bilinear",
+            "antialias": self.resize != "keras",
             "decode": self.decode,
             "colour": "rgb",
             "exif": "applied",
+            **({} if self.resize_to is None else {"resize_to": self.resize_to}),
         }
+
+    def scale(self, height: float, width: float) -> float:
+        """By how much an image of that size is enlarged, where it is not squashed."""
+        if self.resize_to is not None:
+            return self.resize_to / min(height, width)
+        ratios = self.height / height, self.width / width
+        return max(ratios) if self.fit == "crop" else min(ratios)
 
 
 OnDamage = Callable[[str], object]
@@ -172,8 +184,7 @@ def _draft(image: Image.Image, spec: PixelSpec | None) -> None:
         turned = False
     target_w, target_h = map(float, (spec.height, spec.width) if turned else (spec.width, spec.height))
     if spec.fit != "squash":
-        ratios = target_w / width, target_h / height
-        scale = max(ratios) if spec.fit == "crop" else min(ratios)
+        scale = spec.scale(width, height) if turned else spec.scale(height, width)
         target_w, target_h = width * scale, height * scale
     image.draft(None, (max(1, round(2 * target_w)), max(1, round(2 * target_h))))
 
@@ -208,13 +219,14 @@ def _fit(image: Image.Image, spec: PixelSpec) -> Image.Image:
     width, height = image.size
     if spec.fit == "squash":
         return _resize(image, spec.width, spec.height, (0.0, 0.0, width, height), spec)
+    if spec.resize_to is not None:
+        return _cut_centre(image, spec)
+    scale = spec.scale(height, width)
     if spec.fit == "crop":
-        scale = max(spec.width / width, spec.height / height)
         half_w, half_h = spec.width / scale / 2, spec.height / scale / 2
         x, y = width / 2, height / 2
         box = (max(0.0, x - half_w), max(0.0, y - half_h), min(width, x + half_w), min(height, y + half_h))
         return _resize(image, spec.width, spec.height, box, spec)
-    scale = min(spec.width / width, spec.height / height)
     inner_w = min(spec.width, max(1, round(width * scale)))
     inner_h = min(spec.height, max(1, round(height * scale)))
     inner = _resize(image, inner_w, inner_h, (0.0, 0.0, width, height), spec)
@@ -223,11 +235,20 @@ def _fit(image: Image.Image, spec: PixelSpec) -> Image.Image:
     return canvas
 
 
+def _cut_centre(image: Image.Image, spec: PixelSpec) -> Image.Image:
+    """The whole image resized, the longer side rounded down, and its centre."""
+    assert spec.resize_to is not None
+    width, height = (spec.resize_to * side // min(image.size) for side in image.size)
+    resized = _resize(image, width, height, (0.0, 0.0, image.width, image.height), spec)
+    left, top = (width - spec.width) // 2, (height - spec.height) // 2
+    return resized.crop((left, top, left + spec.width, top + spec.height))
+
+
 def _resize(
     image: Image.Image, width: int, height: int, box: tuple[float, float, float, float], spec: PixelSpec
 ) -> Image.Image:
-    if spec.resize == "bilinear":
-        return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    if spec.resize != "keras":
+        return image.resize((width, height), _FILTERS[spec.resize], box=box)
     return Image.fromarray(_half_pixel(np.asarray(image), width, height, box))
 
 

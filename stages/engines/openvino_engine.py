@@ -101,7 +101,7 @@ def converted_model(base: FrozenBase, batch: int) -> Mapping[str, bytes]:
     )
 
 
-def _save(openvino: Any, model: Any, path: Path) -> None:
+def save(openvino: Any, model: Any, path: Path) -> None:
     """Raises PipelineError if it cannot be written, which OpenVINO calls `iostream error` whatever the reason."""
     try:
         openvino.save_model(model, path, compress_to_fp16=False)
@@ -126,7 +126,7 @@ def _convert(base: FrozenBase, batch: int) -> dict[str, bytes]:
         for name, tensor in outputs.items():
             results.append(openvino.op.Result(read.output(tensor).node.input_value(0)))
             results[-1].set_friendly_name(name)
-        _save(openvino, openvino.Model(results, read.get_parameters()), folder / GRAPH)
+        save(openvino, openvino.Model(results, read.get_parameters()), folder / GRAPH)
         return {name: (folder / name).read_bytes() for name in (GRAPH, WEIGHTS)}
 
 

@@ -58,6 +58,7 @@ ENGINES: dict[str, EngineKind] = {
             {BUILT.name: f"{_TENSORFLOW}:open_built", KERAS_FILE.name: f"{_TENSORFLOW}:open_file"},
             gpu=True,
         ),
+        EngineKind("onnxruntime", ("f32",), {}, package="onnxruntime"),  # formats.py says what it opens
     )
 }
 """In the order in which `auto` takes them."""

@@ -28,8 +28,9 @@ from stages.bases.recipe import FeatureSpec, Recipe, Specs, Tap
 from stages.data.images import ImageRejected
 from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
 from stages.extract.cluster import ClusterSpec, connect
+from stages.extract.opened_bases import Job
 from stages.extract.prefetch import read_image
-from stages.extract.shard_task import SHARD_BYTES, Job, Receipt, Task, extract_shard, stop_run, write_error
+from stages.extract.shard_task import SHARD_BYTES, Receipt, Task, extract_shard, stop_run, write_error
 from stages.extract.watch import CHECK_S, Watch
 from stages.runtime import hardware
 

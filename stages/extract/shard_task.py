@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import PIL
 
-from cache import atomic_files
-from cache.errors import PipelineError, Unusable
+from cache.errors import PipelineError
 from cache.hash_index import HashIndex, Seen
 from cache.store import Cache
-from stages.bases import catalogue
-from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import ImageRejected
-from stages.engines import parity, select
-from stages.engines.embed import Embed, Taps, check_independence
-from stages.engines.parity import References
-from stages.extract import prefetch
+from stages.engines import parity
+from stages.engines.embed import Embed, Taps
+from stages.extract import opened_bases, prefetch
+from stages.extract.opened_bases import Job
 
 SHARD_BYTES = 32_000_000
 _PROGRESS_S = 0.25
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all tasks of a run share that compute rows of one recipe. `batch` None lets the engine choose.
-
-    references: images that have rows already, by which another engine is checked.
-    """
-
-    recipe: Recipe
-    weights: str
-    cache_root: str
-    batch: int | None
-    version: str
-    engine: str = select.AUTO
-    references: References = ()
 
 
 class Task(NamedTuple):
@@ -69,23 +46,6 @@ class Receipt:
     rejected: list[tuple[str, str]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     engine: str | None = None
-
-
-def open_embed(job: Job, taps: Taps) -> Embed:
-    """The base in the engine of this machine, with the weights that the key names.
-
-    TensorFlow is imported here, and nowhere earlier; not at all if a model compiled for OpenVINO is stored.
-    """
-    found = atomic_files.sha256_of(Path(job.weights))
-    if found != job.recipe.weights_sha256:
-        raise Unusable(
-            f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
-            "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
-        )
-    embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch)
-    if catalogue.base_of(job.recipe.base).is_file:
-        check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
-    return embed
 
 
 def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
@@ -152,7 +112,7 @@ class _Shard:
     def __init__(self, task: Task, job: Job, taps: Taps) -> None:
         self.task, self.job = task, job
         self.taps = taps
-        self._plain = _plain(job, taps)[1]
+        self._plain = opened_bases.without_view(job, taps)[1]
         self.written = 0
         self.engine: str | None = None
         self._embed: Embed | None = None
@@ -165,7 +125,7 @@ class _Shard:
 
     def add(self, image: str, pixels: np.ndarray) -> None:
         if self._embed is None:
-            self._embed, self._unchecked = _shared_embed(self.job, self.taps, self.task.parts)
+            self._embed, self._unchecked = opened_bases.shared_embed(self.job, self.taps, self.task.parts)
         self._waiting.append((image, pixels))
         if len(self._waiting) == self._embed.batch:
             self._forward()
@@ -192,21 +152,13 @@ class _Shard:
     def _write(self) -> None:
         assert self._embed is not None
         job, now = self.job, time.perf_counter()
-        provenance = {
-            **self._embed.provenance,
-            "versions": {
-                **self._embed.provenance["versions"],
-                "frozenbase": job.version, "numpy": np.__version__, "pillow": PIL.__version__,
-            },
-            "seconds": round(now - self.started, 3),
-            "written": int(time.time()),
-        }  # fmt: skip
+        said = {**opened_bases.provenance(job, self._embed), "seconds": round(now - self.started, 3)}
         cache = Cache(Path(job.cache_root), HashIndex())
         for key, tap in self._plain.items():
             rows, unchecked = np.concatenate(self._rows.pop(key)), job.recipe.key(tap) in self._unchecked
             try:
                 cache.features(job.recipe.components(tap)).put(
-                    self._ids, rows, provenance | ({parity.UNCHECKED: True} if unchecked else {})
+                    self._ids, rows, said | ({parity.UNCHECKED: True} if unchecked else {})
                 )
             except ValueError as error:
                 hint = "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
@@ -220,15 +172,6 @@ class _Shard:
         self._ids, self._rows, self._bytes, self.started = [], defaultdict(list), 0, now
 
 
-class _Shared(NamedTuple):
-    """A base of this process; `checked`: (cache, key) -> whether it could be compared with the key's rows."""
-
-    embed: Embed
-    checked: dict[tuple[str, str], bool]
-
-
-_embeds: dict[tuple[Job, tuple[tuple[str, Tap], ...]], _Shared] = {}
-_embeds_lock = threading.Lock()
 _stopped: set[str] = set()
 
 
@@ -248,42 +191,6 @@ def write_error(job: Job, error: OSError, what: str) -> PipelineError:
         else "finished shards are kept: free some space, or name another cache with --set cache.dir=DIR "
         "(for a temporary cache, with TMPDIR); then run again",
     )
-
-
-def _plain(job: Job, taps: Taps) -> tuple[Job, dict[str, Tap]]:
-    """A job and its taps, by key, without the view: one base serves all views, since it sees only pixels."""
-    plain = replace(job.recipe, view=None)
-    return replace(job, recipe=plain, references=()), {plain.key(tap): tap for tap in taps.values()}
-
-
-def _shared_embed(job: Job, taps: Taps, parts: Sequence[tuple[Job, Taps]]) -> tuple[Embed, set[str]]:
-    """The base of this process, built once for all its threads, and keys that it could not be compared with.
-
-    Only those of the latest task's `parts` are kept. Before one adds rows to a key, it is compared with the key's
-    stored rows. Raises PipelineError if they differ.
-    """
-    wanted, *others = ((bare, tuple(sorted(plain.items()))) for bare, plain in starmap(_plain, [(job, taps), *parts]))
-    with _embeds_lock:
-        if wanted not in _embeds:
-            for old in _embeds.keys() - others:
-                del _embeds[old]
-            _embeds[wanted] = _Shared(open_embed(wanted[0], dict(wanted[1])), {})
-        shared = _embeds[wanted]
-        new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in shared.checked}
-        if new:
-            read = partial(_read_references, job)
-            unchecked = parity.check_parity(job.recipe, new, Path(job.cache_root), shared.embed, read)
-            shared.checked.update({(job.cache_root, key): key not in unchecked for key in new})
-        return shared.embed, {key for key in taps if not shared.checked[job.cache_root, key]}
-
-
-def _read_references(job: Job) -> dict[str, np.ndarray]:
-    """id -> pixels of the reference images whose files are unchanged."""
-    found = {}
-    for image, paths in job.references:
-        with contextlib.suppress(ImageRejected):
-            (found[image],) = prefetch.read_image(image, paths, [job.recipe], [])
-    return found
 
 
 def _log_progress(run: str, rows: int) -> None:

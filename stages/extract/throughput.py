@@ -11,8 +11,8 @@ import numpy as np
 
 from stages.data.images import ImageRejected
 from stages.engines.embed import Taps
-from stages.extract import prefetch, shard_task
-from stages.extract.shard_task import Job
+from stages.extract import opened_bases, prefetch
+from stages.extract.opened_bases import Job
 from stages.runtime.hardware import cpu_count
 
 IMAGES = 16
@@ -45,7 +45,7 @@ def time_images(job: Job, taps: Taps, images: Sequence[tuple[str, Sequence[str]]
     if first is None:
         return None
     started = time.perf_counter()
-    embed = shard_task.open_embed(job, taps)
+    embed = opened_bases.open_embed(job, taps)
     rows = embed(first)  # the first call compiles
     startup = time.perf_counter() - started
 

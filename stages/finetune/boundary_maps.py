@@ -13,8 +13,8 @@ from cache.errors import PipelineError
 from stages.bases.recipe import Recipe
 from stages.data.images import ImageRejected
 from stages.engines.embed import Taps
-from stages.extract import prefetch, shard_task
-from stages.extract.shard_task import Job
+from stages.extract import opened_bases, prefetch
+from stages.extract.opened_bases import Job
 from stages.heads.matrix import Source
 from stages.runtime.hardware import cpu_count
 
@@ -59,7 +59,7 @@ class Computed:
         """`taps` has one entry, the boundary; images: (id, absolute paths) of each sample; recipes: one a view."""
         (self._key,) = taps
         self._images, self._recipes = images, recipes
-        self._embed = shard_task.open_embed(job, taps)
+        self._embed = opened_bases.open_embed(job, taps)
         self._threads = ThreadPoolExecutor(cpu_count())
 
     def take(self, where: np.ndarray, views: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ def import_openvino() -> Any:
     """The package `openvino` without telemetry, which sends each import to Google Analytics and writes to ~/intel."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
     import openvino
+    import openvino.passes
 
     return openvino
 

@@ -1,6 +1,6 @@
 """A Dask preload for worker processes: their base is the numpy one of fakes.py."""
 
-from stages.extract import shard_task
+from stages.extract import opened_bases
 from tests.support import fakes
 
-shard_task.open_embed = fakes.FakeEmbed
+opened_bases.open_embed = fakes.FakeEmbed

@@ -48,10 +48,10 @@ def forget_home() -> None:
 
 
 def fake() -> None:
-    from stages.extract import shard_task
+    from stages.extract import opened_bases
     from tests.support import fakes
 
-    shard_task.open_embed = fakes.FakeEmbed  # type: ignore[assignment]
+    opened_bases.open_embed = fakes.FakeEmbed  # type: ignore[assignment]
 
 
 def main() -> None:

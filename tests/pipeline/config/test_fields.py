@@ -39,12 +39,17 @@ OTHER_VALUE = {
     "extract.size": "32",
     "extract.fit": "crop",
     "extract.resize": "keras",
+    "extract.resize_to": "20",
     "extract.decode": "full",
     "extract.taps.*.layer": "block3_add",
     "extract.taps.*.pooling": "max",
+    "extract.taps.*.layout": "nchw",
+    "extract.taps.*.prefix": "1",
     "extract.taps.*.base": "{weights: other.weights.h5}",
     "extract.taps.*.size": 32,
     "extract.taps.*.fit": "crop",
+    "extract.taps.*.resize": "bicubic",
+    "extract.taps.*.resize_to": "20",
     "extract.taps.*.numerics": "tensorflow-bf16",
     "extract.numerics": "tensorflow-bf16",
     "extract.engine": "tensorflow",
@@ -125,10 +130,11 @@ def test_every_field_moves_the_keys_it_should_and_no_other(
     kind += ", choose: val" if field == "data.split.val" else ""  # folds know no boundary of train and val
     trust.trust_file(folder / "own.h5")
     base = "name: own.h5" if field == "base.preprocess" else "weights: w.weights.h5"
+    fit = "fit: crop, " if field.endswith("resize_to") else ""
     table = "  table: table.jsonl\n" if field.startswith("data.columns") else ""
     project.write_text(
         f"data:\n{table}  split: {{val: 0.3, test: 0.2}}\n"
-        f"base: {{{base}}}\nextract: {{size: 16, taps: {{p: {{}}}}}}\n"
+        f"base: {{{base}}}\nextract: {{size: 16, {fit}taps: {{p: {{}}}}}}\n"
         f"heads: {{h: {{tap: p{kind}}}}}\n"
     )
     first = pipeline("run", "-c", project, "--json")

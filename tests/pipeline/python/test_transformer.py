@@ -27,7 +27,7 @@ import pipeline as frozenbase
 from cache.errors import NotAvailable, Unusable
 from pipeline import BottleneckFeatures
 from stages.data.images import PixelSpec, decode
-from stages.extract import shard_task
+from stages.extract import opened_bases
 from tests.conftest import Ran, counts
 from tests.support import fakes
 
@@ -317,7 +317,7 @@ def test_two_processes_score_from_the_cache(
 
 
 def transform_in_a_process(features: BottleneckFeatures, paths: list[str]) -> np.ndarray:
-    shard_task.open_embed = fakes.FakeEmbed  # type: ignore[assignment]
+    opened_bases.open_embed = fakes.FakeEmbed  # type: ignore[assignment]
     return features.transform(paths)
 
 

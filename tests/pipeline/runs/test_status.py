@@ -11,7 +11,7 @@ import pytest
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.data import images
-from stages.extract import shard_task
+from stages.extract import opened_bases
 from tests.conftest import Pipeline, Ran
 from tests.support import fakes
 
@@ -209,7 +209,7 @@ def test_a_list_of_rejects_that_is_not_ours_is_nothing_to_go_by(pipeline: Pipeli
 def test_where_no_image_can_be_decoded_the_base_is_not_opened(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_task, "open_embed", None)
+    monkeypatch.setattr(opened_bases, "open_embed", None)
     for path in (project.parent / "images").rglob("*.png"):
         path.write_bytes(path.name.encode())
     assert pipeline("status", "-c", project).code == 0
@@ -272,7 +272,7 @@ def test_a_tap_that_does_not_fit_is_blocked(pipeline: Pipeline, project: Path, m
     def refuse(*_: object) -> None:
         raise Unusable("extract.taps: no layer 'x'")
 
-    monkeypatch.setattr(shard_task, "open_embed", refuse)
+    monkeypatch.setattr(opened_bases, "open_embed", refuse)
     found = status(pipeline, project)["extract"]
     assert (found["state"], found["reason"]) == ("BLOCKED", "extract.taps: no layer 'x'")
 
@@ -290,7 +290,7 @@ def test_a_head_on_several_taps_is_blocked_by_any(
     def refuse(*_: object) -> None:
         raise Unusable("extract.taps: no layer 'x'")
 
-    monkeypatch.setattr(shard_task, "open_embed", refuse)
+    monkeypatch.setattr(opened_bases, "open_embed", refuse)
     found = status(pipeline, project)["head"]
     assert (found["state"], found["reason"]) == ("BLOCKED", "its rows cannot be computed")
 

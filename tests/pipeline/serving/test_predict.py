@@ -17,7 +17,7 @@ from pyarrow import parquet
 import pipeline as frozenbase
 from cache.errors import Unusable
 from pipeline.results import predictions, registry
-from stages.extract import shard_task
+from stages.extract import opened_bases
 from stages.metrics import calibration
 from tests.conftest import Pipeline, Ran, edit_record
 from tests.support import fakes
@@ -204,7 +204,7 @@ def test_bad_images_are_listed_in_order_and_the_others_predicted(pipeline: Pipel
 def test_nothing_but_bad_images_is_exit_3_without_a_table_and_needs_no_base(
     pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_task, "open_embed", None)
+    monkeypatch.setattr(opened_bases, "open_embed", None)
     ran = pipeline("predict", "logistic", config, os.devnull, "-c", config)
     assert (ran.code, ran.out) == (3, "")
     assert f"rejected {os.devnull}: cannot be read: it is not a regular file" in ran.err
@@ -358,7 +358,7 @@ def test_a_file_has_the_same_as_the_json(pipeline: Pipeline, config: Path, new: 
 def test_a_file_of_another_format_is_refused_before_anything_is_computed(
     pipeline: Pipeline, config: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_task, "open_embed", None)
+    monkeypatch.setattr(opened_bases, "open_embed", None)
     ran = pipeline("predict", "logistic", new, "-o", "out.xlsx", "-c", config)
     assert ran.code == 2
     assert "expected a name that ends in .csv or .parquet" in ran.err

@@ -68,5 +68,5 @@ def test_a_model_that_openvino_cannot_write_is_said_to_be(tmp_path: Path) -> Non
     model = openvino.Model([opset13.relu(inputs)], [inputs])
     (tmp_path / "model.bin").mkdir()
     with pytest.raises(PipelineError, match=f"to {tmp_path}, among the temporary") as caught:
-        openvino_engine._save(openvino, model, tmp_path / "model.xml")
+        openvino_engine.save(openvino, model, tmp_path / "model.xml")
     assert "TMPDIR" in caught.value.hint

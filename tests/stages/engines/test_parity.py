@@ -36,8 +36,8 @@ def grown(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch, ot
     """24 rows by one engine, and then one image more by the other."""
     assert pipeline("run", "extract", "-c", project, *words).code == 0
     (project.parent / "images" / "dark" / "new.png").write_bytes(fakes.textured(999, bright=False))
-    monkeypatch.setattr("stages.extract.shard_task.open_embed", other)
-    monkeypatch.setattr("stages.extract.shard_task._embeds", {})
+    monkeypatch.setattr("stages.extract.opened_bases.open_embed", other)
+    monkeypatch.setattr("stages.extract.opened_bases._embeds", {})
     return pipeline("run", "extract", "-c", project, "--json", *words)
 
 
@@ -65,7 +65,7 @@ def test_rows_that_agree_are_added_and_compared_once(
     assert counts(grown(pipeline, project, monkeypatch, other_engine(by, calls), *words)) == (1, 24)
     assert calls == [4, 4, 1], "eight that were there, by batches of four, and the new one"
     (project.parent / "images" / "dark" / "newer.png").write_bytes(fakes.textured(998, bright=False))
-    monkeypatch.setattr("stages.extract.shard_task._embeds", {})
+    monkeypatch.setattr("stages.extract.opened_bases._embeds", {})
     assert counts(pipeline("run", "extract", "-c", project, "--json", *words)) == (1, 25)
     assert calls == [4, 4, 1, 1]
 
@@ -78,8 +78,8 @@ def replace_images(project: Path) -> None:
 
 
 def use(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.extract.shard_task.open_embed", engine)
-    monkeypatch.setattr("stages.extract.shard_task._embeds", {})
+    monkeypatch.setattr("stages.extract.opened_bases.open_embed", engine)
+    monkeypatch.setattr("stages.extract.opened_bases._embeds", {})
 
 
 def unchecked_shards(project: Path) -> int:

@@ -16,7 +16,7 @@ from stages.bases import trust
 from stages.bases.formats import BUILT, FORMATS, BaseFormat, load_function
 from stages.bases.recipe import FrozenBase
 from stages.engines.select import ENGINES, EngineKind
-from stages.extract import shard_task
+from stages.extract import opened_bases
 from tests.conftest import command, counts, opened
 from tests.support import fakes
 
@@ -103,7 +103,10 @@ def test_the_engine_runs_bases_of_the_catalogue_too(toys: None, project: Path) -
     [
         (("run", "--set", "extract.numerics=f32"), "extract.numerics: no engine runs a base of the kind 'toy' in f32"),
         (("run", "--set", "extract.engine=openvino"), "toy-int3 is the arithmetic of toy; engine: openvino cannot do"),
-        (("run", "--set", "extract.engine=abacus"), "expected 'auto', 'openvino', 'tensorflow' or 'toy', got 'abacus'"),
+        (
+            ("run", "--set", "extract.engine=abacus"),
+            "expected 'auto', 'openvino', 'tensorflow', 'onnxruntime' or 'toy', got 'abacus'",
+        ),
         (("export", "logistic", "--format", "keras", "--output", "m.keras"), "of which no Keras network can be made"),
         (
             ("run", "finetune", "--set", "finetune.last={head: logistic, unfreeze_from: block1}"),
@@ -137,7 +140,7 @@ def test_a_worker_needs_no_trust_of_its_own(toys: None, on_a_toy: Path, monkeypa
     sha256 = trust.trust_file(on_a_toy.parent / "my.toy")
     job = extraction.make_job(project, recipe, offline=True)
     assert trust.forget(sha256)
-    assert shard_task.open_embed(pickle.loads(pickle.dumps(job)), {spec.key: spec.tap}).batch == 4
+    assert opened_bases.open_embed(pickle.loads(pickle.dumps(job)), {spec.key: spec.tap}).batch == 4
 
 
 def test_without_a_row_there_is_no_such_base(on_a_toy: Path) -> None:

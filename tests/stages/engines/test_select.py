@@ -15,7 +15,7 @@ import pipeline as frozenbase
 from cache import compiled_models
 from cache.errors import NotAvailable, PipelineError, Unusable
 from stages.engines import openvino_engine, select
-from stages.extract import shard_task
+from stages.extract import opened_bases
 from stages.runtime import hardware
 from tests.conftest import Pipeline
 from tests.support import fakes
@@ -103,7 +103,7 @@ def test_another_engine_may_add_rows_that_agree_and_no_others(
     fakes.two_classes(tmp_path / "images", 6)
     done = json.loads(run("run", "extract", "--json", *sets, "extract.engine=openvino", FAKE="")[0])["extract"]
     assert (done["computed"], done["engine"]) == (2, "openvino")
-    theirs = shard_task.open_embed
+    theirs = opened_bases.open_embed
 
     class Other:
         """An engine whose rows are a little larger."""
@@ -116,7 +116,7 @@ def test_another_engine_may_add_rows_that_agree_and_no_others(
         def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
             return {name: rows * 1.001 for name, rows in self.embed(pixels).items()}
 
-    monkeypatch.setattr(shard_task, "open_embed", Other)
+    monkeypatch.setattr(opened_bases, "open_embed", Other)
     fakes.two_classes(tmp_path / "images", 7)
 
     with pytest.raises(PipelineError, match=r"computes other rows of efficientnet_lite0 at output than those stored"):

@@ -75,7 +75,7 @@ def test_one_base_serves_all_views(tmp_path: Path, pictures: dict[str, str], mon
             super().__init__(*about)
             built.append(self)
 
-    monkeypatch.setattr("stages.extract.shard_task.open_embed", Counted)
+    monkeypatch.setattr("stages.extract.opened_bases.open_embed", Counted)
     cache = Cache(tmp_path / "a", HashIndex())
     rows = [
         run_of(cache, replace(RECIPE, view=view), [Tap()], pictures, batch=4)[0].tobytes()
@@ -96,7 +96,7 @@ def test_one_forward_pass_fills_taps_of_either_dtype(
 def test_a_tap_s_own_float16_that_is_too_narrow_is_said(
     tmp_path: Path, pictures: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.extract.shard_task.open_embed", fakes.LargeEmbed)
+    monkeypatch.setattr("stages.extract.opened_bases.open_embed", fakes.LargeEmbed)
     with pytest.raises(PipelineError) as caught:
         run_of(Cache(tmp_path / "a", HashIndex()), RECIPE, [Tap(dtype="float16")], pictures, batch=4)
     assert caught.value.hint == "store layer output as float32"

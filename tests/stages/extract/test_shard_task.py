@@ -18,7 +18,7 @@ from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.bases.recipe import Tap
 from stages.data import images
-from stages.extract import shard_task
+from stages.extract import opened_bases, shard_task
 from tests.conftest import Pipeline, cache_files, counts, extract, opened
 from tests.support import crash, fakes, pictures
 from tests.support.networks import DEFAULT
@@ -117,7 +117,7 @@ def test_bad_images_can_be_skipped_and_cost_no_base_later(
     ran = pipeline("run", "-c", project, "--json", "--set", "data.on_bad=skip")
     assert ran.code == 0
     assert ran.json["heads"]["logistic"]["metrics"]["folds"]["n"] > 0
-    monkeypatch.setattr("stages.extract.shard_task.open_embed", None)  # building a base would fail now
+    monkeypatch.setattr("stages.extract.opened_bases.open_embed", None)  # building a base would fail now
     again = pipeline("run", "-c", project, "--json", "--set", "data.on_bad=skip")
     assert counts(again) == (0, 24)
     assert again.json["heads"]["logistic"]["hit"]
@@ -202,11 +202,11 @@ def test_weights_other_than_those_of_the_key_make_no_row(tmp_path: Path) -> None
     (tmp_path / "w.pth").write_bytes(b"another file")
     job = shard_task.Job(DEFAULT, str(tmp_path / "w.pth"), str(tmp_path), None, "0")
     with pytest.raises(Unusable, match=r"w\.pth: SHA-256 [0-9a-f]{12}\.\.\.; expected 121212121212\.\.\."):
-        shard_task.open_embed(job, {"k": Tap()})
+        opened_bases.open_embed(job, {"k": Tap()})
 
 
 def test_too_large_for_float16_is_said(pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.extract.shard_task.open_embed", fakes.LargeEmbed)
+    monkeypatch.setattr("stages.extract.opened_bases.open_embed", fakes.LargeEmbed)
     ran = pipeline("run", "extract", "-c", project, "--json", "--set", "extract.dtype=float16")
     assert (ran.code, ran.json["error"]["hint"]) == (1, "use extract.dtype: float32")
 
@@ -225,7 +225,7 @@ def test_rows_that_are_not_finite_are_not_kept(
         def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
             return {key: rows * np.float32(np.nan) for key, rows in super().__call__(pixels).items()}
 
-    monkeypatch.setattr("stages.extract.shard_task.open_embed", Broken)
+    monkeypatch.setattr("stages.extract.opened_bases.open_embed", Broken)
     ran = pipeline("run", "-c", project, "--json")
     assert ran.code == 1
     assert "rows are not finite" in ran.json["error"]["message"]

@@ -17,8 +17,8 @@ from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines.embed import Embed
 from stages.export.deployable import Deployable
-from stages.extract import shard_task
-from stages.extract.shard_task import Job
+from stages.extract import opened_bases
+from stages.extract.opened_bases import Job
 from stages.heads.fitted import Head, Layer, Layers
 from tests.support import GOLDEN
 
@@ -31,7 +31,7 @@ def opened(path: Path, taps: dict[str, Tap], numbers: Preprocess | None = None, 
     base = catalogue.choose_base(str(path), True, numbers)
     digest = atomic_files.sha256_of(path) if path.is_file() else ""
     recipe = Recipe.of(base, digest, PixelSpec(size, size), "f32", "float32")
-    return shard_task.open_embed(Job(recipe, str(path), "", None, ""), taps)
+    return opened_bases.open_embed(Job(recipe, str(path), "", None, ""), taps)
 
 
 def conv_base(side: int | None = SIZE) -> Any:
@@ -151,7 +151,7 @@ def test_arrays_that_are_no_variables_of_a_layer_stay_with_it(tmp_path: Path, en
         "f32",
         "float32",
     )
-    embed = shard_task.open_embed(
+    embed = opened_bases.open_embed(
         Job(recipe, str(path), str(tmp_path), None, "", engine), {"maps": Tap(pooling="none")}
     )
     expected = model.predict(PIXELS.astype(np.float32), verbose=0)

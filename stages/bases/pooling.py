@@ -1,0 +1,79 @@
+"""Owns what a tap's pooling means for an output of a given shape: maps, tokens or one row. Not the arithmetic, which
+each engine does in its own operations.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from cache.errors import Unusable
+from stages.bases.recipe import Layout, Tap
+
+_MAPS, _TOKENS = ("avg", "max", "none"), ("cls", "mean", "cls+mean", "none")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to an output (n, ...), in this order.
+
+    channels_last: axes (n, c, h, w) become (n, h, w, c). reduce: the mean or the largest over h and w. parts: of
+    tokens (n, tokens, dim) the class token, or the mean of tokens from `first` on, joined.
+    """
+
+    channels_last: bool = False
+    reduce: Literal["mean", "max"] | None = None
+    parts: tuple[Literal["cls", "mean"], ...] = ()
+    first: int = 0
+
+
+def plan_pooling(tap: Tap, shape: tuple[int, ...], default: Layout) -> Plan:
+    """The plan for an output of one image, whose shape is without the batch; `default`: the layout of ambiguous maps.
+
+    Raises Unusable where that pooling has no meaning for the shape.
+    """
+    if len(shape) == 3 and tap.pooling in _MAPS:
+        layout = tap.layout or _find_layout(shape) or default
+        return Plan(layout == "nchw", {"avg": "mean", "max": "max"}.get(tap.pooling))  # type: ignore[arg-type]
+    if len(shape) == 2 and tap.pooling in _TOKENS:
+        if tap.pooling == "none":
+            return Plan()
+        first = _prefix(tap, shape[0])
+        parts = tuple(tap.pooling.split("+"))
+        if "cls" in parts and first == 0:
+            what = f"has {shape[0]} tokens, all of patches; there is no class token"
+            raise Unusable(f"extract.taps: layer {tap.layer!r} {what}", "use pooling: mean")
+        return Plan(parts=parts, first=first)  # type: ignore[arg-type]
+    if len(shape) == 1 and tap.pooling in ("avg", "none"):
+        return Plan()  # the network has pooled
+    kinds = {1: "one row of {} values", 2: "{} tokens of {} values", 3: "maps of {} x {} x {}"}
+    found = kinds.get(len(shape), "the shape " + " x ".join(["{}"] * len(shape))).format(*shape)
+    fitting = {1: "none", 2: "cls, mean, cls+mean or none", 3: "avg, max or none"}.get(len(shape), "another layer")
+    raise Unusable(
+        f"extract.taps: layer {tap.layer!r} gives {found}; pooling: {tap.pooling} has no meaning for it",
+        f"use pooling: {fitting}",
+    )
+
+
+def _find_layout(shape: tuple[int, ...]) -> Layout | None:
+    """The layout of square maps; None where it could be either."""
+    square = {"nchw": shape[1] == shape[2], "nhwc": shape[0] == shape[1]}
+    fitting: list[Layout] = [name for name, fits in square.items() if fits]  # type: ignore[misc]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _prefix(tap: Tap, tokens: int) -> int:
+    """How many tokens stand before those of the patches: what the largest square leaves."""
+    if tap.prefix is None:
+        found = tokens - math.isqrt(tokens) ** 2
+        if found <= _MOST_PREFIX:
+            return found
+    elif tap.prefix < tokens:
+        return tap.prefix
+    raise Unusable(
+        f"extract.taps: layer {tap.layer!r} gives {tokens} tokens; which of them are patches is not known",
+        "say how many stand before them: prefix: 1 (class token), 5 (and four registers), or 0",
+    )
+
+
+_MOST_PREFIX = 9
+"""A class token and eight registers. More is left where the patches are no square."""

@@ -1,0 +1,128 @@
+"""Owns running an ONNX file in ONNX Runtime, on the CPU. Not reading what the file says (bases/onnx_file.py).
+
+Preprocessing and pooling are done here, in numpy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.errors import Unusable
+from stages.bases import onnx_file, trust
+from stages.bases.catalogue import Preprocess
+from stages.bases.model_input import ImageInput
+from stages.bases.pooling import Plan, plan_pooling
+from stages.bases.recipe import FrozenBase, Tap
+from stages.engines.embed import CPU_BATCH, pad_batch
+from stages.runtime import hardware, limited_process
+from stages.runtime.limited_process import Exceeded
+from stages.runtime.suggest import suggest
+
+_DTYPES = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
+
+
+class OnnxRuntimeEmbed:
+    """An `Embed`, at one fixed batch shape. A call is computed by the thread that makes it."""
+
+    def __init__(self, file: Path, image: ImageInput, numbers: Preprocess, taps: Mapping[str, Tap], batch: int) -> None:
+        import onnxruntime
+
+        self.batch, self._image, self._numbers, self._taps = batch, image, numbers, taps
+        self._names = {name: tap.layer for name, tap in taps.items()}
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
+        model, first = _with_outputs(file, sorted({*self._names.values()} - {"output"}))
+        self._names = {name: first if layer == "output" else layer for name, layer in self._names.items()}
+        self._wanted = sorted(set(self._names.values()))
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise Unusable(
+                f"base.name: ONNX Runtime cannot open {file}: {reason}", "try extract.engine: openvino"
+            ) from error
+        self.provenance = {
+            "engine": "onnxruntime",
+            "device": hardware.cpu_name(),
+            "versions": {"onnxruntime": onnxruntime.__version__},
+        }
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        values = _preprocess(pad_batch(pixels, self.batch), self._numbers)
+        values = values.transpose(0, 3, 1, 2) if self._image.layout == "nchw" else values
+        feed = {self._image.name: np.ascontiguousarray(values.astype(_DTYPES[self._image.dtype]))}
+        found = dict(zip(self._wanted, self._session.run(self._wanted, feed), strict=True))
+        rows = {}
+        for name, tap in self._taps.items():
+            output = found[self._names[name]]
+            plan = plan_pooling(tap, output.shape[1:], self._image.layout)
+            rows[name] = _pool(output.astype(np.float32), plan)[: len(pixels)]
+        return rows
+
+
+def open_file(base: FrozenBase, batch: int | None) -> OnnxRuntimeEmbed:
+    """A base that is an ONNX file (select.py `Open`), first tried in a process with limits."""
+    image = onnx_file.find_input(base.weights)
+    pixels = base.recipe.pixels
+    image.check_size(base.weights, pixels.height, pixels.width)
+    batch = image.batch or batch or CPU_BATCH
+    numbers, taps = base.recipe.preprocess, base.taps
+    if not trust.is_trusted(base.recipe.weights_sha256):
+        job = {
+            "path": str(base.weights),
+            "numbers": numbers.components(),
+            "taps": {name: asdict(tap) for name, tap in taps.items()},
+            "shape": [batch, pixels.height, pixels.width, 3],
+        }
+        try:
+            limited_process.call(f"{__name__}:try_file", job, onnx_file.limits(base.weights))
+        except Exceeded as why:
+            hint = f"use another export of the model; {trust.advise(base.weights)}, which lifts the limits"
+            raise Unusable(f"base.name: running {base.weights} in ONNX Runtime {why}", hint) from why
+    return OnnxRuntimeEmbed(base.weights, image, numbers, taps, batch)
+
+
+def try_file(path: str, numbers: Mapping[str, Any], taps: Mapping[str, Mapping[str, Any]], shape: list[int]) -> None:
+    """Open the file and run it once."""
+    file = Path(path)
+    image, wanted = onnx_file.find_input(file), {name: Tap(**tap) for name, tap in taps.items()}
+    OnnxRuntimeEmbed(file, image, Preprocess(**numbers), wanted, shape[0])(np.zeros(shape, np.uint8))
+
+
+def _with_outputs(file: Path, layers: list[str]) -> tuple[str | bytes, str]:
+    """The file, or its bytes with those tensors as outputs too; and the name of its first output."""
+    model = onnx_file.read_model(file)
+    outputs = [output.name for output in model.graph.output]
+    missing = [layer for layer in layers if layer not in outputs]
+    known = [name for node in model.graph.node for name in node.output]
+    for layer in missing:
+        if layer not in known:
+            near = suggest(layer, list(reversed(known)), 4)
+            raise Unusable(
+                f"extract.taps: {file} has no tensor {layer!r}",
+                f"{'similar: ' + ', '.join(near) + '; ' if near else ''}pipeline bases {file} lists them",
+            )
+        model.graph.output.add().name = layer
+    return (model.SerializeToString() if missing else str(file)), outputs[0]
+
+
+def _preprocess(pixels: np.ndarray, numbers: Preprocess) -> np.ndarray:
+    """(x * scale - mean) / std in float32, as keras_models/trace.py."""
+    x = pixels.astype(np.float32)
+    x = x[..., ::-1] if numbers.order == "bgr" else x
+    x = x * np.float32(numbers.scale) if numbers.scale != 1.0 else x
+    x = x - np.array(numbers.mean, np.float32) if any(numbers.mean) else x
+    return x / np.array(numbers.std, np.float32) if tuple(numbers.std) != (1.0, 1.0, 1.0) else x
+
+
+def _pool(x: np.ndarray, plan: Plan) -> np.ndarray:
+    x = x.transpose(0, 2, 3, 1) if plan.channels_last else x
+    if plan.reduce is not None:
+        x = x.mean(axis=(1, 2)) if plan.reduce == "mean" else x.max(axis=(1, 2))
+    parts = [x[:, 0] if part == "cls" else x[:, plan.first :].mean(axis=1) for part in plan.parts]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1) if parts else x)

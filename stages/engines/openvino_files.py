@@ -1,0 +1,194 @@
+"""Owns ONNX files and OpenVINO's own as models for its engine. Not running them (openvino_engine.py).
+
+A file is read and made one graph of fixed shapes in a process of its own, which may crash. Only what comes of that is
+opened here, and only if it is operations that compute, with constant indices that lie within their tensors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import atomic_files, compiled_models
+from cache.errors import Unusable
+from stages.bases import catalogue, openvino_xml, trust
+from stages.bases.catalogue import Preprocess
+from stages.bases.formats import find_file_format, load_function
+from stages.bases.model_input import ImageInput
+from stages.bases.pooling import plan_pooling
+from stages.bases.recipe import FrozenBase, Tap
+from stages.engines import openvino_engine
+from stages.engines.embed import CPU_BATCH
+from stages.engines.openvino_engine import GRAPH, WEIGHTS, OpenVINOEmbed
+from stages.runtime import limited_process
+from stages.runtime.limited_process import Exceeded, Limits
+from stages.runtime.silent_imports import import_openvino
+from stages.runtime.suggest import suggest
+
+VERSION = 1
+"""Of how a file is converted. Raise it when the same recipe gives another model."""
+
+
+def open_file(base: FrozenBase, batch: int | None) -> OpenVINOEmbed:
+    """A base that is an ONNX file or OpenVINO's own (select.py `Open`). Raises Unusable where it cannot be run here."""
+    kind = catalogue.base_of(base.recipe.base).format
+    assert kind.input is not None
+    image: ImageInput = load_function(kind.input)(base.weights)
+    image.check_size(base.weights, base.recipe.pixels.height, base.recipe.pixels.width)
+    batch = image.batch or batch or CPU_BATCH
+    components = {
+        "version": VERSION,
+        "openvino": import_openvino().get_version(),
+        "batch": batch,
+        "taps": {name: base.recipe.components(tap) for name, tap in base.taps.items()},
+    }
+    trusted = trust.is_trusted(base.recipe.weights_sha256)
+
+    def find_unexpected(model: Mapping[str, bytes]) -> list[str]:
+        return [] if trusted else openvino_xml.find_unexpected(model[GRAPH], model[WEIGHTS])
+
+    def make() -> dict[str, bytes]:
+        return _convert_apart(base, image, batch, trusted)
+
+    model = compiled_models.load_or_make(components, make, find_unexpected)
+    if unexpected := find_unexpected(model):
+        what = f"{base.weights} becomes a model with {', '.join(unexpected[:5])}, which is more than arithmetic"
+        raise Unusable(f"base.name: {what}", trust.advise(base.weights))
+    return OpenVINOEmbed(model, base.recipe.numerics, batch)
+
+
+def _convert_apart(base: FrozenBase, image: ImageInput, batch: int, trusted: bool) -> dict[str, bytes]:
+    kind = catalogue.base_of(base.recipe.base).format
+    assert kind.limits is not None
+    limits: Limits = load_function(kind.limits)(base.weights)
+    with atomic_files.temporary_folder() as folder:
+        job = {
+            "path": str(_without_links(base.weights, folder)),
+            "folder": str(folder),
+            "image": image._asdict(),
+            "shape": [batch, base.recipe.pixels.height, base.recipe.pixels.width, 3],
+            "numbers": base.recipe.preprocess.components(),
+            "taps": {name: asdict(tap) for name, tap in base.taps.items()},
+        }
+        try:
+            limited_process.call(f"{__name__}:convert", job, Limits(None, None) if trusted else limits)
+        except Exceeded as why:
+            hint = f"use another export of the model; {trust.advise(base.weights)}, which lifts the limits"
+            raise Unusable(f"base.name: reading {base.weights} in OpenVINO {why}", hint) from why
+        return {name: (folder / name).read_bytes() for name in (GRAPH, WEIGHTS)}
+
+
+def _without_links(file: Path, folder: Path) -> Path:
+    """The file, or a hard link or copy in `folder`, beside its data: OpenVINO opens no data through a symbolic link."""
+    kind = find_file_format(file.name)
+    assert kind is not None
+    assert kind.data_files is not None
+    parts = [file, *load_function(kind.data_files)(file)]
+    if not any(part.is_symlink() for part in parts[1:]):
+        return file
+    for part in parts:
+        atomic_files.link_or_copy(part.resolve(), folder / part.relative_to(file.parent))
+    return folder / file.name
+
+
+def convert(
+    path: str,
+    folder: str,
+    image: Mapping[str, Any],
+    shape: list[int],
+    numbers: Mapping[str, Any],
+    taps: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Write the graph from uint8 (n, h, w, 3) to the taps, at one fixed shape, as GRAPH and WEIGHTS.
+
+    Raises Unusable where OpenVINO cannot read the file, or it has no such tensor, or pooling has no meaning for it.
+    """
+    openvino = import_openvino()
+    ops, passes = openvino.opset13, openvino.passes.Manager()
+    file, core, given = Path(path), openvino.Core(), ImageInput(**image)
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise Unusable(
+            f"base.name: OpenVINO cannot read {file}: {reason}", "try extract.engine: onnxruntime"
+        ) from error
+    wanted = {name: Tap(**tap) for name, tap in taps.items()}
+    for layer in {tap.layer for tap in wanted.values()} - {"output"}:
+        _add_output(model, file, layer)
+    model.reshape(list(given.full_shape(shape[0], shape[1], shape[2])))
+    (parameter,) = model.get_parameters()
+    pixels = ops.parameter(shape, np.uint8)
+    values = _preprocess(ops, pixels, Preprocess(**numbers))
+    values = ops.transpose(values, np.array([0, 3, 1, 2])) if given.layout == "nchw" else values
+    parameter.output(0).replace(ops.convert(values, parameter.get_element_type().to_string()).output(0))
+    results = []
+    for name, tap in wanted.items():
+        output = _find(model, file, tap.layer)
+        source = output.node.input_value(0) if output.node.get_type_name() == "Result" else output
+        if not source.get_partial_shape().is_static:
+            raise Unusable(f"base.name: {file} gives {tap.layer!r} in a shape that depends on the picture", "")
+        results.append(ops.result(_pool(ops, source, tap, given)))
+        results[-1].set_friendly_name(name)
+    whole = openvino.Model(results, [pixels])
+    passes.register_pass(openvino.passes.ConstantFolding())
+    passes.run_passes(whole)
+    openvino_engine.save(openvino, whole, Path(folder) / GRAPH)
+
+
+def _preprocess(ops: Any, pixels: Any, numbers: Preprocess) -> Any:
+    """(x * scale - mean) / std in float32, without neutral operations, as keras_models/trace.py."""
+    x = ops.convert(pixels, "f32")
+    if numbers.order == "bgr":
+        x = ops.gather(x, np.array([2, 1, 0]), 3)
+    if numbers.scale != 1.0:
+        x = ops.multiply(x, np.float32(numbers.scale))
+    if any(numbers.mean):
+        x = ops.subtract(x, np.array(numbers.mean, np.float32))
+    if tuple(numbers.std) != (1.0, 1.0, 1.0):
+        x = ops.divide(x, np.array(numbers.std, np.float32))
+    return x
+
+
+def _pool(ops: Any, output: Any, tap: Tap, image: ImageInput) -> Any:
+    x = ops.convert(output, "f32")
+    plan = plan_pooling(tap, tuple(output.get_shape())[1:], image.layout)
+    if plan.channels_last:
+        x = ops.transpose(x, np.array([0, 2, 3, 1]))
+    if plan.reduce is not None:
+        reduce = ops.reduce_mean if plan.reduce == "mean" else ops.reduce_max
+        x = reduce(x, np.array([1, 2]), False)
+    parts = []
+    for part in plan.parts:
+        first, last = (0, 1) if part == "cls" else (plan.first, int(output.get_shape()[1]))
+        tokens = ops.slice(x, np.array([first]), np.array([last]), np.array([1]), np.array([1]))
+        parts.append(ops.reduce_mean(tokens, np.array([1]), False))
+    return (parts[0] if len(parts) == 1 else ops.concat(parts, 1)) if parts else x
+
+
+def _add_output(model: Any, file: Path, layer: str) -> None:
+    try:
+        model.add_outputs(layer)
+    except RuntimeError:
+        nodes = {op.get_friendly_name(): op for op in model.get_ops()}
+        if layer in nodes:
+            model.add_outputs(nodes[layer].output(0))
+            return
+        names = [name for op in model.get_ordered_ops() for out in op.outputs() for name in sorted(out.get_names())]
+        near = suggest(layer, [*reversed(names), *nodes], 4)
+        raise Unusable(
+            f"extract.taps: {file} has no tensor {layer!r}",
+            f"{'similar: ' + ', '.join(near) + '; ' if near else ''}pipeline bases {file} lists them",
+        ) from None
+
+
+def _find(model: Any, file: Path, layer: str) -> Any:
+    if layer == "output":
+        return model.output(0)
+    for output in model.outputs:
+        source = output.node.input_value(0)
+        if layer in (*output.get_names(), *source.get_names(), source.node.get_friendly_name()):
+            return output
+    raise Unusable(f"extract.taps: {file} has no tensor {layer!r}", f"pipeline bases {file} lists them")
