@@ -41,15 +41,16 @@ PATH = {
 }
 LIBRARIES = {
     "save", "savez", "savez_compressed", "savefig", "save_model", "save_weights", "export", "write_table",
-    "ParquetWriter", "retrieve",
+    "ParquetWriter", "retrieve", "cached_assets_path", "hf_hub_download",
 }  # fmt: skip
-"""Functions of NumPy, matplotlib, OpenVINO, Keras, pyarrow and pooch that write, some of them in C++."""
+"""Functions of NumPy, matplotlib, OpenVINO, Keras, pyarrow, pooch and huggingface_hub that write, some in C++."""
 OURS = {"atomic_files", "csv_parquet"}
 """Modules of ours with functions of such names: these are looked at where they stand."""
 ELSEWHERE = {
     ("cache/hash_index.py", "_connect"): "the stat index: disposable, one for each host, outside of the cache",
     ("cache/hash_index.py", "_opened"): "the same, by SQLite",
     ("stages/bases/weights.py", "_published_file"): "the download of weights, where Keras keeps them",
+    ("stages/bases/hub.py", "fetch"): "the download of model files, below the folder of the hub's client",
     ("stages/keras_models/keras2_files.py", "_write"): "a copy of a model of Keras 2, for as long as it is read",
     ("stages/runtime/silent_imports.py", "without_banners"): "standard error to nowhere while TensorFlow starts",
     ("stages/engines/openvino_engine.py", "_convert"): "a graph on its way through OpenVINO, in a temporary folder",

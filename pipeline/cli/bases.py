@@ -11,7 +11,7 @@ from pipeline.cli.options import Call, log_to_stderr, shared_options
 from pipeline.evaluation import shortlist as shortlisting
 from pipeline.show import evaluation_tables
 from pipeline.show.console import OUT, echo, make_table
-from stages.bases import blocks, catalogue, trust, weights
+from stages.bases import blocks, catalogue, hub, trust, weights
 from stages.bases.catalogue import Base
 from stages.bases.formats import load_function
 from stages.runtime.silent_imports import without_banners
@@ -53,17 +53,20 @@ def list_command(name: str | None, layers: bool, trusted: bool, as_json: bool) -
 
 @group.command("fetch")
 @click.argument("name")
+@click.option("--repin", is_flag=True, help="Of hf://...: take other bytes than the first fetch gave.")
 @_JSON
-def fetch_command(name: str, as_json: bool) -> None:
-    """Download the ImageNet weights of NAME, unless they are there."""
+def fetch_command(name: str, repin: bool, as_json: bool) -> None:
+    """Download the ImageNet weights of NAME, or a model file hf://OWNER/NAME[@REVISION]/PATH, unless they are there.
 
-    def work() -> list[dict[str, Any]]:
-        base = catalogue.get_base(name)
-        weights.download(base)
-        return [_facts(base)]
-
+    With a model file come its external data. Its digest is noted, and what has another later is refused.
+    """
     call = _call(as_json)
-    call.finish(work, lambda found: echo(f"the ImageNet weights of {name} are here: {found[0]['weights']}"))
+    if name.startswith("hf:"):
+        call.finish(lambda: [hub.fetch(name, repin)], _print_fetched)
+    call.finish(
+        lambda: [_fetch_weights(name, repin)],
+        lambda found: echo(f"the ImageNet weights of {name} are here: {found[0]['weights']}"),
+    )
 
 
 @group.command("trust")
@@ -98,6 +101,14 @@ def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...]
 def _call(as_json: bool) -> Call:
     log_to_stderr(False, False)
     return Call("bases", as_json=as_json)
+
+
+def _fetch_weights(name: str, repin: bool) -> dict[str, Any]:
+    base = catalogue.get_base(name)
+    if repin:
+        raise Unusable("--repin is for a file on a hub (hf://...)", f"pipeline bases fetch {name}")
+    weights.download(base)
+    return _facts(base)
 
 
 def _trust(name: str) -> dict[str, Any]:
@@ -180,6 +191,17 @@ def _print_bases(found: list[dict[str, Any]]) -> None:
         )
         table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
     OUT.print(table)
+
+
+def _print_fetched(found: list[hub.Fetched]) -> None:
+    (file,) = found
+    echo(f"{file.path}: {file.size:,} bytes, licence: {file.licence}")
+    echo(f"revision {file.revision}, SHA-256 {file.sha256}")
+    if file.beside:
+        echo(f"with it came {', '.join(path.name for path in file.beside)}")
+    echo(f"in pipeline.yaml: base: {{name: {file.path}}}", whole=True)
+    if catalogue.find_format(str(file.path)).runs_code:
+        echo(f"to open it is to run the code in it; {trust.advise(file.path)}", whole=True)
 
 
 def _print_trust(found: list[dict[str, Any]]) -> None:

@@ -6,15 +6,13 @@ no pipeline.yaml, cache or record. The user's own configuration can, or the envi
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 from pathlib import Path
 
-import platformdirs
-
 from cache import atomic_files, keys, records
 from cache.errors import Unusable
+from stages.runtime.user_folder import find_user_folder
 
 ENVIRONMENT = "PIPELINE_TRUST"
 """Digests of trusted files, with spaces or commas between them, for containers and hosts without a home folder."""
@@ -56,14 +54,9 @@ def advise(path: Path) -> str:
 
 
 def _note(sha256: str) -> Path | None:
-    """The file that says so, in the user's own configuration; None for a user without a home directory.
-
-    A relative folder would be one below the current folder, which may have come from others.
-    """
-    with contextlib.suppress(RuntimeError):
-        folder = Path(platformdirs.user_config_dir("frozenbase"))
-        return folder / "trusted" / f"{sha256}.json" if folder.is_absolute() else None
-    return None
+    """The file that says so, in the user's own configuration; None for a user without a home directory."""
+    folder = find_user_folder()
+    return None if folder is None else folder / "trusted" / f"{sha256}.json"
 
 
 def _from_environment() -> set[str]:
