@@ -110,6 +110,11 @@ def is_rough(path: Path) -> bool:
     return any(tensor.data_type == _import_onnx().TensorProto.FLOAT16 for tensor in model.graph.initializer)
 
 
+def count_outputs(path: Path) -> int:
+    """How many outputs it has."""
+    return len(read_model(path).graph.output)
+
+
 def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
     """Its outputs, and then all tensors that can be a tap, with shapes for one image of that size."""
     assert file is not None
