@@ -71,7 +71,7 @@ class FileFacts:
                 n or 257 for n in self.layers[0].shape or ()
             )  # where the size decides: most have a class token
             with contextlib.suppress(Unusable):
-                plan_pooling(Tap(pooling=pooling), shape, self.input.layout)
+                plan_pooling(Tap(pooling=pooling), shape, self.size, self.input.layout)
                 return pooling
         return None
 

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cache import atomic_files
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
 from stages.bases.formats import LayerInfo
 from stages.bases.model_input import ImageInput, find_image_input
 from stages.runtime import limited_process
-from stages.runtime.limited_process import Limits
+from stages.runtime.limited_process import Exceeded, Limits
 
 ALLOWED = frozenset((
     "Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
@@ -63,6 +64,16 @@ def data_files(path: Path) -> list[Path]:
     """
     names = sorted({_location(tensor) for tensor in _tensors(read_model(path)) if _is_external(tensor)})
     return [_beside(path, name) for name in names]
+
+
+def without_links(path: Path, folder: Path) -> Path:
+    """The file; or, where its data lie behind symbolic links, which no library follows, a link or copy in `folder`."""
+    parts = [path, *data_files(path)]
+    if not any(part.is_symlink() for part in parts[1:]):
+        return path
+    for part in parts:
+        atomic_files.link_or_copy(part.resolve(), folder / part.relative_to(path.parent))
+    return folder / path.name
 
 
 def find_input(path: Path) -> ImageInput:
@@ -116,11 +127,16 @@ def count_outputs(path: Path) -> int:
 
 
 def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
-    """Its outputs, and then all tensors that can be a tap, with shapes for one image of that size."""
+    """Its outputs, and then all tensors that can be a tap, with shapes for one image of that size.
+
+    Raises Unusable where it has an index beyond its tensor, or cannot be looked through within limits.
+    """
     assert file is not None
-    found = limited_process.call(
-        f"{__name__}:infer_shapes", {"path": str(file), "height": size, "width": size}, limits(file)
-    )
+    job = {"path": str(file), "height": size, "width": size}
+    try:
+        found = limited_process.call(f"{__name__}:infer_shapes", job, limits(file))
+    except Exceeded as why:
+        raise Unusable(f"base.name: looking through {file} {why}", "use another export of the model") from why
     return [LayerInfo(name, kind, None if shape is None else tuple(shape)) for name, kind, shape in found]
 
 
