@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from cache import atomic_files
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
@@ -101,8 +103,8 @@ def find_harm(path: Path) -> list[str]:
     if model.functions or any(a.HasField("g") or a.graphs for node in nodes for a in node.attribute):
         found.append("graphs within its graph")
     indices = [constants.get(node.input[1]) for node in nodes if node.op_type == "Gather"]
-    if any(tensor is None or _is_external(tensor) for tensor in indices):
-        found.append("Gather by indices that are no constants within the file")
+    if any(tensor is None for tensor in indices):
+        found.append("Gather by indices that are no constants")
     if len(nodes) > MOST_NODES:
         found.append(f"{len(nodes):,} operators")
     if model.graph.sparse_initializer or any(_is_cut(tensor, path) for tensor in _tensors(model)):
@@ -177,17 +179,28 @@ def _of_one(shape: tuple[int | None, ...] | None) -> list[int | None] | None:
 
 
 def _check_indices(path: Path, graph: Any, shapes: dict[str, tuple[int | None, ...]]) -> None:
-    onnx, constants = _import_onnx(), _constants(graph)
+    constants = _constants(graph)
     for node in graph.node:
         if node.op_type == "Gather" and node.input[1] in constants:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             shape, tensor = shapes.get(node.input[0]), constants[node.input[1]]
             length = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
-            if tensor is None or _is_external(tensor):
+            if tensor is None:
                 continue  # find_harm has named it
-            numbers = onnx.numpy_helper.to_array(tensor)
+            numbers = _numbers(tensor, path)
             if length is not None and numbers.size and not (-length <= numbers.min() and numbers.max() < length):
                 raise Unusable(f"base.name: {path} has an index beyond its tensor (Gather {node.name})")
+
+
+def _numbers(tensor: Any, path: Path) -> np.ndarray:
+    """Its values; those in a file beside the model are read from there, also through a link."""
+    onnx = _import_onnx()
+    if not _is_external(tensor):
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    offset = int(entries.get("offset") or 0)
+    return np.fromfile(_beside(path, _location(tensor)), dtype, math.prod(tensor.dims), offset=offset)
 
 
 def _import_onnx() -> Any:

@@ -61,8 +61,11 @@ def conv_maps(pixels: np.ndarray) -> np.ndarray:
     return np.maximum(patches.astype(np.float64) @ numbers(CHANNELS, 3, 4, 4).reshape(CHANNELS, -1).T, 0)
 
 
-def token_net(path: Path, prefix: int = 1) -> Path:
-    """tokens: (n, prefix + patches of 8 pixels, 12), as a vision transformer's without its blocks; and the first."""
+def token_net(path: Path, prefix: int = 1, computed: bool = False) -> Path:
+    """tokens: (n, prefix + patches of 8 pixels, 12), as a vision transformer's without its blocks; and the first.
+
+    computed: the number of the first is computed, though it is always 0.
+    """
     nodes = [
         helper.make_node("Conv", ["image", "kernel"], ["patches"], strides=[8, 8]),
         helper.make_node("Shape", ["patches"], ["shape"]),
@@ -74,7 +77,8 @@ def token_net(path: Path, prefix: int = 1) -> Path:
         helper.make_node("Expand", ["first", "expanded"], ["prefix"]),
         helper.make_node("Concat", ["prefix", "sequence"], ["joined"], axis=1),
         helper.make_node("LayerNormalization", ["joined", "ones"], ["tokens"], axis=-1),
-        helper.make_node("Gather", ["tokens", "scalar"], ["pooled"], axis=1),
+        helper.make_node("Add", ["scalar", "scalar"], ["number"]),
+        helper.make_node("Gather", ["tokens", "number" if computed else "scalar"], ["pooled"], axis=1),
     ]
     initial = arrays(
         kernel=numbers(DIM, 3, 8, 8), zero=np.array([0]), flat=np.array([DIM, -1]), of_one=np.array([prefix, DIM]),
