@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +148,16 @@ def test_the_features_in_python(foreign: Path) -> None:
     found = frozenbase.open(foreign, overrides=("extract.engine=onnxruntime",)).features(tap="tokens")
     assert found.X.shape == (24, 24)
     assert np.isfinite(found.X).all()
+
+
+def test_tensorflow_is_never_imported(foreign: Path) -> None:
+    """Nor onnx once its file has been looked through."""
+    program = (
+        "import sys\nfrom pipeline.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(sorted({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))\n"
+    )
+    for expected in ("['onnx']", "[]"):
+        words = [sys.executable, "-c", program, "run", "-c", str(foreign)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == expected

@@ -254,3 +254,30 @@ def test_golden_pixels_are_those_of_the_recipe(tmp_path: Path) -> None:
     assert proof.is_foreign(base.recipe)
     assert len(proof.golden_id()) == 64
     assert onnx.load(base.weights).graph.name == "net"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "n"), [("efficientnet_lite0", 8), ("resnet50", 2)])
+def test_a_base_of_the_catalogue_as_onnx_gives_its_own_rows(tmp_path: Path, name: str, n: int) -> None:
+    """To 1e-4 of their scale: Lite0 with its real weights, ResNet50 with random ones."""
+    import keras
+    import tensorflow as tf
+    import tf2onnx
+
+    from stages.keras_models import build
+
+    base, pixels = catalogue.get_base(name), pictures.crops(n, 224)
+    keras.utils.set_random_seed(0)
+    file = weights.published_path(base) if base.package else tmp_path / "random.weights.h5"
+    model = build.build_base(base, file if base.package else None, 224, 224)
+    if not base.package:
+        model.save_weights(file)
+    signature = (tf.TensorSpec((None, 224, 224, 3), tf.float32, name="image"),)
+    exported = tmp_path / "net.onnx"
+    tf2onnx.convert.from_keras(model, signature, opset=17, inputs_as_nchw=["image"], output_path=exported)
+    recipe = Recipe.of(base, weights.digest_of(base, file), PixelSpec(224, 224), "f32", "float32")
+    native = embed_all(select.open_engine("openvino", FrozenBase(recipe, {"k": Tap()}, file)), pixels)["k"]
+    foreign = base_of(exported, {"k": Tap()}, base.preprocess, (224, 224))
+    for engine in ENGINES:
+        rows = embed_all(select.open_engine(engine, foreign), pixels)["k"]
+        assert np.abs(rows - native).max() <= 1e-4 * np.abs(native).max()
