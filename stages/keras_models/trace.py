@@ -64,7 +64,9 @@ def keras_model(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -
     A base from a file is opened as it was saved.
     """
     if catalogue.base_of(recipe.base).is_file:
-        return user_model.load_model(weights, recipe)
+        own = user_model.load_model(weights, recipe)
+        build.assign_weights(own, tail)
+        return own
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.numerics == "tensorflow-bf16" else "float32")
     try:
@@ -106,10 +108,11 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
     else:
         outputs = [model.output if layer == "output" else model.get_layer(layer).output for layer in layers]
     for tap, output in zip(taps, outputs, strict=True):
-        if tap.pooling != "none" and len(output.shape) != 4:
+        if tap.pooling != "none" and len(output.shape) not in (3, 4):
             shape = tuple(output.shape)
             raise Unusable(
-                f"extract.taps: layer {tap.layer!r} has the shape {shape}; expected (n, height, width, channels)",
+                f"extract.taps: layer {tap.layer!r} has the shape {shape}; expected (n, height, width, channels) or "
+                "(n, tokens, channels)",
                 "use pooling: none",
             )
     return outputs
@@ -143,11 +146,12 @@ def divide_by_length(x: Any, spans: Sequence[tuple[int, int]]) -> Any:
 
 
 def pool(maps: Any, tap: Tap) -> Any:
-    """float32 maps (n, h, w, c), pooled over h and w. Takes tensors or Keras's symbolic ones."""
+    """float32 maps (n, h, w, c), pooled over h and w, or tokens (n, t, c), over t. Takes symbolic tensors too."""
     maps = keras.ops.cast(maps, "float32")
+    places = tuple(range(1, len(maps.shape) - 1))
     if tap.pooling == "avg":
-        return keras.ops.mean(maps, axis=(1, 2))
-    return keras.ops.max(maps, axis=(1, 2)) if tap.pooling == "max" else maps
+        return keras.ops.mean(maps, axis=places)
+    return keras.ops.max(maps, axis=places) if tap.pooling == "max" else maps
 
 
 def fold_batchnorm(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:
