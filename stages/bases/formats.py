@@ -27,7 +27,9 @@ class BaseFormat:
     layers, (base, file or None, pixels a side) -> list of LayerInfo; None if there is none. auto: the engine that
     `engine: auto` prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether
     opening a file runs code that is in it, so that the user must trust it (trust.py). keras: whether it opens as a
-    Keras network, which exports are written from.
+    Keras network, which exports are written from. blocks: the function that finds in a file what can be trained,
+    (file, pixels a side or None, last layer) -> list of FoundBlock; None of a format that cannot be fine-tuned, and of
+    the catalogue's, whose blocks are a table (blocks.py).
     """
 
     name: str
@@ -38,6 +40,7 @@ class BaseFormat:
     numerics: tuple[str, ...] | None = None
     runs_code: bool = False
     keras: bool = False
+    blocks: str | None = None
 
 
 _LISTED = "stages.keras_models.trace:list_layers"
@@ -53,6 +56,7 @@ KERAS_FILE = BaseFormat(
     numerics=("f32",),  # it computes in the dtypes that it was saved with
     runs_code=True,
     keras=True,
+    blocks="stages.keras_models.tails:list_blocks",
 )
 
 FORMATS: dict[str, BaseFormat] = {kind.name: kind for kind in (BUILT, KERAS_FILE)}

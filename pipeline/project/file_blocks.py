@@ -1,0 +1,81 @@
+"""Owns which blocks of a model file can be trained, as the cache remembers them. Not finding them (keras_models/tails).
+
+To find them is to open the file, which takes the user's trust and TensorFlow. So what was found is noted in the cache,
+under `blocks/`, by the SHA-256 of the file: `status` and heads need not open it.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from cache import keys, records
+from cache.errors import NotAvailable
+from pipeline.project.project import Project
+from stages.bases import weights
+from stages.bases.blocks import FoundBlock
+from stages.bases.formats import load_function
+from stages.runtime.silent_imports import without_banners
+
+_FOUND_BY = 1
+"""Which way of finding them the notes are of; notes of another one are left aside."""
+
+_FIELDS = {"by": int, "weights": str, "layer": str, "size": int, "blocks": list}
+
+
+def find_blocks(project: Project, tap: str) -> Sequence[FoundBlock]:
+    """What of the model file under a tap can be trained, up to its layer; the file is opened if the cache has no note.
+
+    Raises NotAvailable where the file is not here, Unusable where it is not to be trusted, or no such model.
+    """
+    spec, choice = project.spec(tap), project.choice(tap)
+    about = _about(project, tap)
+    noted = _noted(project, about)
+    if noted is not None:
+        return noted
+    found = project.weights(choice)
+    if found.path is None:
+        raise NotAvailable(
+            f"the layers to train are in the model file {found.setting}, which is not on this machine",
+            "give its path as base.name",
+        )
+    file = weights.ensure_file(choice.base, found, offline=True)
+    of = choice.base.format.blocks
+    assert of is not None
+    with without_banners():
+        list_blocks = load_function(of)
+    blocks: Sequence[FoundBlock] = list_blocks(file, spec.recipe.pixels.height, spec.tap.layer)
+    note = {**about, "blocks": [[list(b.layers), b.boundary, list(b.maps), b.weights] for b in blocks]}
+    with contextlib.suppress(OSError):  # a cache that is only read
+        project.cache.put_named("blocks", keys.canonical(note), ".json")
+    return blocks
+
+
+def are_known(project: Project, tap: str) -> bool:
+    """Whether `find_blocks` need not open the file."""
+    return _noted(project, _about(project, tap)) is not None
+
+
+def _about(project: Project, tap: str) -> dict[str, Any]:
+    spec = project.spec(tap)
+    recipe = spec.recipe
+    return {
+        "by": _FOUND_BY,
+        "weights": recipe.weights_sha256,
+        "layer": spec.tap.layer,
+        "size": recipe.pixels.height,
+    }
+
+
+def _noted(project: Project, about: dict[str, Any]) -> Sequence[FoundBlock] | None:
+    for path in sorted(project.cache.root.glob("blocks/*.json")):
+        note = records.load(path, _FIELDS)
+        if note is not None and {**note, **about} == note:
+            with contextlib.suppress(TypeError, ValueError, IndexError):
+                return [_read(*block) for block in note["blocks"]]
+    return None
+
+
+def _read(layers: list[Any], boundary: Any, maps: list[Any], count: Any) -> FoundBlock:
+    if not layers:
+        raise ValueError("a block without layers")
+    return FoundBlock([str(layer) for layer in layers], str(boundary), [int(side) for side in maps], int(count))
