@@ -1,10 +1,11 @@
 """Owns a user's model as one line of calls, and where it can be cut. Not opening its file (user_model.py).
 
 A TensorFlow room. A cut is a tensor from which alone all that comes after it is computed: every path from the image to
-the last layer runs through it. Nested models are run layer by layer, so that they can be cut inside.
+the last layer runs through it. Nested models are run layer by layer, and so are layers that only call layers of their
+own (composite.py), so that they can be cut inside.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ import keras
 from keras.src.models.functional import Functional
 
 from cache.errors import Unusable
-from stages.keras_models import build, keras2_ops
+from stages.keras_models import build, composite, keras2_ops
 
 UNUSED = 1_000_000
 """A number that no layer has in its name: operations get names too, which may not be those of layers of the file."""
@@ -49,9 +50,9 @@ class Graph:
     def __init__(self, model: keras.Model, inputs: Sequence[keras.KerasTensor]) -> None:
         self.name = model.name
         self.calls: list[Call] = []
-        self._whole: dict[str, Sequence[keras.KerasTensor]] = {}  # what nested models give
+        self._whole: dict[str, list[Sequence[keras.KerasTensor]]] = defaultdict(list)  # of nested models, by call
         with build.number_names_from(UNUSED):
-            self._whole["output"] = keras.tree.flatten(self._run(model, inputs, ""))
+            self._whole["output"].append(_tensors(self._run(model, inputs, "")))
 
     @cached_property
     def layers(self) -> dict[str, keras.layers.Layer]:
@@ -66,7 +67,7 @@ class Graph:
     def find(self, path: str) -> keras.KerasTensor:
         """What the layer there gives. Raises Unusable where that is not one tensor."""
         found = [call.outputs for call in self.calls if call.path == path]
-        found += [self._whole[path]] if path in self._whole else []
+        found += self._whole.get(path, [])
         if len(found) == 1 and len(found[0]) == 1:
             return found[0][0]
         what = "there is no such layer" if not found else "it is called more than once, or has more than one output"
@@ -82,9 +83,11 @@ class Graph:
     def _run(self, model: keras.Model, inputs: Sequence[Any], prefix: str) -> Any:
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             path, tensors = f"{prefix}{operation.name}", _tensors((args, kwargs))
-            if has_graph(operation) and type(operation).call in (Functional.call, keras.Sequential.call):
-                whole = self._run(operation, tensors, f"{path}/")
-                self._whole[path] = _tensors(whole)
+            nested = has_graph(operation) and type(operation).call in (Functional.call, keras.Sequential.call)
+            inner = operation if nested else composite.open_layer(operation, args, kwargs)
+            if inner is not None:
+                whole = self._run(inner, tensors, f"{path}/")
+                self._whole[path].append(_tensors(whole))
                 return whole
             if isinstance(operation, keras2_ops.TensorFlowOp):
                 whole = operation.call(*args, **kwargs)
@@ -120,6 +123,14 @@ class Graph:
                 cuts.append(number)
             read_until = max([read_until, *(last_read.get(id(tensor), 0) for tensor in call.outputs)])
         return cuts
+
+
+def name_apart(calls: Sequence[Call]) -> None:
+    """Give those of one name names of their own, which one network must have: of layers of several nested models."""
+    often = Counter(operation.name for operation in {id(call.operation): call.operation for call in calls}.values())
+    for call in calls:
+        if often[call.operation.name] > 1:
+            call.operation.name = call.path.replace("/", "__")
 
 
 def has_graph(layer: Any) -> bool:

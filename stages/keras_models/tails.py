@@ -1,6 +1,5 @@
 """Owns the part of a base that fine-tuning trains, as a network of its own. Not training it. A TensorFlow room."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from stages.bases import catalogue
 from stages.bases.blocks import FoundBlock
 from stages.bases.recipe import Recipe
 from stages.keras_models import build, user_model
-from stages.keras_models.graph import Call, Graph
+from stages.keras_models.graph import Graph, name_apart
 from stages.keras_models.user_model import UserModel
 
 _SIDE = 224
@@ -80,7 +79,7 @@ def _of_file(recipe: Recipe, file: Path, boundary: str, layer: str) -> Tail:
     for path, each in layers.items():
         _check_dtype(file, path, each)
         unfreeze(each)
-    _name_apart(calls)
+    name_apart(calls)
     return Tail(keras.Model(segments[start].boundary.outputs[0], end, name="tail"), layers)
 
 
@@ -113,11 +112,3 @@ def _check_dtype(file: Path, path: str, layer: keras.layers.Layer) -> None:
             f"{file}: layer {path!r} computes in {others[0]}; fine-tuning trains layers of float32",
             "start after it, or save the model with float32 layers",
         )
-
-
-def _name_apart(calls: Sequence[Call]) -> None:
-    """Give layers of nested models names of their own where others have the same, which one network must not have."""
-    often = Counter(operation.name for operation in {id(call.operation): call.operation for call in calls}.values())
-    for call in calls:
-        if often[call.operation.name] > 1:
-            call.operation.name = call.path.replace("/", "__")

@@ -96,7 +96,8 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
     from_file = isinstance(model, user_model.UserModel)
     names = [name for name, _ in model.named_layers()] if from_file else [layer.name for layer in model.layers]
     for tap in taps:
-        if tap.layer != "output" and tap.layer not in names:
+        there = model.has(tap.layer) if from_file else tap.layer == "output" or tap.layer in names
+        if not there:
             near = suggest(tap.layer, reversed(names), 4)  # the last of a block's layers is its output
             raise Unusable(
                 f"extract.taps: {model.name} has no layer {tap.layer!r}",

@@ -35,6 +35,10 @@ class UserModel(keras.Model):
             raise ValueError(f"No such layer: {name}")
         return found[name]
 
+    def has(self, path: str) -> bool:
+        """Whether `at` may find something there: also a layer within a layer, which `named_layers` does not list."""
+        return path == "output" or path in dict(self.named_layers()) or self._graph.has(path)
+
     @cached_property
     def _graph(self) -> Graph:
         return Graph(self, self.inputs)
@@ -42,6 +46,9 @@ class UserModel(keras.Model):
     def at(self, paths: Sequence[str]) -> list[keras.KerasTensor]:
         """Its output at each of `paths`: layers, or `output`. Raises Unusable where that is not one tensor."""
         layers = sorted(set(paths) - {"output"})
+        if not {name for name, _ in self.named_layers()}.issuperset(layers):  # within a layer
+            graph.name_apart(self._graph.calls)
+            return [self._graph.find(path) for path in paths]
         with build.number_names_from(graph.UNUSED):
             outputs = keras.tree.flatten(_add_outputs(self, layers)(self.inputs))
         whole, inner = outputs[: len(self.outputs)], outputs[len(self.outputs) :]
@@ -71,7 +78,7 @@ def read_model(path: Path, height: int, width: int) -> UserModel:
     """The model, whatever it takes; one that was saved before it was built is built for that size."""
     _check_file(path)
     try:
-        with keras2_files.keras3_copy(path) as file:
+        with keras2_files.keras3_copy(path) as file, build.number_names_from(0):  # of layers within layers
             model = keras.saving.load_model(file, keras2_ops.CUSTOM_OBJECTS, compile=False, safe_mode=False)
     except Unwritable:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,62 @@ def nested() -> Any:
 
     outside = [layers.Conv2D(6, 1, name="s1_1_conv"), layers.GlobalAveragePooling2D(name="pool")]
     return _scattered(keras.Sequential([keras.Input((SIZE, SIZE, 3)), cnn(), *outside], name="whole"))
+
+
+@functools.cache
+def encoder_layers() -> tuple[type, type]:
+    """Layers as other packages have them: an encoder of blocks, and a block; each only calls layers of its own."""
+    import keras
+    from keras import layers
+
+    @keras.saving.register_keras_serializable("tests")
+    class Block(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.norm1, self.norm2 = (layers.LayerNormalization(name=f"norm{i}") for i in (1, 2))
+            self.attention = layers.MultiHeadAttention(2, DIM // 2, name="attention")
+            self.mlp, self.dropout = layers.Dense(DIM, activation="gelu", name="mlp"), layers.Dropout(0.2)
+            self.attention.build(shape, shape)
+            for part in (self.norm1, self.norm2, self.mlp):
+                part.build(shape)
+            self.built = True
+
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            y = self.norm1(x)
+            x = x + self.attention(y, y, training=training)
+            return x + self.dropout(self.mlp(self.norm2(x)), training=training)
+
+    @keras.saving.register_keras_serializable("tests")
+    class Encoder(layers.Layer):
+        def __init__(self, depth: int, **others: Any) -> None:
+            super().__init__(**others)
+            self.depth = depth
+
+        def build(self, shape: Any) -> None:
+            self.blocks = keras.Sequential([Block(name=f"block{i}") for i in range(self.depth)], name="blocks")
+            self.blocks.build(shape)
+            self.norm = layers.LayerNormalization(name="norm")
+            self.norm.build(shape)
+            self.built = True
+
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            return self.norm(self.blocks(x, training=training))
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "depth": self.depth}
+
+    return Encoder, Block
+
+
+def encoder() -> Any:
+    """Patches, and an encoder in one layer, of which the first token is the output, as keras-hub has it."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = layers.Conv2D(DIM, 8, 8, name="patches")(layers.Rescaling(1 / 255, name="rescale")(image))
+    x = layers.Reshape((16, DIM), name="tokens")(x)
+    return _scattered(keras.Model(image, encoder_layers()[0](3, name="encoder")(x)[:, 0], name="backbone"))
 
 
 def _scattered(model: Any) -> Any:

@@ -57,6 +57,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str, set[str]]] = {
     "cnn": (lambda: own_models.cnn(head=True), "output", {"s1_relu2", "pool", "stem_conv"}),
     "up to a layer": (lambda: own_models.cnn(head=True), "s1_2_conv", {"stem_relu", "s1_1_bn"}),
     "nested": (own_models.nested, "output", {"cnn/s1_relu2", "cnn/s2_relu2"}),
+    "encoder": (own_models.encoder, "output", {"tokens", "encoder/blocks/block1/add_1", "encoder/norm"}),
     "branches": (branches, "output", {"stem", "join", "last"}),
 }
 

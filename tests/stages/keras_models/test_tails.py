@@ -34,11 +34,17 @@ Y = np.arange(N) % 3
 PIXELS = (np.random.default_rng(0).integers(0, 140, (N, SIZE, SIZE, 3)) + 50 * Y[:, None, None, None]).astype(np.uint8)
 """Noise, brighter for the later classes: something to learn."""
 
-TAPS = {"vit": Tap("output", "avg"), "cnn": Tap("s2_relu2", "avg"), "nested": Tap("output", "none")}
+TAPS = {
+    "vit": Tap("output", "avg"),
+    "cnn": Tap("s2_relu2", "avg"),
+    "nested": Tap("output", "none"),
+    "encoder": Tap("output", "none"),
+}
 MAKE: dict[str, Callable[[], Any]] = {
     "vit": lambda: own_models.vit(sums="operators", dropout=0.2),
     "cnn": lambda: own_models.cnn(head=True),
     "nested": own_models.nested,
+    "encoder": own_models.encoder,
 }
 
 
@@ -117,6 +123,16 @@ def test_training_lowers_the_loss_and_moves_nothing_before_the_boundary(own: Own
     resumed = training.train(Spec(epochs=6, lr=1e-2), 0, again, data, tmp_path / "stopped.npz")
     assert resumed.loss == history.loss
     assert all(array.tobytes() == tail[name].tobytes() for name, array in again.tail_arrays().items())
+
+
+def test_layers_within_a_layer_have_the_same_paths_whenever_the_file_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "m.keras"
+    own_models.encoder().save(file)
+    found = Own(file, Tap("output", "none")).blocks
+    assert found == Own(file, Tap("output", "none")).blocks
+    assert found[-2].layers[0] == "encoder/blocks/block2/norm2"
+    assert found[-2].layers[-1] == "encoder/blocks/block2/add_1"
+    assert (found[-1].name, found[-1].boundary) == ("encoder/norm", "encoder/blocks/block2/add_1")
 
 
 def test_dropout_is_active_after_the_boundary_while_training_alone(tmp_path: Path) -> None:
