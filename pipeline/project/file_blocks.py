@@ -70,12 +70,13 @@ def _noted(project: Project, about: dict[str, Any]) -> Sequence[FoundBlock] | No
     for path in sorted(project.cache.root.glob("blocks/*.json")):
         note = records.load(path, _FIELDS)
         if note is not None and {**note, **about} == note:
-            with contextlib.suppress(TypeError, ValueError, IndexError):
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
                 return [_read(*block) for block in note["blocks"]]
     return None
 
 
 def _read(layers: list[Any], boundary: Any, maps: list[Any], count: Any) -> FoundBlock:
-    if not layers:
-        raise ValueError("a block without layers")
+    """Whoever can write to the cache may have written it. Raises ValueError, TypeError or OverflowError."""
+    if not layers or not all(0 < int(side) < 2**31 for side in maps):
+        raise ValueError("no block of layers")
     return FoundBlock([str(layer) for layer in layers], str(boundary), [int(side) for side in maps], int(count))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,27 @@ def test_its_boundary_is_cached_and_it_is_reused_without_opening_the_file(made: 
     assert states["finetune", "last"] == "HIT"
     assert "tensorflow" not in json.loads(watched.read_text().splitlines()[-1])
     command("cache", "verify", "-c", made, expect=0)
+
+
+NOTES: list[list[Any]] = [
+    [],
+    [3],
+    [{"a": 1}],
+    [["", "b", [1], 1]],
+    [[["x"], "y", None, 1]],
+    [[["b2_norm1"], "b1_add2", [1e30], 1]],
+]
+
+
+@pytest.mark.parametrize("blocks", NOTES)
+def test_a_note_that_is_none_is_left_aside(copied: Path, blocks: list[Any]) -> None:
+    """Where a note has no blocks at all, that is what it says."""
+    (path,) = copied.parent.glob(".features/blocks/*.json")
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps({**note, "blocks": blocks}))
+    ran = command("run", "finetune", "-n", "--hash", "-c", copied, "--json")
+    reason = ran.json["status"]["stages"][-1]["reason"]
+    assert ("has no layer to train from" if not blocks else "base.trust: opening") in reason
 
 
 def test_from_images_each_time_it_comes_out_the_same(copied: Path) -> None:

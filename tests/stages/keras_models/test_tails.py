@@ -16,7 +16,7 @@ from cache import atomic_files
 from cache.errors import Unusable
 from stages.bases import blocks, catalogue
 from stages.bases.blocks import FoundBlock
-from stages.bases.recipe import FrozenBase, Recipe, Tap
+from stages.bases.recipe import FrozenBase, Pooling, Recipe, Tap
 from stages.data.images import PixelSpec
 from stages.engines import select
 from stages.engines.embed import embed_all
@@ -135,11 +135,20 @@ def test_layers_within_a_layer_have_the_same_paths_whenever_the_file_is_opened(t
     assert (found[-1].name, found[-1].boundary) == ("encoder/norm", "encoder/blocks/block2/add_1")
 
 
-def test_dropout_is_active_after_the_boundary_while_training_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "pooling", "start"),
+    [
+        (lambda: own_models.vit(dropout=0.5), "avg", "b2_norm2"),
+        (own_models.encoder, "none", "encoder/blocks/block1/norm2"),
+    ],
+)
+def test_dropout_is_active_after_the_boundary_while_training_alone(
+    make: Callable[[], Any], pooling: Pooling, start: str, tmp_path: Path
+) -> None:
     file = tmp_path / "m.keras"
-    own_models.vit(dropout=0.5).save(file)
-    own = Own(file, Tap("output", "avg"))
-    block = blocks.find_block(own.blocks, "b2_norm2", "m.keras")
+    make().save(file)
+    own = Own(file, Tap("output", pooling))
+    block = blocks.find_block(own.blocks, start, "m.keras")
     maps = own.rows(Tap(block.boundary, "none"))
     network = own.network(block, head_on(own.rows(own.tap)))
     said = []
