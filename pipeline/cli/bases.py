@@ -158,7 +158,7 @@ def _found_blocks(name: str, trusted: bool) -> list[dict[str, Any]]:
     assert base.format.blocks is not None
     with without_banners():
         list_blocks = load_function(base.format.blocks)
-    return [_block(block, base.size) for block in list_blocks(file, None, base.output) if block.weights]
+    return [_block(block, base.size) for block in list_blocks(file, None, base.output) if block.listed]
 
 
 def _block(block: AnyBlock, size: int) -> dict[str, Any]:

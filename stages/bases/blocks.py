@@ -41,18 +41,24 @@ class FoundBlock:
     """A block of a model file: its layers, by path, in order, up to one through which all paths run.
 
     boundary: the layer or operation before it through which all paths run; its output is a map of the shape `maps`.
-    weights: how many numbers its layers have.
+    weights: how many numbers of its layers can be trained. obstacle: why training cannot start here, or nothing.
     """
 
     layers: Sequence[str]
     boundary: str
     maps: Sequence[int]
     weights: int
+    obstacle: str = ""
 
     @property
     def name(self) -> str:
         """That of its first layer."""
         return self.layers[0]
+
+    @property
+    def listed(self) -> bool:
+        """Whether it is one to start from: another trains the same where this one has nothing to train."""
+        return self.weights > 0 and not self.obstacle
 
     def shape(self, size: int) -> tuple[int, ...]:
         """Of the boundary's output; it was found for images of one size."""
@@ -88,12 +94,14 @@ def check_trainable(base: Base) -> None:
 def find_block(found: Sequence[FoundBlock], name: str, file: str) -> FoundBlock:
     """The block of a model file that begins or ends with that layer. Raises Unusable, naming what could be meant."""
     lists = f"pipeline bases {file} lists the layers to start from"
-    starts = {block.name: block for block in found if block.weights}
+    starts = {block.name: block for block in found if block.listed}
     for number, block in enumerate(found):
-        if name in (block.layers[0], block.layers[-1]):
-            return block
         if name in block.layers:
-            near = [each.name for each in found[number:] if each.weights][:2]
+            near = [each.name for each in found[number:] if each.listed][:2]
+            if name in (block.layers[0], block.layers[-1]) and not block.obstacle:
+                return block
+            if block.obstacle:
+                raise Unusable(f"{file} cannot be trained from {name!r} on: {block.obstacle}", lists)
             raise Unusable(
                 f"{file} cannot be trained from {name!r} on, since not all paths run through it",
                 f"start from {' or '.join(near)}; {lists}" if near else lists,

@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from cache import atomic_files
 from cache.errors import Unusable
 from stages.bases import catalogue
 from stages.bases.blocks import FoundBlock
 from stages.bases.recipe import Recipe
 from stages.keras_models import build, user_model
-from stages.keras_models.graph import Graph, name_apart
+from stages.keras_models.graph import Call, Graph, name_apart
 from stages.keras_models.user_model import UserModel
 
 _SIDE = 224
@@ -42,7 +43,8 @@ def list_blocks(file: Path, size: int | None, layer: str) -> list[FoundBlock]:
         if any(_trained(call.operation) for later in segments[number:] for call in later.calls):
             counts = {id(w): int(np.prod(w.shape)) for call in segment.calls for w in _trained(call.operation)}
             layers, (shape,) = [call.path for call in segment.calls], [x.shape for x in segment.boundary.outputs]
-            found.append(FoundBlock(layers, segment.boundary.path, list(shape[1:]), sum(counts.values())))
+            obstacle = _find_obstacle([call for later in segments[number:] for call in later.calls])
+            found.append(FoundBlock(layers, segment.boundary.path, list(shape[1:]), sum(counts.values()), obstacle))
     return found
 
 
@@ -64,6 +66,8 @@ def open_tail(recipe: Recipe, weights: Path | None, boundary: str, layer: str) -
 
 
 def _of_file(recipe: Recipe, file: Path, boundary: str, layer: str) -> Tail:
+    if atomic_files.sha256_of(file) != recipe.weights_sha256:
+        raise Unusable(f"{file} is not the file that the rows were made with", "it was changed: run again")
     model = user_model.load_model(file, recipe)
     graph = _on_images(model, recipe.pixels.height, recipe.pixels.width)
     end = graph.find(layer)
@@ -76,8 +80,9 @@ def _of_file(recipe: Recipe, file: Path, boundary: str, layer: str) -> Tail:
         )
     calls = [call for segment in segments[start:] for call in segment.calls]
     layers = {call.path: call.operation for call in calls if isinstance(call.operation, keras.layers.Layer)}
-    for path, each in layers.items():
-        _check_dtype(file, path, each)
+    if obstacle := _find_obstacle(calls):
+        raise Unusable(f"{file} cannot be trained from {boundary} on: {obstacle}")
+    for each in layers.values():
         unfreeze(each)
     name_apart(calls)
     return Tail(keras.Model(segments[start].boundary.outputs[0], end, name="tail"), layers)
@@ -105,10 +110,11 @@ def _on_images(model: UserModel, height: int, width: int) -> Graph:
     return Graph(model, [keras.Input((height, width, 3), dtype=image.dtype)])
 
 
-def _check_dtype(file: Path, path: str, layer: keras.layers.Layer) -> None:
-    dtypes = {layer.compute_dtype, *(weight.dtype for weight in layer.weights if "float" in weight.dtype)}
-    if others := sorted(dtypes - {"float32"}):
-        raise Unusable(
-            f"{file}: layer {path!r} computes in {others[0]}; fine-tuning trains layers of float32",
-            "start after it, or save the model with float32 layers",
-        )
+def _find_obstacle(calls: Sequence[Call]) -> str:
+    """Why these cannot be trained together, or nothing."""
+    for call in calls:
+        if isinstance(call.operation, keras.layers.Layer):
+            dtypes = {call.operation.compute_dtype, *(w.dtype for w in call.weights if "float" in w.dtype)}
+            if others := sorted(dtypes - {"float32"}):
+                return f"its layer {call.path!r} computes in {others[0]}, and fine-tuning trains layers of float32"
+    return ""

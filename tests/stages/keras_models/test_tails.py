@@ -165,10 +165,15 @@ def test_a_part_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     x = keras.layers.Conv2D(4, 3, name="stem")(image)
     keras.Model(image, keras.layers.Conv2D(4, 3, name="half", dtype="mixed_bfloat16")(x)).save(tmp_path / "m.keras")
     own = Own(tmp_path / "m.keras", Tap("output", "avg"))
-    with pytest.raises(Unusable, match=r"layer 'half' computes in bfloat16; fine-tuning trains layers of float32"):
+    with pytest.raises(Unusable, match=r"'half' on: its layer 'half' computes in bfloat16, and fine-tuning trains"):
+        blocks.find_block(own.blocks, "half", "m.keras")
+    with pytest.raises(Unusable, match=r"from stem on: its layer 'half' computes in bfloat16"):
         tails.open_tail(own.recipe, own.file, "stem", "output")
     with pytest.raises(Unusable, match="not all that half is computed from runs through half"):
         tails.open_tail(own.recipe, own.file, "half", "half")
+    own.file.write_bytes(own.file.read_bytes() + b"another")
+    with pytest.raises(Unusable, match="is not the file that the rows were made with"):
+        tails.open_tail(own.recipe, own.file, "stem", "output")
 
 
 @pytest.mark.parametrize(
