@@ -1,5 +1,6 @@
 """Owns the `pipeline bases` commands and their lists. Not the facts (stages/bases), nor the shortlist's work."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.evaluation import shortlist as shortlisting
 from pipeline.show import base_tables, evaluation_tables
 from pipeline.show.console import OUT, echo, make_table
 from stages.bases import blocks, catalogue, hub, trust, weights
+from stages.bases.blocks import AnyBlock
 from stages.bases.catalogue import Base
 from stages.bases.formats import load_function
 from stages.runtime.silent_imports import without_banners
@@ -39,13 +41,14 @@ def group() -> None:
 
 @group.command("list")
 @click.argument("name", required=False)
-@click.option("--layers", is_flag=True, help="List the layers of NAME, which may be a model file: each can be a tap.")
-@click.option("--trust", "trusted", is_flag=True, help="With --layers: open a model file this once, and run its code.")
+@click.option("--layers", is_flag=True, help="List the layers of NAME: each can be a tap.")
+@click.option("--trust", "trusted", is_flag=True, help="Open a model file this once, and run its code.")
 @_JSON
 def list_command(name: str | None, layers: bool, trusted: bool, as_json: bool) -> None:
     """List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps.
 
-    Of an ONNX or OpenVINO file: its input, the preprocessing that is published beside it, and tensors that can be taps.
+    NAME may be a model file. Of an ONNX or OpenVINO file: its input, the preprocessing that is published beside it,
+    and tensors that can be taps.
     """
     call = _call(as_json)
     if name is not None and catalogue.find_format(name).input is not None:
@@ -56,6 +59,8 @@ def list_command(name: str | None, layers: bool, trusted: bool, as_json: bool) -
         call.finish(lambda: _layers(name, trusted), _print_layers)
     if name is None:
         call.finish(lambda: [_facts(base) for base in catalogue.BASES.values()], _print_bases)
+    if catalogue.is_model_file(name):
+        call.finish(lambda: _found_blocks(name, trusted), lambda found: _print_found(found, name))
     call.finish(lambda: _blocks(name), lambda found: _print_base(found, name))
 
 
@@ -146,16 +151,40 @@ def _layers(name: str | None, trusted: bool) -> list[dict[str, Any]]:
     if name is None:
         raise Unusable("--layers: expected the name of a base", "pipeline bases lists all names")
     base, file = catalogue.choose_base(name, trusted), Path(name)
-    if base.is_file and not file.is_file():
-        raise Unusable(f"{file} is not there", "name a model file, or a base that pipeline bases lists")
-    if not (base.trusted or trust.is_trusted(atomic_files.sha256_of(file))):
-        what = f"opening {file} can run code that it contains (in Lambda layers)"
-        raise Unusable(what, f"{trust.advise(file)}; or, for one command, --trust")
+    if base.is_file:
+        _check_file(base, file)
     if base.format.layers is None:
         raise Unusable(f"the layers of a base of the kind {base.format.name!r} cannot be listed", "")
     with without_banners():
         list_layers = load_function(base.format.layers)
     return [layer._asdict() for layer in list_layers(base, file if base.is_file else None, base.size)]
+
+
+def _check_file(base: Base, file: Path) -> None:
+    """Raise Unusable where the file is not there, or may not be opened."""
+    if not file.is_file():
+        raise Unusable(f"{file} is not there", "name a model file, or a base that pipeline bases lists")
+    if not (base.trusted or trust.is_trusted(atomic_files.sha256_of(file))):
+        what = f"opening {file} can run code that it contains (in Lambda layers)"
+        raise Unusable(what, f"{trust.advise(file)}; or, for one command, --trust")
+
+
+def _found_blocks(name: str, trusted: bool) -> list[dict[str, Any]]:
+    """The layers of a model file that fine-tuning can start from; maps are for images of the model's own size."""
+    base, file = catalogue.choose_base(name, trusted), Path(name)
+    blocks.check_trainable(base)
+    _check_file(base, file)
+    assert base.format.blocks is not None
+    with without_banners():
+        list_blocks = load_function(base.format.blocks)
+    return [_block(block, base.size) for block in list_blocks(file, None, base.output) if block.listed]
+
+
+def _block(block: AnyBlock, size: int) -> dict[str, Any]:
+    """A block; the size of the maps that it reads is for one image of `size` pixels a side, as float32."""
+    shape = block.shape(size)
+    kilobytes = round(4 * math.prod(shape) / 1000, 1)
+    return {"block": block.name, "boundary": block.boundary, "shape": shape, "kilobytes": kilobytes}
 
 
 def _facts(base: Base) -> dict[str, Any]:
@@ -175,17 +204,9 @@ def _facts(base: Base) -> dict[str, Any]:
 
 
 def _blocks(name: str) -> list[dict[str, Any]]:
-    """Its blocks; sizes of the maps that each reads are for one image of the base's own size, as float32."""
+    """Its blocks; maps are for images of the base's own size."""
     base = catalogue.get_base(name)
-    return [
-        {
-            "block": block.name,
-            "boundary": block.boundary,
-            "shape": block.shape(base.size),
-            "kilobytes": round(4 * block.channels * block.shape(base.size)[0] ** 2 / 1000, 1),
-        }
-        for block in blocks.blocks_of(base)
-    ]
+    return [_block(block, base.size) for block in blocks.blocks_of(base)]
 
 
 def _print_bases(found: list[dict[str, Any]]) -> None:
@@ -245,10 +266,22 @@ def _print_base(found: list[dict[str, Any]], name: str) -> None:
         echo(f"{name} has no blocks to fine-tune from: its cells read the two before them")
     else:
         echo(f"{name}: unfreeze_from BLOCK trains that block and all after it\n")
-        table = make_table("block", "boundary", f">maps at {base['size']} px", ">KB an image")
-        for block in found:
-            shape = " x ".join(map(str, block["shape"]))
-            table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
-        OUT.print(table)
+        _print_blocks(found, "block", f"maps at {base['size']} px")
     echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
     echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")
+
+
+def _print_found(found: list[dict[str, Any]], name: str) -> None:
+    if not found:
+        echo(f"{name} has no layer to fine-tune from: none with weights comes after one that all paths run through")
+        return
+    echo(f"{name}: unfreeze_from LAYER trains that layer and all after the boundary\n")
+    _print_blocks(found, "~layer", "maps")
+
+
+def _print_blocks(found: list[dict[str, Any]], what: str, maps: str) -> None:
+    table = make_table(what, "~boundary" if what.startswith("~") else "boundary", f">{maps}", ">KB an image")
+    for block in found:
+        shape = " x ".join(map(str, block["shape"]))
+        table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
+    OUT.print(table)

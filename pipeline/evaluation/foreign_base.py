@@ -65,7 +65,7 @@ class FileFacts:
     @property
     def pooling(self) -> Pooling | None:
         """One that suits its first output; None where none does."""
-        tokens_or_maps: tuple[Pooling, ...] = ("avg", "cls+mean", "mean")
+        tokens_or_maps: tuple[Pooling, ...] = ("avg", "cls+mean", "mean", "none")
         for pooling in tokens_or_maps if self.layers and self.layers[0].shape is not None else ():
             shape = tuple(
                 n or 257 for n in self.layers[0].shape or ()

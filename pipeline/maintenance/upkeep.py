@@ -126,7 +126,7 @@ def verify_cache(project: Project, share: float) -> Verified:
             except OSError as error:
                 report.damaged.append((str(store.path(name)), f"cannot be read: {error.strerror}"))
             advance(1)
-    for folder, suffix in (("manifests", ".jsonl"), ("weights", ".json"), ("parts", ".json")):
+    for folder, suffix in (("manifests", ".jsonl"), *((name, ".json") for name in ("weights", "parts", "blocks"))):
         report.damaged += project.cache.check_named(folder, suffix)
     damaged = [str(store.folder / "spec.json") for store in stores if not store.components]
     report.damaged += [(path, "its components do not match its key; the next run rewrites it") for path in damaged]

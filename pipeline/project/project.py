@@ -21,6 +21,7 @@ from pipeline.config.schema import BaseChoice, Data, RunConfig
 from pipeline.project.job_shares import Part
 from pipeline.project.split_record import SPLITS_CSV, Redrawn, SplitRecord
 from stages.bases import weights
+from stages.bases.blocks import FoundBlock
 from stages.bases.recipe import FeatureSpec, Recipe, Tap
 from stages.bases.weights import Weights
 from stages.data import scan, splits, tables
@@ -74,6 +75,7 @@ class Project:
         self.version = version("frozenbase")
         self.cache = Cache(self._cache_dir(), HashIndex(default_index_path()))
         self.known_weights: dict[BaseChoice, Weights] = {}  # of a restored model, set by recorded_model.restore
+        self.known_blocks: dict[str, Sequence[FoundBlock]] = {}  # of model files, set by file_blocks
         self._specs: dict[str, FeatureSpec] = {}
 
     @property

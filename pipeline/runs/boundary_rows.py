@@ -11,10 +11,11 @@ import numpy as np
 from cache.errors import ImagesRejected, NotAvailable, Unusable
 from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import HEAD_KINDS
+from pipeline.project import file_blocks
 from pipeline.project.project import Project
 from pipeline.runs import extraction
 from stages.bases import blocks
-from stages.bases.blocks import Block
+from stages.bases.blocks import AnyBlock
 from stages.bases.recipe import FeatureSpec, Tap
 from stages.data.augment import View
 from stages.data.manifest import Manifest, Row
@@ -40,9 +41,20 @@ class Plan:
         return f"mode {self.mode}: {self.why}; boundary maps {size}, {self.missing:,} of {self.rows:,} not in the cache"
 
 
-def first_trained_block(project: Project, spec: FineTune) -> Block:
-    """The first block that is trained. Raises Unusable if the base has none of that name."""
-    return blocks.get_block(project.choice(_head_tap(project, spec)).base, spec.unfreeze_from)
+def first_trained_block(project: Project, spec: FineTune) -> AnyBlock:
+    """The first block that is trained. Raises Unusable if the base has none of that name, or cannot be fine-tuned."""
+    tap = _head_tap(project, spec)
+    choice = project.choice(tap)
+    blocks.check_trainable(choice.base)
+    if not choice.base.is_file:
+        return blocks.get_block(choice.base, spec.unfreeze_from)
+    return blocks.find_block(file_blocks.find_blocks(project, tap), spec.unfreeze_from, choice.file)
+
+
+def is_known(project: Project, spec: FineTune) -> bool:
+    """Whether its boundary is known without opening a model file."""
+    tap = _head_tap(project, spec)
+    return not project.choice(tap).base.is_file or file_blocks.are_known(project, tap)
 
 
 def boundary_spec(project: Project, spec: FineTune) -> FeatureSpec:
@@ -62,10 +74,13 @@ def extract_keys(project: Project, names: Iterable[str]) -> list[str]:
 
 
 def check_finetune(project: Project, name: str) -> None:
-    """Raises Unusable if there is no such fine-tuning or block, or the head cannot be trained further."""
+    """Raises Unusable if there is no such fine-tuning or block, or the head cannot be trained further.
+
+    NotAvailable where the block is to be looked up in a model file that is not here.
+    """
     project.check_finetune([name])
     spec = project.config.finetune[name]
-    first_trained_block(project, spec)
+    blocks.check_trainable(project.choice(_head_tap(project, spec)).base)
     head = project.config.heads[spec.head]
     where = f"finetune.{name}.head: {spec.head!r}"
     if not HEAD_KINDS[head.kind].finetunable:
@@ -73,15 +88,24 @@ def check_finetune(project: Project, name: str) -> None:
         raise Unusable(f"{where} is of kind {head.kind}; expected {kinds}", "name another head")
     for point in head.points().values():
         layers = [project.config.extract.taps[tap].layer for tap in point.taps]
-        if len(layers) > 1 or layers[0] not in ("output", project.choice(point.taps[0]).base.output):
+        base = project.choice(point.taps[0]).base
+        if len(layers) > 1 or not (base.is_file or layers[0] in ("output", base.output)):
             raise Unusable(
-                f"{where} uses {' and '.join(point.taps)}; expected one tap, the base's output",
-                "name a head whose tap has layer: output, such as {kind: logistic, tap: pooled}",
+                f"{where} uses {' and '.join(point.taps)}; expected one tap, "
+                + ("any of the model's layers" if base.is_file else "the base's output"),
+                "name a head with one tap"
+                + ("" if base.is_file else " that has layer: output, such as {kind: logistic, tap: pooled}"),
             )
     taps = {tap for point in head.points().values() for tap in point.taps}
     if len(taps) > 1 and len({project.spec(tap).recipe for tap in taps}) > 1:
         raise Unusable(
             f"{where} chooses among taps of several sizes or bases; a fine-tuning trains one base at one size",
+            "name a head with one tap",
+        )
+    ends = {project.config.extract.taps[tap].layer for tap in taps}
+    if len({"output" if layer == base.output else layer for layer in ends}) > 1:
+        raise Unusable(
+            f"{where} chooses among taps of several layers; a fine-tuning trains the layers up to one",
             "name a head with one tap",
         )
     numerics = {project.config.numerics(tap) for tap in taps} - {"f32"}
@@ -90,6 +114,7 @@ def check_finetune(project: Project, name: str) -> None:
             f"finetune.{name}: extract.numerics is {' and '.join(sorted(numerics))}; fine-tuning computes in f32",
             "set extract.numerics: f32",
         )
+    first_trained_block(project, spec)
 
 
 @contextmanager

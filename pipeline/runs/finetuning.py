@@ -159,7 +159,7 @@ class Tuning:
             from stages.finetune import training
         seconds = training.time_epoch(self.spec, self._network, train, val)
         pace = throughput.seconds_per_image(self.project.store(self.start.spec.taps[0]).shard_records()) or 0.0
-        notify(f"{self.name}: trains {self.block.name} and all later blocks on {train:,} images")
+        notify(f"{self.name}: trains {self.block.name} and all after it on {train:,} images")
         notify(
             f"  an epoch: about {seconds:.1f} s from cached maps, {seconds + pace * (train + val):.1f} s in mode full"
         )

@@ -104,7 +104,8 @@ def current_names(project: Project) -> set[str]:
     keys: set[str] = set()
     with suppress(PipelineError):
         keys |= set(project.keys.values())
-        keys |= set(boundary_rows.extract_keys(project, project.config.finetune))
+        tuned = [name for name, spec in project.config.finetune.items() if boundary_rows.is_known(project, spec)]
+        keys |= set(boundary_rows.extract_keys(project, tuned))
     return manifest | keys
 
 

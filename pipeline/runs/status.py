@@ -229,7 +229,7 @@ def _finetune(project: Project, name: str, manifest: Manifest, head: StageStatus
     samples = len(manifest.samples) + unhashed
     try:
         boundary_rows.check_finetune(project, name)
-    except Unusable as error:
+    except (Unusable, NotAvailable) as error:
         return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]
     model = _finetuned_models(project, name, manifest, head)
     if model.state == "HIT":

@@ -201,4 +201,4 @@ def _licences(model: Model) -> Iterator[str]:
     config = model.record["config"]
     for tap in recorded_model.tap_names(model):
         choice = config["extract"]["taps"][tap].get("base") or config["base"]
-        yield catalogue.base_of(choice["name"]).licence if choice["weights"] == "imagenet" else "not known"
+        yield catalogue.choose_base(choice["name"]).licence if choice["weights"] == "imagenet" else "not known"

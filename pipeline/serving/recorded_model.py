@@ -189,4 +189,6 @@ class Inference:
         block = boundary_rows.first_trained_block(then, then.config.finetune[self._model.record["name"]])
         (spec,) = map(then.spec, head_settings(then, self._model).taps)
         (head, _), *_ = average.split(self.head, {})
-        return Network(spec.recipe, None, block, spec.tap, head)
+        in_file = catalogue.base_of(spec.recipe.base).is_file  # the layers themselves, not their weights alone
+        file = then.weight_file(spec.recipe, then.options.offline) if in_file else None
+        return Network(spec.recipe, file, block, spec.tap, head)

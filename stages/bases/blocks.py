@@ -1,15 +1,19 @@
 """Owns the blocks of each base: the layer each reads, and the shape of its output. Not their layers (build.py).
 
-They are read from blocks.json, which `python -m tests.support.generate_blocks` makes from the networks.
+Those of the catalogue are read from blocks.json, which `python -m tests.support.generate_blocks` makes from the
+networks; those of a model file are found in its graph (formats.py `blocks`).
 """
 
 import functools
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from cache.errors import Unusable
 from stages.bases.catalogue import Base
+from stages.bases.formats import FORMATS
 from stages.runtime.suggest import suggest
 
 
@@ -32,6 +36,38 @@ class Block(NamedTuple):
         return side, side, self.channels
 
 
+@dataclass(frozen=True)
+class FoundBlock:
+    """A block of a model file: its layers, by path, in order, up to one through which all paths run.
+
+    boundary: the layer or operation before it through which all paths run; its output is a map of the shape `maps`.
+    weights: how many numbers of its layers can be trained. obstacle: why training cannot start here, or nothing.
+    """
+
+    layers: Sequence[str]
+    boundary: str
+    maps: Sequence[int]
+    weights: int
+    obstacle: str = ""
+
+    @property
+    def name(self) -> str:
+        """That of its first layer."""
+        return self.layers[0]
+
+    @property
+    def listed(self) -> bool:
+        """Whether it is one to start from: another trains the same where this one has nothing to train."""
+        return self.weights > 0 and not self.obstacle
+
+    def shape(self, size: int) -> tuple[int, ...]:
+        """Of the boundary's output; it was found for images of one size."""
+        return tuple(self.maps)
+
+
+AnyBlock = Block | FoundBlock
+
+
 @functools.cache
 def _table() -> dict[str, list[list[str | int]]]:
     table: dict[str, list[list[str | int]]] = json.loads(Path(__file__).with_suffix(".json").read_text())
@@ -43,13 +79,47 @@ def blocks_of(base: Base) -> tuple[Block, ...]:
     return tuple(Block._make(row) for row in _table().get(base.name, []))
 
 
-def get_block(base: Base, name: str) -> Block:
-    """The block of that name. Raises Unusable, naming the nearest."""
-    if base.is_file:
+def check_trainable(base: Base) -> None:
+    """Raise Unusable for a base that cannot be fine-tuned from any layer, since it is no Keras network."""
+    if base.format.keras and (base.format.blocks or not base.is_file):
+        return
+    suffixes = ", ".join(suffix for kind in FORMATS.values() if kind.blocks for suffix in kind.suffixes)
+    raise Unusable(
+        f"a base of the kind {base.format.name!r} is no Keras network, so it cannot be fine-tuned; expected a base of "
+        f"the catalogue, or a Keras model ({suffixes})",
+        "train heads on several of its taps; or write the network as a Keras model once, and name that as the base",
+    )
+
+
+def find_block(found: Sequence[FoundBlock], name: str, file: str) -> FoundBlock:
+    """The block of a model file that begins or ends with that layer. Raises Unusable, naming what could be meant."""
+    lists = f"pipeline bases {file} lists the layers to start from"
+    starts = {block.name: block for block in found if block.listed}
+    for number, block in enumerate(found):
+        if name in block.layers:
+            near = [each.name for each in found[number:] if each.listed][:2]
+            if name in (block.layers[0], block.layers[-1]) and not block.obstacle:
+                return block
+            if block.obstacle:
+                raise Unusable(f"{file} cannot be trained from {name!r} on: {block.obstacle}", lists)
+            raise Unusable(
+                f"{file} cannot be trained from {name!r} on, since not all paths run through it",
+                f"start from {' or '.join(near)}; {lists}" if near else lists,
+            )
+    if not starts:
         raise Unusable(
-            "a user model has no named blocks, so it cannot be fine-tuned from one",
-            "leave finetune: out, and train heads on any of its layers; or use a base that pipeline bases lists",
+            f"{file} has no layer to train from: none through which all paths run has trained layers after it",
+            "train heads on its layers",
         )
+    near = suggest(name, starts) or list(starts)[-3:]
+    raise Unusable(
+        f"{file} has no layer {name!r} that training can start from, or all layers before it would be trained too",
+        f"did you mean {' or '.join(near[:3])}? {lists}",
+    )
+
+
+def get_block(base: Base, name: str) -> Block:
+    """The block of that name of a base of the catalogue. Raises Unusable, naming the nearest."""
     blocks = {block.name: block for block in blocks_of(base)}
     if name in blocks:
         return blocks[name]

@@ -27,10 +27,12 @@ class BaseFormat:
     layers, (base, file or None, pixels a side) -> list of LayerInfo; None if there is none. auto: the engine that
     `engine: auto` prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether
     opening a file runs code that is in it, so that the user must trust it (trust.py). keras: whether it opens as a
-    Keras network, which exports are written from. Of a file that is none, functions of its path: data_files, the other
-    files that it is made of; input, its ImageInput; outputs, how many of its layers are outputs, which come first;
-    harm, phrases for what else than computing it does, which needs the user's trust; limits, what a library may take
-    to open it; rough, whether it computes in fewer digits than float32.
+    Keras network, which exports are written from. blocks: the function that finds in a file what can be trained,
+    (file, pixels a side or None, last layer) -> list of FoundBlock; None of a format that cannot be fine-tuned, and of
+    the catalogue's, whose blocks are a table (blocks.py). Of a file that is no Keras network, functions of its path:
+    data_files, the other files that it is made of; input, its ImageInput; outputs, how many of its layers are outputs,
+    which come first; harm, phrases for what else than computing it does, which needs the user's trust; limits, what a
+    library may take to open it; rough, whether it computes in fewer digits than float32.
     """
 
     name: str
@@ -41,6 +43,7 @@ class BaseFormat:
     numerics: tuple[str, ...] | None = None
     runs_code: bool = False
     keras: bool = False
+    blocks: str | None = None
     data_files: str | None = None
     outputs: str | None = None
     harm: str | None = None
@@ -62,6 +65,7 @@ KERAS_FILE = BaseFormat(
     numerics=("f32",),  # it computes in the dtypes that it was saved with
     runs_code=True,
     keras=True,
+    blocks="stages.keras_models.tails:list_blocks",
 )
 
 

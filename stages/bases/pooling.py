@@ -26,7 +26,7 @@ class Plan:
     first: int = 0
 
 
-def plan_pooling(tap: Tap, shape: tuple[int, ...], size: tuple[int, int], default: Layout) -> Plan:
+def plan_pooling(tap: Tap, shape: tuple[int | None, ...], size: tuple[int, int], default: Layout) -> Plan:
     """The plan for an output of that shape, without the batch, for images of `size` (height, width).
 
     default: the layout of maps whose sides could be either. Raises Unusable where that pooling has no meaning for the
@@ -44,8 +44,8 @@ def plan_pooling(tap: Tap, shape: tuple[int, ...], size: tuple[int, int], defaul
             what = f"has {shape[0]} tokens, all of patches; there is no class token"
             raise Unusable(f"extract.taps: layer {tap.layer!r} {what}", "use pooling: mean")
         return Plan(parts=parts, first=first)  # type: ignore[arg-type]
-    if len(shape) == 1 and tap.pooling in ("avg", "none"):
-        return Plan()  # the network has pooled
+    if len(shape) == 1 and tap.pooling == "none":
+        return Plan()
     kinds = {1: "one row of {} values", 2: "{} tokens of {} values", 3: "maps of {} x {} x {}"}
     found = kinds.get(len(shape), "the shape " + " x ".join(["{}"] * len(shape))).format(*shape)
     fitting = {1: "none", 2: "cls, mean, cls+mean or none", 3: "avg, max or none"}.get(len(shape), "another layer")
@@ -55,23 +55,22 @@ def plan_pooling(tap: Tap, shape: tuple[int, ...], size: tuple[int, int], defaul
     )
 
 
-def _find_layout(shape: tuple[int, ...], size: tuple[int, int]) -> Layout | None:
+def _find_layout(shape: tuple[int | None, ...], size: tuple[int, int]) -> Layout | None:
     """The layout in which maps have the image's proportions, but for rounding; None where both have, or neither."""
-    sides: dict[Layout, tuple[int, ...]] = {"nchw": shape[1:], "nhwc": shape[:2]}
-    fitting = [name for name, (h, w) in sides.items() if abs(h * size[1] - w * size[0]) < max(size)]
+    sides: dict[Layout, tuple[int | None, ...]] = {"nchw": shape[1:], "nhwc": shape[:2]}
+    fitting = [name for name, (h, w) in sides.items() if h and w and abs(h * size[1] - w * size[0]) < max(size)]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _prefix(tap: Tap, tokens: int) -> int:
+def _prefix(tap: Tap, tokens: int | None) -> int:
     """How many tokens stand before those of the patches: what the largest square leaves."""
-    if tap.prefix is None:
-        found = tokens - math.isqrt(tokens) ** 2
-        if found <= _MOST_PREFIX:
-            return found
-    elif tap.prefix < tokens:
-        return tap.prefix
+    if tap.prefix is not None:
+        if tokens is None or tap.prefix < tokens:
+            return tap.prefix
+    elif tokens is not None and tokens - math.isqrt(tokens) ** 2 <= _MOST_PREFIX:
+        return tokens - math.isqrt(tokens) ** 2
     raise Unusable(
-        f"extract.taps: layer {tap.layer!r} gives {tokens} tokens; which of them are patches is not known",
+        f"extract.taps: layer {tap.layer!r} gives {tokens or 'some'} tokens; which of them are patches is not known",
         "say how many stand before them: prefix: 1 (class token), 5 (and four registers), or 0",
     )
 

@@ -8,14 +8,13 @@ import keras
 import numpy as np
 
 from cache.errors import Unusable
-from stages.bases import catalogue
-from stages.bases.blocks import Block
+from stages.bases.blocks import AnyBlock
 from stages.bases.recipe import Recipe, Tap
 from stages.finetune.boundary_maps import Boundary
 from stages.heads.average import Member
 from stages.heads.dense_network import layers_of
 from stages.heads.fitted import Head, Layers, softmax
-from stages.keras_models import build, trace
+from stages.keras_models import build, tails, trace
 
 _AT_ONCE = 64
 
@@ -23,20 +22,19 @@ _AT_ONCE = 64
 class Network:
     """The blocks from `block` on and a head's layers, as one Keras model: boundary maps -> logits.
 
-    BatchNormalization stays in inference mode, and is not trained (keras.io, Transfer learning).
+    BatchNormalization stays in inference mode, and is not trained (keras.io, Transfer learning). state: the variables
+    that training changes. Dropout draws from seeds, which `seed_layers` sets.
     """
 
-    def __init__(self, recipe: Recipe, weights: Path | None, block: Block, tap: Tap, head: Head) -> None:
-        """weights: None where `put_tail` brings them. tap: the head's input, the base's output pooled its way."""
-        pixels = recipe.pixels
-        base = build.build_base(catalogue.get_base(recipe.base), weights, pixels.height, pixels.width)
-        self.tail = keras.Model(base.get_layer(block.boundary).output, base.output, name="tail")
-        for layer in self.tail.layers:
-            layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+    def __init__(self, recipe: Recipe, weights: Path | None, block: AnyBlock, tap: Tap, head: Head) -> None:
+        """weights: None where `put_tail` brings them; a user's model needs its file. tap: the head's input."""
+        part = tails.open_tail(recipe, weights, block.boundary, tap.layer)
+        self.tail, self._layers = part.model, part.layers
+        parts = [each for layer in part.layers.values() for each in layer._flatten_layers()]
+        norms = [layer for layer in parts if isinstance(layer, keras.layers.BatchNormalization)]
         maps = keras.Input(self.tail.input.shape[1:])
         layers = keras.layers  # without pooling, maps are flattened in numpy's order
-        pooling = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}
-        pooled = pooling[tap.pooling]()(self.tail(maps, training=False))
+        pooled = layers.Flatten()(trace.pool(self.tail(maps), tap))
         self.dense = [keras.layers.Dense(layer.bias.size, layer.activation) for layer in head.layers]
         self.unit = head.layers.unit
         logits = trace.divide_by_length(pooled, self.unit)
@@ -47,18 +45,27 @@ class Network:
         self.kind, self.classes = head.kind, head.classes
         for dense, layer in zip(self.dense, head.layers, strict=True):
             dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
-        self._start = [variable.numpy() for variable in self.model.trainable_variables]
+        known, kept = ({id(w) for of in each for w in of.weights} for each in ([self.model], norms))
+        self._seeds = [variable for variable in self.model.variables if id(variable) not in known]
+        others = [weight for weight in self.model.non_trainable_weights if id(weight) not in kept]
+        self.state = [*self.model.trainable_variables, *others]
+        self._start = [variable.numpy() for variable in self.state]
+
+    def seed_layers(self, seed: int, epoch: int) -> None:
+        """Let layers that draw, as dropout does, draw what they draw in that epoch."""
+        for number, variable in enumerate(self._seeds):
+            variable.assign([np.random.default_rng((seed, epoch, number)).integers(2**31), 0])
 
     def reset(self) -> None:
         """Restore the weights from before training."""
-        for variable, value in zip(self.model.trainable_variables, self._start, strict=True):
+        for variable, value in zip(self.state, self._start, strict=True):
             variable.assign(value)
 
     def tail_arrays(self) -> dict[str, np.ndarray]:
         """All weights of the blocks: arrays by layer and number among its weights, as `head_conv/0`."""
         return {
-            f"{layer.name}/{number}": variable.numpy()
-            for layer in self.tail.layers
+            f"{name}/{number}": variable.numpy()
+            for name, layer in self._layers.items()
             for number, variable in enumerate(layer.weights)
         }
 
@@ -69,7 +76,7 @@ class Network:
                 f"tail.npz has no {lacking[0]}: an earlier version stored only a part of the weights",
                 "remove the model's folder, and train it again: pipeline run finetune",
             )
-        build.assign_weights(self.tail, arrays)
+        build.assign_arrays(self._layers.__getitem__, arrays, self.tail.name)
 
     def head(self, chosen: Mapping[str, Any]) -> Head:
         """The head with its layers as they are now, float64; it takes what `features` returns."""

@@ -165,6 +165,7 @@ def time_epoch(spec: Spec, network: Network, train: int, val: int) -> float:
 def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History, reader: ThreadPoolExecutor) -> None:
     """One pass over train, then the loss on val; the next batch is read during a step."""
     started = time.perf_counter()
+    network.seed_layers(seed, history.epochs)
     draw = np.random.default_rng((seed, history.epochs))
     order = draw.permutation(data.train)
     views = draw.integers(spec.views, size=len(order))
@@ -202,7 +203,7 @@ class _State:
     def __init__(self, network: Network, path: Path | None) -> None:
         self._path = path
         model = network.model
-        self._trained = model.trainable_variables
+        self._trained = network.state
         self._optimizer = model.optimizer.variables
         self._best: list[np.ndarray] = []
 

@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import keras
@@ -40,6 +40,11 @@ def build_base(base: Base, weights: Path | None, height: int, width: int) -> ker
 
 
 def assign_weights(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """`assign_arrays`, to the layers of a model."""
+    assign_arrays(model.get_layer, arrays, model.name)
+
+
+def assign_arrays(get_layer: Callable[[str], keras.layers.Layer], arrays: Mapping[str, np.ndarray], of: str) -> None:
     """Assign arrays by layer and number among its weights, such as `block16_expand_conv/0`.
 
     Raises Unusable if one does not fit.
@@ -47,9 +52,9 @@ def assign_weights(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None
     try:
         for name, array in arrays.items():
             layer, _, number = name.rpartition("/")
-            model.get_layer(layer).weights[int(number)].assign(array)
-    except (ValueError, IndexError) as error:
-        raise Unusable(f"{name} does not fit {model.name}: {' '.join(str(error).split())[:200]}") from error
+            get_layer(layer).weights[int(number)].assign(array)
+    except (ValueError, IndexError, KeyError) as error:
+        raise Unusable(f"{name} does not fit {of}: {' '.join(str(error).split())[:200]}") from error
 
 
 class _Numbers(defaultdict[str, int]):

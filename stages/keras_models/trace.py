@@ -1,6 +1,7 @@
 """Owns a base as a TensorFlow graph, uint8 in and taps out. Not running it (engines/). A TensorFlow room."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cache.errors import Unusable
 from stages.bases import catalogue
 from stages.bases.catalogue import Base, Preprocess
 from stages.bases.formats import LayerInfo
+from stages.bases.pooling import Plan, plan_pooling
 from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.keras_models import build, user_model
 from stages.runtime.suggest import suggest
@@ -64,7 +66,9 @@ def keras_model(recipe: Recipe, weights: Path, tail: Mapping[str, np.ndarray]) -
     A base from a file is opened as it was saved.
     """
     if catalogue.base_of(recipe.base).is_file:
-        return user_model.load_model(weights, recipe)
+        own = user_model.load_model(weights, recipe)
+        build.assign_weights(own, tail)
+        return own
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.numerics == "tensorflow-bf16" else "float32")
     try:
@@ -94,7 +98,8 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
     from_file = isinstance(model, user_model.UserModel)
     names = [name for name, _ in model.named_layers()] if from_file else [layer.name for layer in model.layers]
     for tap in taps:
-        if tap.layer != "output" and tap.layer not in names:
+        there = model.has(tap.layer) if from_file else tap.layer == "output" or tap.layer in names
+        if not there:
             near = suggest(tap.layer, reversed(names), 4)  # the last of a block's layers is its output
             raise Unusable(
                 f"extract.taps: {model.name} has no layer {tap.layer!r}",
@@ -106,12 +111,7 @@ def tap_outputs(model: keras.Model, taps: Sequence[Tap]) -> list[keras.KerasTens
     else:
         outputs = [model.output if layer == "output" else model.get_layer(layer).output for layer in layers]
     for tap, output in zip(taps, outputs, strict=True):
-        if tap.pooling != "none" and len(output.shape) != 4:
-            shape = tuple(output.shape)
-            raise Unusable(
-                f"extract.taps: layer {tap.layer!r} has the shape {shape}; expected (n, height, width, channels)",
-                "use pooling: none",
-            )
+        _plan(tap, output)
     return outputs
 
 
@@ -142,12 +142,20 @@ def divide_by_length(x: Any, spans: Sequence[tuple[int, int]]) -> Any:
     return parts[0] if len(parts) == 1 else keras.ops.concatenate(parts, axis=1)
 
 
-def pool(maps: Any, tap: Tap) -> Any:
-    """float32 maps (n, h, w, c), pooled over h and w. Takes tensors or Keras's symbolic ones."""
-    maps = keras.ops.cast(maps, "float32")
-    if tap.pooling == "avg":
-        return keras.ops.mean(maps, axis=(1, 2))
-    return keras.ops.max(maps, axis=(1, 2)) if tap.pooling == "max" else maps
+def pool(output: Any, tap: Tap) -> Any:
+    """float32 maps (n, h, w, c), or tokens (n, tokens, c), pooled as the tap says. Takes symbolic tensors too."""
+    plan, x = _plan(tap, output), keras.ops.cast(output, "float32")
+    if plan.channels_last:
+        x = keras.ops.transpose(x, (0, 2, 3, 1))
+    if plan.reduce is not None:
+        x = (keras.ops.mean if plan.reduce == "mean" else keras.ops.max)(x, axis=(1, 2))
+    parts = [x[:, 0] if part == "cls" else keras.ops.mean(x[:, plan.first :], axis=1) for part in plan.parts]
+    return keras.ops.concatenate(parts, axis=1) if parts else x
+
+
+def _plan(tap: Tap, output: Any) -> Plan:
+    """Keras's maps have their channels last, unless the tap says otherwise."""
+    return plan_pooling(replace(tap, layout=tap.layout or "nhwc"), tuple(output.shape)[1:], (1, 1), "nhwc")
 
 
 def fold_batchnorm(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:

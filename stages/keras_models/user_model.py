@@ -6,6 +6,7 @@ Opening one can run code from the file: callers ask first whether the user trust
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,40 @@ import keras
 from cache.errors import Unusable, Unwritable
 from stages.bases.catalogue import Preprocess
 from stages.bases.recipe import Recipe
-from stages.keras_models import build, keras2_files, keras2_ops
-
-_UNUSED = 1_000_000
-"""A number that no layer has in its name: operations get names too, which may not be those of layers of the file."""
+from stages.keras_models import build, graph, keras2_files, keras2_ops
+from stages.keras_models.graph import Graph
 
 
 class UserModel(keras.Model):
     """A graph of layers, (batch, height, width, 3) -> any output, whose layers can be found at any depth."""
 
-    def named_layers(self) -> list[tuple[str, keras.layers.Layer]]:
-        """Its layers by name, in order; layers of a nested model follow it, as `vgg16/block5_pool`."""
+    def named_layers(self) -> list[tuple[str, Any]]:
+        """Its layers and operations by name, in order; layers of a nested model follow it, as `vgg16/block5_pool`."""
         return list(_paths(self))
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.layers.Layer:
+        """As Keras's, and layers at any depth by their paths."""
+        if name is None or "/" not in name:
+            return super().get_layer(name, index)
+        if name not in (found := self._graph.layers):
+            raise ValueError(f"No such layer: {name}")
+        return found[name]
+
+    def has(self, path: str) -> bool:
+        """Whether `at` may find something there: also a layer within a layer, which `named_layers` does not list."""
+        return path == "output" or path in dict(self.named_layers()) or self._graph.has(path)
+
+    @cached_property
+    def _graph(self) -> Graph:
+        return Graph(self, self.inputs)
 
     def at(self, paths: Sequence[str]) -> list[keras.KerasTensor]:
         """Its output at each of `paths`: layers, or `output`. Raises Unusable where that is not one tensor."""
         layers = sorted(set(paths) - {"output"})
-        with build.number_names_from(_UNUSED):
+        if not {name for name, _ in self.named_layers()}.issuperset(layers):  # within a layer
+            graph.name_apart(self._graph.calls)
+            return [self._graph.find(path) for path in paths]
+        with build.number_names_from(graph.UNUSED):
             outputs = keras.tree.flatten(_add_outputs(self, layers)(self.inputs))
         whole, inner = outputs[: len(self.outputs)], outputs[len(self.outputs) :]
         found = dict(zip(layers, inner, strict=True))
@@ -45,7 +63,13 @@ def load_model(path: Path, recipe: Recipe) -> UserModel:
     not in Keras, or holds a model that does not take RGB images of that size.
     """
     model = read_model(path, recipe.pixels.height, recipe.pixels.width)
-    _check_input(path, model, recipe)
+    check_image(path, model, recipe.pixels.height, recipe.pixels.width)
+    (image,) = model.inputs
+    if not image.dtype.startswith(("float", "bfloat")) and recipe.preprocess != Preprocess():
+        raise Unusable(
+            f"base.preprocess: {path} takes {image.dtype}, to which preprocessed pixels would be truncated",
+            "leave base.preprocess out",
+        )
     model.trainable = False
     return model
 
@@ -54,7 +78,7 @@ def read_model(path: Path, height: int, width: int) -> UserModel:
     """The model, whatever it takes; one that was saved before it was built is built for that size."""
     _check_file(path)
     try:
-        with keras2_files.keras3_copy(path) as file:
+        with keras2_files.keras3_copy(path) as file, build.number_names_from(0):  # of layers within layers
             model = keras.saving.load_model(file, keras2_ops.CUSTOM_OBJECTS, compile=False, safe_mode=False)
     except Unwritable:
         raise
@@ -101,7 +125,7 @@ def _as_graph(path: Path, model: Any, height: int, width: int) -> UserModel:
     """The same layers and weights as one Functional model."""
     if isinstance(model, keras.Sequential) and not model.built:
         model.build((None, height, width, 3))
-    if not _has_graph(model):
+    if not graph.has_graph(model):
         raise Unusable(
             f"{path} is a {type(model).__name__}, whose layers cannot be listed",
             "build it as a Functional or Sequential model",
@@ -109,44 +133,34 @@ def _as_graph(path: Path, model: Any, height: int, width: int) -> UserModel:
     return UserModel(model.inputs, model.outputs, name=model.name)
 
 
-def _check_input(path: Path, model: UserModel, recipe: Recipe) -> None:
+def check_image(path: Path, model: UserModel, height: int | None, width: int | None) -> None:
+    """Raise Unusable where it does not take RGB images, or none of that size; None: of whatever size."""
     if len(model.inputs) != 1:
         raise Unusable(f"{path} takes {len(model.inputs)} inputs; expected one, of RGB images", "use another model")
     (image,) = model.inputs
-    size = (recipe.pixels.height, recipe.pixels.width)
     if len(image.shape) != 4 or image.shape[3] not in (3, None):
         raise Unusable(
             f"{path} takes {image.shape}; expected (batch, height, width, 3), of RGB images",
             "grayscale images are extracted as RGB too: add a first layer that makes one channel of three",
         )
-    if any(side not in (None, given) for side, given in zip(image.shape[1:3], size, strict=True)):
-        sides = image.shape[1:3]
+    sides = image.shape[1:3]
+    if any(None not in (side, given) and side != given for side, given in zip(sides, (height, width), strict=True)):
         raise Unusable(
-            f"extract.size: {path} takes images of {sides[0]} x {sides[1]} pixels; got {size[0]} x {size[1]}",
+            f"extract.size: {path} takes images of {sides[0]} x {sides[1]} pixels; got {height} x {width}",
             f"use extract.size: {sides[0]}" if sides[0] == sides[1] else "build it for square images",
         )
-    if not image.dtype.startswith(("float", "bfloat")) and recipe.preprocess != Preprocess():
-        raise Unusable(
-            f"base.preprocess: {path} takes {image.dtype}, to which preprocessed pixels would be truncated",
-            "leave base.preprocess out",
-        )
-
-
-def _has_graph(layer: Any) -> bool:
-    """Whether it is a Functional or Sequential model; Keras has no public name for the former."""
-    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
 
 
 def _has_ops(layer: Any) -> bool:
     """Whether it is a model with functions of Keras 2, which are replaced by operations that a file can hold."""
-    return _has_graph(layer) and any(isinstance(x, keras2_ops.TensorFlowOp) or _has_ops(x) for x in layer.layers)
+    return graph.has_graph(layer) and any(isinstance(x, keras2_ops.TensorFlowOp) or _has_ops(x) for x in layer.layers)
 
 
-def _paths(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    for layer in model.layers:
+def _paths(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for layer in getattr(model, "operations", model.layers):
         if not isinstance(layer, keras.layers.InputLayer):
             yield prefix + layer.name, layer
-            if _has_graph(layer):
+            if graph.has_graph(layer):
                 yield from _paths(layer, f"{prefix}{layer.name}/")
 
 

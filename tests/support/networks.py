@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +15,24 @@ from stages.data.images import PixelSpec
 from tests.support.pictures import photographs
 
 SIZE = 96
+BATCH = 8
 DEFAULT = Recipe.of(catalogue.get_base("efficientnet_lite0"), "12" * 32, PixelSpec(224, 224), "f32", "float32")
+
+
+@dataclass
+class Spec:
+    """Settings of a fine-tuning (training.py `Spec`)."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    class_weight: Literal["none", "balanced"] = "none"
+    batch: int = BATCH
+    epochs: int = 4
+    patience: int | None = None
+    views: int = 1
+    log_dir: str | None = None
 
 
 def recipe(name: str, numerics: str = "f32") -> Recipe:

@@ -142,11 +142,12 @@ def test_an_export_takes_neither_the_model_nor_the_trust(pipeline: Pipeline, own
     assert counts(pipeline("run", "-c", exported, "--json")) == (0, 24)
 
 
-def test_it_cannot_be_fine_tuned_from_a_block(pipeline: Pipeline, own: Path) -> None:
+def test_a_fine_tuning_of_what_is_no_model_is_refused_before_a_row_is_computed(pipeline: Pipeline, own: Path) -> None:
     own.write_text(_TRUSTING + "finetune: {last: {head: logistic, unfreeze_from: block5}}\n")
     ran = pipeline("run", "finetune", "-c", own, "--json")
     assert ran.code == 2
-    assert "a user model has no named blocks" in ran.json["error"]["message"]
+    assert "my.keras is not a Keras model" in ran.json["error"]["message"]
+    assert not list(own.parent.glob(".features/features/*/shards/*"))
 
 
 def test_the_transformer_takes_one(fake_embed: None, strange: Path) -> None:

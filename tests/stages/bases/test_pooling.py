@@ -27,7 +27,6 @@ PLANS: list[tuple[dict[str, Any], tuple[int, ...], Plan]] = [
     ({"pooling": "cls+mean"}, (261, 384), Plan(parts=("cls", "mean"), first=5)),
     ({"pooling": "mean", "prefix": 1}, (1 + 16 * 12, 384), Plan(parts=("mean",), first=1)),
     ({"pooling": "none"}, (257, 384), Plan()),
-    ({}, (768,), Plan()),
     ({"pooling": "none"}, (768,), Plan()),
 ]
 
@@ -48,6 +47,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[int, ...], str, str]] = [
     ({}, (257, 384), "257 tokens of 384 values; pooling: avg has no meaning", "cls, mean, cls.mean or none"),
     ({"pooling": "cls"}, (7, 7, 1280), "maps of 7 x 7 x 1280; pooling: cls has no meaning", "avg, max or none"),
     ({"pooling": "max"}, (768,), "one row of 768 values", "none"),
+    ({}, (1000,), "one row of 1000 values; pooling: avg has no meaning", "none"),
     ({}, (2, 3, 4, 5), "the shape 2 x 3 x 4 x 5", "another layer"),
     ({"pooling": "cls"}, (196, 384), "196 tokens, all of patches; there is no class token", "mean"),
     ({"pooling": "mean"}, (1 + 16 * 12, 384), "193 tokens; which of them are patches is not known", "prefix: 1"),

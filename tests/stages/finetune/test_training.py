@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import keras
 import numpy as np
@@ -23,26 +22,11 @@ from stages.finetune.boundary_maps import Cached
 from stages.finetune.network import Network
 from stages.heads.fitted import Head, Layer, Layers
 from stages.keras_models import build
-from tests.support.networks import curve
+from tests.support.networks import BATCH, Spec, curve
 
 SIZE = 64
 N = 40
-BATCH = 8
 STEPS = 20
-
-
-@dataclass
-class Spec:
-    optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
-    weight_decay: float = 0.0
-    class_weight: Literal["none", "balanced"] = "none"
-    batch: int = BATCH
-    epochs: int = 4
-    patience: int | None = None
-    views: int = 1
-    log_dir: str | None = None
 
 
 @dataclass

@@ -247,7 +247,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence(
     [
         (Tap("conv_base/laste"), "has no layer 'conv_base/laste'", "similar: conv_base/last"),
         (Tap("last"), "has no layer 'last'", "the last ones: conv_base/last, flatten"),
-        (Tap("output"), "'output' has the shape .*; expected", "use pooling: none"),
+        (Tap("output"), "'output' gives one row of .* values; pooling: avg has no meaning", "use pooling: none"),
     ],
 )
 def test_a_tap_that_is_not_there_is_named_with_some_that_are(tmp_path: Path, tap: Tap, message: str, hint: str) -> None:
