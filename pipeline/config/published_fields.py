@@ -42,7 +42,11 @@ def _published(base: Any, folder: Path) -> Published | None:
     name = base.get("name") if isinstance(base, dict) else base
     if not isinstance(name, str) or catalogue.find_format(name).input is None:
         return None
-    return find_published(folder / Path(name).expanduser())
+    file = folder / Path(name).expanduser()
+    numbers = base.get("preprocess") if isinstance(base, dict) else None
+    if numbers is None and not file.is_file():
+        raise Unusable(f"base.name: {file} is not there", "correct the path (it is relative to pipeline.yaml)")
+    return find_published(file)
 
 
 def _with_numbers(written: Any, found: Published) -> dict[str, Any]:

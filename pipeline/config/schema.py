@@ -244,11 +244,10 @@ class RunConfig(Section):
 
     def _check_pixels(self, tap: str, own: TapConfig) -> None:
         pixels = self.pixels(tap)
-        if pixels.resize_to is not None and (
-            pixels.fit != "crop" or pixels.resize_to < max(pixels.height, pixels.width)
-        ):
+        side, size = pixels.resize_to, (pixels.height, pixels.width)
+        if side is not None and (pixels.fit != "crop" or side < max(size)):
             where = f"extract.taps.{tap}.resize_to" if own.resize_to else "extract.resize_to"
-            raise ValueError(f"{where}: the shorter side, of which fit: crop cuts {pixels.height} x {pixels.width} out")
+            raise ValueError(f"{where}: with fit: crop, and at least {max(size)}, the larger side of size; got {side}")
 
     def pixels(self, tap: str) -> PixelSpec:
         """How images become pixels for that tap."""

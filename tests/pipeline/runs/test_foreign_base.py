@@ -61,6 +61,10 @@ def test_what_is_published_is_taken_and_can_be_overridden(foreign: Path) -> None
     assert other.base.preprocess is not None
     assert other.base.preprocess.std == (0.229, 0.224, 0.225)
     (foreign.parent / "m" / "preprocessor_config.json").unlink()
+    with pytest.raises(Unusable, match=r"base\.name: .*gone\.onnx is not there"):
+        yaml_file.load(foreign, ("base=gone.onnx",))
+    with pytest.raises(Unusable, match=r"extract\.resize_to: with fit: crop, and at least 32"):
+        yaml_file.load(foreign, ("base.preprocess=none", "extract.resize_to=30", "extract.size=32"))
     with pytest.raises(Unusable, match=r"base: preprocess: nothing beside m/net\.onnx says what its input is"):
         yaml_file.load(foreign)
     with pytest.raises(Unusable, match=r"base\.preprocess: 'caffe': expected numbers, or none or unit or imagenet"):
