@@ -43,10 +43,10 @@ def _published(base: Any, folder: Path) -> Published | None:
     if not isinstance(name, str) or catalogue.find_format(name).input is None:
         return None
     file = folder / Path(name).expanduser()
-    numbers = base.get("preprocess") if isinstance(base, dict) else None
-    if numbers is None and not file.is_file():
+    numbers, found = base.get("preprocess") if isinstance(base, dict) else None, find_published(file)
+    if numbers is None and found is None and not file.is_file():
         raise Unusable(f"base.name: {file} is not there", "correct the path (it is relative to pipeline.yaml)")
-    return find_published(file)
+    return found
 
 
 def _with_numbers(written: Any, found: Published) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = folder / "pipeline.yaml"
     config.write_text(
         "data: {split: {val: 0.3, test: 0.2}}\nbase: {name: vit.keras}\n"
-        "extract: {size: 32, taps: {pooled: {pooling: mean}, early: {layer: b1_add2, pooling: mean}, token: {layer: norm, pooling: none}}}\n"
+        "extract: {size: 32, taps: {pooled: {pooling: mean}, early: {layer: b1_add2, pooling: mean}, "
+        "token: {layer: norm, pooling: none}}}\n"
         "heads: {logistic: {C: 0.01}, both: {C: 0.01, tap: [pooled, early]}, near: {kind: knn},\n"
         "        early: {kind: logistic, C: 0.01, tap: early},\n"
         "        swept: {kind: logistic, C: 0.01, sweep: {tap: [pooled, early]}}}\n"
