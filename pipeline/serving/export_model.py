@@ -40,6 +40,7 @@ _PICTURES = (
     "whole pictures of any height and width, the same in a batch, decoded to 8-bit RGB: EXIF orientation applied, "
     "alpha composited over white, 16 bits scaled to 8, grayscale repeated. Resizing and scaling are inside"
 )
+_RESIZED = ("size", "fit", "resize", "resize_to")
 _PROBABILITIES = "for each class, in the order of `classes`, its probability after the temperature; they sum to 1"
 
 
@@ -178,7 +179,8 @@ def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind:
             "shape": ["n", "height", "width", 3],
             "words": _PICTURES,
             "resized_inside": [
-                {name: recipe.pixels.components()[name] for name in ("size", "fit", "resize")} for recipe in recipes
+                {name: said for name, said in recipe.pixels.components().items() if name in _RESIZED}
+                for recipe in recipes
             ],
         },
         "output": {

@@ -29,8 +29,9 @@ def resize_to_fit(pixels: Any, spec: PixelSpec) -> Any:
     lines = _centres(pixels[0, :, 0, 0]), _centres(pixels[0, 0, :, 0])
     scales = spec.height / _size(lines[0]), spec.width / _size(lines[1])
     scale = ops.maximum(*scales) if spec.fit == "crop" else ops.minimum(*scales)
+    shortest = ops.minimum(*map(_size, lines))
     rows, columns = (
-        _Axis(line, n, spec, scale, axis)
+        _Axis(line, n, spec, scale, shortest, axis)
         for line, n, axis in zip(lines, (spec.height, spec.width), (2, 3), strict=True)
     )
     planes = ops.transpose(pixels, (0, 3, 1, 2))
@@ -55,6 +56,20 @@ def _size(centres: Any) -> Any:
     return ops.max(centres) + 0.5
 
 
+def _triangle(distance: Any) -> Any:
+    return ops.maximum(1 - distance, 0.0)
+
+
+def _cubic(distance: Any) -> Any:
+    """Pillow's bicubic_filter, a = -0.5: beyond 1 it is negative."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = -0.5 * (((distance - 5) * distance + 8) * distance - 4)
+    return ops.where(distance < 1, near, ops.where(distance < 2, far, 0.0))
+
+
+_KERNELS = {"bilinear": _triangle, "bicubic": _cubic}
+
+
 class _Axis:
     """Rows or columns: where the n pixels that come out lie on the line that goes in, and what each takes of it.
 
@@ -62,12 +77,15 @@ class _Axis:
     much, in its pixels. shorter: by how much it becomes so.
     """
 
-    def __init__(self, centres: Any, n: int, spec: PixelSpec, scale: Any, axis: int) -> None:
-        self.centres, self.size, self.axis = centres, _size(centres), axis
+    def __init__(self, centres: Any, n: int, spec: PixelSpec, scale: Any, shortest: Any, axis: int) -> None:
+        self.centres, self.size, self.axis, self.kernel = centres, _size(centres), axis, _KERNELS.get(spec.resize)
         low, high, inner, self.at = ops.zeros_like(self.size), self.size, n, np.arange(n, dtype=np.float32) + 0.5
-        if spec.fit == "crop":
+        if spec.resize_to is not None:
+            inner = ops.floor(spec.resize_to * high / shortest)
+            self.at = ops.add(self.at, ops.cast(ops.floor((inner - n) / 2), "float32"))
+        elif spec.fit == "crop":
             half = n / scale / 2
-            box = "float32" if spec.resize == "bilinear" else "float64"  # Pillow's corners are of C's float
+            box = "float64" if spec.resize == "keras" else "float32"  # Pillow's corners are of C's float
             low = ops.maximum(ops.cast(high / 2 - half, box), 0.0)
             high = ops.minimum(ops.cast(high / 2 + half, box), ops.cast(high, box))
         elif spec.fit == "pad":
@@ -78,24 +96,27 @@ class _Axis:
         self.black = ops.logical_or(self.at < 0, self.at > inner) if spec.fit == "pad" else None
 
     def widened(self, planes: Any) -> Any:
-        """Pillow's Resample.c: a triangle, wider where the line shrinks; 22 bits of weights; rounded to a level.
+        """Pillow's Resample.c: a kernel, wider where the line shrinks; 22 bits of weights; rounded to a level.
 
         uint8 or float64 (n, 3, height, width) -> float64, which holds all sums exactly.
         """
+        assert self.kernel is not None
         reach = ops.maximum(self.step, 1.0)
         where = ops.minimum(ops.maximum(self.low + ops.multiply(self.at, self.step), 0.0), self.size)
-        weights = ops.maximum(1 - ops.absolute(self.centres - where[:, None]) * (1 / reach), 0.0)
+        weights = self.kernel(ops.absolute(self.centres - where[:, None]) * (1 / reach))
         weights = weights / ops.sum(weights, axis=1, keepdims=True)
         if self.black is not None:  # not 0: a product of nothing is more than onnxruntime can do
             weights = ops.where(self.black[:, None], weights * 2**-30, weights)
         parts = []
         for some in np.split(np.arange(self.at.shape[0]), range(_AT_ONCE, self.at.shape[0], _AT_ONCE)):
             part = ops.take(weights, some, axis=0)
-            used = ops.nonzero(ops.any(part > 0, axis=0))[0]
-            part = ops.floor(ops.take(part, used, axis=1) * 2**22 + 0.5)
+            used = ops.nonzero(ops.any(part != 0, axis=0))[0]
+            part = ops.take(part, used, axis=1) * 2**22
+            part = ops.where(part < 0, -ops.floor(0.5 - part), ops.floor(part + 0.5))
             line = ops.cast(ops.take(planes, used, axis=self.axis), "float64")
             parts.append(ops.matmul(part, line) if self.axis == 2 else ops.matmul(line, ops.transpose(part)))
-        return ops.floor((ops.concatenate(parts, axis=self.axis) + 2**21) / 2**22)
+        levels = ops.floor((ops.concatenate(parts, axis=self.axis) + 2**21) / 2**22)
+        return ops.minimum(ops.maximum(levels, 0.0), 255.0)
 
     def between(self, planes: Any) -> Any:
         """`images._half_pixel`, in float32 as that: of each pixel the two nearest ones of the line. Not yet rounded."""

@@ -89,11 +89,13 @@ def resizing(spec: PixelSpec) -> Callable[[np.ndarray], np.ndarray]:
     return lambda pixels: np.asarray(network(pixels[None])[0])
 
 
-@pytest.mark.parametrize("resize", ["bilinear", "keras"])
-@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_resizing_is_that_of_extraction(fit: Fit, resize: Resize) -> None:
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic", "keras"])
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad", "crop of 101"])
+def test_resizing_is_that_of_extraction(fit: str, resize: Resize) -> None:
     """To the bit: up, down, odd, halved, wide, and tall on both sides of where Pillow takes rows first; of noise."""
-    spec, rng = PixelSpec(64, 96, fit, resize, "full"), np.random.default_rng(1)
+    resize_to = 101 if fit == "crop of 101" else None
+    named: Fit = "crop" if resize_to else fit  # type: ignore[assignment]
+    spec, rng = PixelSpec(64, 96, named, resize, "full", resize_to=resize_to), np.random.default_rng(1)
     resized = resizing(spec)
     sizes = [(64, 96), (128, 64), (301, 451), (37, 200), (700, 33), (20, 20), (1, 1), (3, 400), (65, 130)]
     sizes += [(128, 192), (256, 384), (448, 448), (320, 224), (321, 224), (1000, 150), (150, 1000)]
