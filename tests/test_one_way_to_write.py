@@ -59,6 +59,7 @@ ELSEWHERE = {
     ("pipeline/config/init_project.py", "_copy"): "the images of the demo",
     ("pipeline/serving/export_model.py", "write_checked"): "a draft that is tried, then published from its bytes",
     ("stages/export/keras_network.py", "save_network"): "that draft, where it was told to",
+    ("stages/export/keras_network.py", "write_onnx"): "the same, or a part of it in a temporary folder",
     ("stages/export/keras_network.py", "_name_parts"): "the same draft, once more",
 }
 

@@ -58,6 +58,16 @@ def read_model(path: Path) -> Any:
     return model
 
 
+def read_whole(path: Path) -> Any:
+    """The same with its external data, also from behind links, where onnx's own reader finds none."""
+    model = read_model(path)
+    for tensor in filter(_is_external, _tensors(model)):
+        tensor.raw_data = _read_external(tensor, path)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    return model
+
+
 def data_files(path: Path) -> list[Path]:
     """The files beside it that hold its larger tensors, sorted.
 
@@ -171,36 +181,36 @@ def infer_shapes(path: str, height: int, width: int) -> list[tuple[str, str, lis
     outputs = [output.name for output in model.graph.output]
     constants = _constants(model.graph)
     inner = [name for name in kinds if name not in outputs and name not in constants and len(shapes.get(name, ())) > 1]
-    return [(name, kinds.get(name, "?"), _of_one(shapes.get(name))) for name in (*outputs, *inner)]
-
-
-def _of_one(shape: tuple[int | None, ...] | None) -> list[int | None] | None:
-    return None if shape is None else list(shape[1:])
+    of_one = {name: list(shape[1:]) for name, shape in shapes.items()}
+    return [(name, kinds.get(name, "?"), of_one.get(name)) for name in (*outputs, *inner)]
 
 
 def _check_indices(path: Path, graph: Any, shapes: dict[str, tuple[int | None, ...]]) -> None:
     constants = _constants(graph)
     for node in graph.node:
-        if node.op_type == "Gather" and node.input[1] in constants:
+        if node.op_type == "Gather" and (tensor := constants.get(node.input[1])) is not None:  # else find_harm names it
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            shape, tensor = shapes.get(node.input[0]), constants[node.input[1]]
+            shape = shapes.get(node.input[0])
             length = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
-            if tensor is None:
-                continue  # find_harm has named it
             numbers = _numbers(tensor, path)
             if length is not None and numbers.size and not (-length <= numbers.min() and numbers.max() < length):
                 raise Unusable(f"base.name: {path} has an index beyond its tensor (Gather {node.name})")
 
 
 def _numbers(tensor: Any, path: Path) -> np.ndarray:
-    """Its values; those in a file beside the model are read from there, also through a link."""
+    """Its values, in a row."""
     onnx = _import_onnx()
     if not _is_external(tensor):
-        return np.asarray(onnx.numpy_helper.to_array(tensor))
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    offset = int(entries.get("offset") or 0)
-    return np.fromfile(_beside(path, _location(tensor)), dtype, math.prod(tensor.dims), offset=offset)
+        return np.ravel(onnx.numpy_helper.to_array(tensor))
+    return np.frombuffer(_read_external(tensor, path), onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+
+def _read_external(tensor: Any, path: Path) -> bytes:
+    """The bytes of its values, from a file beside the model, also through a link."""
+    offset = int(next((entry.value for entry in tensor.external_data if entry.key == "offset"), 0))
+    with open(_beside(path, _location(tensor)), "rb") as file:
+        file.seek(offset)
+        return file.read(math.ceil(_bits(_import_onnx(), tensor.data_type) * math.prod(tensor.dims) / 8))
 
 
 def _import_onnx() -> Any:

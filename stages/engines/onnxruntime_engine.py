@@ -19,7 +19,7 @@ from stages.bases.pooling import Plan, plan_pooling
 from stages.bases.recipe import FrozenBase, Tap
 from stages.engines.embed import CPU_BATCH, pad_batch
 from stages.runtime import hardware, limited_process
-from stages.runtime.limited_process import Exceeded
+from stages.runtime.limited_process import Exceeded, Limits
 from stages.runtime.suggest import suggest
 
 _DTYPES = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
@@ -42,16 +42,24 @@ class OnnxRuntimeEmbed:
         }
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        rows = self.pool(self.outputs(pixels), (pixels.shape[1], pixels.shape[2]))
+        return {name: values[: len(pixels)] for name, values in rows.items()}
+
+    def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """What the network gives at each tap, before pooling, of a padded batch."""
         values = _preprocess(pad_batch(pixels, self.batch), self._numbers)
         values = values.transpose(0, 3, 1, 2) if self._image.layout == "nchw" else values
         feed = {self._image.name: np.ascontiguousarray(values.astype(_DTYPES[self._image.dtype]))}
         found = dict(zip(self._wanted, self._session.run(self._wanted, feed), strict=True))
-        rows = {}
-        for name, tap in self._taps.items():
-            output = found[self._names[name]]
-            plan = plan_pooling(tap, output.shape[1:], (pixels.shape[1], pixels.shape[2]), self._image.layout)
-            rows[name] = _pool(output.astype(np.float32), plan)[: len(pixels)]
-        return rows
+        return {name: found[layer] for name, layer in self._names.items()}
+
+    def pool(self, outputs: Mapping[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Rows of what `outputs` gives for images of that (height, width)."""
+        plans = {
+            name: plan_pooling(tap, outputs[name].shape[1:], size, self._image.layout)
+            for name, tap in self._taps.items()
+        }
+        return {name: _pool(outputs[name].astype(np.float32), plan) for name, plan in plans.items()}
 
 
 def open_file(base: FrozenBase, batch: int | None) -> OnnxRuntimeEmbed:
@@ -60,27 +68,43 @@ def open_file(base: FrozenBase, batch: int | None) -> OnnxRuntimeEmbed:
     pixels = base.recipe.pixels
     image.check_size(base.weights, pixels.height, pixels.width)
     batch = image.batch or batch or CPU_BATCH
-    numbers, taps = base.recipe.preprocess, base.taps
     if not trust.is_trusted(base.recipe.weights_sha256):
-        job = {
-            "path": str(base.weights),
-            "numbers": numbers.components(),
-            "taps": {name: asdict(tap) for name, tap in taps.items()},
-            "shape": [batch, pixels.height, pixels.width, 3],
-        }
-        try:
-            limited_process.call(f"{__name__}:try_file", job, onnx_file.limits(base.weights))
-        except Exceeded as why:
-            hint = f"use another export of the model; {trust.advise(base.weights)}, which lifts the limits"
-            raise Unusable(f"base.name: running {base.weights} in ONNX Runtime {why}", hint) from why
-    return OnnxRuntimeEmbed(base.weights, image, numbers, taps, batch)
+        find_shapes(base, batch)
+    return OnnxRuntimeEmbed(base.weights, image, base.recipe.preprocess, base.taps, batch)
 
 
-def try_file(path: str, numbers: Mapping[str, Any], taps: Mapping[str, Mapping[str, Any]], shape: list[int]) -> None:
-    """Open the file and run it once."""
+def find_shapes(base: FrozenBase, batch: int) -> dict[str, tuple[int, ...]]:
+    """What each tap gives for an image before pooling, found in a process with limits.
+
+    Raises Unusable where it cannot be run there.
+    """
+    pixels = base.recipe.pixels
+    job = {
+        "path": str(base.weights),
+        "numbers": base.recipe.preprocess.components(),
+        "taps": {name: asdict(tap) for name, tap in base.taps.items()},
+        "shape": [batch, pixels.height, pixels.width, 3],
+    }
+    trusted = trust.is_trusted(base.recipe.weights_sha256)
+    try:
+        limits = Limits(None, None) if trusted else onnx_file.limits(base.weights)
+        found = limited_process.call(f"{__name__}:try_file", job, limits)
+    except Exceeded as why:
+        hint = f"use another export of the model; {trust.advise(base.weights)}, which lifts the limits"
+        raise Unusable(f"base.name: running {base.weights} in ONNX Runtime {why}", hint) from why
+    return {name: tuple(shape) for name, shape in found.items()}
+
+
+def try_file(
+    path: str, numbers: Mapping[str, Any], taps: Mapping[str, Mapping[str, Any]], shape: list[int]
+) -> dict[str, list[int]]:
+    """Open the file and run it once: the shapes that taps have for an image."""
     file = Path(path)
     image, wanted = onnx_file.find_input(file), {name: Tap(**tap) for name, tap in taps.items()}
-    OnnxRuntimeEmbed(file, image, Preprocess(**numbers), wanted, shape[0])(np.zeros(shape, np.uint8))
+    embed = OnnxRuntimeEmbed(file, image, Preprocess(**numbers), wanted, shape[0])
+    outputs = embed.outputs(np.zeros(shape, np.uint8))
+    embed.pool(outputs, (shape[1], shape[2]))
+    return {name: list(output.shape[1:]) for name, output in outputs.items()}
 
 
 def _open_session(file: Path, layers: Collection[str]) -> tuple[Any, str]:

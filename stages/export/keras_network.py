@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from stages.data.augment import Element
 from stages.export import resize
 from stages.export.deployable import Deployable
 from stages.heads.average import Member
+from stages.heads.fitted import Head
 from stages.keras_models import trace
 
 Kind = Literal["keras", "onnx"]
@@ -25,10 +26,15 @@ def build_network(deployable: Deployable) -> keras.Model:
 
     Resizing as in the recipes is part of it. Raises Unusable where a part does not fit.
     """
-    image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    views = [[_pixels(image, base, element) for base in deployable.bases] for element in deployable.elements]
+    image = image_input()
+    views = [[preprocessed(image, base, element) for base in deployable.bases] for element in deployable.elements]
     members = enumerate(deployable.members)
     said = [logits for number, member in members for logits in _logits(deployable, number, member, views)]
+    return keras.Model(image, probabilities(said, deployable), name="frozenbase")
+
+
+def probabilities(said: Sequence[Any], deployable: Deployable) -> Any:
+    """The mean of what several say, at the model's temperature: (n, classes), from what `head_function` gives."""
     two = len(deployable.head.classes) == 2
     if len(said) == 1:
         logits, last = said[0] / deployable.temperature, "sigmoid" if two else "softmax"
@@ -37,10 +43,15 @@ def build_network(deployable: Deployable) -> keras.Model:
         mean = sum(each[1:], start=each[0]) / len(each)
         logits = ops.log(ops.maximum(mean, np.finfo(np.float32).tiny)) / deployable.temperature
         last = "softmax"
-    return keras.Model(image, layers.Activation(last, name="probabilities")(logits), name="frozenbase")
+    return layers.Activation(last, name="probabilities")(logits)
 
 
-def _pixels(image: Any, base: FrozenBase, element: Element) -> Any:
+def image_input() -> Any:
+    """uint8 RGB (n, any height, any width, 3)."""
+    return keras.Input((None, None, 3), dtype="uint8", name="image")
+
+
+def preprocessed(image: Any, base: FrozenBase, element: Element = (0, False)) -> Any:
     """The input of a base's network, in a view."""
     return trace.preprocess(turned(resize.resize_to_fit(image, base.recipe.pixels), element), base.recipe.preprocess)
 
@@ -51,25 +62,40 @@ def _logits(deployable: Deployable, number: int, member: Member, views: Sequence
     networks = [
         _network(base, tail, f"_{number}_{i}" if number or i else "") for i, base in enumerate(deployable.bases)
     ]
-    stack = [
-        layers.Dense(layer.bias.size, layer.activation, name=f"head_{f'{number}_' if number else ''}{i}")
-        for i, layer in enumerate(head.layers)
-    ]
+    logits = head_function(head, f"head_{f'{number}_' if number else ''}")
     for pixels in views:
         rows: dict[str, Any] = {}
         for base, network, fitted in zip(deployable.bases, networks, pixels, strict=True):
-            maps = network(fitted, training=False)
-            maps = maps if isinstance(maps, list) else [maps]
-            rows |= {
-                name: layers.Flatten()(trace.pool(m, tap))
-                for m, (name, tap) in zip(maps, base.taps.items(), strict=True)
-            }
+            rows |= _rows(network, base, fitted)
+        yield logits(rows)
+
+
+def head_function(head: Head, prefix: str) -> Callable[[Mapping[str, Any]], Any]:
+    """What it says of rows (n, dim), named 0, 1 and so on: (n, classes), of two what is to go through a sigmoid."""
+    stack = [
+        layers.Dense(layer.bias.size, layer.activation, name=f"{prefix}{i}") for i, layer in enumerate(head.layers)
+    ]
+
+    def logits(rows: Mapping[str, Any]) -> Any:
         joined = ops.concatenate([rows[str(number)] for number in range(len(rows))], axis=1)
-        logits: Any = trace.divide_by_length(joined, head.layers.unit)
+        said: Any = trace.divide_by_length(joined, head.layers.unit)
         for dense, layer in zip(stack, head.layers, strict=True):
-            logits = dense(logits)
+            said = dense(said)
             dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
-        yield ops.concatenate([-logits, logits], axis=1) if len(head.classes) == 2 else logits
+        return ops.concatenate([-said, said], axis=1) if len(head.classes) == 2 else said
+
+    return logits
+
+
+def base_rows(base: FrozenBase, fitted: Any) -> dict[str, Any]:
+    """Of a base without a tail, by tap: (n, dim), from its network's input."""
+    return _rows(_network(base, {}, ""), base, fitted)
+
+
+def _rows(network: keras.Model, base: FrozenBase, fitted: Any) -> dict[str, Any]:
+    maps = network(fitted, training=False)
+    maps = maps if isinstance(maps, list) else [maps]
+    return {name: layers.Flatten()(trace.pool(m, tap)) for m, (name, tap) in zip(maps, base.taps.items(), strict=True)}
 
 
 def _network(base: FrozenBase, tail: Mapping[str, np.ndarray], suffix: str) -> keras.Model:
@@ -92,11 +118,17 @@ def save_network(model: keras.Model, kind: Kind, path: Path) -> None:
     if kind == "keras":
         model.save(path)
         return
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name) for image in model.inputs]
-    with warnings.catch_warnings(action="ignore"):  # Keras's, about numpy
-        model.export(path, format="onnx", verbose=False, input_signature=signature)
+    write_onnx(model, path)
     _name_parts(path, model.output_names[0])
+
+
+def write_onnx(model: keras.Model, path: Path, opset: int | None = None) -> None:
+    """Write it in a version of ONNX's operators, or tf2onnx's own. Inputs keep their names, outputs do not."""
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    inputs = [keras.InputSpec(shape=part.shape, dtype=part.dtype, name=part.name) for part in model.inputs]
+    signature = inputs if len(inputs) == 1 else [inputs]
+    with warnings.catch_warnings(action="ignore"):  # Keras's, about numpy
+        model.export(path, format="onnx", verbose=False, input_signature=signature, opset_version=opset)
 
 
 def _name_parts(path: Path, output: str) -> None:
