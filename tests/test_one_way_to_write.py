@@ -61,6 +61,7 @@ ELSEWHERE = {
     ("stages/export/keras_network.py", "save_network"): "that draft, where it was told to",
     ("stages/export/keras_network.py", "write_onnx"): "the same, or a part of it in a temporary folder",
     ("stages/export/keras_network.py", "_name_parts"): "the same draft, once more",
+    ("stages/export/onnx_join.py", "join"): "the same draft, of parts, in a process of its own",
 }
 
 

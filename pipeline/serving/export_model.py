@@ -22,7 +22,9 @@ from pipeline.results.model import Model
 from pipeline.serving import export_check, recorded_model
 from pipeline.serving.export_check import Sample
 from stages.bases import catalogue
+from stages.bases.formats import BaseFormat
 from stages.bases.recipe import FeatureSpec, FrozenBase, Recipe, Tap
+from stages.export import onnx_join
 from stages.export.deployable import Deployable
 from stages.heads import average
 from stages.metrics.calibration import apply_temperature
@@ -69,7 +71,7 @@ def export_model(
     today = Project(config, options, progress)
     model = registry.find(today.folder, text)
     deployable = load_deployable(today, model)
-    _check_model(model, deployable)
+    _check_model(model, deployable, kind)
     return write_checked(model, deployable, export_check.choose_samples(today, model, deployable), kind, path, progress)
 
 
@@ -78,12 +80,15 @@ def write_checked(
 ) -> Exported:
     """Write a draft, test it on those images, and publish it with its JSON. Raises what `export_model` does."""
     with without_banners():
-        from stages.export import keras_network
+        from stages.export import keras_network, onnx_network
 
     with atomic_files.temporary_folder() as folder, open(folder / "log", "w+b") as log:
         draft = folder / f"model.{kind}"
         with progress(f"writing {kind}", None):
-            keras_network.save_network(keras_network.build_network(deployable), kind, draft)
+            if all(form.keras for form in _formats(deployable)):
+                keras_network.save_network(keras_network.build_network(deployable), kind, draft)
+            else:
+                onnx_network.save_network(deployable, draft)
         with progress("testing it in a fresh process", len(samples)) as advance:
             check = export_check.check_file(draft, deployable, samples, log, advance)
         data = draft.read_bytes()
@@ -136,7 +141,17 @@ def _check_path(kind: Kind | None, path: Path, force: bool) -> Kind:
     return kind
 
 
-def _check_model(model: Model, deployable: Deployable) -> None:
+def _formats(deployable: Deployable) -> list[BaseFormat]:
+    return [catalogue.base_of(base.recipe.base).format for base in deployable.bases]
+
+
+def _onnx_files(deployable: Deployable) -> list[Path]:
+    """The bases that are ONNX files."""
+    of = zip(deployable.bases, _formats(deployable), strict=True)
+    return [base.weights for base, form in of if form.onnx]
+
+
+def _check_model(model: Model, deployable: Deployable, kind: Kind) -> None:
     own = deployable.head.kind
     if own != average.KIND and not HEAD_KINDS[own].exportable:
         kinds = ", ".join(name for name, kind in HEAD_KINDS.items() if kind.exportable)
@@ -144,18 +159,18 @@ def _check_model(model: Model, deployable: Deployable) -> None:
             f"{model} is a {own} head, which has no layers to write",
             f"export a head of another kind: {kinds}",
         )
-    for recipe in (base.recipe for base in deployable.bases):
-        kind = catalogue.base_of(recipe.base).format
-        if not kind.keras:
+    for base, form in zip(deployable.bases, _formats(deployable), strict=True):
+        if not (form.keras or (form.onnx and kind == "onnx")):
+            only, advice = "", "train the head on the base's ONNX or Keras file, and export that"
+            if form.onnx:
+                only, advice = ", only .onnx", "name it model.onnx, with --format onnx"
+            raise Unusable(f"{model} is on {base.weights}, of which no .{kind} file can be made{only}", advice)
+        if base.recipe.numerics != "f32":
             raise Unusable(
-                f"{model} uses a base of the kind {kind.name!r}, of which no Keras network can be made",
-                "export a model on a base of the catalogue, or on a Keras file",
-            )
-        if recipe.numerics != "f32":
-            raise Unusable(
-                f"{model} takes {recipe.numerics} rows, which other programs round differently",
+                f"{model} takes {base.recipe.numerics} rows, which other programs round differently",
                 "export a model of rows with extract.numerics: f32",
             )
+    onnx_join.check_files(_onnx_files(deployable))
 
 
 def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
@@ -164,6 +179,7 @@ def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind:
     limit = model.calibration.threshold
     if limit is not None:  # of probabilities without a temperature, while the file applies one
         limit = float(apply_temperature(np.array([[1 - limit, limit]]), deployable.temperature)[0, 1])
+    batch = onnx_join.find_batch(_onnx_files(deployable)) or "n"
     keyed = {name: FeatureSpec(base.recipe, tap).key for base in deployable.bases for name, tap in base.taps.items()}
     return {
         "schema": SCHEMA,
@@ -176,7 +192,7 @@ def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind:
         "input": {
             "name": check["input"],
             "dtype": "uint8",
-            "shape": ["n", "height", "width", 3],
+            "shape": [batch, "height", "width", 3],
             "words": _PICTURES,
             "resized_inside": [
                 {name: said for name, said in recipe.pixels.components().items() if name in _RESIZED}
@@ -186,7 +202,7 @@ def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind:
         "output": {
             "name": check["output"],
             "dtype": "float32",
-            "shape": ["n", len(classes)],
+            "shape": [batch, len(classes)],
             "words": _PROBABILITIES,
         },
         "licences": {

@@ -27,12 +27,13 @@ class BaseFormat:
     layers, (base, file or None, pixels a side) -> list of LayerInfo; None if there is none. auto: the engine that
     `engine: auto` prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether
     opening a file runs code that is in it, so that the user must trust it (trust.py). keras: whether it opens as a
-    Keras network, which exports are written from. blocks: the function that finds in a file what can be trained,
-    (file, pixels a side or None, last layer) -> list of FoundBlock; None of a format that cannot be fine-tuned, and of
-    the catalogue's, whose blocks are a table (blocks.py). Of a file that is no Keras network, functions of its path:
-    data_files, the other files that it is made of; input, its ImageInput; outputs, how many of its layers are outputs,
-    which come first; harm, phrases for what else than computing it does, which needs the user's trust; limits, what a
-    library may take to open it; rough, whether it computes in fewer digits than float32.
+    Keras network, which exports are written from; onnx: whether it is an ONNX graph, which exports are written around.
+    blocks: the function that finds in a file what can be trained, (file, pixels a side or None, last layer) -> list of
+    FoundBlock; None of a format that cannot be fine-tuned, and of the catalogue's, whose blocks are a table
+    (blocks.py). Of a file that is no Keras network, functions of its path: data_files, the other files that it is made
+    of; input, its ImageInput; outputs, how many of its layers are outputs, which come first; harm, phrases for what
+    else than computing it does, which needs the user's trust; limits, what a library may take to open it; rough,
+    whether it computes in fewer digits than float32.
     """
 
     name: str
@@ -43,6 +44,7 @@ class BaseFormat:
     numerics: tuple[str, ...] | None = None
     runs_code: bool = False
     keras: bool = False
+    onnx: bool = False
     blocks: str | None = None
     data_files: str | None = None
     outputs: str | None = None
@@ -69,13 +71,14 @@ KERAS_FILE = BaseFormat(
 )
 
 
-def _foreign(name: str, suffix: str, module: str, engines: Mapping[str, str]) -> BaseFormat:
+def _foreign(name: str, suffix: str, module: str, engines: Mapping[str, str], onnx: bool = False) -> BaseFormat:
     """A file of a network that is no Keras model."""
     return BaseFormat(
         name,
         (suffix,),
         engines,
         layers=f"{module}:list_layers",
+        onnx=onnx,
         data_files=f"{module}:data_files",
         outputs=f"{module}:count_outputs",
         harm=f"{module}:find_harm",
@@ -91,6 +94,7 @@ ONNX_FILE = _foreign(
     ".onnx",
     "stages.bases.onnx_file",
     {**_IN_OPENVINO, "onnxruntime": "stages.engines.onnxruntime_engine:open_file"},
+    onnx=True,
 )
 OPENVINO_FILE = _foreign("openvino", ".xml", "stages.bases.openvino_xml", _IN_OPENVINO)
 

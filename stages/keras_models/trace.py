@@ -144,7 +144,12 @@ def divide_by_length(x: Any, spans: Sequence[tuple[int, int]]) -> Any:
 
 def pool(output: Any, tap: Tap) -> Any:
     """float32 maps (n, h, w, c), or tokens (n, tokens, c), pooled as the tap says. Takes symbolic tensors too."""
-    plan, x = _plan(tap, output), keras.ops.cast(output, "float32")
+    return pool_by(output, _plan(tap, output))
+
+
+def pool_by(output: Any, plan: Plan) -> Any:
+    """The same, as planned."""
+    x = keras.ops.cast(output, "float32")
     if plan.channels_last:
         x = keras.ops.transpose(x, (0, 2, 3, 1))
     if plan.reduce is not None:

@@ -308,7 +308,7 @@ def test_rows_that_others_would_round_otherwise_are_exit_2(made: Any) -> None:
     (base,) = deployable.bases
     rounded = replace(base, recipe=replace(base.recipe, numerics="tensorflow-bf16"))
     with pytest.raises(Unusable, match="takes tensorflow-bf16 rows, which other programs round differently"):
-        export_model._check_model(model, replace(deployable, bases=(rounded,)))
+        export_model._check_model(model, replace(deployable, bases=(rounded,)), "onnx")
 
 
 def test_without_any_original_image_it_is_exit_4(project: Path, tmp_path: Path) -> None:
