@@ -8,6 +8,7 @@ import rich_click as click
 from cache import atomic_files, keys
 from cache.errors import Unusable
 from pipeline.cli.options import Call, log_to_stderr, shared_options
+from pipeline.evaluation import quantise as quantising
 from pipeline.evaluation import shortlist as shortlisting
 from pipeline.show import evaluation_tables
 from pipeline.show.console import OUT, echo, make_table
@@ -98,6 +99,35 @@ def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...]
     call.finish(work, evaluation_tables.show_shortlist, "shortlist")
 
 
+@group.command("quantise")
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.xml",
+              help="The model file to write; its numbers lie beside it, in FILE.bin.")  # fmt: skip
+@click.option("--images", "folder", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="FOLDER",
+              help="Calibrate on the images below FOLDER, not on those of the project.")  # fmt: skip
+@click.option("--size", type=click.IntRange(16, 4096), metavar="PIXELS",
+              help="Pixels a side, instead of the project's; what is written takes no other.")  # fmt: skip
+@click.option("--pictures", type=click.IntRange(1), default=quantising.PICTURES, show_default=True,
+              help="How many images to calibrate on.")  # fmt: skip
+@click.option("--layer", "layers", multiple=True, metavar="NAME", help="A layer of NAME to keep as a tap, by its name.")
+@shared_options("set", "offline", "quiet")
+def quantise_command(
+    call: Call, name: str, output: Path, folder: Path | None, size: int | None, pictures: int, layers: tuple[str, ...]
+) -> None:
+    """Write the base NAME, or a model file, in 8 bits: a model file that OpenVINO runs faster, with other rows.
+
+    Ranges of its numbers come from images of train and val. A head on those with labels is judged out of fold, and
+    layers stay in float32 until a paired 95 % interval excludes a loss of more than half a point of accuracy.
+    """
+
+    def work() -> quantising.Quantised:
+        return quantising.quantise(
+            call.config, call.options, call.progress, name, output, folder, size, pictures, layers
+        )
+
+    call.finish(work, evaluation_tables.show_quantised, "quantise")
+
+
 def _call(as_json: bool) -> Call:
     log_to_stderr(False, False)
     return Call("bases", as_json=as_json)
@@ -138,7 +168,7 @@ def _layers(name: str | None, trusted: bool) -> list[dict[str, Any]]:
     base, file = catalogue.choose_base(name, trusted), Path(name)
     if base.is_file and not file.is_file():
         raise Unusable(f"{file} is not there", "name a model file, or a base that pipeline bases lists")
-    if not (base.trusted or trust.is_trusted(atomic_files.sha256_of(file))):
+    if base.format.runs_code and not (base.trusted or trust.is_trusted(atomic_files.sha256_of(file))):
         what = f"opening {file} can run code that it contains (in Lambda layers)"
         raise Unusable(what, f"{trust.advise(file)}; or, for one command, --trust")
     if base.format.layers is None:
