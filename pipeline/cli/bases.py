@@ -8,9 +8,10 @@ import rich_click as click
 from cache import atomic_files, keys
 from cache.errors import Unusable
 from pipeline.cli.options import Call, log_to_stderr, shared_options
+from pipeline.evaluation import foreign_base
 from pipeline.evaluation import quantise as quantising
 from pipeline.evaluation import shortlist as shortlisting
-from pipeline.show import evaluation_tables
+from pipeline.show import base_tables, evaluation_tables
 from pipeline.show.console import OUT, echo, make_table
 from stages.bases import blocks, catalogue, hub, trust, weights
 from stages.bases.catalogue import Base
@@ -43,8 +44,15 @@ def group() -> None:
 @click.option("--trust", "trusted", is_flag=True, help="With --layers: open a model file this once, and run its code.")
 @_JSON
 def list_command(name: str | None, layers: bool, trusted: bool, as_json: bool) -> None:
-    """List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps."""
+    """List all bases; of NAME, the blocks that fine-tuning can start from, and the size of their boundary maps.
+
+    Of an ONNX or OpenVINO file: its input, the preprocessing that is published beside it, and tensors that can be taps.
+    """
     call = _call(as_json)
+    if name is not None and catalogue.find_format(name).input is not None:
+        call.finish(
+            lambda: foreign_base.describe_file(name, trusted), lambda found: base_tables.show_file(found, layers)
+        )
     if layers:
         call.finish(lambda: _layers(name, trusted), _print_layers)
     if name is None:
@@ -142,12 +150,14 @@ def _fetch_weights(name: str, repin: bool) -> dict[str, Any]:
 
 
 def _trust(name: str) -> dict[str, Any]:
-    file = _model_file(catalogue.choose_base(name), name)
-    return {"file": name, "sha256": trust.trust_file(file), "trusted": True}
+    base = catalogue.choose_base(name)
+    file = _model_file(base, name)
+    return {"file": name, "sha256": trust.trust_file(file, weights.digest_of(base, file)), "trusted": True}
 
 
 def _forget(name: str) -> dict[str, Any]:
-    sha256 = name if keys.is_digest(name) else atomic_files.sha256_of(_model_file(catalogue.choose_base(name), name))
+    base = catalogue.choose_base(name) if not keys.is_digest(name) else None
+    sha256 = name if base is None else weights.digest_of(base, _model_file(base, name))
     if not trust.forget(sha256):
         raise Unusable(f"{name} is not trusted: there is no note of sha256 {sha256}", "there is nothing to take back")
     return {"file": name, "sha256": sha256, "trusted": False}
@@ -158,7 +168,7 @@ def _model_file(base: Base, name: str) -> Path:
     if base.is_file and Path(name).is_file():
         return Path(name)
     what = f"{name} is not there" if base.is_file else f"{name} is no model file"
-    raise Unusable(what, "name a .keras or .h5 file")
+    raise Unusable(what, "name a .keras, .h5, .onnx or .xml file")
 
 
 def _layers(name: str | None, trusted: bool) -> list[dict[str, Any]]:

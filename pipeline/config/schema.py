@@ -14,6 +14,7 @@ from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import AnyHead, Logistic
 from stages.bases import catalogue, published
 from stages.bases.catalogue import PREPROCESS_WORDS, Base, Preprocess
+from stages.bases.formats import BUILT
 from stages.bases.recipe import Layout, Pooling, StoredDtype
 from stages.data.images import MAX_PIXELS, Decode, Fit, PixelSpec, Resize
 from stages.data.scan import FollowLinks
@@ -230,6 +231,9 @@ class RunConfig(Section):
             self._check_pixels(named, settings)
             kind = catalogue.find_format((settings.base or self.base).name)
             conflict = select.find_conflict(self.extract.engine, self.numerics(named), kind)
+            if kind is BUILT and settings.pooling not in ("avg", "max", "none"):
+                fitting = "avg, max or none"
+                raise ValueError(f"extract.taps.{named}.pooling: {settings.pooling} is for tokens; expected {fitting}")
             if conflict is not None:
                 own = settings.base or settings.numerics
                 raise ValueError(f"extract.taps.{named}: {conflict}" if own else conflict)

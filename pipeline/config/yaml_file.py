@@ -149,9 +149,11 @@ def _override(tree: dict[str, Any], text: str, loader: type[Any]) -> None:
     *parents, last = path.split(".")
     for parent in parents:
         child = tree.get(parent)
+        if parent == "base" and isinstance(child, str):
+            child = {"name": child}
         if child is not None and not isinstance(child, dict):
-            example = f"{parent}: {{name: {child}, ...}}" if parent == "base" else f"{parent}: {{...}}"
-            raise Unusable(f"--set {text!r}: {parent} is {child!r}, which has no fields", f"write it so: {example}")
+            what = f"--set {text!r}: {parent} is {child!r}, which has no fields"
+            raise Unusable(what, f"write it so: {parent}: {{...}}")
         tree[parent] = tree = dict(child) if isinstance(child, dict) else {}
     try:
         tree[last] = yaml.load(value, Loader=loader)

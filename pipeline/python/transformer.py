@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from cache import registrations
 from cache.errors import NotAvailable, Unusable
-from pipeline.config import yaml_file
+from pipeline.config import published_fields, yaml_file
 from pipeline.project.project import Options, Project, no_progress
 from pipeline.runs import extraction
 from stages.bases import catalogue
@@ -36,9 +36,10 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         and base.preprocess as in pipeline.yaml.
     size : int or None
         Images are scaled to size x size; None for the base's own size.
-    image_fit : str
-        extract.fit in pipeline.yaml. (`fit` is a method here.)
-    resize, decode, numerics, dtype : str
+    image_fit, resize : str or None
+        extract.fit (`fit` is a method here) and extract.resize in pipeline.yaml; None for what is published beside a
+        model file, else squash and bilinear.
+    decode, numerics, dtype : str
         As in pipeline.yaml under extract. dtype is that of stored rows; `transform` returns float32.
     layer, pooling : str
         The tap: `output` or any layer's name; avg, max, or none for whole maps, which are flattened.
@@ -60,8 +61,8 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
 
     def __init__(
         self, *, base: str = "efficientnet_lite0", weights: str = "imagenet", trust: bool = False,
-        preprocess: Mapping[str, Any] | None = None, size: int | None = None,
-        image_fit: str = "squash", resize: str = "bilinear", decode: str = "scaled", layer: str = "output",
+        preprocess: Mapping[str, Any] | str | None = None, size: int | None = None,
+        image_fit: str | None = None, resize: str | None = None, decode: str = "scaled", layer: str = "output",
         pooling: str = "avg", numerics: str = "f32", dtype: str = "float32",
         cache_dir: str | os.PathLike[str] | None = None, root: str | os.PathLike[str] | None = None, workers: int = 1,
     ) -> None:  # fmt: skip
@@ -137,18 +138,21 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         """A project without a pipeline.yaml, in the current folder. Raises Unusable for invalid parameters."""
         cache = None if self.cache_dir is None else os.fspath(self.cache_dir)
         base = {field: getattr(self, field) for field in ("weights", "trust", "preprocess")}
-        extract = {field: getattr(self, field) for field in ("resize", "decode", "numerics", "dtype")}
-        size = catalogue.choose_base(str(self.base)).size if self.size is None else self.size
+        extract = {field: getattr(self, field) for field in ("decode", "numerics", "dtype")}
+        chosen = {"size": self.size, "fit": self.image_fit, "resize": self.resize}
+        extract |= {field: value for field, value in chosen.items() if value is not None}
         taps = {_TAP: {"layer": self.layer, "pooling": self.pooling}}
-        settings = {
+        settings: dict[str, Any] = {
             "data": {"root": os.fspath(self.root or ".")},
             "base": {"name": self.base, **base},
-            "extract": {"size": size, "fit": self.image_fit, "taps": taps, **extract},
+            "extract": {"taps": taps, **extract},
             "heads": {},
             "cluster": {"workers": self.workers},
             "cache": {"dir": cache},
         }
         overrides = () if cache is None else (f"cache.dir={cache}",)  # takes precedence over the environment
+        settings = published_fields.fill(settings, Path.cwd())
+        settings["extract"].setdefault("size", catalogue.choose_base(str(self.base)).size)
         config = yaml_file.validate(settings, type(self).__name__)
         return Project(Path.cwd(), Options(overrides), no_progress, config)
 

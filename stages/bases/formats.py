@@ -27,9 +27,10 @@ class BaseFormat:
     layers, (base, file or None, pixels a side) -> list of LayerInfo; None if there is none. auto: the engine that
     `engine: auto` prefers. numerics: those it can be computed in; None for all of its engines'. runs_code: whether
     opening a file runs code that is in it, so that the user must trust it (trust.py). keras: whether it opens as a
-    Keras network, which exports are written from. Of a file, each by its path: data_files, the other files that it is
-    made of; harm, phrases for what else than computing it does, which needs the user's trust; input, its ImageInput;
-    limits, what a library may take to open it; rough, whether it computes in fewer digits than float32.
+    Keras network, which exports are written from. Of a file that is none, functions of its path: data_files, the other
+    files that it is made of; input, its ImageInput; outputs, how many of its layers are outputs, which come first;
+    harm, phrases for what else than computing it does, which needs the user's trust; limits, what a library may take
+    to open it; rough, whether it computes in fewer digits than float32.
     """
 
     name: str
@@ -41,6 +42,7 @@ class BaseFormat:
     runs_code: bool = False
     keras: bool = False
     data_files: str | None = None
+    outputs: str | None = None
     harm: str | None = None
     input: str | None = None
     limits: str | None = None
@@ -71,6 +73,7 @@ def _foreign(name: str, suffix: str, module: str, engines: Mapping[str, str]) ->
         engines,
         layers=f"{module}:list_layers",
         data_files=f"{module}:data_files",
+        outputs=f"{module}:count_outputs",
         harm=f"{module}:find_harm",
         input=f"{module}:find_input",
         limits=f"{module}:limits",

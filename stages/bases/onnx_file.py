@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
+from cache import atomic_files
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
 from stages.bases.formats import LayerInfo
 from stages.bases.model_input import ImageInput, find_image_input
 from stages.runtime import limited_process
-from stages.runtime.limited_process import Limits
+from stages.runtime.limited_process import Exceeded, Limits
 
 ALLOWED = frozenset((
     "Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
@@ -65,6 +68,16 @@ def data_files(path: Path) -> list[Path]:
     return [_beside(path, name) for name in names]
 
 
+def without_links(path: Path, folder: Path) -> Path:
+    """The file; or, where its data lie behind symbolic links, which no library follows, a link or copy in `folder`."""
+    parts = [path, *data_files(path)]
+    if not any(part.is_symlink() for part in parts[1:]):
+        return path
+    for part in parts:
+        atomic_files.link_or_copy(part.resolve(), folder / part.relative_to(path.parent))
+    return folder / path.name
+
+
 def find_input(path: Path) -> ImageInput:
     """Its one input, of images. Raises Unusable where it has another."""
     model = read_model(path)
@@ -90,8 +103,8 @@ def find_harm(path: Path) -> list[str]:
     if model.functions or any(a.HasField("g") or a.graphs for node in nodes for a in node.attribute):
         found.append("graphs within its graph")
     indices = [constants.get(node.input[1]) for node in nodes if node.op_type == "Gather"]
-    if any(tensor is None or _is_external(tensor) for tensor in indices):
-        found.append("Gather by indices that are no constants within the file")
+    if any(tensor is None for tensor in indices):
+        found.append("Gather by indices that are no constants")
     if len(nodes) > MOST_NODES:
         found.append(f"{len(nodes):,} operators")
     if model.graph.sparse_initializer or any(_is_cut(tensor, path) for tensor in _tensors(model)):
@@ -110,12 +123,22 @@ def is_rough(path: Path) -> bool:
     return any(tensor.data_type == _import_onnx().TensorProto.FLOAT16 for tensor in model.graph.initializer)
 
 
+def count_outputs(path: Path) -> int:
+    """How many outputs it has."""
+    return len(read_model(path).graph.output)
+
+
 def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
-    """Its outputs, and then all tensors that can be a tap, with shapes for one image of that size."""
+    """Its outputs, and then all tensors that can be a tap, with shapes for one image of that size.
+
+    Raises Unusable where it has an index beyond its tensor, or cannot be looked through within limits.
+    """
     assert file is not None
-    found = limited_process.call(
-        f"{__name__}:infer_shapes", {"path": str(file), "height": size, "width": size}, limits(file)
-    )
+    job = {"path": str(file), "height": size, "width": size}
+    try:
+        found = limited_process.call(f"{__name__}:infer_shapes", job, limits(file))
+    except Exceeded as why:
+        raise Unusable(f"base.name: looking through {file} {why}", "use another export of the model") from why
     return [LayerInfo(name, kind, None if shape is None else tuple(shape)) for name, kind, shape in found]
 
 
@@ -156,17 +179,28 @@ def _of_one(shape: tuple[int | None, ...] | None) -> list[int | None] | None:
 
 
 def _check_indices(path: Path, graph: Any, shapes: dict[str, tuple[int | None, ...]]) -> None:
-    onnx, constants = _import_onnx(), _constants(graph)
+    constants = _constants(graph)
     for node in graph.node:
         if node.op_type == "Gather" and node.input[1] in constants:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             shape, tensor = shapes.get(node.input[0]), constants[node.input[1]]
             length = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
-            if tensor is None or _is_external(tensor):
+            if tensor is None:
                 continue  # find_harm has named it
-            numbers = onnx.numpy_helper.to_array(tensor)
+            numbers = _numbers(tensor, path)
             if length is not None and numbers.size and not (-length <= numbers.min() and numbers.max() < length):
                 raise Unusable(f"base.name: {path} has an index beyond its tensor (Gather {node.name})")
+
+
+def _numbers(tensor: Any, path: Path) -> np.ndarray:
+    """Its values; those in a file beside the model are read from there, also through a link."""
+    onnx = _import_onnx()
+    if not _is_external(tensor):
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    offset = int(entries.get("offset") or 0)
+    return np.fromfile(_beside(path, _location(tensor)), dtype, math.prod(tensor.dims), offset=offset)
 
 
 def _import_onnx() -> Any:

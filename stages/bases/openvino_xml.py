@@ -115,6 +115,11 @@ def is_rough(path: Path) -> bool:
     return any(layer.kind == "FakeQuantize" for layer in _parse_file(path).values())
 
 
+def count_outputs(path: Path) -> int:
+    """How many outputs it has."""
+    return sum(layer.kind == "Result" for layer in _parse_file(path).values())
+
+
 def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
     """Its outputs, and then all layers that can be a tap, with the shapes that the file has."""
     assert file is not None

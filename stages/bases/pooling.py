@@ -26,13 +26,14 @@ class Plan:
     first: int = 0
 
 
-def plan_pooling(tap: Tap, shape: tuple[int, ...], default: Layout) -> Plan:
-    """The plan for an output of one image, whose shape is without the batch; `default`: the layout of ambiguous maps.
+def plan_pooling(tap: Tap, shape: tuple[int, ...], size: tuple[int, int], default: Layout) -> Plan:
+    """The plan for an output of that shape, without the batch, for images of `size` (height, width).
 
-    Raises Unusable where that pooling has no meaning for the shape.
+    default: the layout of maps whose sides could be either. Raises Unusable where that pooling has no meaning for the
+    shape.
     """
     if len(shape) == 3 and tap.pooling in _MAPS:
-        layout = tap.layout or _find_layout(shape) or default
+        layout = tap.layout or _find_layout(shape, size) or default
         return Plan(layout == "nchw", {"avg": "mean", "max": "max"}.get(tap.pooling))  # type: ignore[arg-type]
     if len(shape) == 2 and tap.pooling in _TOKENS:
         if tap.pooling == "none":
@@ -54,10 +55,10 @@ def plan_pooling(tap: Tap, shape: tuple[int, ...], default: Layout) -> Plan:
     )
 
 
-def _find_layout(shape: tuple[int, ...]) -> Layout | None:
-    """The layout of square maps; None where it could be either."""
-    square = {"nchw": shape[1] == shape[2], "nhwc": shape[0] == shape[1]}
-    fitting: list[Layout] = [name for name, fits in square.items() if fits]  # type: ignore[misc]
+def _find_layout(shape: tuple[int, ...], size: tuple[int, int]) -> Layout | None:
+    """The layout in which maps have the image's proportions, but for rounding; None where both have, or neither."""
+    sides: dict[Layout, tuple[int, ...]] = {"nchw": shape[1:], "nhwc": shape[:2]}
+    fitting = [name for name, (h, w) in sides.items() if abs(h * size[1] - w * size[0]) < max(size)]
     return fitting[0] if len(fitting) == 1 else None
 
 

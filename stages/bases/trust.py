@@ -23,12 +23,12 @@ def is_trusted(sha256: str) -> bool:
     return sha256 in _from_environment() or ((note := _note(sha256)) is not None and note.is_file())
 
 
-def trust_file(path: Path) -> str:
-    """Note that any file with the bytes of this one may be opened; returns their SHA-256.
+def trust_file(path: Path, sha256: str | None = None) -> str:
+    """Note that any file with the bytes of this one may be opened; returns their SHA-256, unless that is given.
 
     Raises Unusable for a user without a folder for configuration, Unwritable where it cannot be written.
     """
-    sha256 = atomic_files.sha256_of(path)
+    sha256 = sha256 or atomic_files.sha256_of(path)
     note = _note(sha256)
     if note is None:
         raise Unusable(

@@ -82,6 +82,11 @@ class PixelSpec:
         return max(ratios) if self.fit == "crop" else min(ratios)
 
 
+def fit_pixels(image: Image.Image, spec: PixelSpec) -> np.ndarray:
+    """Pixels of an upright image of mode RGB: ndarray of shape (height, width, 3), uint8."""
+    return _fitted(image, spec)
+
+
 OnDamage = Callable[[str], object]
 """Called with what is damaged in a file though no pixel is lost."""
 

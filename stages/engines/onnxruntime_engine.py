@@ -3,13 +3,14 @@
 Preprocessing and pooling are done here, in numpy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cache import atomic_files
 from cache.errors import Unusable
 from stages.bases import onnx_file, trust
 from stages.bases.catalogue import Preprocess
@@ -31,21 +32,9 @@ class OnnxRuntimeEmbed:
         import onnxruntime
 
         self.batch, self._image, self._numbers, self._taps = batch, image, numbers, taps
-        self._names = {name: tap.layer for name, tap in taps.items()}
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
-        model, first = _with_outputs(file, sorted({*self._names.values()} - {"output"}))
-        self._names = {name: first if layer == "output" else layer for name, layer in self._names.items()}
+        self._session, first = _open_session(file, {tap.layer for tap in taps.values()} - {"output"})
+        self._names = {name: first if tap.layer == "output" else tap.layer for name, tap in taps.items()}
         self._wanted = sorted(set(self._names.values()))
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise Unusable(
-                f"base.name: ONNX Runtime cannot open {file}: {reason}", "try extract.engine: openvino"
-            ) from error
         self.provenance = {
             "engine": "onnxruntime",
             "device": hardware.cpu_name(),
@@ -60,7 +49,7 @@ class OnnxRuntimeEmbed:
         rows = {}
         for name, tap in self._taps.items():
             output = found[self._names[name]]
-            plan = plan_pooling(tap, output.shape[1:], self._image.layout)
+            plan = plan_pooling(tap, output.shape[1:], (pixels.shape[1], pixels.shape[2]), self._image.layout)
             rows[name] = _pool(output.astype(np.float32), plan)[: len(pixels)]
         return rows
 
@@ -94,13 +83,17 @@ def try_file(path: str, numbers: Mapping[str, Any], taps: Mapping[str, Mapping[s
     OnnxRuntimeEmbed(file, image, Preprocess(**numbers), wanted, shape[0])(np.zeros(shape, np.uint8))
 
 
-def _with_outputs(file: Path, layers: list[str]) -> tuple[str | bytes, str]:
-    """The file, or its bytes with those tensors as outputs too; and the name of its first output."""
+def _open_session(file: Path, layers: Collection[str]) -> tuple[Any, str]:
+    """A session of the model with those tensors as outputs too, and the name of its first output."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
     model = onnx_file.read_model(file)
     outputs = [output.name for output in model.graph.output]
-    missing = [layer for layer in layers if layer not in outputs]
     known = [name for node in model.graph.node for name in node.output]
-    for layer in missing:
+    for layer in sorted(set(layers) - set(outputs)):
         if layer not in known:
             near = suggest(layer, list(reversed(known)), 4)
             raise Unusable(
@@ -108,7 +101,15 @@ def _with_outputs(file: Path, layers: list[str]) -> tuple[str | bytes, str]:
                 f"{'similar: ' + ', '.join(near) + '; ' if near else ''}pipeline bases {file} lists them",
             )
         model.graph.output.add().name = layer
-    return (model.SerializeToString() if missing else str(file)), outputs[0]
+    with atomic_files.temporary_folder() as folder:
+        place = onnx_file.without_links(file, folder)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(place.parent))
+        content = str(place) if len(model.graph.output) == len(outputs) else model.SerializeToString()
+        try:
+            return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]), outputs[0]
+        except Exception as error:
+            what = f"base.name: ONNX Runtime cannot open {file}: {' '.join(str(error).split())[:300]}"
+            raise Unusable(what, "try extract.engine: openvino") from error
 
 
 def _preprocess(pixels: np.ndarray, numbers: Preprocess) -> np.ndarray:

@@ -13,9 +13,9 @@ import numpy as np
 
 from cache import atomic_files, compiled_models
 from cache.errors import Unusable
-from stages.bases import catalogue, openvino_xml, trust
+from stages.bases import catalogue, onnx_file, openvino_xml, trust
 from stages.bases.catalogue import Preprocess
-from stages.bases.formats import find_file_format, load_function
+from stages.bases.formats import ONNX_FILE, load_function
 from stages.bases.model_input import ImageInput
 from stages.bases.pooling import plan_pooling
 from stages.bases.recipe import FrozenBase, Tap
@@ -77,7 +77,7 @@ def _convert_apart(base: FrozenBase, image: ImageInput, batch: int, trusted: boo
     limits: Limits = load_function(kind.limits)(base.weights)
     with atomic_files.temporary_folder() as folder:
         job = {
-            "path": str(_without_links(base.weights, folder)),
+            "path": str(onnx_file.without_links(base.weights, folder) if kind is ONNX_FILE else base.weights),
             "folder": str(folder),
             "image": image._asdict(),
             "shape": [batch, base.recipe.pixels.height, base.recipe.pixels.width, 3],
@@ -90,19 +90,6 @@ def _convert_apart(base: FrozenBase, image: ImageInput, batch: int, trusted: boo
             hint = f"use another export of the model; {trust.advise(base.weights)}, which lifts the limits"
             raise Unusable(f"base.name: reading {base.weights} in OpenVINO {why}", hint) from why
         return {name: (folder / name).read_bytes() for name in (GRAPH, WEIGHTS)}
-
-
-def _without_links(file: Path, folder: Path) -> Path:
-    """The file, or a hard link or copy in `folder`, beside its data: OpenVINO opens no data through a symbolic link."""
-    kind = find_file_format(file.name)
-    assert kind is not None
-    assert kind.data_files is not None
-    parts = [file, *load_function(kind.data_files)(file)]
-    if not any(part.is_symlink() for part in parts[1:]):
-        return file
-    for part in parts:
-        atomic_files.link_or_copy(part.resolve(), folder / part.relative_to(file.parent))
-    return folder / file.name
 
 
 def convert(
@@ -142,7 +129,7 @@ def convert(
         source = output.node.input_value(0) if output.node.get_type_name() == "Result" else output
         if not source.get_partial_shape().is_static:
             raise Unusable(f"base.name: {file} gives {tap.layer!r} in a shape that depends on the picture", "")
-        results.append(ops.result(_pool(ops, source, tap, given)))
+        results.append(ops.result(_pool(ops, source, tap, (shape[1], shape[2]), given)))
         results[-1].set_friendly_name(name)
     whole = openvino.Model(results, [pixels])
     _keep_integers(whole)
@@ -177,9 +164,9 @@ def _preprocess(ops: Any, pixels: Any, numbers: Preprocess) -> Any:
     return x
 
 
-def _pool(ops: Any, output: Any, tap: Tap, image: ImageInput) -> Any:
+def _pool(ops: Any, output: Any, tap: Tap, size: tuple[int, int], image: ImageInput) -> Any:
     x = ops.convert(output, "f32")
-    plan = plan_pooling(tap, tuple(output.get_shape())[1:], image.layout)
+    plan = plan_pooling(tap, tuple(output.get_shape())[1:], size, image.layout)
     if plan.channels_last:
         x = ops.transpose(x, np.array([0, 2, 3, 1]))
     if plan.reduce is not None:

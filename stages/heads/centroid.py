@@ -2,7 +2,8 @@
 
 With few images of many classes the direction of a class's mean row is a better classifier than what is fitted to them
 (SimpleShot, Wang et al. 2019); with more, or where classes overlap, it is not. So the logits of both are summed, each
-times a weight that is chosen on rows that neither was fitted on (stacking, Wolpert 1992).
+times a weight that is chosen on rows that neither was fitted on (stacking, Wolpert 1992). Of two images a class, folds
+fit on one and judge by the other, so what they choose is noise: there the weights are pulled towards FEW instead.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ TEMPERATURE = 10.0
 """Logits of the centroid at weight 1 are this times the cosine to each class's mean row."""
 
 LEAST_ROWS = 20
-"""Rows that choose the weights, at least."""
+"""Rows of val that choose the weights, at least. Folds choose on as few as there are."""
 
 PULL = 0.1
 """Nats, of all rows together, for a weight that is 1 away from ALONE: it matters on a few dozen rows only."""
+
+PULL_FEW = 20.0
+"""Nats for a weight that is 1 away from FEW, over the square of the rows a class: 5 at two, 0.2 at ten, soon none."""
 
 Mix = tuple[float, float]
 """Weights of the classifier's logits, and of the centroid's."""
 
 ALONE: Mix = (1.0, 0.0)
+
+FEW: Mix = (0.75, 1.0)
+"""What does well where classes have two images each, before any of them has been judged."""
 
 
 def centroid_weights(sums: np.ndarray, spans: Spans) -> np.ndarray:
@@ -45,21 +52,22 @@ def centroid_weights(sums: np.ndarray, spans: Spans) -> np.ndarray:
     return np.asarray(directions.T)
 
 
-def choose_mix(logits: np.ndarray, centroid: np.ndarray, y: np.ndarray) -> Mix:
-    """The weights, none negative, with the least log-loss on rows that neither was fitted on, pulled towards ALONE.
+def choose_mix(logits: np.ndarray, centroid: np.ndarray, y: np.ndarray, a_class: float) -> Mix:
+    """The weights, none negative, with the least log-loss on rows that neither was fitted on, pulled to ALONE and FEW.
 
-    logits and centroid: (repeats, n, outputs); y: (n,) int.
+    logits and centroid: (repeats, n, outputs); y: (n,) int. a_class: rows that the head is fitted on, by classes.
     """
     repeats, n, outputs = logits.shape
-    if n < LEAST_ROWS:
-        return ALONE
+    pulls = ((PULL, ALONE), (PULL_FEW / a_class**2, FEW))
     both = np.stack([logits, centroid], axis=-1).reshape(-1, outputs, 2).astype(np.float64)
     truth = np.tile(y, repeats)
 
     def penalised(weights: np.ndarray) -> tuple[float, np.ndarray]:
         loss, gradient = _loss(weights, both, truth)
-        apart = weights - ALONE
-        return loss + PULL / n * float(apart @ apart), gradient + 2 * PULL / n * apart
+        for nats, prior in pulls:
+            apart = weights - prior
+            loss, gradient = loss + nats / n * float(apart @ apart), gradient + 2 * nats / n * apart
+        return loss, gradient
 
     found: Any = minimize(penalised, np.array([0.8, 0.2]), jac=True, bounds=[(0, None)] * 2, method="L-BFGS-B")
     return float(found.x[0]), float(found.x[1])

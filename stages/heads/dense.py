@@ -88,7 +88,7 @@ class _Trainer:
             callbacks=dense_network.best_epoch(self.spec),
         ).history  # fmt: skip
         losses = np.array([first if self.starts else np.inf, *history["val_log_loss"]], dtype=float)
-        epoch = self._best(losses)
+        epoch = self._best(losses, len(self.selection.judged))
         if epoch == 0:
             network.set_weights(before)
         kept = {name: _rounded(history[name]) for name in ("loss", "log_loss")}
@@ -99,10 +99,10 @@ class _Trainer:
         """Trained on all rows, for as many epochs as are best on folds."""
         losses, probabilities = self._follow_folds()
         means = losses.mean(axis=1)
-        epoch = self._best(means)
+        epoch = self._best(means, len(self.selection.judged))
 
         def judge(others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-            best = self._best(losses[:, others].mean(axis=1))
+            best = self._best(losses[:, others].mean(axis=1), len(others))
             return lambda here: np.asarray(probabilities[best][here])
 
         start, network = self._start(self.selection.fitted), self._network()
@@ -167,8 +167,8 @@ class _Trainer:
         weights = dense_network.class_weights(self.spec.class_weight, data.y)
         return network.fit(data.inputs, data.truth, self.spec.batch, epochs, verbose=0, class_weight=weights, **options)
 
-    def _best(self, losses: np.ndarray) -> int:
-        """The epoch of the least loss. Raises Diverged where none is finite."""
+    def _best(self, losses: np.ndarray, judged: int) -> int:
+        """The epoch of the least loss, a mean over that many judged rows. Raises Diverged where none is finite."""
         finite = np.isfinite(losses)
         if not finite.any():
             where = "val" if self.selection.folds is None else "folds"
@@ -177,7 +177,7 @@ class _Trainer:
                 f"lower lr (it is {self.spec.lr:g})",
             )
         best = int(np.argmin(np.where(finite, losses, np.inf)))
-        gain = (losses[0] - losses[best]) * len(self.selection.judged)
+        gain = (losses[0] - losses[best]) * judged
         return 0 if self.starts and gain < LEAST_GAIN else best
 
     def _head(

@@ -271,7 +271,10 @@ class Path:
         return Head("logistic", classes, layers, chosen, self.selection.cross_fit(self._judge))
 
     def _mix(self, logits: np.ndarray, centroids: np.ndarray, y: np.ndarray) -> centroid.Mix:
-        return centroid.choose_mix(logits, centroids, y) if self.samples.spans else centroid.ALONE
+        if not self.samples.spans or (self.selection.folds is None and len(y) < centroid.LEAST_ROWS):
+            return centroid.ALONE
+        a_class = len(self.selection.fitted) / max(2, self.samples.outputs)
+        return centroid.choose_mix(logits, centroids, y, a_class)
 
     def _judge(self, others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Probabilities of judged rows at the C, and the weights, that those at positions `others` prefer."""

@@ -218,7 +218,8 @@ def test_what_is_no_list_of_paths_is_refused(features: BottleneckFeatures, paths
         ({"base": "vgg17"}, "'vgg17' is unknown"),
         ({"size": 8}, "BottleneckFeatures: extract.size: expected at least 16, got 8"),
         ({"image_fit": "stretch"}, "BottleneckFeatures: extract.fit: .*got 'stretch'"),
-        ({"pooling": "mean"}, "BottleneckFeatures: extract.taps.features.pooling: .*got 'mean'"),
+        ({"pooling": "median"}, "BottleneckFeatures: extract.taps.features.pooling: .*got 'median'"),
+        ({"pooling": "mean"}, r"extract\.taps\.features\.pooling: mean is for tokens; expected avg, max or none"),
         ({"workers": 0}, "BottleneckFeatures: cluster.workers: "),
     ],
 )

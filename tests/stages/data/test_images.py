@@ -272,6 +272,29 @@ def test_several_sizes_of_one_decoding_are_those_of_each_alone(
     assert len(loaded) == decodings, loaded
 
 
+def test_the_shorter_side_is_resized_and_the_centre_cut_out() -> None:
+    """As transformers does: get_resize_output_image_size and center_crop."""
+    spec = PixelSpec(32, 48, "crop", "bicubic", "full", resize_to=50)
+    for size in ((96, 64), (64, 101), (70, 70)):
+        picture = photograph(size=size)
+        shorter = min(size)
+        resized = picture.resize((50 * size[0] // shorter, 50 * size[1] // shorter), Image.Resampling.BICUBIC)
+        left, top = (resized.width - 48) // 2, (resized.height - 32) // 2
+        assert np.array_equal(
+            decode(encoded(picture, "PNG"), spec), np.asarray(resized)[top : top + 32, left : left + 48]
+        )
+    whole = decode(encoded(photograph(size=(800, 600)), "JPEG"), PixelSpec(64, 64, "crop", resize_to=80, decode="full"))
+    scaled = decode(encoded(photograph(size=(800, 600)), "JPEG"), PixelSpec(64, 64, "crop", resize_to=80))
+    assert np.abs(whole.astype(int) - scaled).mean() < 3
+    assert PixelSpec(32, 32).components() == PixelSpec(32, 32, resize_to=None).components()
+    assert "resize_to" not in PixelSpec(32, 32).components()
+
+
+def test_bicubic_is_pillow_s() -> None:
+    pixels = decode(encoded(photograph(), "PNG"), PixelSpec(32, 32, resize="bicubic"))
+    assert np.array_equal(pixels, np.asarray(photograph().resize((32, 32), Image.Resampling.BICUBIC)))
+
+
 def test_the_most_pixels_can_be_set_and_are_no_part_of_the_key() -> None:
     data = encoded(Image.new("L", (8_100, 8_000)), "PNG")  # 65 Mpx: a phone's picture
     assert decode(data, PixelSpec(32, 32)).shape == (32, 32, 3)

@@ -216,3 +216,13 @@ def test_a_loss_that_is_no_number_is_never_the_best() -> None:
         best.on_epoch_end(epoch, {"val_log_loss": loss})
     best.on_train_end()
     assert (np.asarray(kernel) == 1).all()
+
+
+def test_an_epoch_s_gain_counts_over_the_rows_that_judge_it() -> None:
+    """A cross-fitted figure's epoch is judged by four folds of five: the same mean gain is of fewer rows there."""
+    from stages.heads import dense
+
+    x, samples = problem(2, n=60)
+    trainer = dense._Trainer(Dense(), features(x), in_train(samples), names(2))
+    losses = np.array([0.5, 0.5 - 1.1 * dense.LEAST_GAIN / 60])
+    assert (trainer._best(losses, 60), trainer._best(losses, 48)) == (1, 0)
