@@ -1,4 +1,4 @@
-"""quantise.py: an int8 file is a base like any other, near to the float one; only one that keeps the head is written."""
+"""quantise.py: an int8 file is a base like any other, near to the float one; one that costs the head is not written."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_it_writes_is_a_base_near_the_float_one(small: Path, monkeypatch: p
     assert int8.cosines(exact.X, rows.X).min() > 0.98
     assert np.abs(exact.X - rows.X).max() > 1e-4 * np.abs(exact.X).max(), "these are other rows"
     assert frozenbase.open(small).features(tap="early").X.shape == (48, 32)
-    listed = {layer["name"] for layer in command("bases", file, "--layers", "--json").json["bases"]}
+    listed = {layer["name"] for layer in command("bases", file, "--layers", "--json").json["bases"]["layers"]}
     assert "wide" in listed
     assert not any("fq_weights" in name for name in listed)
 
