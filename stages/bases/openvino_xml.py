@@ -125,13 +125,24 @@ def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
     assert file is not None
     layers, sources = _parse(file.read_bytes())
     results = [sources.get((number, "0"), "") for number, layer in layers.items() if layer.kind == "Result"]
-    inner = [number for number in layers if number not in results]
+    inner = [number for number in _reached(layers, sources) if number not in results]
     found = []
     for layer in (layers[number] for number in (*results, *inner) if number in layers):
         if layer.kind not in ("Const", "Result", "Parameter") and len(layer.outputs) == 1 and len(layer.outputs[0]) > 1:
             shape = tuple(None if n < 0 else n for n in layer.outputs[0][1:])
             found.append(LayerInfo(layer.name, layer.kind, shape))
     return found
+
+
+def _reached(layers: Mapping[str, _Layer], sources: Mapping[tuple[str, str], str]) -> list[str]:
+    """The numbers of layers that depend on the picture; what makes weights out of their quantised form does not."""
+    before: dict[str, list[str]] = {}
+    for (number, _), source in sources.items():
+        before.setdefault(number, []).append(source)
+    found: dict[str, bool] = {}
+    for number, layer in layers.items():  # the file has them in the order of computation
+        found[number] = layer.kind == "Parameter" or any(found.get(one) for one in before.get(number, ()))
+    return [number for number, depends in found.items() if depends]
 
 
 def limits(file: Path) -> Limits:

@@ -1,4 +1,5 @@
-"""Owns the preprocessing that is published beside a model file, as transformers writes it. Not applying it.
+"""Owns the preprocessing that is published beside a model file, as transformers writes it, or within one of ours. Not
+applying it.
 
 Read are the fields of `preprocessor_config.json` that image processors of transformers have in common:
 https://huggingface.co/docs/transformers/main_classes/image_processor
@@ -8,14 +9,18 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+from xml.etree import ElementTree
 
 from cache import regular_files
 from cache.errors import Unusable
 from stages.bases.catalogue import Preprocess
-from stages.data.images import Fit, Resize
+from stages.data.images import Fit, PixelSpec, Resize
 
 FILE = "preprocessor_config.json"
+OWN = "frozenbase"
+"""The element of an OpenVINO file's rt_info that has facts of this package."""
+
 _MOST_BYTES = 1_000_000
 _RESAMPLE: dict[Any, Resize] = {2: "bilinear", 3: "bicubic", "bilinear": "bilinear", "bicubic": "bicubic"}
 """By Pillow's numbers. Others have no name here: nearest and Lanczos."""
@@ -37,10 +42,13 @@ class Published:
 
 
 def find_published(file: Path) -> Published | None:
-    """What stands beside a model file, or in the folder above, where the hub has models in a folder `onnx`.
+    """What stands in a model file that this package wrote; else beside it, or in the folder above, where the hub has
+    models in a folder `onnx`.
 
     Raises Unusable for a file that cannot be read.
     """
+    if file.suffix == ".xml" and (own := _read_own(file)):
+        return own
     for folder in (file.parent, file.parent.parent):
         if (folder / FILE).is_file():
             return _read(folder / FILE)
@@ -61,6 +69,31 @@ def _read(path: Path) -> Published:
         ) from error
     resize = _RESAMPLE.get(said.get("resample")) if said.get("do_resize", True) else None
     return Published(path, preprocess, size, fit, resize, resize_to)
+
+
+def own_facts(pixels: PixelSpec) -> dict[str, str]:
+    """What an OpenVINO file that takes such pixels as they are says of them, below OWN."""
+    said = {"size": [pixels.height, pixels.width], "fit": pixels.fit, "resize": pixels.resize}
+    return {"pixels": json.dumps({**said, "resize_to": pixels.resize_to}, sort_keys=True)}
+
+
+def _read_own(file: Path) -> Published | None:
+    """From the end of the file, since a large one takes long to parse; None where there is nothing of ours."""
+    try:
+        with open(file, "rb") as stream:
+            stream.seek(max(0, file.stat().st_size - _MOST_BYTES))
+            end = stream.read()
+        facts = ElementTree.fromstring(end[end.rindex(b"<rt_info>") : end.rindex(b"</net>")])
+        node = facts.find(f"{OWN}/pixels")
+        said = json.loads("null" if node is None else node.get("value", "null"))
+        if said is None:
+            return None
+        (height, width), fit, resize, resize_to = (said[name] for name in ("size", "fit", "resize", "resize_to"))
+        if fit not in get_args(Fit) or resize not in get_args(Resize):
+            raise ValueError(f"{fit!r} or {resize!r} is unknown")
+        return Published(file, Preprocess(), (int(height), int(width)), fit, resize, resize_to and int(resize_to))
+    except (OSError, ElementTree.ParseError, ValueError, TypeError, KeyError):
+        return None  # what opens the file says what is wrong with it
 
 
 def _numbers(said: dict[str, Any]) -> Preprocess:

@@ -27,12 +27,24 @@ from stages.runtime.limited_process import Exceeded, Limits
 from stages.runtime.silent_imports import import_openvino
 from stages.runtime.suggest import suggest
 
-VERSION = 1
+VERSION = 2
 """Of how a file is converted. Raise it when the same recipe gives another model."""
+
+
+_INTEGERS = ("i8", "u8", "i4", "u4")
 
 
 def open_file(base: FrozenBase, batch: int | None) -> OpenVINOEmbed:
     """A base that is an ONNX file or OpenVINO's own (select.py `Open`). Raises Unusable where it cannot be run here."""
+    model, batch = converted_file(base, batch)
+    return OpenVINOEmbed(model, base.recipe.numerics, batch)
+
+
+def converted_file(base: FrozenBase, batch: int | None) -> tuple[Mapping[str, bytes], int]:
+    """The model as OpenVINO's two files, stored as that of `openvino_engine.converted_model` is, and its batch.
+
+    Raises Unusable where it cannot be run here, or does more than compute.
+    """
     kind = catalogue.base_of(base.recipe.base).format
     assert kind.input is not None
     image: ImageInput = load_function(kind.input)(base.weights)
@@ -56,7 +68,7 @@ def open_file(base: FrozenBase, batch: int | None) -> OpenVINOEmbed:
     if unexpected := find_unexpected(model):
         what = f"{base.weights} becomes a model with {', '.join(unexpected[:5])}, which is more than arithmetic"
         raise Unusable(f"base.name: {what}", trust.advise(base.weights))
-    return OpenVINOEmbed(model, base.recipe.numerics, batch)
+    return model, batch
 
 
 def _convert_apart(base: FrozenBase, image: ImageInput, batch: int, trusted: bool) -> dict[str, bytes]:
@@ -120,9 +132,22 @@ def convert(
         results.append(ops.result(_pool(ops, source, tap, (shape[1], shape[2]), given)))
         results[-1].set_friendly_name(name)
     whole = openvino.Model(results, [pixels])
+    _keep_integers(whole)
     passes.register_pass(openvino.passes.ConstantFolding())
     passes.run_passes(whole)
     openvino_engine.save(openvino, whole, Path(folder) / GRAPH)
+
+
+def _keep_integers(model: Any) -> None:
+    """Leave quantised weights as integers: folded into float32 ones, they would be multiplied as such.
+
+    The name is that of the C++ attribute which the pass heeds; Python has none for it.
+    """
+    converted = (op for op in model.get_ops() if op.get_type_name() == "Convert")
+    for op in converted:
+        source = op.input_value(0)
+        if source.node.get_type_name() == "Constant" and source.get_element_type().to_string() in _INTEGERS:
+            op.get_rt_info()["DisableConstantFolding_0"] = ""
 
 
 def _preprocess(ops: Any, pixels: Any, numbers: Preprocess) -> Any:

@@ -1,4 +1,4 @@
-"""Owns imports that need care: TensorFlow and OpenVINO without their output, pyarrow where it is installed."""
+"""Owns imports that need care: TensorFlow, OpenVINO and nncf without their output, pyarrow where it is installed."""
 
 import contextlib
 import logging
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from cache.errors import Unusable
+from cache.errors import NotAvailable, Unusable
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,23 @@ def import_openvino() -> Any:
     import openvino.passes
 
     return openvino
+
+
+def import_nncf() -> Any:
+    """The package `nncf`, which reports each use to Google Analytics by OpenVINO's telemetry, if it finds that.
+
+    Raises NotAvailable where it, or OpenVINO, is not installed.
+    """
+    kind = logging.getLoggerClass()
+    try:
+        import_openvino()  # from here on there is no telemetry
+        import nncf
+    except ImportError as error:
+        raise NotAvailable("to quantise a base takes nncf and OpenVINO", "pip install 'frozenbase[int8]'") from error
+    finally:
+        logging.setLoggerClass(kind)  # it would make all later loggers its own kind
+    nncf.set_log_level(logging.ERROR)
+    return nncf
 
 
 def import_parquet() -> tuple[Any, Any]:
