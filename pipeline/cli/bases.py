@@ -52,7 +52,7 @@ def list_command(name: str | None, layers: bool, trusted: bool, as_json: bool) -
     and tensors that can be taps.
     """
     call = _call(as_json)
-    if name is not None and catalogue.find_format(name).input is not None:
+    if name is not None and catalogue.find_format(name).reader is not None:
         call.finish(
             lambda: foreign_base.describe_file(name, trusted), lambda found: base_tables.show_file(found, layers)
         )

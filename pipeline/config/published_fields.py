@@ -40,7 +40,7 @@ def lines(found: Published) -> dict[str, Any]:
 
 def _published(base: Any, folder: Path) -> Published | None:
     name = base.get("name") if isinstance(base, dict) else base
-    if not isinstance(name, str) or catalogue.find_format(name).input is None:
+    if not isinstance(name, str) or catalogue.find_format(name).reader is None:
         return None
     file = folder / Path(name).expanduser()
     numbers, found = base.get("preprocess") if isinstance(base, dict) else None, find_published(file)

@@ -114,7 +114,7 @@ class BaseChoice(Section, keyed="extract"):
                 raise ValueError(f"preprocess: {self.name} has its own; set it only where base.name is a model file")
         elif self.weights != "imagenet" and not self.weights.startswith("sha256:"):
             raise ValueError(f"weights: {self.name} contains its weights; leave weights out, or give sha256:DIGEST")
-        elif self.preprocess is None and catalogue.find_format(self.name).input is not None:
+        elif self.preprocess is None and catalogue.find_format(self.name).reader is not None:
             raise ValueError(
                 f"preprocess: nothing beside {self.name} says what its input is ({published.FILE}); set it: imagenet, "
                 "clip, unit (-1 to 1), none (0 to 255), or {scale: 0.00392, mean: [...], std: [...]}"

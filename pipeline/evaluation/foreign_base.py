@@ -15,8 +15,8 @@ import numpy as np
 
 from cache.errors import Unusable
 from stages.bases import catalogue, trust, weights
+from stages.bases.foreign_file import ImageInput, open_reader
 from stages.bases.formats import LayerInfo, load_function
-from stages.bases.model_input import ImageInput
 from stages.bases.pooling import plan_pooling
 from stages.bases.published import Published, find_published
 from stages.bases.recipe import FrozenBase, Pooling, Recipe, Tap
@@ -91,21 +91,17 @@ def describe_file(name: str, trusted: bool) -> FileFacts:
     kind = base.format
     if not file.is_file():
         raise Unusable(f"{file} is not there", "name a model file, or a base that pipeline bases lists")
-    assert kind.input is not None
-    assert kind.harm is not None
     assert kind.layers is not None
-    assert kind.data_files is not None
-    assert kind.outputs is not None
-    image: ImageInput = load_function(kind.input)(file)
-    sha256, harm = weights.digest_of(base, file), load_function(kind.harm)(file)
+    reader = open_reader(kind)
+    image, sha256, harm = reader.find_input(file), weights.digest_of(base, file), reader.find_harm(file)
     published = find_published(file)
     size = published.size if published and published.size else (image.height or SIZE, image.width or SIZE)
     layers, outputs, answers = [], 0, []
     if not harm or trusted or trust.is_trusted(sha256):
-        layers, outputs = load_function(kind.layers)(base, file, size[0]), load_function(kind.outputs)(file)
+        layers, outputs = load_function(kind.layers)(base, file, size[0]), reader.count_outputs(file)
         if published is not None and layers and layers[0].shape == (_IMAGENET,):
             answers = _classify(file, kind.name, sha256, published, size)
-    data = [str(part) for part in load_function(kind.data_files)(file)]
+    data = [str(part) for part in reader.data_files(file)]
     return FileFacts(name, kind.name, sha256, data, image, harm, published, size, layers, outputs, answers)
 
 

@@ -154,7 +154,7 @@ def list_candidates(config: RunConfig, names: Sequence[str], sizes: Sequence[int
         last: list[tuple[str, Pooling]] = [(block.boundary, "avg") for block in blocks.blocks_of(choice.base)[-1:]]
         if choice.base.is_file:  # many a model takes one size alone, and its tokens need a pooling of their own
             taps = [tap for tap in config.extract.taps.values() if (tap.base or config.base) == choice]
-            others = [] if choice.base.format.input else [TapConfig(base=None if choice == config.base else choice)]
+            others = [] if choice.base.format.reader else [TapConfig(base=None if choice == config.base else choice)]
             found |= {f"{choice.name} {tap.layer} {tap.pooling}": tap for tap in [*others, *taps]}
             continue
         for size in sizes:

@@ -130,7 +130,7 @@ def choose_base(name: str, trust: bool = False, preprocess: Preprocess | None = 
     if kind is None:
         return get_base(name)
     return replace(
-        _file_base(kind), trusted=trust or not (kind.runs_code or kind.harm), preprocess=preprocess or Preprocess()
+        _file_base(kind), trusted=trust or not (kind.runs_code or kind.reader), preprocess=preprocess or Preprocess()
     )
 
 

@@ -30,10 +30,8 @@ class BaseFormat:
     Keras network, which exports are written from; onnx: whether it is an ONNX graph, which exports are written around.
     blocks: the function that finds in a file what can be trained, (file, pixels a side or None, last layer) -> list of
     FoundBlock; None of a format that cannot be fine-tuned, and of the catalogue's, whose blocks are a table
-    (blocks.py). Of a file that is no Keras network, functions of its path: data_files, the other files that it is made
-    of; input, its ImageInput; outputs, how many of its layers are outputs, which come first; harm, phrases for what
-    else than computing it does, which needs the user's trust; limits, what a library may take to open it; rough,
-    whether it computes in fewer digits than float32.
+    (blocks.py). reader: the module that says of a file what is in it without running it (foreign_file.py `Reader`), of
+    files that are data, but may do more than compute; None of others.
     """
 
     name: str
@@ -46,12 +44,7 @@ class BaseFormat:
     keras: bool = False
     onnx: bool = False
     blocks: str | None = None
-    data_files: str | None = None
-    outputs: str | None = None
-    harm: str | None = None
-    input: str | None = None
-    limits: str | None = None
-    rough: str | None = None
+    reader: str | None = None
 
 
 _LISTED = "stages.keras_models.trace:list_layers"
@@ -71,32 +64,23 @@ KERAS_FILE = BaseFormat(
 )
 
 
-def _foreign(name: str, suffix: str, module: str, engines: Mapping[str, str], onnx: bool = False) -> BaseFormat:
-    """A file of a network that is no Keras model."""
-    return BaseFormat(
-        name,
-        (suffix,),
-        engines,
-        layers=f"{module}:list_layers",
-        onnx=onnx,
-        data_files=f"{module}:data_files",
-        outputs=f"{module}:count_outputs",
-        harm=f"{module}:find_harm",
-        input=f"{module}:find_input",
-        limits=f"{module}:limits",
-        rough=f"{module}:is_rough",
-    )
-
-
 _IN_OPENVINO = {"openvino": "stages.engines.openvino_files:open_file"}
-ONNX_FILE = _foreign(
+
+ONNX_FILE = BaseFormat(
     "onnx",
-    ".onnx",
-    "stages.bases.onnx_file",
+    (".onnx",),
     {**_IN_OPENVINO, "onnxruntime": "stages.engines.onnxruntime_engine:open_file"},
+    layers="stages.bases.onnx_file:list_layers",
     onnx=True,
+    reader="stages.bases.onnx_file",
 )
-OPENVINO_FILE = _foreign("openvino", ".xml", "stages.bases.openvino_xml", _IN_OPENVINO)
+OPENVINO_FILE = BaseFormat(
+    "openvino",
+    (".xml",),
+    _IN_OPENVINO,
+    layers="stages.bases.openvino_xml:list_layers",
+    reader="stages.bases.openvino_xml",
+)
 
 FORMATS: dict[str, BaseFormat] = {kind.name: kind for kind in (BUILT, KERAS_FILE, ONNX_FILE, OPENVINO_FILE)}
 

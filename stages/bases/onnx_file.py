@@ -17,8 +17,8 @@ import numpy as np
 from cache import atomic_files
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
+from stages.bases.foreign_file import ImageInput, find_image_input
 from stages.bases.formats import LayerInfo
-from stages.bases.model_input import ImageInput, find_image_input
 from stages.runtime import limited_process
 from stages.runtime.limited_process import Exceeded, Limits
 
@@ -152,9 +152,9 @@ def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
     return [LayerInfo(name, kind, None if shape is None else tuple(shape)) for name, kind, shape in found]
 
 
-def limits(file: Path) -> Limits:
+def limits(path: Path) -> Limits:
     """What a library may take to read and compile a model: generous, since a machine may be busy."""
-    size = sum(part.stat().st_size for part in [file, *data_files(file)])
+    size = sum(part.stat().st_size for part in [path, *data_files(path)])
     return Limits(6_000_000_000 + 10 * size, 180 + size / 5_000_000)
 
 

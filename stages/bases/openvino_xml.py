@@ -15,8 +15,8 @@ import numpy as np
 
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
+from stages.bases.foreign_file import ImageInput, find_image_input
 from stages.bases.formats import LayerInfo
-from stages.bases.model_input import ImageInput, find_image_input
 from stages.runtime.limited_process import Limits
 
 ALLOWED = frozenset((
@@ -145,9 +145,9 @@ def _reached(layers: Mapping[str, _Layer], sources: Mapping[tuple[str, str], str
     return [number for number, depends in found.items() if depends]
 
 
-def limits(file: Path) -> Limits:
+def limits(path: Path) -> Limits:
     """What OpenVINO may take to read and compile it: generous, since a machine may be busy."""
-    size = sum(part.stat().st_size for part in [file, *data_files(file)])
+    size = sum(part.stat().st_size for part in [path, *data_files(path)])
     return Limits(6_000_000_000 + 10 * size, 180 + size / 5_000_000)
 
 

@@ -18,7 +18,7 @@ from cache.errors import NotAvailable, Unusable
 from cache.store import Cache
 from stages.bases import trust
 from stages.bases.catalogue import Base
-from stages.bases.formats import load_function
+from stages.bases.foreign_file import open_reader
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +111,11 @@ def digest_of(
     `cache` remembers the names of those, so that the file is not parsed again. Raises NotAvailable where one is absent.
     """
     own = digest(path)
-    if base.format.data_files is None:
+    if base.format.reader is None:
         return own
     names = None if cache is None else _data_names(own, cache)
     if names is None:
-        names = [file.relative_to(path.parent).as_posix() for file in load_function(base.format.data_files)(path)]
+        names = [file.relative_to(path.parent).as_posix() for file in open_reader(base.format).data_files(path)]
         if cache is not None:
             with contextlib.suppress(OSError):
                 cache.put_named("parts", keys.canonical({"file": own, "data": names}), ".json")
@@ -146,7 +146,7 @@ def _check_trust(base: Base, weights: Weights, path: Path) -> None:
             "may have written it",
             advice,
         )
-    harm = load_function(base.format.harm)(path) if base.format.harm is not None else []
+    harm = open_reader(base.format).find_harm(path) if base.format.reader is not None else []
     if harm and not trusted:
         raise Unusable(
             f"base.trust: the model file {weights.setting} has {', '.join(harm)}; without your trust only operators "

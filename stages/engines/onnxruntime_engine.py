@@ -14,7 +14,7 @@ from cache import atomic_files
 from cache.errors import Unusable
 from stages.bases import onnx_file, trust
 from stages.bases.catalogue import Preprocess
-from stages.bases.model_input import ImageInput
+from stages.bases.foreign_file import ImageInput
 from stages.bases.pooling import Plan, plan_pooling
 from stages.bases.recipe import FrozenBase, Tap
 from stages.engines.embed import CPU_BATCH, pad_batch

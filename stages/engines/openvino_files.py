@@ -15,8 +15,8 @@ from cache import atomic_files, compiled_models
 from cache.errors import Unusable
 from stages.bases import catalogue, onnx_file, openvino_xml, trust
 from stages.bases.catalogue import Preprocess
-from stages.bases.formats import ONNX_FILE, load_function
-from stages.bases.model_input import ImageInput
+from stages.bases.foreign_file import ImageInput, open_reader
+from stages.bases.formats import ONNX_FILE
 from stages.bases.pooling import plan_pooling
 from stages.bases.recipe import FrozenBase, Tap
 from stages.engines import openvino_engine
@@ -46,8 +46,7 @@ def converted_file(base: FrozenBase, batch: int | None) -> tuple[Mapping[str, by
     Raises Unusable where it cannot be run here, or does more than compute.
     """
     kind = catalogue.base_of(base.recipe.base).format
-    assert kind.input is not None
-    image: ImageInput = load_function(kind.input)(base.weights)
+    image = open_reader(kind).find_input(base.weights)
     image.check_size(base.weights, base.recipe.pixels.height, base.recipe.pixels.width)
     batch = image.batch or batch or CPU_BATCH
     components = {
@@ -73,8 +72,7 @@ def converted_file(base: FrozenBase, batch: int | None) -> tuple[Mapping[str, by
 
 def _convert_apart(base: FrozenBase, image: ImageInput, batch: int, trusted: bool) -> dict[str, bytes]:
     kind = catalogue.base_of(base.recipe.base).format
-    assert kind.limits is not None
-    limits: Limits = load_function(kind.limits)(base.weights)
+    limits = open_reader(kind).limits(base.weights)
     with atomic_files.temporary_folder() as folder:
         job = {
             "path": str(onnx_file.without_links(base.weights, folder) if kind is ONNX_FILE else base.weights),

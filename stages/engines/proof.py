@@ -14,7 +14,7 @@ import numpy as np
 
 from cache.errors import PipelineError, Unusable
 from stages.bases import catalogue
-from stages.bases.formats import load_function
+from stages.bases.foreign_file import open_reader
 from stages.bases.recipe import FrozenBase, Recipe
 from stages.data import images
 from stages.engines import parity, select
@@ -42,7 +42,7 @@ def golden_pixels(recipe: Recipe) -> np.ndarray:
 
 def is_foreign(recipe: Recipe) -> bool:
     """Whether its base is one that has to be proved."""
-    return catalogue.base_of(recipe.base).format.input is not None
+    return catalogue.base_of(recipe.base).format.reader is not None
 
 
 def golden_rows(base: FrozenBase, embed: Embed) -> dict[str, np.ndarray]:
@@ -72,8 +72,8 @@ def golden_rows(base: FrozenBase, embed: Embed) -> dict[str, np.ndarray]:
 
 def is_rough(recipe: Recipe, file: Path) -> bool:
     """Whether that file computes in fewer digits than float32: machines differ by more than in float32 then."""
-    rough = catalogue.base_of(recipe.base).format.rough
-    return rough is not None and bool(load_function(rough)(file))
+    kind = catalogue.base_of(recipe.base).format
+    return kind.reader is not None and open_reader(kind).is_rough(file)
 
 
 def _compare(

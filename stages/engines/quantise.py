@@ -59,7 +59,7 @@ def float_model(recipe: Recipe, weights: Path, layers: Sequence[str]) -> tuple[M
     """
     taps = {f"{number:03d} {layer}": Tap(layer, "none") for number, layer in enumerate(["output", *layers])}
     base = FrozenBase(recipe, taps, weights)
-    if catalogue.base_of(recipe.base).format.input is not None:
+    if catalogue.base_of(recipe.base).format.reader is not None:
         model, batch = openvino_files.converted_file(base, None)
     else:
         model, batch = openvino_engine.converted_model(base, CPU_BATCH), CPU_BATCH

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from cache.errors import NotAvailable, Unusable
 from stages.bases import catalogue, onnx_file
-from stages.bases.model_input import ImageInput
+from stages.bases.foreign_file import ImageInput
 from tests.support import onnx_models
 from tests.support.onnx_models import arrays, conv_net, conv_nodes, numbers, save, token_net
 

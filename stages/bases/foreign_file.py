@@ -1,11 +1,16 @@
-"""Owns the input of a network that takes images, as a model file declares it. Not the formats of files."""
+"""Owns what is asked of a model file that is no Keras network, whatever its format. Not the formats (onnx_file.py,
+openvino_xml.py).
+"""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 from cache.errors import Unusable
+from stages.bases.formats import BaseFormat
 from stages.bases.recipe import Layout
+from stages.runtime.limited_process import Limits
 
 _DTYPES = ("float", "float16", "uint8")
 
@@ -54,3 +59,31 @@ def find_image_input(path: Path, inputs: Sequence[tuple[str, tuple[int | None, .
     if shape[3] == 3 and shape[1] != 3:
         return ImageInput(name, "nhwc", shape[0], shape[1], shape[2], dtype)
     return ImageInput(name, "nchw", shape[0], shape[2], shape[3], dtype)
+
+
+class Reader(Protocol):
+    """A module that says of a file what is in it without running it. All raise Unusable for a file that is none."""
+
+    def data_files(self, path: Path) -> list[Path]:
+        """The other files that it is made of."""
+
+    def find_input(self, path: Path) -> ImageInput:
+        """Its one input, of images."""
+
+    def count_outputs(self, path: Path) -> int:
+        """How many of its layers are outputs; these are listed first."""
+
+    def find_harm(self, path: Path) -> list[str]:
+        """What else it does than compute, as phrases: that needs the user's trust."""
+
+    def is_rough(self, path: Path) -> bool:
+        """Whether it computes in fewer digits than float32."""
+
+    def limits(self, path: Path) -> Limits:
+        """What a library may take to open it."""
+
+
+def open_reader(kind: BaseFormat) -> Reader:
+    """The reader of files of that format, which has one."""
+    assert kind.reader is not None
+    return cast(Reader, importlib.import_module(kind.reader))
