@@ -93,6 +93,8 @@ def run_command(
 
     _, error = report_errors(work, call.verbose)
     name = f"run {stage}" if stage else "run"
+    if "status" in result and not call.as_json:
+        show_status(result["status"], call.verbose)
     show_result(name, result, error, call.as_json, call.config, call.verbose, call.quiet)
     if not call.as_json and result.get("finetune"):
         from pipeline.show.evaluation_tables import show_finetune  # a run of heads is done before it is loaded

@@ -69,7 +69,7 @@ def _by_word(written: Any) -> Any:
     if not isinstance(written, str):
         return written
     if written not in PREPROCESS_WORDS:
-        text = f"{written!r}: expected numbers, or " + " or ".join(PREPROCESS_WORDS)
+        text = "expected numbers, or " + " or ".join(PREPROCESS_WORDS)
         raise PydanticCustomError("word", "{text}", {"text": text})
     return PREPROCESS_WORDS[written].components()
 

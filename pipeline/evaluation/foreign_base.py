@@ -95,7 +95,8 @@ def describe_file(name: str, trusted: bool) -> FileFacts:
     reader = open_reader(kind)
     image, sha256, harm = reader.find_input(file), weights.digest_of(base, file), reader.find_harm(file)
     published = find_published(file)
-    size = published.size if published and published.size else (image.height or SIZE, image.width or SIZE)
+    height, width = published.size if published and published.size else (SIZE, SIZE)
+    size = image.height or height, image.width or width
     layers, outputs, answers = [], 0, []
     if not harm or trusted or trust.is_trusted(sha256):
         layers, outputs = load_function(kind.layers)(base, file, size[0]), reader.count_outputs(file)

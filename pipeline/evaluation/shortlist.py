@@ -61,7 +61,10 @@ class Candidate:
     @property
     def fields(self) -> dict[str, Any]:
         """Those of the tap that pipeline.yaml needs."""
-        return self.tap.model_dump(exclude_defaults=True)
+        fields = self.tap.model_dump(exclude_defaults=True)
+        if self.tap.base is not None:
+            fields["base"] = {"name": self.base, **fields["base"]}
+        return fields
 
     def to_json(self) -> dict[str, Any]:
         facts = {"base": self.base, "size": self.size, "layer": self.tap.layer, "pooling": self.tap.pooling}
@@ -185,7 +188,11 @@ def _passes(tried: Project) -> Iterator[list[FeatureSpec]]:
 
 def _choice(config: RunConfig, name: str) -> BaseChoice:
     """A base by its name, with the weights that pipeline.yaml has for it."""
-    return next((choice for choice in config.bases if choice.name == name), None) or BaseChoice(name=name)
+    known = next((choice for choice in config.bases if choice.name == name), None)
+    if known is None and catalogue.find_format(name).reader is not None:
+        what = f"--base {name}: a model file is tried by the taps that name it"
+        raise Unusable(what, "add a tap with that base to pipeline.yaml")
+    return known or BaseChoice(name=name)
 
 
 def _at_hand(there: Collection[BaseChoice]) -> list[BaseChoice]:

@@ -80,7 +80,8 @@ def check_finetune(project: Project, name: str) -> None:
     """
     project.check_finetune([name])
     spec = project.config.finetune[name]
-    blocks.check_trainable(project.choice(_head_tap(project, spec)).base)
+    choice = project.choice(_head_tap(project, spec))
+    blocks.check_trainable(choice.base, f"finetune.{name}, on {choice.name},")
     head = project.config.heads[spec.head]
     where = f"finetune.{name}.head: {spec.head!r}"
     if not HEAD_KINDS[head.kind].finetunable:

@@ -11,6 +11,7 @@ from stages.bases.formats import LayerInfo
 from stages.bases.hub import Fetched
 from stages.bases.published import FILE
 
+_WORDS = "or clip, unit, none: as it was trained"
 _LAST = 12
 """How many inner tensors are shown unless all are asked for."""
 
@@ -43,7 +44,12 @@ def show_file(facts: FileFacts, all_layers: bool) -> None:
                 f"outputs and the last {_LAST} of {len(inner)} other tensors; all: pipeline bases {facts.file} --layers"
             )
     if (pooling := facts.pooling) is not None:
-        echo(f"\nin pipeline.yaml, for example:\n  base: {facts.file}")
+        echo("")
+        echo("in pipeline.yaml, for example:")
+        if facts.published is not None and facts.published.preprocess is not None:
+            echo(f"  base: {facts.file}")
+        else:
+            echo(f"  base: {{name: {facts.file}, preprocess: imagenet}}   # {_WORDS}")
         echo(f"  extract: {{taps: {{pooled: {{pooling: {pooling}}}}}}}")
     for answer in facts.answers:
         told = "right" if answer.right else "WRONG: check the preprocessing"
@@ -58,6 +64,10 @@ def _show_published(facts: FileFacts) -> None:
     for name, value in published_fields.lines(facts.published).items():
         if value:
             echo(f"  {name}: {yaml_file.format_value(value)}")
+    if facts.published.size not in (None, facts.size):
+        echo(f"but the file takes {facts.size[0]} x {facts.size[1]} pixels: set extract.size, and resize_to with it")
+    if facts.published.size is not None and facts.published.resize is None:
+        echo("it names a filter that is not offered here: set extract.resize: bicubic or bilinear")
 
 
 def _sides(layout: str, height: int | None, width: int | None) -> tuple[int | str, ...]:

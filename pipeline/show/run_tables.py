@@ -55,8 +55,6 @@ def show_result(
         document = {**head, "exit_code": error.exit_code if error else 0, "error": failure, **parts}
         echo(json.dumps(document), whole=True)
         return
-    if "status" in result:
-        show_status(result["status"], verbose)
     if "extract" in result:
         _show_extract(result["extract"], skip=int(isinstance(error, ImagesRejected)))
     if result.get("heads"):

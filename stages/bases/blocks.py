@@ -79,15 +79,16 @@ def blocks_of(base: Base) -> tuple[Block, ...]:
     return tuple(Block._make(row) for row in _table().get(base.name, []))
 
 
-def check_trainable(base: Base) -> None:
-    """Raise Unusable for a base that cannot be fine-tuned from any layer, since it is no Keras network."""
+def check_trainable(base: Base, what: str = "it") -> None:
+    """Raise Unusable, naming `what`, for a base that cannot be fine-tuned, since it is no Keras network."""
     if base.format.keras and (base.format.blocks or not base.is_file):
         return
     suffixes = ", ".join(suffix for kind in FORMATS.values() if kind.blocks for suffix in kind.suffixes)
     raise Unusable(
-        f"a base of the kind {base.format.name!r} is no Keras network, so it cannot be fine-tuned; expected a base of "
-        f"the catalogue, or a Keras model ({suffixes})",
-        "train heads on several of its taps; or write the network as a Keras model once, and name that as the base",
+        f"a base of the kind {base.format.name!r} is no Keras network, so {what} cannot be fine-tuned; expected a base "
+        f"of the catalogue, or a Keras model ({suffixes})",
+        "train heads on several of its taps; fine-tune one on a tap with another base; or write the network as a Keras "
+        "model once, and name that as the base",
     )
 
 

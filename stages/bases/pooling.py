@@ -32,6 +32,10 @@ def plan_pooling(tap: Tap, shape: tuple[int | None, ...], size: tuple[int, int],
     default: the layout of maps whose sides could be either. Raises Unusable where that pooling has no meaning for the
     shape.
     """
+    if tap.layout and len(shape) != 3:
+        raise Unusable(
+            f"extract.taps: layout: {tap.layout} is for maps; layer {tap.layer!r} gives none", "leave it out"
+        )
     if len(shape) == 3 and tap.pooling in _MAPS:
         layout = tap.layout or _find_layout(shape, size) or default
         return Plan(layout == "nchw", {"avg": "mean", "max": "max"}.get(tap.pooling))  # type: ignore[arg-type]

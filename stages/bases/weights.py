@@ -99,7 +99,8 @@ def ensure_file(base: Base, weights: Weights, offline: bool) -> Path:
     raise NotAvailable(
         f"rows are to be computed, and the weights of {base.name} ({weights.setting}, sha256 {weights.sha256[:12]}...) "
         "are not on this machine",
-        f"give the file's path as {_field(base)}",
+        f"give the file's path as {_field(base)}"
+        + (", with what else holds its numbers beside it" if base.format.reader is not None else ""),
     )
 
 

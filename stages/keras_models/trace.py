@@ -160,7 +160,9 @@ def pool_by(output: Any, plan: Plan) -> Any:
 
 def _plan(tap: Tap, output: Any) -> Plan:
     """Keras's maps have their channels last, unless the tap says otherwise."""
-    return plan_pooling(replace(tap, layout=tap.layout or "nhwc"), tuple(output.shape)[1:], (1, 1), "nhwc")
+    shape = tuple(output.shape)[1:]
+    known = replace(tap, layout=tap.layout or "nhwc") if len(shape) == 3 else tap
+    return plan_pooling(known, shape, (1, 1), "nhwc")
 
 
 def fold_batchnorm(model: keras.Model, kept: Sequence[keras.KerasTensor]) -> Values:

@@ -67,7 +67,9 @@ def test_what_is_published_is_taken_and_can_be_overridden(foreign: Path) -> None
         yaml_file.load(foreign, ("base.preprocess=none", "extract.resize_to=30", "extract.size=32"))
     with pytest.raises(Unusable, match=r"base: preprocess: nothing beside m/net\.onnx says what its input is"):
         yaml_file.load(foreign)
-    with pytest.raises(Unusable, match=r"base\.preprocess: 'caffe': expected numbers, or none or unit or imagenet"):
+    with pytest.raises(
+        Unusable, match=r"base\.preprocess: expected numbers, or none or unit or imagenet or clip, got 'caffe'"
+    ):
         yaml_file.load(foreign, ("base.preprocess=caffe",))
 
 
@@ -165,3 +167,23 @@ def test_tensorflow_is_never_imported(foreign: Path) -> None:
         words = [sys.executable, "-c", program, "run", "-c", str(foreign)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == expected
+
+
+def test_status_is_printed_once(foreign: Path) -> None:
+    assert command("status", "-c", foreign, expect=0).out.count("extract  tokens") == 1
+    assert command("run", "-n", "-c", foreign, expect=0).out.count("extract  tokens") == 1
+
+
+def test_it_is_not_fine_tuned(foreign: Path) -> None:
+    foreign.write_text(CONFIG + "finetune: {last: {head: logistic, unfreeze_from: tokens}}\n")
+    refused = command("run", "finetune", "-c", foreign, expect=2).err
+    assert "so finetune.last, on m/net.onnx, cannot be fine-tuned" in " ".join(refused.split())
+
+
+def test_what_is_published_may_not_fit_the_file(foreign: Path) -> None:
+    file = onnx_models.conv_net(foreign.parent / "m" / "net.onnx", ("n", 3, 64, 64))
+    (file.parent / "preprocessor_config.json").write_text(json.dumps({**PUBLISHED, "resample": 1}))
+    told = " ".join(command("bases", file, expect=0).out.split())
+    assert "but the file takes 64 x 64 pixels: set extract.size" in told
+    assert "it names a filter that is not offered here: set extract.resize" in told
+    assert "in pipeline.yaml, for example: base:" in told

@@ -51,6 +51,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[int, ...], str, str]] = [
     ({}, (2, 3, 4, 5), "the shape 2 x 3 x 4 x 5", "another layer"),
     ({"pooling": "cls"}, (196, 384), "196 tokens, all of patches; there is no class token", "mean"),
     ({"pooling": "mean"}, (1 + 16 * 12, 384), "193 tokens; which of them are patches is not known", "prefix: 1"),
+    ({"pooling": "mean", "layout": "nchw"}, (257, 384), "layout: nchw is for maps", "leave it out"),
     ({"pooling": "mean", "prefix": 400}, (257, 384), "which of them are patches is not known", "prefix"),
 ]
 

@@ -110,7 +110,7 @@ def test_the_engine_runs_bases_of_the_catalogue_too(toys: None, project: Path) -
         (("export", "logistic", "--format", "keras", "--output", "m.keras"), "of which no .keras file can be made"),
         (
             ("run", "finetune", "--set", "finetune.last={head: logistic, unfreeze_from: block1}"),
-            "is no Keras network, so it cannot be fine-tuned",
+            "is no Keras network, so finetune.last, on",
         ),
     ],
 )
