@@ -9,9 +9,11 @@ of a row with that in f32; forward passes on all cores, in turns.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from benchmarks import small_sets
 from pipeline.evaluation import cost
 from pipeline.evaluation.trial_images import Images
 from pipeline.project.project import Options, Project, no_progress
+from pipeline.show import evaluation_tables
 from stages.bases import published
 from stages.bases.catalogue import choose_base
 from stages.bases.recipe import FrozenBase, Recipe, Tap
@@ -51,29 +54,28 @@ def quantised(config: Path, kept: Sequence[int]) -> Iterator[tuple[str, Path]]:
         yield f"int8, {layers} of {quantiser.layers} layers in f32", path
 
 
-def opened(config: Path, sets: Mapping[str, str]) -> Embed:
-    project = Project(config, Options(tuple(f"{name}={value}" for name, value in sets.items())), no_progress)
+def opened(config: Path, sets: Mapping[str, Any]) -> Embed:
+    overrides = tuple(f"{name}={json.dumps(value)}" for name, value in sets.items())
+    project = Project(config, Options(overrides), no_progress)
     recipe: Recipe = project.spec("pooled").recipe
     return select.open_engine("auto", FrozenBase(recipe, {"row": Tap()}, project.weight_file(recipe, offline=True)))
 
 
 def measure(config: Path, title: str, asked: Sequence[str], kept: Sequence[int]) -> None:
-    contenders: dict[str, dict[str, str]] = {"f32": {}, **{name: {"extract.numerics": name} for name in asked}}
-    contenders |= {name: {"base": f"{{name: {path}}}"} for name, path in quantised(config, kept)}
+    contenders: dict[str, dict[str, Any]] = {"f32": {}, **{name: {"extract.numerics": name} for name in asked}}
+    contenders |= {name: {"base": {"name": str(path)}} for name, path in quantised(config, kept)}
     exact = pipeline.open(config).features()
     rows = [Row(i, "", label, "train", None) for i, label in zip(exact.ids, exact.y, strict=True)]
     judge = cost.Judge(rows, sorted(set(exact.y)), exact.X)
     print(f"\n{title}, {len(rows):,} images, {BASE} at {choose_base(BASE).size}, {hardware.cpu_name()}\n")
-    print("| | cosine: least, mean | accuracy | to f32 (95 %) | AUROC to f32 (95 %) |\n|---|---|---|---|---|")
+    print("| | cosine: least, mean | accuracy | to f32 (95 %) | AUROC to f32 |\n|---|---|---|---|---|")
     for name, sets in contenders.items():
         X = exact.X if name == "f32" else pipeline.open(config, sets).features().X
         cosines, found = int8.cosines(exact.X, X), judge.compare(X)
         cells = [name, f"{cosines.min():.3f}, {cosines.mean():.4f}"]
         cells.append(f"{found.figures['int8'].values['accuracy']:.4f}")
         for figure in ("accuracy", "auroc") if name != "f32" else ():
-            gap = found.difference.figures[figure]
-            low, high = gap.ci or (np.nan, np.nan)
-            cells.append(f"{gap.value:+.4f} ({low:+.4f} to {high:+.4f})")
+            cells.append(evaluation_tables.format_difference(found.difference[figure], 4))
         print(f"| {' | '.join([*cells, *[''] * (5 - len(cells))])} |", flush=True)
     embeds = {name: opened(config, sets) for name, sets in contenders.items() if "tensorflow" not in name}
     side = choose_base(BASE).size

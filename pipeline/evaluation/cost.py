@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from pipeline.config.head_schema import Logistic
 from pipeline.evaluation import shortlist
@@ -18,8 +19,8 @@ from pipeline.runs import train_heads
 from stages.data.manifest import Manifest, Row
 from stages.heads import labelled_rows
 from stages.heads.matrix import FeatureMatrix
-from stages.metrics import kfold, paired_tests
-from stages.metrics.figures import Difference, Figures
+from stages.metrics import bootstrap, classification, kfold
+from stages.metrics.figures import Figure, Figures
 
 LOSS = 0.005
 """Of accuracy, that the interval of the difference must exclude."""
@@ -29,6 +30,9 @@ LEAST_JUDGED = math.ceil(1.96 * math.sqrt(2) / LOSS - 2)
 (intervals.paired_difference)."""
 
 _MOST_JUDGED = 5_000
+OTHERS = ("auroc", "log_loss")
+"""Figures whose difference is told without an interval."""
+
 FOLDS, TIMES = 5, 5
 """The folds are drawn anew each time, since what a draw says differs more than the rows do."""
 
@@ -42,11 +46,11 @@ class Judged:
 
     images: int
     figures: Mapping[str, Figures]
-    difference: Difference
+    difference: Mapping[str, Figure]
     shown: bool
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "difference": self.difference.figures}
+        return vars(self)
 
 
 def choose_rows(manifest: Manifest) -> tuple[tuple[Row, ...], tuple[str, ...]]:
@@ -75,13 +79,15 @@ class Judge:
         self._exact = self._out_of_fold(exact)
 
     def compare(self, rows: np.ndarray) -> Judged:
-        labels, units = [row.label or "" for row in self._rows], [row.group or row.id for row in self._rows]
-        one, two, gap = paired_tests.compare(
-            labels * TIMES, self._exact, self._out_of_fold(rows), self._classes, units * TIMES
-        )
-        low = (gap.figures["accuracy"].ci or [-1.0])[0]
-        figures = {"f32": _plain(one, len(labels)), "int8": _plain(two, len(labels))}
-        return Judged(len(labels), figures, Difference(gap.figures, {}), low > -LOSS)
+        labels, found = [row.label or "" for row in self._rows] * TIMES, self._out_of_fold(rows)
+        truth = classification.label_columns(labels, self._classes)
+        right = [(p.argmax(axis=1) == truth).reshape(TIMES, -1).mean(axis=0) for p in (self._exact, found)]
+        accuracy = difference_of_means(right[1] - right[0], [row.group for row in self._rows])
+        one, two = (classification.metrics(labels, p, self._classes).values for p in (self._exact, found))
+        gaps = {name: _subtract(two[name], one[name]) for name in OTHERS}
+        figures = {name: Figures(len(self._rows), values) for name, values in (("f32", one), ("int8", two))}
+        low = (accuracy.ci or [-1.0])[0]
+        return Judged(len(self._rows), figures, {"accuracy": accuracy, **gaps}, low > -LOSS)
 
     def _out_of_fold(self, features: np.ndarray) -> np.ndarray:
         """Probabilities (TIMES * n, classes), folds drawn anew each time."""
@@ -95,5 +101,20 @@ class Judge:
         return np.concatenate(found)
 
 
-def _plain(figures: Figures, n: int) -> Figures:
-    return Figures(n, figures.values, figures.ci)
+def _subtract(value: float | None, other: float | None) -> Figure:
+    return Figure(None if value is None or other is None else value - other, None)
+
+
+def difference_of_means(change: np.ndarray, groups: Sequence[str | None]) -> Figure:
+    """The mean of a change (n,) of rows, and its interval as `intervals.paired_difference` has it.
+
+    The variance is computed, not drawn: that of a bootstrap over units takes minutes for many rows and classes.
+    """
+    units = bootstrap.resampling_units(groups)
+    count, mean = int(units.max(initial=0)) + 1, float(change.mean())
+    if count < 2:
+        return Figure(mean, None)
+    off = np.bincount(units, change - mean) / len(change)  # of a ratio, since groups differ in size
+    unseen = 2 / (count + 2) ** 2 if change.any() else 0.0
+    half = float(stdtrit(count - 1, 0.975)) * math.sqrt(float((off**2).sum()) * count / (count - 1) + unseen)
+    return Figure(mean, [mean - half, mean + half])

@@ -122,7 +122,7 @@ def show_quantised(found: Quantised) -> None:
         cells = [f"{one.kept} of {found.layers}", f"{one.least:.3f}", f"{one.mean:.4f}"]
         if one.judged is not None:
             accuracy = (format_figure(figures.values["accuracy"]) for figures in one.judged.figures.values())
-            cells += [*accuracy, format_difference(one.judged.difference.figures["accuracy"], 4)]
+            cells += [*accuracy, format_difference(one.judged.difference["accuracy"], 4)]
         table.add_row(*cells, *("",) * (6 - len(cells)))
     OUT.print(table)
     if found.chosen.judged is None:
@@ -130,7 +130,7 @@ def show_quantised(found: Quantised) -> None:
         echo(f"\n{few}, which takes {cost.LEAST_JUDGED:,}; so a mean cosine of {TURN} was asked for")
     else:
         judged = found.chosen.judged
-        auroc = format_difference(judged.difference.figures["auroc"], 4)
+        auroc = format_difference(judged.difference["auroc"], 4)
         echo(f"\na logistic head on {judged.images:,} images of train and val, out of fold; AUROC: {auroc}")
     speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in found.speeds.items())
     slower = "; int8 is no faster here" if found.speeds["int8"] <= found.speeds["f32"] else ""
