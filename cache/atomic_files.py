@@ -162,8 +162,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` a hard link to `source`, or a copy of it on another disk."""
-    make_folder(target.parent)
+    """Make `target` a hard link to `source`, or a copy of it on another disk. Its folder is there."""
     try:
         os.link(source, target)
     except OSError:

@@ -83,8 +83,9 @@ def without_links(path: Path, folder: Path) -> Path:
     parts = [path, *data_files(path)]
     if not any(part.is_symlink() for part in parts[1:]):
         return path
-    for part in parts:
-        atomic_files.link_or_copy(part.resolve(), folder / part.relative_to(path.parent))
+    for part, place in ((part, folder / part.relative_to(path.parent)) for part in parts):
+        atomic_files.make_folder(place.parent)
+        atomic_files.link_or_copy(part.resolve(), place)
     return folder / path.name
 
 

@@ -81,7 +81,7 @@ VERSIONS = {
 }
 """Modules with a VERSION of their arithmetic -> the keys it is in, by itself or by way of another key."""
 
-OF_COMPILED_MODELS = {"stages.engines.tensorflow_engine", "stages.engines.openvino_engine"}
+OF_COMPILED_MODELS = {f"stages.engines.{name}" for name in ("tensorflow_engine", "openvino_engine", "openvino_files")}
 """Modules whose VERSION is in the key of a base in an engine's form, which holds no result."""
 
 OF_CHOICES = {"pipeline.runs.choices"}
