@@ -66,7 +66,7 @@ def import_nncf() -> Any:
         raise NotAvailable("to quantise a base takes nncf and OpenVINO", "pip install 'frozenbase[int8]'") from error
     finally:
         logging.setLoggerClass(kind)  # it would make all later loggers its own kind
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function sets handlers of others, too
     return nncf
 
 
