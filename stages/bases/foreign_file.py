@@ -11,6 +11,7 @@ from cache.errors import Unusable
 from stages.bases.formats import BaseFormat
 from stages.bases.recipe import Layout
 from stages.runtime.limited_process import Limits
+from stages.runtime.suggest import suggest
 
 _DTYPES = ("float", "float16", "uint8")
 
@@ -59,6 +60,21 @@ def find_image_input(path: Path, inputs: Sequence[tuple[str, tuple[int | None, .
     if shape[3] == 3 and shape[1] != 3:
         return ImageInput(name, "nhwc", shape[0], shape[1], shape[2], dtype)
     return ImageInput(name, "nchw", shape[0], shape[2], shape[3], dtype)
+
+
+def limits_for(files: Sequence[Path]) -> Limits:
+    """What a library may take to open a model of those files: generous, since a machine may be busy."""
+    size = sum(file.stat().st_size for file in files)
+    return Limits(6_000_000_000 + 10 * size, 180 + size / 5_000_000)
+
+
+def absent_tensor(file: Path, layer: str, names: Sequence[str]) -> Unusable:
+    """The error for a tap that the file has not; `names`: those it has, the likeliest first."""
+    near = suggest(layer, names, 4)
+    return Unusable(
+        f"extract.taps: {file} has no tensor {layer!r}",
+        f"{'similar: ' + ', '.join(near) + '; ' if near else ''}pipeline bases {file} lists them",
+    )
 
 
 class Reader(Protocol):

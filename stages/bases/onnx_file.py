@@ -17,7 +17,7 @@ import numpy as np
 from cache import atomic_files
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
-from stages.bases.foreign_file import ImageInput, find_image_input
+from stages.bases.foreign_file import ImageInput, find_image_input, limits_for
 from stages.bases.formats import LayerInfo
 from stages.runtime import limited_process
 from stages.runtime.limited_process import Exceeded, Limits
@@ -154,9 +154,8 @@ def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
 
 
 def limits(path: Path) -> Limits:
-    """What a library may take to read and compile a model: generous, since a machine may be busy."""
-    size = sum(part.stat().st_size for part in [path, *data_files(path)])
-    return Limits(6_000_000_000 + 10 * size, 180 + size / 5_000_000)
+    """What a library may take to read and compile it."""
+    return limits_for([path, *data_files(path)])
 
 
 def infer_shapes(path: str, height: int, width: int) -> list[tuple[str, str, list[int | None] | None]]:

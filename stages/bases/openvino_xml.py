@@ -15,7 +15,7 @@ import numpy as np
 
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
-from stages.bases.foreign_file import ImageInput, find_image_input
+from stages.bases.foreign_file import ImageInput, find_image_input, limits_for
 from stages.bases.formats import LayerInfo
 from stages.runtime.limited_process import Limits
 
@@ -146,9 +146,8 @@ def _reached(layers: Mapping[str, _Layer], sources: Mapping[tuple[str, str], str
 
 
 def limits(path: Path) -> Limits:
-    """What OpenVINO may take to read and compile it: generous, since a machine may be busy."""
-    size = sum(part.stat().st_size for part in [path, *data_files(path)])
-    return Limits(6_000_000_000 + 10 * size, 180 + size / 5_000_000)
+    """What OpenVINO may take to read and compile it."""
+    return limits_for([path, *data_files(path)])
 
 
 def _parse_file(path: Path) -> dict[str, _Layer]:

@@ -14,13 +14,12 @@ from cache import atomic_files
 from cache.errors import Unusable
 from stages.bases import onnx_file, trust
 from stages.bases.catalogue import Preprocess
-from stages.bases.foreign_file import ImageInput
+from stages.bases.foreign_file import ImageInput, absent_tensor
 from stages.bases.pooling import Plan, plan_pooling
 from stages.bases.recipe import FrozenBase, Tap
 from stages.engines.embed import CPU_BATCH, pad_batch
 from stages.runtime import hardware, limited_process
 from stages.runtime.limited_process import Exceeded, Limits
-from stages.runtime.suggest import suggest
 
 _DTYPES = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
 
@@ -119,11 +118,7 @@ def _open_session(file: Path, layers: Collection[str]) -> tuple[Any, str]:
     known = [name for node in model.graph.node for name in node.output]
     for layer in sorted(set(layers) - set(outputs)):
         if layer not in known:
-            near = suggest(layer, list(reversed(known)), 4)
-            raise Unusable(
-                f"extract.taps: {file} has no tensor {layer!r}",
-                f"{'similar: ' + ', '.join(near) + '; ' if near else ''}pipeline bases {file} lists them",
-            )
+            raise absent_tensor(file, layer, known[::-1])
         model.graph.output.add().name = layer
     with atomic_files.temporary_folder() as folder:
         place = onnx_file.without_links(file, folder)

@@ -15,7 +15,7 @@ from cache import atomic_files, compiled_models
 from cache.errors import Unusable
 from stages.bases import catalogue, onnx_file, openvino_xml, trust
 from stages.bases.catalogue import Preprocess
-from stages.bases.foreign_file import ImageInput, open_reader
+from stages.bases.foreign_file import ImageInput, absent_tensor, open_reader
 from stages.bases.formats import ONNX_FILE
 from stages.bases.pooling import plan_pooling
 from stages.bases.recipe import FrozenBase, Tap
@@ -25,7 +25,6 @@ from stages.engines.openvino_engine import GRAPH, WEIGHTS, OpenVINOEmbed
 from stages.runtime import limited_process
 from stages.runtime.limited_process import Exceeded, Limits
 from stages.runtime.silent_imports import import_openvino
-from stages.runtime.suggest import suggest
 
 VERSION = 2
 """Of how a file is converted. Raise it when the same recipe gives another model."""
@@ -187,11 +186,7 @@ def _add_output(model: Any, file: Path, layer: str) -> None:
             model.add_outputs(nodes[layer].output(0))
             return
         names = [name for op in model.get_ordered_ops() for out in op.outputs() for name in sorted(out.get_names())]
-        near = suggest(layer, [*reversed(names), *nodes], 4)
-        raise Unusable(
-            f"extract.taps: {file} has no tensor {layer!r}",
-            f"{'similar: ' + ', '.join(near) + '; ' if near else ''}pipeline bases {file} lists them",
-        ) from None
+        raise absent_tensor(file, layer, [*reversed(names), *nodes]) from None
 
 
 def _find(model: Any, file: Path, layer: str) -> Any:
@@ -201,4 +196,4 @@ def _find(model: Any, file: Path, layer: str) -> Any:
         source = output.node.input_value(0)
         if layer in (*output.get_names(), *source.get_names(), source.node.get_friendly_name()):
             return output
-    raise Unusable(f"extract.taps: {file} has no tensor {layer!r}", f"pipeline bases {file} lists them")
+    raise absent_tensor(file, layer, ())

@@ -62,18 +62,18 @@ def choose_references(
 
 def check_parity(
     recipe: Recipe, taps: Taps, root: Path, embed: Embed, read_references: Callable[[], Mapping[str, np.ndarray]],
-    rough: bool = False,
+    is_rough: Callable[[], bool] = lambda: False,
 ) -> set[str]:  # fmt: skip
     """The keys in the cache at `root` whose rows could not be compared with those that `embed` computes.
 
     Keys to which that engine, version and device added checked rows before are not checked again; unchecked rows are,
-    and those that differ are moved to quarantine. `read_references` returns id -> uint8 (h, w, 3). rough: the base
-    computes in fewer digits than float32, whatever the numerics. Raises PipelineError if `embed` computes other rows
-    than the checked ones.
+    and those that differ are moved to quarantine. `read_references` returns id -> uint8 (h, w, 3). is_rough: whether
+    the base computes in fewer digits than float32, whatever the numerics. Raises PipelineError if `embed` computes
+    other rows than the checked ones.
     """
     cache = Cache(root, HashIndex())
     stores = {key: cache.features(recipe.components(tap)) for key, tap in sorted(taps.items())}
-    checks = {key: _Check(recipe, taps[key], store, embed, rough) for key, store in stores.items()}
+    checks = {key: _Check(recipe, taps[key], store, embed, is_rough) for key, store in stores.items()}
     needed = {key: check for key, check in checks.items() if check.foreign or check.unchecked}
     pixels = read_references() if needed else {}
     return {key for key, check in needed.items() if not check.run(pixels)}
@@ -87,9 +87,11 @@ def note_unchecked(there: Sequence[Mapping[str, Any]], record: Mapping[str, Any]
 class _Check:
     """The rows of one key against those of an engine."""
 
-    def __init__(self, recipe: Recipe, tap: Tap, store: FeatureStore, embed: Embed, rough: bool) -> None:
+    def __init__(
+        self, recipe: Recipe, tap: Tap, store: FeatureStore, embed: Embed, is_rough: Callable[[], bool]
+    ) -> None:
         self.recipe, self.tap, self.store, self.embed = recipe, tap, store, embed
-        self.allowed = F32 if recipe.numerics == "f32" and not rough else BF16
+        self.is_rough = is_rough
         records = store.shard_records()
         self.checked = [record for record in records if not record.get(UNCHECKED)]
         self.unchecked = [record for record in records if record.get(UNCHECKED)]
@@ -133,7 +135,8 @@ class _Check:
         rows = embed_all(self.embed, np.stack([pixels[image] for image in ids]))[key]
         stored = self.store.read(ids)
         expected = stored.astype(np.float32)
-        scale, allowed = float(np.abs(expected).max()), self.allowed
+        exact = self.recipe.numerics == "f32" and not self.is_rough()
+        scale, allowed = float(np.abs(expected).max()), F32 if exact else BF16
         if stored.dtype == np.float16:
             allowed += 2**-10  # one value may round up in one and down in the other
         difference = float(np.abs(rows - expected).max())

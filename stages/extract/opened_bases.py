@@ -99,7 +99,7 @@ def shared_embed(job: Job, taps: Taps, parts: Sequence[tuple[Job, Taps]]) -> tup
         new = {key: tap for key, tap in taps.items() if (job.cache_root, key) not in shared.checked}
         if new:
             read = partial(_read_references, job)
-            rough = proof.is_rough(job.recipe, Path(job.weights))
+            rough = partial(proof.is_rough, job.recipe, Path(job.weights))
             unchecked = parity.check_parity(job.recipe, new, Path(job.cache_root), shared.embed, read, rough)
             if proof.is_foreign(job.recipe) and job.recipe.view is None:
                 _prove(job, new, shared.embed)
