@@ -13,6 +13,9 @@ from stages.bases.recipe import Layout
 from stages.runtime.limited_process import Limits
 from stages.runtime.suggest import suggest
 
+MOST_NODES = 20_000
+"""The largest vision transformers have some 4,000; a chain of 30,000 kept OpenVINO busy for a minute."""
+
 _DTYPES = ("float", "float16", "uint8")
 
 

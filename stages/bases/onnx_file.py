@@ -17,7 +17,7 @@ import numpy as np
 from cache import atomic_files
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
-from stages.bases.foreign_file import ImageInput, find_image_input, limits_for
+from stages.bases.foreign_file import MOST_NODES, ImageInput, find_image_input, limits_for
 from stages.bases.formats import LayerInfo
 from stages.runtime import limited_process
 from stages.runtime.limited_process import Exceeded, Limits
@@ -36,9 +36,6 @@ ALLOWED = frozenset((
     "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
 ))  # fmt: skip
 """Operators of ONNX's own domain that compute, and read no memory by numbers that a picture decides."""
-
-MOST_NODES = 20_000
-"""The largest vision transformers have some 4,000; a chain of 30,000 kept OpenVINO busy for a minute."""
 
 
 def read_model(path: Path) -> Any:

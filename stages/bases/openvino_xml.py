@@ -15,7 +15,7 @@ import numpy as np
 
 from cache.errors import NotAvailable, Unusable
 from stages.bases.catalogue import Base
-from stages.bases.foreign_file import ImageInput, find_image_input, limits_for
+from stages.bases.foreign_file import MOST_NODES, ImageInput, find_image_input, limits_for
 from stages.bases.formats import LayerInfo
 from stages.runtime.limited_process import Limits
 
@@ -33,10 +33,8 @@ ALLOWED = frozenset((
     "Transpose", "Unsqueeze", "VariadicSplit",
 ))  # fmt: skip
 
-MOST_NODES = 20_000
 MOST_BYTES = 4_000_000_000
 """Of one tensor of a graph, for a whole batch."""
-
 
 _DTYPES = {"f32": "float", "f16": "float16", "u8": "uint8"}
 
