@@ -18,8 +18,9 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.runs import train_heads
 from stages.data.manifest import Row
-from stages.heads.fitted import softmax
 from stages.heads.matrix import FeatureMatrix
+from stages.metrics.classification import softmax
+from stages.targets.classes import Classes
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Features (n, dim) to probabilities (n, classes)."""
@@ -35,8 +36,8 @@ def fit_ours(kind: str, x: np.ndarray, y: np.ndarray, seed: int) -> Predict:
         Row(hashlib.sha256(values.tobytes()).hexdigest(), "", str(label), "train")
         for values, label in zip(x, y.tolist(), strict=True)
     ]
-    classes = [str(label) for label in range(y.max() + 1)]
-    return train_heads.fit_kind(spec, FeatureMatrix([x]), rows, classes).probabilities
+    classes = Classes(str(label) for label in range(y.max() + 1))
+    return train_heads.fit_kind(spec, FeatureMatrix([x]), rows, classes).predict
 
 
 def _chosen_c(y: np.ndarray, powers: tuple[int, int], seed: int) -> LogisticRegressionCV:

@@ -25,6 +25,7 @@ from stages.data.manifest import Row
 from stages.heads.fitted import Head, OutOfFold
 from stages.heads.matrix import FeatureMatrix
 from stages.heads.selection import Selection
+from stages.targets.classes import Classes
 
 SHUFFLED_IMAGES = 300
 SIZES = (40, 100, 300)
@@ -50,14 +51,14 @@ def fit(contender: str, x: np.ndarray, y: np.ndarray) -> Head:
     rows = [Row(name, "", str(label), "train") for name, label in zip(ids, y.tolist(), strict=True)]
     kind = "auto" if contender == "sweep" else contender
     spec: Any = Sweep() if contender == "sweep" else HEAD_KINDS[kind].spec.model_validate({"kind": kind})
-    classes = [str(label) for label in range(y.max() + 1)]
+    classes = Classes(str(label) for label in range(y.max() + 1))
     head: Head = import_module(HEAD_KINDS[kind].module).fit(spec, FeatureMatrix([x]), rows, classes)
     return head
 
 
 def judge(y: np.ndarray, found: OutOfFold) -> np.ndarray:
     """Accuracy, AUROC and log-loss, averaged over folds."""
-    parts = [figures(y[here], found.probabilities[here]) for here in _folds(found)]
+    parts = [figures(y[here], found.predictions[here]) for here in _folds(found)]
     return np.asarray(np.mean([[part[name] for name in FIGURES] for part in parts], axis=0))
 
 
@@ -93,9 +94,9 @@ def three_ways(contender: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         flattered = fit(contender, x, y).out_of_fold
     assert found is not None
     assert flattered is not None
-    nested = np.empty_like(found.probabilities)
+    nested = np.empty_like(found.predictions)
     for here in _folds(found):
-        nested[here] = fit(contender, x[~here], y[~here]).probabilities(x[here])
+        nested[here] = fit(contender, x[~here], y[~here]).predict(x[here])
     return np.stack([judge(y, way) for way in (flattered, found, OutOfFold(nested, found.folds))])
 
 

@@ -70,8 +70,14 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
         return
     others = f"; {count_of(found.ignored, 'other file')} ignored" if found.ignored else ""
     echo(f"{found.model}: {found.computed:,} computed, {found.reused:,} reused{others}", ERR)
-    sure = "not calibrated" if found.temperature is None else f"calibrated on {found.model.figures.chosen_on}"
-    echo(f"predicted: the most probable class; confidence: its probability, {sure}", ERR)
+    on = found.model.figures.chosen_on
+    if found.confidence is not None:
+        sure = "not calibrated" if found.temperature is None else f"calibrated on {on}"
+        echo(f"predicted: the most probable class; confidence: its probability, {sure}", ERR)
+    elif found.classes.probabilities:
+        echo(f"predicted: labels of 0.5 or more; at_threshold (in files): those of their threshold on {on}", ERR)
+    elif found.model.calibration.half_widths:
+        echo(f"low and high: an interval that holds 95 % of images like those of {on}", ERR)
     if found.threshold is not None:
         marked = "; * marks other classes" if found.at_threshold != found.predicted else ""
         echo(f"at_threshold: {found.classes[1]} from p_{found.classes[1]} {found.threshold:.3f} on{marked}", ERR)
@@ -82,10 +88,27 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
 
 def _show_table(found: Predicted) -> None:
     """One line for each image, the path last and never broken."""
-    both = zip(found.predicted, found.at_threshold or found.predicted, strict=True)
-    classes = ["predicted", *(escape_line(name if name == other else f"{name} *") for name, other in both)]
-    width = max(map(cell_len, classes))
-    numbers = ["confidence", *(f"{confidence:.3f}" for confidence in found.confidence)]
-    rows = zip(classes, numbers, ["path", *found.paths], strict=True)
-    texts = (f"{set_cell_size(name, width)}  {number:>10}  {path}" for name, number, path in rows)
+    if found.confidence is None:
+        shown = {name: values for name, values in found.columns().items() if name[:2] != "p_" and name != "id"}
+        paths = shown.pop("path")
+        cells = [[name, *map(_cell, values)] for name, values in shown.items() if name != "at_threshold"]
+    else:
+        paths, both = found.paths, zip(found.predicted, found.at_threshold or found.predicted, strict=True)
+        marked = (name if name == other else f"{name} *" for name, other in both)
+        cells = [["predicted", *marked], ["confidence", *(f"{confidence:.3f}" for confidence in found.confidence)]]
+    widths = [max(map(cell_len, map(escape_line, column))) for column in cells]
+    texts = (
+        "  ".join([*(_fit(text, width) for text, width in zip(row, widths, strict=True)), path])
+        for row, path in zip(zip(*cells, strict=True), ["path", *paths], strict=True)
+    )
     echo("\n".join(map(escape_line, texts)), lines=True)
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _fit(text: str, width: int) -> str:
+    """Numbers to the right."""
+    text = escape_line(text)
+    return f"{text:>{width}}" if text[-1:].isdigit() or text == "confidence" else set_cell_size(text, width)

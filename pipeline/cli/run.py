@@ -19,7 +19,6 @@ from pipeline.runs.run import run_stages, select_stages
 from pipeline.show.console import ERR, echo
 from pipeline.show.run_tables import show_result, show_status
 from stages.data.manifest import Manifest
-from stages.heads import labelled_rows
 from stages.runtime.suggest import suggest
 
 STAGES = ("extract", "head", "finetune")
@@ -82,7 +81,7 @@ def run_command(
         else:
             also_for = [purpose.removeprefix("finetune/") for purpose in purposes]
             if wanted["head"] and project.manifest.rows and not project.manifest.counts():
-                labelled_rows.check_classes(project.manifest, None)  # raises, before extraction takes hours
+                project.find_target(project.manifest)  # raises, before extraction takes hours
             manifest = run_stages(project, wanted["head"], result, wanted["finetune"], also_for, note)
             if stage is None and not wanted["head"]:
                 _check_nothing_to_train(manifest, note)

@@ -12,10 +12,12 @@ from pipeline.config import head_schema
 from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole, one_of
 from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import AnyHead, Logistic
+from pipeline.config.target_schema import TargetConfig
 from stages.bases import catalogue, published
 from stages.bases.catalogue import PREPROCESS_WORDS, Base, Preprocess
 from stages.bases.formats import BUILT
 from stages.bases.recipe import Layout, Pooling, StoredDtype
+from stages.data.cells import Cells
 from stages.data.images import MAX_PIXELS, Decode, Fit, PixelSpec, Resize
 from stages.data.scan import FollowLinks
 from stages.engines import select
@@ -46,6 +48,7 @@ class Data(Section, keyed="none"):
     root: str = "images"
     table: str | None = None
     columns: Columns = Columns()
+    target: TargetConfig = TargetConfig()
     group_from: Annotated[str | None, Keyed("samples")] = None
     classes: Annotated[list[str] | None, Keyed("head")] = None
     split: Split = Split()
@@ -53,6 +56,25 @@ class Data(Section, keyed="none"):
     on_leak: Literal["fail", "warn"] = "fail"
     max_pixels: Count = MAX_PIXELS
     follow_links: FollowLinks = "inside"
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of the table that have what is predicted."""
+        return self.target.columns or [self.columns.label]
+
+    @property
+    def cells(self) -> Cells | None:
+        """How these are read; None: one of them has the class."""
+        target = self.target
+        return None if target.kind == "classes" else Cells(target.kind, self.names, target.separator)
+
+    @model_validator(mode="after")
+    def _has_a_table(self) -> Data:
+        if self.target.kind != "classes" and self.table is None:
+            raise ValueError(
+                f"target.kind: {self.target.kind} is in a table; name it with table (folders give classes)"
+            )
+        return self
 
 
 class PreprocessConfig(Section, keyed="extract"):

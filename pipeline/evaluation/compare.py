@@ -19,8 +19,8 @@ from pipeline.results.model import Model
 from pipeline.serving import recorded_model
 from pipeline.serving.recorded_model import Inference
 from stages.data.manifest import Manifest, Row
-from stages.metrics import paired_tests
 from stages.metrics.figures import Difference, Figures
+from stages.targets.target import Target
 
 _UNLABELLED = "without a label"
 _SEEN = "in train or val of A or B"
@@ -72,10 +72,17 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
             f"{models['A']} has the classes {_few(classes)}, but {models['B']} has {_few(others)}",
             "only models of the same classes can be compared",
         )
+    kinds = {model.head.target.kind for model in models.values()}
+    if len(kinds) > 1:
+        raise Unusable(
+            f"one predicts {' and the other '.join(sorted(kinds))}", "only models of one kind of target can be compared"
+        )
     today.manifest.check_labels()
     inferences = {side: Inference(recorded_model.restore(today, model), model) for side, model in models.items()}
     stores = {side: inference.stores(today.cache) for side, inference in inferences.items()}
-    rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], classes, stores)
+    rows, dropped = _fair(
+        today.manifest, [model.manifest() for model in models.values()], models["A"].head.target, stores
+    )
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
     if not rows:
         if shared := _judged_on_the_same_folds(models["A"], models["B"]):
@@ -86,7 +93,7 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
             advice = "compute the missing rows: " + "; ".join(dict.fromkeys(hints.values()))
         raise Unusable(f"no image is left to compare {models['A']} and {models['B']} on: {reasons}", advice)
     ids = [row.id for row in rows]
-    predicted = {side: inference.probabilities(today.cache, ids) for side, inference in inferences.items()}
+    predicted = {side: inference.predict(today.cache, ids) for side, inference in inferences.items()}
     done = _compare_rows(models["A"], models["B"], rows, predicted["A"], predicted["B"])
     return replace(done, dropped=dropped, hints=hints)
 
@@ -95,10 +102,10 @@ def _compare_rows(
     a: Model, b: Model, rows: Sequence[Row], of_a: np.ndarray, of_b: np.ndarray, out_of_fold: bool = False
 ) -> Comparison:
     """Both on these rows, from probabilities (n, classes), each in the order of its own classes."""
-    classes, others = a.record["classes"], list(b.record["classes"])
+    target, others = a.head.target, list(b.head.target)
     labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
-    of_b = of_b[:, [others.index(name) for name in classes]]
-    one, two, difference = paired_tests.compare(labels, of_a, of_b, classes, groups)
+    of_b = of_b[:, [others.index(name) for name in target]]
+    one, two, difference = target.compare(labels, of_a, of_b, groups)
     named = len({group for group in groups if group is not None})
     return Comparison(a, b, len(rows), named, {}, {}, (one, two), difference, out_of_fold)
 
@@ -117,7 +124,7 @@ def _judged_on_the_same_folds(a: Model, b: Model) -> tuple[list[Row], np.ndarray
 
 
 def _fair(
-    today: Manifest, then: list[Manifest], classes: tuple[str, ...], stores: Mapping[str, Sequence[FeatureStore]]
+    today: Manifest, then: list[Manifest], target: Target, stores: Mapping[str, Sequence[FeatureStore]]
 ) -> tuple[list[Row], dict[str, int]]:
     """One row for each image that is new to both models and has a row for both; the others counted by reason."""
     ids, groups = _seen(today, then)
@@ -138,7 +145,7 @@ def _fair(
             dropped[_SEEN] += 1
         elif groups_of[image] & groups:
             dropped[_GROUP] += 1
-        elif row.label not in classes:
+        elif not target.knows(row.label or ""):
             dropped[_OTHER] += 1
         elif rowless:
             dropped.update(rowless[:1])

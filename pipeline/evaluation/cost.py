@@ -17,10 +17,10 @@ from pipeline.config.head_schema import Logistic
 from pipeline.evaluation import shortlist
 from pipeline.runs import train_heads
 from stages.data.manifest import Manifest, Row
-from stages.heads import labelled_rows
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import bootstrap, classification, kfold
 from stages.metrics.figures import Figure, Figures
+from stages.targets.classes import Classes
 
 LOSS = 0.005
 """Of accuracy, that the interval of the difference must exclude."""
@@ -53,26 +53,26 @@ class Judged:
         return vars(self)
 
 
-def choose_rows(manifest: Manifest) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+def choose_rows(manifest: Manifest) -> tuple[tuple[Row, ...], Classes]:
     """The labelled images of train and val that heads are judged on, as train, and their classes; () where they can't.
 
     Classes of one image, which folds cannot judge, are left out.
     """
     if not any(row.label is not None and row.split != "test" for row in manifest.rows):
-        return (), ()
+        return (), Classes()
     found = shortlist.choose_images(manifest, _MOST_JUDGED)
     found.check_labels()
     rows = found.samples
     while alone := kfold.find_unfoldable(rows):
         rows = tuple(row for row in rows if row.label != alone)
-    classes = {row.label for row in rows}
-    return (rows, labelled_rows.check_classes(Manifest(rows), None)) if len(classes) > 1 else ((), ())
+    classes = Classes(sorted({row.label or "" for row in rows}))
+    return (rows, classes) if len(classes) > 1 else ((), Classes())
 
 
 class Judge:
     """A head on rows in float32, out of fold, and the same on others; its C is chosen once, so it is no difference."""
 
-    def __init__(self, rows: Sequence[Row], classes: Sequence[str], exact: np.ndarray) -> None:
+    def __init__(self, rows: Sequence[Row], classes: Classes, exact: np.ndarray) -> None:
         self._rows, self._classes = rows, classes
         first = train_heads.fit_kind(Logistic(choose="folds"), FeatureMatrix([exact]), rows, classes)
         self._spec = Logistic(choose="folds", C=first.chosen["C"])
@@ -95,9 +95,8 @@ class Judge:
         def fit(some: np.ndarray, of: Sequence[Row]) -> Any:
             return train_heads.fit_kind(self._spec, FeatureMatrix([some]), of, self._classes)
 
-        found = [
-            kfold.out_of_fold(fit, features, self._rows, self._classes, FOLDS, seed, val=False) for seed in range(TIMES)
-        ]
+        strata = kfold.by_label(self._rows)
+        found = [kfold.out_of_fold(fit, features, self._rows, strata, FOLDS, seed, val=False) for seed in range(TIMES)]
         return np.concatenate(found)
 
 

@@ -13,11 +13,11 @@ from pipeline.results.csv_parquet import Columns
 from pipeline.results.predictions import Predictions
 from pipeline.runs import train_heads
 from stages.data.manifest import Row
-from stages.heads import labelled_rows
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
-from stages.metrics import classification, evaluate, kfold
+from stages.metrics import kfold
 from stages.metrics.figures import Figures
+from stages.targets import evaluate
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
         log.warning("%d of %d images have no row and are left out", len(absent), len(manifest.ids))
         manifest = manifest.without(absent)
     train_heads.check_leaks(project, manifest)
-    classes = labelled_rows.check_classes(manifest, project.config.data.classes)
+    target = project.find_target(manifest)
     splits = ("train", "val", "test") if every else ("train", "val")
     rows = list({row.id: row for row in manifest.samples if row.split in splits}.values())
     features = train_heads.feature_matrix(project, spec, [row.id for row in rows]).take(np.arange(len(rows)))
@@ -62,18 +62,19 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
     def fit(features: np.ndarray, rows: Sequence[Row]) -> Head:
         choose = "val" if any(row.split == "val" for row in rows) else "folds"
         settings = spec.model_copy(update={"choose": choose})
-        return train_heads.fit_kind(settings, FeatureMatrix([features]), rows, classes)
+        return train_heads.fit_kind(settings, FeatureMatrix([features]), rows, target)
 
+    strata = project.strata(rows)
     as_run, _ = train_heads.choose_rows(project, spec, manifest)
-    p = kfold.out_of_fold(fit, features, rows, classes, k, spec.seed, val=as_run.choose == "val")
-    folds, per_fold = kfold.assign_folds(rows, k, spec.seed), []
+    p = kfold.out_of_fold(fit, features, rows, strata, k, spec.seed, val=as_run.choose == "val")
+    folds, per_fold = kfold.assign_folds(rows, k, spec.seed, strata), []
     for number in range(k):
         here = np.flatnonzero(folds == number)
-        found = classification.metrics([rows[i].label or "" for i in here], p[here], classes)
-        per_fold.append(Figures(found.n, {name: found.values[name] for name in ("accuracy", "auroc")}))
+        found = target.figures(([rows[i].label or "" for i in here], p[here]))
+        per_fold.append(Figures(found.n, {name: found.values[name] for name in found.headline[1:]}))
     groups = len({row.group for row in rows if row.group is not None})
-    figures = evaluate.evaluate_rows(rows, p, classes, spec.seed)
-    columns = {**Predictions.of(rows, p, classes, manifest).columns(), "fold": folds + 1}
+    figures = evaluate.evaluate_rows(rows, p, target, spec.seed)
+    columns = {**Predictions.of(rows, p, target, manifest).columns(), "fold": folds + 1}
     return OutOfFold(len(rows), groups, splits, figures, per_fold, columns)
 
 

@@ -23,7 +23,7 @@ def plot(model: Model, output: Path | None, form: plots.Format) -> list[Path]:
     for name, split in ((judged, "train" if judged == "folds" else judged), ("test", "test")):
         here = np.array([row.split == split for row in found.rows])
         labels = [row.label or "" for row in found.rows if row.split == split]
-        splits[name] = classification.label_columns(labels, found.classes), found.probabilities[here]
-    drawn = {f"{name}.{form}": data for name, data in plots.draw_plots(splits, found.classes, form)}
+        splits[name] = classification.label_columns(labels, found.target), found.probabilities[here]
+    drawn = {f"{name}.{form}": data for name, data in plots.draw_plots(splits, found.target, form)}
     atomic_files.publish_all(folder.absolute(), drawn)
     return [folder / name for name in drawn]

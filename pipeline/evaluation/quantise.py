@@ -28,6 +28,7 @@ from stages.engines import openvino_engine, parity, select
 from stages.engines import quantise as int8
 from stages.engines.embed import Embed
 from stages.runtime import hardware, parallel
+from stages.targets.classes import Classes
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class _Work:
     def open(self, model: int8.Model, numerics: str = "f32") -> Embed:
         return int8.open_model(model, self.batch, numerics)
 
-    def judge_by(self, rows: Sequence[Row], classes: Sequence[str]) -> None:
+    def judge_by(self, rows: Sequence[Row], classes: Classes) -> None:
         """Have a head on those rows judge; without any, the cosines of other images."""
         wanted = [row.id for row in rows] or self._images.held(len(self._pictures))
         self._ids, self._exact = self._rows(self.open(self._float), wanted, "rows in f32")

@@ -128,7 +128,7 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     today = Project(path, options, progress)
     model = registry.find(today.folder, text)
     then = recorded_model.restore(today, model)
-    name, classes, full = model.record["name"], tuple(model.record["classes"]), model.manifest()
+    name, target, full = model.record["name"], model.head.target, model.manifest()
     tuned = then.config.finetune[name] if recorded_model.is_finetuned(model) else None
     name = name if tuned is None else tuned.head
     spec = then.config.heads[name]
@@ -143,8 +143,8 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         done = Reproduction(model, len(labelled.ids), computed, absent)
         try:
             if absent:
-                labelled_rows.check_classes(left, classes)
-                labelled_rows.check_splits(left, spec.choose)
+                then.find_target(left)
+                labelled_rows.check_splits(left, spec.choose, target)
         except Unusable as error:
             raise NotAvailable(
                 f"{len(absent)} of the {done.images} images of {model} cannot be found "
@@ -152,11 +152,11 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
                 "name the folder where they are: --set data.root=DIR, or bring the cache that holds their rows",
             ) from error
         rows, every = (left, full) if tuned is None else (start_rows(spec, left), start_rows(spec, full))
-        fitted = train_heads.fit_head(then, spec, rows, classes)
+        fitted = train_heads.fit_head(then, spec, rows, target)
         now, metrics, arrays = train_heads.head_environment(then, spec, rows.ids), fitted.metrics, fitted.head.arrays()
-        key = train_heads.head_folder(then, name, spec, every, classes).name
+        key = train_heads.head_folder(then, name, spec, every, target).name
         if tuned is not None:
-            start = Start(fitted.head, key, spec, classes)
+            start = Start(fitted.head, key, spec, target)
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
     _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
     again = metrics.to_json()

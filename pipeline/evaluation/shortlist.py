@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ from stages.data.manifest import Manifest, Row
 from stages.extract import schedule, throughput
 from stages.heads import labelled_rows, selection
 from stages.heads.fitted import OutOfFold
-from stages.metrics import classification, evaluate
+from stages.metrics import kfold
 from stages.metrics.figures import Figures
+from stages.metrics.kfold import Strata
 from stages.runtime import hardware
 from stages.runtime.parallel import run_in_threads
+from stages.targets import evaluate
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +85,7 @@ class Shortlist:
 
     images: int
     all_images: int
-    classes: Sequence[str]
+    target: Target
     candidates: Sequence[Candidate]
     pick: Candidate
     choice: Figures
@@ -104,8 +108,8 @@ def shortlist(
     where a base or the labels do not allow it.
     """
     today = Project(config, options, progress)
-    manifest = choose_images(today.manifest, most)
-    classes = labelled_rows.check_classes(manifest, today.config.data.classes)
+    manifest = choose_images(today.manifest, most, today.strata)
+    target = today.find_target(manifest)
     taps = list_candidates(today.config, bases, sizes)
     extract = today.config.extract.model_copy(update={"taps": taps})
     settings = today.config.model_copy(update={"extract": extract, "heads": {}, "finetune": {}})
@@ -116,15 +120,17 @@ def shortlist(
             if rejected:
                 log.warning("%d images cannot be decoded, and are left out", len(rejected))
             manifest = manifest.without(rejected)
-        labelled_rows.check_splits(manifest, "folds")
-        heads, choice = _judge(tried, manifest.samples, classes, progress)
+        labelled_rows.check_splits(manifest, "folds", target)
+        heads, choice = _judge(tried, manifest.samples, target, progress)
         images = len(today.manifest.ids)
-        found = [_candidate(tried, name, manifest.samples, p, classes, images) for name, p in heads.items()]
+        found = [_candidate(tried, name, manifest.samples, p, target, images) for name, p in heads.items()]
     ranked = sorted(found, key=lambda candidate: candidate.figures.rank)
-    return Shortlist(len(manifest.ids), images, classes, ranked, choose(ranked), choice)
+    return Shortlist(len(manifest.ids), images, target, ranked, choose(ranked), choice)
 
 
-def choose_images(manifest: Manifest, most: int) -> Manifest:
+def choose_images(
+    manifest: Manifest, most: int, strata: Callable[[Sequence[Row]], Strata] = kfold.by_label
+) -> Manifest:
     """Up to `most` labelled images of train and val, as train: of each class its share, and groups whole.
 
     Raises Unusable where there are none.
@@ -132,13 +138,13 @@ def choose_images(manifest: Manifest, most: int) -> Manifest:
     labelled = [row for row in manifest.pooled.rows if row.split == "train" and row.label is not None]
     if not labelled:
         raise Unusable("no image of train or val has a label, and a shortlist compares heads", "see docs/reference.md")
-    units: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in labelled:
-        units[row.group or row.id][row.id] = row.label or ""
+    units: dict[str, dict[str, Sequence[str]]] = defaultdict(dict)
+    for row, names in zip(labelled, strata(labelled).names, strict=True):
+        units[row.group or row.id][row.id] = names
     share = most / sum(map(len, units.values()))
     if share >= 1:
         return Manifest(tuple(labelled))
-    drawn = [stratified.Unit(name, Counter(images.values())) for name, images in units.items()]
+    drawn = [stratified.Unit(name, Counter(chain(*images.values()))) for name, images in units.items()]
     taken = stratified.draw(drawn, {}, {"tried": share, "left": 1 - share}, 0)
     return Manifest(tuple(row for row in labelled if taken[row.group or row.id] == "tried"))
 
@@ -202,15 +208,15 @@ def _at_hand(there: Collection[BaseChoice]) -> list[BaseChoice]:
 
 
 def _judge(
-    tried: Project, rows: Sequence[Row], classes: Sequence[str], progress: Progress
+    tried: Project, rows: Sequence[Row], target: Target, progress: Progress
 ) -> tuple[dict[str, np.ndarray], Figures]:
-    """Probabilities of a head on each tap, out of fold, and figures of the choice: nested, or cross-fitted on many."""
+    """Predictions of a head on each tap, out of fold, and figures of the choice: nested, or cross-fitted on many."""
     specs = {name: Logistic(tap=name, choose="folds") for name in tried.config.extract.taps}
-    ids, truth = [row.id for row in rows], labelled_rows.target_columns(rows, classes)
+    ids, y = [row.id for row in rows], labelled_rows.encode(rows, target)
 
     def candidate(spec: Logistic) -> selection.Candidate:
         features = train_heads.feature_matrix(tried, spec, ids)
-        return selection.Candidate(features, lambda some, of: train_heads.fit_kind(spec, some, of, classes))
+        return selection.Candidate(features, lambda some, of: train_heads.fit_kind(spec, some, of, target))
 
     candidates = {name: candidate(spec) for name, spec in specs.items()}
     first, threads = next(iter(specs.values())), hardware.cpu_count()
@@ -224,25 +230,23 @@ def _judge(
             return found
 
         alone = dict(zip(specs, run_in_threads(fit, specs, threads), strict=True))
-        nested = selection.nest(first, list(candidates.values()), rows, classes, threads, advance)
-    chosen = nested or selection.cross_choice(list(alone.values()), truth)
-    figures = evaluate.evaluate_rows(rows, chosen.probabilities, classes, first.seed)
-    return {name: found.probabilities for name, found in alone.items()}, figures
+        nested = selection.nest(first, list(candidates.values()), rows, target, threads, advance)
+    chosen = nested or selection.cross_choice(list(alone.values()), y, target)
+    figures = evaluate.evaluate_rows(rows, chosen.predictions, target, first.seed)
+    return {name: found.predictions for name, found in alone.items()}, figures
 
 
-def _candidate(
-    tried: Project, name: str, rows: Sequence[Row], p: np.ndarray, classes: Sequence[str], images: int
-) -> Candidate:
+def _candidate(tried: Project, name: str, rows: Sequence[Row], p: np.ndarray, target: Target, images: int) -> Candidate:
     tap, store, ids = tried.config.extract.taps[name], tried.store(name), [row.id for row in rows]
     shards = store.shard_records(store.serving(ids))
     return Candidate(
         tap,
         tried.choice(name).name,
         tried.spec(name).recipe.pixels.height,
-        evaluate.evaluate_rows(rows, p, classes, 0),
+        evaluate.evaluate_rows(rows, p, target, 0),
         (throughput.seconds_per_image(shards) or 0.0) * images,
         round(sum(record["bytes"] for record in shards) / sum(record["rows"] for record in shards) * images),
-        classification.row_losses(labelled_rows.target_columns(rows, classes), p),
+        target.losses(labelled_rows.encode(rows, target), p),
     )
 
 

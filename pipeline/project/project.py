@@ -28,6 +28,9 @@ from stages.data import scan, splits, tables
 from stages.data.manifest import Manifest, Row
 from stages.data.scan import Found
 from stages.extract.cluster import ClusterSpec
+from stages.metrics.kfold import Strata
+from stages.targets import kinds
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +142,7 @@ class Project:
         data = self.config.data
         if data.table is not None:
             columns = data.columns.model_dump()
-            found = tables.read_table(self.at(data.table), columns, self.root, data.follow_links)
+            found = tables.read_table(self.at(data.table), columns, self.root, data.follow_links, data.cells)
         elif self.root.exists():
             found = scan.scan_folders(self.root, data.follow_links)
         else:
@@ -158,6 +161,23 @@ class Project:
     def manifest(self) -> Manifest:
         """All readable images, each with its split: the user's, that in splits.csv, or as a run would draw it."""
         return Manifest(self._split_record.assign(self._grouped_rows))
+
+    @property
+    def _kind(self) -> type[Target]:
+        return kinds.KINDS[self.config.data.target.kind]
+
+    def find_target(self, manifest: Manifest) -> Target:
+        """What heads predict on those images. Raises Unusable where their labels do not allow a head."""
+        data = self.config.data
+        return kinds.find_target(manifest, data.target, data.names, data.classes)
+
+    def strata(self, rows: Sequence[Row]) -> Strata:
+        """What of labelled rows is to be spread evenly over folds."""
+        return self._kind.strata([row.label or "" for row in rows])
+
+    def count(self, manifest: Manifest) -> dict[str, dict[str, int]]:
+        """Labelled images by class and split, or by what else its target counts."""
+        return manifest.counts(self.config.data.classes or (), self._kind.counted)
 
     def remember_splits(self) -> None:
         """Write splits that splits.csv lacks to it, and go by it from here on; for stages that train.
@@ -183,7 +203,7 @@ class Project:
         """splits.csv, or none for settings of splits that are not those of pipeline.yaml."""
         written, settings = self._written_data(), self.config.data.split
         goes_by_file = written is not None and written.split == settings
-        return SplitRecord(self.folder / SPLITS_CSV if goes_by_file else None, settings)
+        return SplitRecord(self.folder / SPLITS_CSV if goes_by_file else None, settings, self._kind)
 
     def _written_data(self) -> Data | None:
         """The section `data` of pipeline.yaml without overrides; None where that is invalid, or not what is used."""

@@ -20,6 +20,8 @@ from pipeline.config.schema import Split
 from stages.data import splits
 from stages.data.manifest import SPLITS, Manifest, Row
 from stages.data.spreadsheet_text import escape_formula
+from stages.targets.classes import Classes
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +58,8 @@ class Redrawn:
 class SplitRecord:
     """splits.csv of a project with those settings. `path` None: nothing is remembered, and all splits are drawn."""
 
-    def __init__(self, path: Path | None, settings: Split) -> None:
-        self.path, self.settings, self._pauses = path, settings, 0
+    def __init__(self, path: Path | None, settings: Split, target: type[Target] = Classes) -> None:
+        self.path, self.settings, self.target, self._pauses = path, settings, target, 0
         self._latest: tuple[bytes | None, Sequence[Row], dict[str, Line], tuple[Row, ...]] | None = None
         self.header = f"method={settings.method} val={settings.val} test={settings.test} seed={settings.seed}"
 
@@ -98,7 +100,7 @@ class SplitRecord:
             old = self._readable_lines(before)
             if self._replace(before, new, len(new)):
                 moved = sum(image in old and old[image].split != line.split for image, line in new.items())
-                return Redrawn(self.path, len(new), moved, Manifest(assigned).counts(classes))
+                return Redrawn(self.path, len(new), moved, Manifest(assigned).counts(classes, self.target.counted))
 
     def _look(self, rows: Sequence[Row]) -> tuple[bytes | None, dict[str, Line], tuple[Row, ...]]:
         """The bytes of the file, its lines, and the rows with their splits; as before where neither has changed."""
@@ -118,7 +120,9 @@ class SplitRecord:
                 SPLITS_CSV,
                 groups,
             )
-        return splits.assign_splits(rows, settings.val, settings.test, settings.seed, drawn)
+        return splits.assign_splits(
+            rows, settings.val, settings.test, settings.seed, drawn, lambda labels: self.target.strata(labels).names
+        )
 
     def _new_lines(self, rows: Sequence[Row], assigned: Sequence[Row], lines: Mapping[str, Line]) -> dict[str, Line]:
         """Lines of the labelled images whose split is drawn, and that have none."""

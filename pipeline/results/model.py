@@ -216,7 +216,7 @@ class Model(Tabular):
             **self.to_json(),
             "metrics": self.figures,
             "head": self.read("head.json"),
-            "counts": self.manifest().counts(self.record.get("classes", ())),
+            "counts": self.manifest().counts(self.record.get("classes", ()), self.head.target.counted),
             "record": self.record,
         }
 

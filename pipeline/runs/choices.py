@@ -26,9 +26,10 @@ from stages.heads import labelled_rows, selection
 from stages.heads.fitted import Head, OutOfFold
 from stages.heads.matrix import FeatureMatrix
 from stages.heads.selection import Candidate
-from stages.metrics import evaluate
 from stages.metrics.figures import Judged, Metrics
 from stages.runtime.hardware import cpu_count
+from stages.targets import evaluate
+from stages.targets.target import Target
 
 VERSION = 1
 """Of how a choice is judged. Raise it when the same points give other figures of it."""
@@ -53,7 +54,7 @@ def judge(
     best: HeadReport,
     specs: Mapping[str, HeadConfig],
     manifest: Manifest,
-    classes: tuple[str, ...],
+    target: Target,
 ) -> Choice | None:
     """The choice of `best` among the points, judged and published unless it was before.
 
@@ -66,7 +67,7 @@ def judge(
         return known
     started = time.perf_counter()
     settings = {point: specs[point] for point in points}
-    metrics, found = _judge(project, points, best, settings, manifest, classes)
+    metrics, found = _judge(project, points, best, settings, manifest, target)
     about = {
         "schema": 1,
         "points": {point: report.key for point, report in points.items()},
@@ -110,23 +111,23 @@ def _judge(
     best: HeadReport,
     specs: Mapping[str, HeadConfig],
     manifest: Manifest,
-    classes: tuple[str, ...],
+    target: Target,
 ) -> tuple[Metrics, Predictions]:
     """Metrics and predictions of the best point, with those of train from the choice."""
     first, manifest = train_heads.choose_rows(project, next(iter(specs.values())), manifest)
-    rows = [manifest.samples[i] for i in predictions.rows_to_keep(manifest.samples, classes, folds=True)]
+    rows = [manifest.samples[i] for i in predictions.rows_to_keep(manifest.samples, target, folds=True)]
     train = labelled_rows.rows_in_split(rows, "train")
     judged: Judged = "nested"
-    found = _nest(project, list(specs.values()), manifest.samples, classes)
+    found = _nest(project, list(specs.values()), manifest.samples, target)
     if found is None:
-        judged, truth = "crossfit", labelled_rows.target_columns([rows[i] for i in train], classes)
-        found = selection.cross_choice([_out_of_fold(report, train) for report in points.values()], truth)
-    folds, probabilities = np.full(len(rows), -1), npz.load(best.path / "predictions.npz")["probabilities"]
-    probabilities[train], folds[train] = found.probabilities, found.folds
+        judged, truth = "crossfit", labelled_rows.encode([rows[i] for i in train], target)
+        found = selection.cross_choice([_out_of_fold(report, train) for report in points.values()], truth, target)
+    folds, said = np.full(len(rows), -1), npz.load(best.path / "predictions.npz")["probabilities"]
+    said[train], folds[train] = found.predictions, found.folds
     metrics = evaluate.judge_choice(
-        best.metrics, [rows[i] for i in train], found.probabilities, classes, first.seed, found.folds, judged
+        best.metrics, [rows[i] for i in train], found.predictions, target, first.seed, found.folds, judged
     )
-    return metrics, Predictions.of(rows, probabilities, classes, manifest, folds)
+    return metrics, Predictions.of(rows, said, target, manifest, folds)
 
 
 def _out_of_fold(report: HeadReport, train: np.ndarray) -> OutOfFold:
@@ -134,9 +135,7 @@ def _out_of_fold(report: HeadReport, train: np.ndarray) -> OutOfFold:
     return OutOfFold(arrays["probabilities"][train], arrays["folds"][train])
 
 
-def _nest(
-    project: Project, specs: Sequence[HeadConfig], rows: Sequence[Row], classes: Sequence[str]
-) -> OutOfFold | None:
+def _nest(project: Project, specs: Sequence[HeadConfig], rows: Sequence[Row], target: Target) -> OutOfFold | None:
     """The choice among heads of those settings, nested; None where the rows are many, or allow none."""
     ids = [row.id for row in rows]
     features: dict[tuple[str, ...], FeatureMatrix] = {}  # points of the same taps share theirs
@@ -149,11 +148,11 @@ def _nest(
         settings = spec.model_copy(update={"choose": "folds", **logs})
 
         def fit(some: FeatureMatrix, outside: Sequence[Row]) -> Head:
-            return train_heads.fit_kind(settings, some, outside, classes)
+            return train_heads.fit_kind(settings, some, outside, target)
 
         return Candidate(features[taps], fit)
 
     threads = cpu_count() if HEAD_KINDS[specs[0].kind].parallel else 1
     candidates = [candidate(spec) for spec in specs]
     with project.progress("judging the choice", specs[0].folds * len(specs)) as advance:
-        return selection.nest(specs[0], candidates, rows, classes, threads, advance)
+        return selection.nest(specs[0], candidates, rows, target, threads, advance)

@@ -9,7 +9,6 @@ from cache import npz
 from pipeline.results.model import read_head
 from pipeline.runs.boundary_rows import Plan
 from stages.data.manifest import Manifest
-from stages.metrics import paired_tests
 from stages.metrics.figures import Difference, Figures, Metrics
 
 _SHOWN = 12
@@ -125,7 +124,7 @@ def _beside(pooled: Path | None, tuned: Path) -> Beside | None:
         arrays = npz.load(folder / "predictions.npz")
         line = {image: number for number, image in enumerate(arrays["ids"].tolist())}
         said.append(arrays["probabilities"][[line[image] for image in test]])
-    classes = read_head(tuned).classes
+    target = read_head(tuned).target
     labels, groups = [row.label or "" for row in test.values()], [row.group for row in test.values()]
-    figures, _, difference = paired_tests.compare(labels, said[0], said[1], classes, groups)
+    figures, _, difference = target.compare(labels, said[0], said[1], groups)
     return Beside(pooled.name, figures, difference)

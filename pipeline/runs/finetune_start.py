@@ -16,11 +16,12 @@ from pipeline.runs.train_heads import HeadReport
 from stages.data.manifest import Manifest
 from stages.heads import labelled_rows
 from stages.heads.fitted import Head
+from stages.targets.target import Target
 
 
 @dataclass(frozen=True)
 class Start:
-    """A head with its key, settings and classes; of a sweep, the best point. head: None where it is not trained yet.
+    """A head with its key, settings and target; of a sweep, the best point. head: None where it is not trained yet.
 
     pooled: the folder of the head of train and val that `run head` gives, where folds chose it.
     """
@@ -28,7 +29,7 @@ class Start:
     head: Head | None
     key: str
     spec: HeadConfig
-    classes: tuple[str, ...]
+    target: Target
     pooled: Path | None = None
 
 
@@ -40,7 +41,7 @@ def start_rows(spec: HeadConfig, manifest: Manifest) -> Manifest:
 def train_start(project: Project, name: str, manifest: Manifest) -> Start:
     """The start of the fine-tuning of that name, and the head itself; each is trained if it is missing."""
     of = project.config.finetune[name].head
-    labelled_rows.check_splits(manifest, "val")
+    labelled_rows.check_splits(manifest, "val", project.find_target(manifest))
     done, rows = sweeps.run_sweep(project, of, manifest), _rows(project, of, manifest)
     if rows is manifest:
         return _best(project, of, done, rows)
@@ -52,17 +53,17 @@ def train_start(project: Project, name: str, manifest: Manifest) -> Start:
 def find_start(project: Project, name: str, manifest: Manifest) -> Start | None:
     """The same without training; None where points of a sweep are missing. Raises Unusable as training would."""
     of = project.config.finetune[name].head
-    classes = labelled_rows.check_classes(manifest, project.config.data.classes)
-    labelled_rows.check_splits(manifest, "val")
+    target = project.find_target(manifest)
+    labelled_rows.check_splits(manifest, "val", target)
     rows = _rows(project, of, manifest)
-    found = sweeps.find_points(project, of, rows, classes)
+    found = sweeps.find_points(project, of, rows, target)
     if found.points and not found.missing:
         return _best(project, of, found, rows)
     if len(found.missing) > 1 or rows is manifest:
         return None
     (point, folder), *_ = found.missing.items()
     spec, _ = train_heads.choose_rows(project, project.config.heads[of].points()[point], rows)
-    return Start(None, folder.name, spec, classes)
+    return Start(None, folder.name, spec, target)
 
 
 def _rows(project: Project, of: str, manifest: Manifest) -> Manifest:
@@ -74,4 +75,4 @@ def _best(project: Project, of: str, done: HeadReport | SweepReport, rows: Manif
     point, report = done.ranked()[0] if isinstance(done, SweepReport) else ("", done)
     spec, _ = train_heads.choose_rows(project, project.config.heads[of].points()[point], rows)
     head = read_head(report.path)
-    return Start(head, report.key, spec, head.classes)
+    return Start(head, report.key, spec, head.target)

@@ -33,9 +33,9 @@ from stages.finetune.boundary_maps import Boundary
 from stages.heads import average, labelled_rows
 from stages.heads.average import Member
 from stages.heads.fitted import Head
-from stages.metrics import evaluate, paired_tests
-from stages.metrics.figures import Metrics
+from stages.metrics.figures import Difference, Figures, Metrics
 from stages.runtime.silent_imports import without_banners
+from stages.targets import evaluate
 
 if TYPE_CHECKING:
     from stages.finetune.network import Network
@@ -55,11 +55,11 @@ Seed = int | None
 
 @dataclass(frozen=True)
 class Tuned:
-    """A model in memory: the head, the trained weights of the base, and the probabilities of each sample."""
+    """A model in memory: the head, the trained weights of the base, and the predictions of each sample."""
 
     head: Head
     tail: Mapping[str, np.ndarray]
-    probabilities: np.ndarray
+    predictions: np.ndarray
     metrics: Metrics
 
 
@@ -106,7 +106,7 @@ class Tuning:
         self.project, self.name, self.manifest, self.start = project, name, manifest, start
         self.spec: FineTune = project.config.finetune[name]
         self.block = boundary_rows.first_trained_block(project, self.spec)
-        self.classes = start.classes
+        self.target = start.target
         self.samples = manifest.samples
         self.numbers = {split: labelled_rows.rows_in_split(self.samples, split) for split in ("train", "val", "test")}
         self.models: list[Seed] = [*self.spec.seeds, *([None] if self.spec.average else [])]
@@ -182,7 +182,7 @@ class Tuning:
             **tuned.head.to_files(),
             "tail.npz": npz.dump(tuned.tail),
             "metrics.json": records.dump(tuned.metrics.to_json()),
-            **Predictions.of(self.samples, tuned.probabilities, self.classes, self.manifest).to_files(),
+            **Predictions.of(self.samples, tuned.predictions, self.target, self.manifest).to_files(),
             "manifest.jsonl": self.manifest.to_bytes(),
         }
         seconds = round(time.perf_counter() - started, 3)
@@ -198,27 +198,27 @@ class Tuning:
         with without_banners():
             from stages.finetune import training
         network = self._network
-        targets = labelled_rows.target_columns(self.samples, self.classes)
+        targets = labelled_rows.encode(self.samples, self.target)
         data = training.Data(self._boundary, targets, self.numbers["train"], self.numbers["val"])
         frozen = self._frozen()
         network.reset()  # it has the weights of the seed before
-        start = np.abs(network.probabilities(self._boundary, data.val) - frozen[data.val]).max()
+        start = np.abs(network.predict(self._boundary, data.val) - frozen[data.val]).max()
         spec = self.spec.model_copy(update={"log_dir": logs})
         history = training.train(spec, seed, network, data, checkpoint, partial(self._watch, seed, notify))
         head = network.head({"epoch": history.best, "history": asdict(history)})
-        probabilities = head.probabilities(network.features(self._boundary, np.arange(len(self.samples))))
-        metrics = replace(self._evaluate(probabilities, frozen, seed), start=float(start))
-        return Tuned(head, network.tail_arrays(), probabilities, metrics)
+        predictions = head.predict(network.features(self._boundary, np.arange(len(self.samples))))
+        metrics = replace(self._evaluate(predictions, frozen, seed), start=float(start))
+        return Tuned(head, network.tail_arrays(), predictions, metrics)
 
     def average(self, members: Sequence[Member]) -> Tuned:
         """The mean of what the models of all seeds say of all averaged views, and its figures."""
         assert self._averaged is not None
         views, every = 1 + len(self.spec.averaged_views), np.arange(len(self.samples))
-        probabilities = self._network.mean_probabilities(members, self._averaged, every, views)
+        predictions = self._network.mean_predictions(members, self._averaged, every, views)
         by_seed = zip(self.spec.seeds, members, strict=True)
         chosen = {"views": views, "members": [{"seed": seed, **head.chosen} for seed, (head, _) in by_seed]}
         head, tail = average.join(members, chosen)
-        return Tuned(head, tail, probabilities, self._evaluate(probabilities, self._frozen(), self.spec.seeds[0]))
+        return Tuned(head, tail, predictions, self._evaluate(predictions, self._frozen(), self.spec.seeds[0]))
 
     @contextmanager
     def _watch(self, seed: int, notify: Notify, done: int) -> Iterator[Callable[[int], object]]:
@@ -251,24 +251,21 @@ class Tuning:
         return Network(spec.recipe, file, self.block, spec.tap, self.start.head)
 
     def _frozen(self) -> np.ndarray:
-        """The frozen head's probabilities of each sample: (n, classes)."""
+        """The frozen head's predictions of each sample: (n, columns)."""
         assert self.start.head is not None
         features = train_heads.feature_matrix(self.project, self.start.spec, [row.id for row in self.samples])
-        return train_heads.predict_blocks(
-            self.start.head.probabilities, features, np.arange(len(features)), len(self.classes)
-        )
+        return train_heads.predict_blocks(self.start.head.predict, features, np.arange(len(features)), len(self.target))
 
-    def _evaluate(self, probabilities: np.ndarray, frozen: np.ndarray, seed: int) -> Metrics:
+    def _evaluate(self, predictions: np.ndarray, frozen: np.ndarray, seed: int) -> Metrics:
         """Metrics of the model and of the frozen head, and their paired difference."""
-        metrics = evaluate.evaluate_splits(self.samples, probabilities, self.classes, seed)
-        baseline, difference = {}, {}
+        metrics = evaluate.evaluate_splits(self.samples, predictions, self.target, seed)
+        baseline: dict[str, Figures] = {}
+        difference: dict[str, Difference] = {}
         for split in ("val", "test"):
             here = self.numbers[split]
             rows = [self.samples[i] for i in here]
             labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
-            baseline[split], _, difference[split] = paired_tests.compare(
-                labels, frozen[here], probabilities[here], self.classes, groups
-            )
+            baseline[split], _, difference[split] = self.target.compare(labels, frozen[here], predictions[here], groups)
         return replace(metrics, baseline=baseline, difference=difference)
 
     def _record(self, seed: Seed, key: str, seconds: float) -> dict[str, Any]:
@@ -289,7 +286,7 @@ class Tuning:
             "name": self.name,
             "key": key,
             "head": self.start.key,
-            "classes": self.classes,
+            "classes": list(self.target),
             "seed": seed,
             "seconds": seconds,
             "config": config.model_dump(),

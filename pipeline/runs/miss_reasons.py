@@ -66,7 +66,7 @@ def explain_finetune(tuning: Tuning, seed: int) -> Why:
     now = {
         "config": {"heads": {spec.head: head.model_dump()}, "finetune": {tuning.name: spec.model_dump()}},
         "seed": seed,
-        "classes": tuning.classes,
+        "classes": tuning.target,
         "extract": describe_rows({"boundary": boundary, **{tap: project.store(tap) for tap in head.taps}}),
     }
     folder, none = tuning.folder(seed).parent, "there is no fine-tuning of that name yet"

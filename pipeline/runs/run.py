@@ -55,7 +55,7 @@ def run_stages(
         rejects.fail_on_rejects(project, report)
         for name in also_for:
             boundary_rows.compute_missing(project, project.config.finetune[name], manifest)
-        if (heads or tuned) and (few := splits.describe_few(manifest.counts(project.config.data.classes or ()))):
+        if (heads or tuned) and (few := splits.describe_few(project.count(manifest))):
             log.warning("%s", few)
         for name in heads:
             result.setdefault("heads", {})[name] = sweeps.run_sweep(project, name, manifest)

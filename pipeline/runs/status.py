@@ -12,7 +12,6 @@ from pipeline.runs import boundary_rows, extraction, finetuning, miss_reasons, r
 from stages.bases.recipe import Recipe
 from stages.data.manifest import Manifest
 from stages.extract import throughput
-from stages.heads import labelled_rows
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
@@ -95,7 +94,7 @@ def preview_stages(project: Project, heads: Collection[str], tuned: Sequence[str
     by_head = {s.name: s for s in stages if s.stage == "head"}
     for name in () if unknown else tuned:
         stages += _finetune(project, name, manifest, by_head[project.config.finetune[name].head])
-    counts = manifest.counts(project.config.data.classes or ())
+    counts = project.count(manifest)
     return Status(stages, counts, len(project.found.unhashed), rejected, refused > 0)
 
 
@@ -197,13 +196,13 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int, unknow
         return StageStatus("head", name, "MISS", _unhashed(unhashed), total, total, at_most=True)
     try:
         train_heads.check_leaks(project, manifest)
-        classes = labelled_rows.check_classes(manifest, project.config.data.classes)
-        train_heads.check_rows(project, project.config.heads[name], manifest)
+        target = project.find_target(manifest)
+        train_heads.check_rows(project, project.config.heads[name], manifest, target)
     except Unusable as error:
         return status("BLOCKED", error.message)
     if unknown:
         return status("MISS", "its rows are not there")
-    found = sweeps.find_points(project, name, manifest, classes)
+    found = sweeps.find_points(project, name, manifest, target)
     total = len(found.points) + len(found.diverged) + len(found.missing)
     if found.unjudged:
         return status("PARTIAL", f"all {len(found.points)} points are there; the choice among them is to be judged", 0)
@@ -219,7 +218,7 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int, unknow
         return status("PARTIAL", reason)
     point, folder = next(iter(found.missing.items()))
     spec = project.config.heads[name].points()[point]
-    why = miss_reasons.explain_head(project, name, spec, folder.parent, manifest, classes)
+    why = miss_reasons.explain_head(project, name, spec, folder.parent, manifest, target)
     return status("MISS", why.reason, seconds=why.seconds, differences=why.differences)
 
 

@@ -24,6 +24,7 @@ from stages.metrics import calibration
 from stages.metrics.figures import Metrics
 from stages.runtime.hardware import cpu_count
 from stages.runtime.parallel import run_in_threads
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +103,14 @@ def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = 
     """
     from threadpoolctl import threadpool_limits
 
-    classes = train_heads.check_classes(project, manifest)
+    target = train_heads.find_target(project, manifest)
     spec, trial = project.config.heads[name], as_start or project.is_trial("head", name)
     if spec.sweep is None:
-        report = train_heads.run_head(project, name, spec, manifest, classes)
+        report = train_heads.run_head(project, name, spec, manifest, target)
         registry.record_latest(project.folder, f"head/{name}", report.key, trial=trial)
         _warn_of_limits(name, report)
         return report
-    points, folders = _points(project, name, manifest, classes)
+    points, folders = _points(project, name, manifest, target)
     keys = [folder.name for folder in folders.values()]
     registry.record_latest(project.folder, f"head/{name}", None, keys, trial)  # first: a killed run's points
 
@@ -118,7 +119,7 @@ def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = 
         if known := _read_diverged(folder):
             return known
         try:
-            return train_heads.run_head(project, name, points[point], manifest, classes)
+            return train_heads.run_head(project, name, points[point], manifest, target)
         except Diverged as error:
             atomic_files.publish(folder / DIVERGED, records.dump({"message": error.message, "hint": error.hint}))
             return DivergedPoint(folder.name, False, error.message, error.hint)
@@ -136,7 +137,7 @@ def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = 
         lost = next(iter(diverged.values()))
         raise Diverged(f"heads.{name}: all {len(points)} points diverged; the first: {lost.message}", lost.hint)
     if not as_start:
-        judged = choices.judge(project, name, swept.points, swept.winner, points, manifest, classes)
+        judged = choices.judge(project, name, swept.points, swept.winner, points, manifest, target)
         swept = replace(swept, choice=judged)
     chosen = None if swept.choice is None else swept.choice.key
     registry.record_latest(project.folder, f"head/{name}", swept.winner.key, keys, trial, chosen)
@@ -144,17 +145,17 @@ def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = 
     return swept
 
 
-def find_points(project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]) -> SweepReport:
+def find_points(project: Project, name: str, manifest: Manifest, target: Target) -> SweepReport:
     """The cached points of the head of that name (without a sweep, ''), and those a run would train. Changes nothing.
 
     A head without a sweep that diverged is missing: it is tried each time.
     """
-    specs, folders = _points(project, name, manifest, classes)
+    specs, folders = _points(project, name, manifest, target)
     points: dict[str, HeadReport] = {}
     diverged: dict[str, DivergedPoint] = {}
     missing: dict[str, Path] = {}
     for point, folder in folders.items():
-        if report := train_heads.find_head(project, name, specs[point], manifest, classes):
+        if report := train_heads.find_head(project, name, specs[point], manifest, target):
             points[point] = report
         elif project.config.heads[name].sweep is not None and (lost := _read_diverged(folder)):
             diverged[point] = lost
@@ -167,13 +168,13 @@ def find_points(project: Project, name: str, manifest: Manifest, classes: tuple[
 
 
 def _points(
-    project: Project, name: str, manifest: Manifest, classes: tuple[str, ...]
+    project: Project, name: str, manifest: Manifest, target: Target
 ) -> tuple[dict[str, HeadConfig], dict[str, Path]]:
     """The points of the head of that name, and their folders; of points with the same key (taps of two names), one."""
     specs = project.config.heads[name].points()
     folders: dict[str, Path] = {}
     for point, spec in specs.items():
-        folder = train_heads.head_folder(project, name, spec, manifest, classes)
+        folder = train_heads.head_folder(project, name, spec, manifest, target)
         if folder not in folders.values():
             folders[point] = folder
     return {point: specs[point] for point in folders}, folders

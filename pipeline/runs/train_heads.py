@@ -25,10 +25,12 @@ from stages.data.manifest import Manifest, Row
 from stages.heads import fitted, labelled_rows, selection
 from stages.heads.fitted import Head, OutOfFold
 from stages.heads.matrix import FeatureMatrix
-from stages.metrics import evaluate, kfold
+from stages.metrics import kfold
 from stages.metrics.figures import Metrics
 from stages.runtime.parallel import run_in_threads
 from stages.runtime.silent_imports import without_banners
+from stages.targets import evaluate
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -58,37 +60,37 @@ class HeadReport:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head in memory: rows whose predictions are kept, their probabilities, and `metrics` as in metrics.json.
+    """A head in memory: rows whose predictions are kept, their predictions, and `metrics` as in metrics.json.
 
     folds: those of the rows, -1 outside of folds; None where val chose.
     """
 
     head: Head
     rows: tuple[Row, ...]
-    probabilities: np.ndarray
+    predictions: np.ndarray
     metrics: Metrics
     folds: np.ndarray | None = None
 
 
-def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> HeadReport:
+def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, target: Target) -> HeadReport:
     """Train a head of that name and those settings on cached rows, unless it is cached.
 
-    `classes` is what `check_classes` returned. Raises Unusable where such a head cannot be trained on the rows.
+    `target` is what `find_target` returned. Raises Unusable where such a head cannot be trained on the rows.
     """
     spec, manifest = choose_rows(project, spec, manifest)
-    labelled_rows.check_splits(manifest, spec.choose)
-    if cached := find_head(project, name, spec, manifest, classes):
+    labelled_rows.check_splits(manifest, spec.choose, target)
+    if cached := find_head(project, name, spec, manifest, target):
         return cached
-    folder = head_folder(project, name, spec, manifest, classes)
+    folder = head_folder(project, name, spec, manifest, target)
     key = folder.name
     started = time.perf_counter()
     log_dir = getattr(spec, "log_dir", None)
     logged = spec if log_dir is None else spec.model_copy(update={"log_dir": str(project.at(log_dir) / name / key)})
-    done = fit_head(project, logged, manifest, classes)
+    done = fit_head(project, logged, manifest, target)
     contents = {
         **done.head.to_files(),
         "metrics.json": records.dump(done.metrics.to_json()),
-        **predictions.Predictions.of(done.rows, done.probabilities, classes, manifest, done.folds).to_files(),
+        **predictions.Predictions.of(done.rows, done.predictions, target, manifest, done.folds).to_files(),
         "manifest.jsonl": manifest.to_bytes(),
     }
     config = project.config.model_copy(update={"heads": {**project.config.heads, name: spec}})  # a sweep's point
@@ -97,26 +99,24 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
         "stage": "head",
         "name": name,
         "key": key,
-        "classes": classes,
+        "classes": list(target),
         "seed": spec.settings.get("seed"),
         "seconds": round(time.perf_counter() - started, 3),
         "config": config.model_dump(),
         **head_environment(project, spec, [row.id for row in manifest.samples]),
     }
     records.publish_folder(folder, contents, provenance.make_record(project, about, stores, manifest))
-    return HeadReport(key, False, folder, done.metrics, _lacking(manifest, classes))
+    return HeadReport(key, False, folder, done.metrics, _lacking(manifest, target))
 
 
-def find_head(
-    project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]
-) -> HeadReport | None:
+def find_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, target: Target) -> HeadReport | None:
     """The cached head of that name and those settings, if there is one. Nothing is trained."""
     spec, manifest = choose_rows(project, spec, manifest)
-    folder = head_folder(project, name, spec, manifest, classes)
+    folder = head_folder(project, name, spec, manifest, target)
     if records.load_folder(folder) is None:
         return None
     metrics = Metrics.from_json(records.read(folder / "metrics.json"))
-    return HeadReport(folder.name, True, folder, metrics, _lacking(manifest, classes))
+    return HeadReport(folder.name, True, folder, metrics, _lacking(manifest, target))
 
 
 def choose_rows(project: Project, spec: HeadConfig, manifest: Manifest) -> tuple[HeadConfig, Manifest]:
@@ -129,84 +129,83 @@ def choose_rows(project: Project, spec: HeadConfig, manifest: Manifest) -> tuple
     if choose == "auto":
         pooled = manifest.pooled
         rows = [row for row in pooled.samples if row.split == "train"]
-        cells = len(rows) * len(manifest.counts())
-        few = len(rows) <= MOST_FOLDED and cells <= selection.MOST_CELLS and not kfold.find_unfoldable(rows)
+        strata = project.strata(rows)
+        cells = len(rows) * len(strata.members)
+        few = len(rows) <= MOST_FOLDED and cells <= selection.MOST_CELLS and not kfold.find_unfoldable(rows, strata)
         choose = "folds" if HEAD_KINDS[spec.kind].folds and few and not project.has_own_val else "val"
     resolved = spec.model_copy(update={"choose": choose})
     return resolved, manifest.pooled if choose == "folds" else manifest
 
 
-def check_rows(project: Project, spec: HeadConfig, manifest: Manifest) -> None:
+def check_rows(project: Project, spec: HeadConfig, manifest: Manifest, target: Target) -> None:
     """Raises Unusable where splits don't allow a head of those settings."""
     resolved, rows = choose_rows(project, spec, manifest)
-    labelled_rows.check_splits(rows, resolved.choose)
+    labelled_rows.check_splits(rows, resolved.choose, target)
 
 
-def _lacking(manifest: Manifest, classes: Sequence[str]) -> dict[str, list[str]]:
-    counts = manifest.counts()
+def _lacking(manifest: Manifest, target: Target) -> dict[str, list[str]]:
+    if not target.exclusive:
+        return {}
+    counts = manifest.counts(counted=target.counted)
     has_val = any(by_split["val"] for by_split in counts.values())
     splits = ("val", "test") if has_val else ("test",)
-    return {split: [label for label in classes if not counts[label][split]] for split in splits}
+    return {split: [label for label in target if not counts.get(label, {}).get(split)] for split in splits}
 
 
-def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, classes: tuple[str, ...]) -> Fitted:
+def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, target: Target) -> Fitted:
     """A head of those settings on cached rows. Writes nothing under models/.
 
-    Probabilities of train are out of fold where folds chose; of a choice among heads, those that are nested.
+    Predictions of train are out of fold where folds chose; of a choice among heads, those that are nested.
     """
     spec, manifest = choose_rows(project, spec, manifest)
     samples = manifest.samples
-    kept = predictions.rows_to_keep(samples, classes, spec.choose == "folds")
+    kept = predictions.rows_to_keep(samples, target, spec.choose == "folds")
     features = feature_matrix(project, spec, [row.id for row in samples])
-    head = fit_kind(spec, features, samples, classes)
-    probabilities = predict_blocks(head.probabilities, features, kept, len(classes))
+    head = fit_kind(spec, features, samples, target)
+    found = predict_blocks(head.predict, features, kept, len(target))
     rows, own = tuple(samples[i] for i in kept), head.out_of_fold
     if own is None:
-        return Fitted(head, rows, probabilities, evaluate.evaluate_splits(rows, probabilities, classes, spec.seed))
+        return Fitted(head, rows, found, evaluate.evaluate_splits(rows, found, target, spec.seed))
     train, folds = labelled_rows.rows_in_split(rows, "train"), np.full(len(rows), -1)
-    probabilities[train], folds[train] = own.probabilities, own.folds
-    metrics = evaluate.evaluate_splits(rows, probabilities, classes, spec.seed, own.folds)
-    if nested := nest_kind(spec, features, samples, classes):
-        probabilities[train], folds[train] = nested.probabilities, nested.folds
+    found[train], folds[train] = own.predictions, own.folds
+    metrics = evaluate.evaluate_splits(rows, found, target, spec.seed, own.folds)
+    if nested := nest_kind(spec, features, samples, target):
+        found[train], folds[train] = nested.predictions, nested.folds
         judged = [rows[i] for i in train]
-        metrics = evaluate.judge_choice(
-            metrics, judged, nested.probabilities, classes, spec.seed, nested.folds, "nested"
-        )
-    return Fitted(head, rows, probabilities, metrics, folds)
+        metrics = evaluate.judge_choice(metrics, judged, nested.predictions, target, spec.seed, nested.folds, "nested")
+    return Fitted(head, rows, found, metrics, folds)
 
 
 def predict_blocks(
-    predict: Callable[[np.ndarray], np.ndarray], features: FeatureMatrix, where: np.ndarray, classes: int
+    predict: Callable[[np.ndarray], np.ndarray], features: FeatureMatrix, where: np.ndarray, columns: int
 ) -> np.ndarray:
-    """`predict` on the rows of those numbers, block by block: probabilities (len(where), classes)."""
+    """`predict` on the rows of those numbers, block by block: (len(where), columns)."""
     from threadpoolctl import threadpool_limits
 
-    probabilities = np.empty((len(where), classes))
+    out = np.empty((len(where), columns))
 
     def fill(block: np.ndarray) -> None:
-        probabilities[block] = predict(features.take(where[block]))
+        out[block] = predict(features.take(where[block]))
 
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
-        run_in_threads(fill, features.blocks(np.arange(len(where)), classes))
-    return probabilities
+        run_in_threads(fill, features.blocks(np.arange(len(where)), columns))
+    return out
 
 
-def fit_kind(spec: HeadConfig, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+def fit_kind(spec: HeadConfig, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Head:
     """A head of that kind, fitted on train and chosen on val; line i of features is rows[i]."""
     with without_banners():
         module = import_module(HEAD_KINDS[spec.kind].module)  # only here: some import TensorFlow
-    head: Head = module.fit(spec, features, rows, classes)
+    head: Head = module.fit(spec, features, rows, target)
     return head
 
 
-def nest_kind(
-    spec: HeadConfig, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]
-) -> OutOfFold | None:
+def nest_kind(spec: HeadConfig, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> OutOfFold | None:
     """Of a head that folds chose: out of fold by its whole choice among heads; None where that is not nested."""
     if not HEAD_KINDS[spec.kind].nests:
         return None
     with without_banners():
-        found: OutOfFold | None = import_module(HEAD_KINDS[spec.kind].module).nest(spec, features, rows, classes)
+        found: OutOfFold | None = import_module(HEAD_KINDS[spec.kind].module).nest(spec, features, rows, target)
     return found
 
 
@@ -215,21 +214,21 @@ def feature_matrix(project: Project, spec: HeadConfig, ids: Sequence[str]) -> Fe
     return FeatureMatrix([project.store(tap).rows(ids) for tap in spec.taps])
 
 
-def head_folder(project: Project, name: str, spec: HeadConfig, manifest: Manifest, classes: Sequence[str]) -> Path:
+def head_folder(project: Project, name: str, spec: HeadConfig, manifest: Manifest, target: Target) -> Path:
     """The folder of a head: models/head/<name>/<key>."""
     spec, manifest = choose_rows(project, spec, manifest)
     judging = HEAD_KINDS[spec.kind].judging if spec.choose == "folds" else None
-    key = fitted.head_key(spec.settings, classes, [project.store(tap).key for tap in spec.taps], manifest, judging)
+    key = fitted.head_key(spec.settings, target, [project.store(tap).key for tap in spec.taps], manifest, judging)
     return project.folder / "models" / "head" / name / key
 
 
-def check_classes(project: Project, manifest: Manifest) -> tuple[str, ...]:
-    """The classes, in order. Raises Unusable where labels or splits do not allow a head."""
+def find_target(project: Project, manifest: Manifest) -> Target:
+    """What heads predict. Raises Unusable where labels or splits do not allow a head."""
     check_leaks(project, manifest)
-    classes = labelled_rows.check_classes(manifest, project.config.data.classes)
+    target = project.find_target(manifest)
     if without := sum(row.label is None for row in manifest.rows):
         log.warning("%d of %d images have no label; heads leave them out", without, len(manifest.rows))
-    return classes
+    return target
 
 
 def check_leaks(project: Project, manifest: Manifest) -> None:

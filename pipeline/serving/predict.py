@@ -30,7 +30,7 @@ from pipeline.serving import recorded_model
 from pipeline.serving.recorded_model import Inference
 from stages.data import scan
 from stages.data.scan import EXTENSIONS, Reject
-from stages.metrics import calibration
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +39,16 @@ log = logging.getLogger(__name__)
 class Predicted(Tabular):
     """Predictions for n images, in the order they were named; those of a folder sorted.
 
-    `paths` are as they were named, `ids` the SHA-256 of the files. `probabilities` (n, classes), float64, are without
-    a temperature, as in `pipeline predictions`. `rejected` lists the images that cannot be used, which are not among
-    the n. `computed` and `reused` count different images, `ignored` the files in folders that are no images.
+    `paths` are as they were named, `ids` the SHA-256 of the files. `probabilities` (n, classes), float64, are without a
+    temperature, as in `pipeline predictions`; where the model predicts numbers, these. `rejected` lists the images that
+    cannot be used, which are not among the n. `computed` and `reused` count different images, `ignored` the files in
+    folders that are no images.
     """
 
     model: Model
     paths: tuple[str, ...]
     ids: tuple[str, ...]
-    classes: tuple[str, ...]
+    classes: Target
     probabilities: np.ndarray
     rejected: tuple[Reject, ...]
     computed: int
@@ -56,6 +57,7 @@ class Predicted(Tabular):
 
     def summary(self) -> str:
         counts = ", ".join(f"{name} {n:,}" for name, n in Counter(self.predicted).most_common(5))
+        counts = counts if self.classes.probabilities else ", ".join(self.classes)
         return f"{self.model}, {len(self.paths):,} images: {counts or 'none'}"
 
     @property
@@ -69,37 +71,41 @@ class Predicted(Tabular):
         return self.model.calibration.temperature
 
     @cached_property
-    def predicted(self) -> list[str]:
-        """The most probable class of each image, as in `pipeline predictions`, metrics and plots."""
-        return [self.classes[i] for i in self.probabilities.argmax(axis=1)]
-
-    @cached_property
-    def at_threshold(self) -> list[str] | None:
-        """The class of each image by the threshold; None without one."""
-        if self.threshold is None:
-            return None
-        return [self.classes[i] for i in (self.probabilities[:, 1] >= self.threshold).astype(int)]
+    def _said(self) -> dict[str, Any]:
+        """What its target says of each image: columns by name."""
+        return self.classes.columns(self.probabilities, self.model.calibration)
 
     @property
-    def confidence(self) -> np.ndarray:
-        """The probability of the predicted class at `temperature`, if there is one: (n,) float64."""
-        return np.asarray(calibration.apply_temperature(self.probabilities, self.temperature or 1.0).max(axis=1))
+    def predicted(self) -> Sequence[Any]:
+        """The most probable class of each image, its labels, or its number, as in `pipeline predictions`."""
+        return list(self._said.get("predicted", ()))
+
+    @property
+    def at_threshold(self) -> list[str] | None:
+        """The class, or the labels, of each image by the threshold; None without one."""
+        return self._said.get("at_threshold")
+
+    @property
+    def confidence(self) -> np.ndarray | None:
+        """The probability of the predicted class at `temperature`, if there is one: (n,) float64; else None."""
+        return self._said.get("confidence")
 
     def columns(self) -> Columns:
-        """id, path, predicted, at_threshold if there is one, confidence, and `p_CLASS` for each class of the model."""
-        columns = {f"p_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)}
-        return {**self._by_image(), "confidence": self.confidence, **columns}
+        """id, path, predicted, at_threshold if there is one, confidence, and `p_CLASS` for each class of the model.
 
-    def _by_image(self) -> dict[str, Sequence[str]]:
-        named = {"id": self.ids, "path": self.paths, "predicted": self.predicted}
-        return named if self.at_threshold is None else {**named, "at_threshold": self.at_threshold}
+        Of numbers predicted, low and high, where several with their names behind.
+        """
+        return {"id": self.ids, "path": self.paths, **self._said}
 
     def to_json(self) -> dict[str, Any]:
         """All of it; `predictions` has an object for each image, with the probabilities by class."""
-        by_class = [dict(zip(self.classes, row, strict=True)) for row in self.probabilities.tolist()]
-        columns = {**self._by_image(), "confidence": self.confidence.tolist(), "probabilities": by_class}
+        columns = {name: list(map(_plain, values)) for name, values in self.columns().items() if name[:2] != "p_"}
+        if self.classes.probabilities:
+            rows = self.probabilities.tolist()
+            columns["probabilities"] = [dict(zip(self.classes, row, strict=True)) for row in rows]
         return {
             "model": {"name": self.model.name, "key": self.model.key},
+            **self.classes.to_json(),
             **{name: getattr(self, name) for name in ("classes", "threshold", "temperature")},
             "images": len(self.paths),
             **{name: getattr(self, name) for name in ("computed", "reused", "ignored")},
@@ -143,7 +149,7 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
     reasons |= {row.path: unusable[row.id] for row in new.rows if row.id in unusable}
     ids = {row.path: row.id for row in images.rows if row.id in found}
     good = [file for file in files if file.reason is None and file.place in ids]
-    classes = tuple(model.record["classes"])
+    classes = model.head.target
     return Predicted(
         model,
         tuple(file.path for file in good),
@@ -170,8 +176,12 @@ def _on_temporary_cache(project: Project) -> Iterator[Project]:
 
 
 def _predict(inference: Inference, cache: Cache, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """id -> probabilities (classes,)."""
-    return dict(zip(ids, inference.probabilities(cache, ids), strict=True))
+    """id -> predictions (columns,)."""
+    return dict(zip(ids, inference.predict(cache, ids), strict=True))
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, np.floating) else value
 
 
 class _File(NamedTuple):

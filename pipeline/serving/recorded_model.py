@@ -167,18 +167,18 @@ class Inference:
         """Its rows in a cache, tap by tap; of an averaged model, view by view."""
         return [cache.features(spec.components()) for spec in self.specs]
 
-    def probabilities(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
-        """Of the images `ids`: (n, classes) float64. Raises NotAvailable where a row is absent."""
+    def predict(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
+        """Of the images `ids`: (n, columns) float64. Raises NotAvailable where a row is absent."""
         if not ids:
-            return np.empty((0, len(self.head.classes)))
+            return np.empty((0, len(self.head.target)))
         rows = [store.rows(ids) for store in self.stores(cache)]
         if not is_finetuned(self._model):
             return train_heads.predict_blocks(
-                self.head.probabilities, FeatureMatrix(rows), np.arange(len(ids)), len(self.head.classes)
+                self.head.predict, FeatureMatrix(rows), np.arange(len(ids)), len(self.head.target)
             )
         every, plain, *views = np.arange(len(ids)), *rows
         members = average.split(self.head, self._model.tail)
-        return self._network.mean_probabilities(members, Cached(plain, views, every), every, len(rows))
+        return self._network.mean_predictions(members, Cached(plain, views, every), every, len(rows))
 
     @cached_property
     def _network(self) -> Network:

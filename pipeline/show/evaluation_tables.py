@@ -14,13 +14,10 @@ from pipeline.results.model import SHORT
 from pipeline.runs.finetune_report import Beside, FineTuneReport
 from pipeline.show.console import OUT, count_of, echo, format_figure, format_interval, make_table, relative_path
 from stages.metrics import calibration
-from stages.metrics.classification import NAMES
-from stages.metrics.figures import Calibration, Figure, Figures, Metrics
+from stages.metrics.figures import Calibration, Figure, Figures, Metrics, title
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10
-_OF_CHOICE = {"log-loss": "log_loss", "accuracy": "accuracy", "AUROC": "auroc"}
-_OF_TUNED = ("accuracy", "auroc")
 
 
 def show_metrics(metrics: Metrics) -> None:
@@ -28,7 +25,7 @@ def show_metrics(metrics: Metrics) -> None:
     splits = metrics.splits
     table = make_table("", *(f">{split} (95%)" for split in splits))
     table.add_row("images", *(f"{found.n:,}" for found in splits.values()))
-    for name in NAMES:
+    for name in next(iter(splits.values())).values:
         if all(name in found.values for found in splits.values()):
             table.add_row(name, *(format_interval(found[name]) for found in splits.values()))
     OUT.print(table)
@@ -41,6 +38,8 @@ def show_metrics(metrics: Metrics) -> None:
     of_class, of_group = (splits[split].details.get(part, {}) for part in ("per_class", "per_group"))
     worst = dict(sorted(of_group.items(), key=lambda item: (item[1]["accuracy"], item[0])))
     _show_parts("class", "classes", split, of_class, ("support", "precision", "recall", "f1", "auroc"), _MOST_CLASSES)
+    for of, names in (("label", ("support", "known", "ap", "auroc", "f1")), ("number", ("n", "mae", "rmse", "r2"))):
+        _show_parts(of, f"{of}s", split, splits[split].details.get(f"per_{of}", {}), names, _MOST_CLASSES)
     _show_parts("group", "groups, with fewer mistakes", split, worst, ("n", "accuracy"), _MOST_GROUPS)
 
 
@@ -61,21 +60,21 @@ def show_comparison(found: Comparison) -> None:
     for name, difference in found.difference.figures.items():
         table.add_row(name, *(format_interval(side[name]) for side in found.figures), format_difference(difference))
     OUT.print(table)
-    test = found.difference.mcnemar
-    echo(f"\nright where the other is wrong: A {test['only_a']:,}, B {test['only_b']:,}")
-    echo(f"exact McNemar: p = {test['p_value']:.2g}")
+    if test := found.difference.mcnemar:
+        echo(f"\nright where the other is wrong: A {test['only_a']:,}, B {test['only_b']:,}")
+        echo(f"exact McNemar: p = {test['p_value']:.2g}")
     if found.groups:
-        echo("intervals are over groups; McNemar's test assumes independent images, so its p is too low")
+        too_low = "; McNemar's test assumes independent images, so its p is too low" if test else ""
+        echo(f"intervals are over groups{too_low}")
 
 
 def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
-    """Several heads by log-loss, the best first; then for each all rows together and each fold."""
+    """Several heads, the best first; then for each all rows together and each fold."""
+    headline = next(iter(heads.values())).metrics.headline
     if len(heads) > 1:
-        table = make_table("head", ">log-loss (95%)", ">accuracy (95%)", ">AUROC (95%)")
+        table = make_table("head", *(f">{title(figure)} (95%)" for figure in headline))
         for name, found in sorted(heads.items(), key=lambda item: item[1].metrics.rank):
-            table.add_row(
-                name, *(format_interval(found.metrics[figure]) for figure in ("log_loss", "accuracy", "auroc"))
-            )
+            table.add_row(name, *(format_interval(found.metrics[figure]) for figure in headline))
         OUT.print(table)
         echo("")
     for name, found in heads.items():
@@ -83,11 +82,11 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
         rows += f", of {found.groups:,} groups" if found.groups else ""
         echo(f"{name}: {rows}, in {len(found.per_fold)} folds\n")
         table = make_table("", ">out of fold (95%)")
-        for figure in NAMES:
+        for figure in found.metrics.values:
             table.add_row(figure, format_interval(found.metrics[figure]))
         OUT.print(table)
         echo("")
-        table = make_table("fold", ">images", ">accuracy", ">AUROC")
+        table = make_table("fold", ">images", *(f">{title(figure)}" for figure in headline[1:]))
         for number, of in enumerate(found.per_fold, start=1):
             table.add_row(str(number), f"{of.n:,}", *map(format_figure, of.values.values()))
         OUT.print(table)
@@ -95,15 +94,15 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
 
 
 def show_shortlist(found: Shortlist) -> None:
-    """All candidates by log-loss, with what their rows of all images take, and the one to take."""
+    """All candidates, the best first, with what their rows of all images take, and the one to take."""
     echo(f"a logistic head on {found.images:,} labelled images of train and val, out of fold\n")
     every = f"{found.all_images:,} images"
-    table = make_table(
-        "base", ">size", "~tap", ">log-loss (95%)", ">accuracy (95%)", ">AUROC", f">s for {every}", ">MB", "pick"
-    )
+    ranking, second, third = headline = found.choice.headline
+    titles = (f">{title(ranking)} (95%)", f">{title(second)} (95%)", f">{title(third)}")
+    table = make_table("base", ">size", "~tap", *titles, f">s for {every}", ">MB", "pick")
     for one in found.candidates:
-        both = [format_interval(one.figures[name]) for name in ("log_loss", "accuracy")]
-        cells = [*both, format_figure(one.figures.values["auroc"]), f"{one.seconds:,.1f}", f"{one.bytes / 1e6:,.1f}"]
+        both = [format_interval(one.figures[name]) for name in (ranking, second)]
+        cells = [*both, format_figure(one.figures.values[third]), f"{one.seconds:,.1f}", f"{one.bytes / 1e6:,.1f}"]
         marks = "*" if one is found.pick else ""
         table.add_row(one.base, str(one.size), f"{one.tap.layer} {one.tap.pooling}", *cells, marks)
     OUT.print(table)
@@ -111,7 +110,7 @@ def show_shortlist(found: Shortlist) -> None:
     why = "the first" if first else "the fastest that is within a standard error of the first"
     echo(f"\n* is {why}. In pipeline.yaml, extract: {{taps: {{pooled: {found.setting}}}}}; to try it:")
     echo(f"pipeline run --set 'extract.taps.pooled={found.setting}'", whole=True)
-    figures = ", ".join(f"{name} {format_interval(found.choice[figure])}" for name, figure in _OF_CHOICE.items())
+    figures = ", ".join(f"{title(name)} {format_interval(found.choice[name])}" for name in headline)
     echo(f"the first of {len(found.candidates)} flatters itself; by images that took no part in the choice: {figures}")
 
 
@@ -173,6 +172,12 @@ def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None
             pairs = [(figures.values[name], found.splits[split].values[name]) for split, figures in before.items()]
             table.add_row(name, *(format_figure(value) for pair in pairs for value in pair))
         OUT.print(table)
+    if found.thresholds is not None:
+        _show_thresholds(found, before)
+    if found.half_widths is not None:
+        widths = ", ".join(f"{name} +- {half:.3g}" for name, half in found.half_widths.items())
+        covered = ", ".join(f"{split} {format_figure(found.splits[split].values['coverage'])}" for split in before)
+        echo(f"\n95 % prediction interval, fitted on {next(iter(before))}: {widths}; share inside: {covered}")
     if found.threshold is not None:
         best = found.threshold_maximises.replace("_", " ")
         echo(f"\nthreshold with the best {best} on {next(iter(before))}: {found.threshold:.3f}")
@@ -181,6 +186,19 @@ def _show_calibration(found: Calibration, before: Mapping[str, Figures]) -> None
         for name in ("accuracy", "balanced_accuracy", "f1"):
             table.add_row(name, *(format_figure(figures[name]) for figures in at))
         OUT.print(table)
+
+
+def _show_thresholds(found: Calibration, before: Mapping[str, Figures]) -> None:
+    """Of each label, and the figures with all of them."""
+    limits = list((found.thresholds or {}).items())
+    more = f" and {len(limits) - _MOST_CLASSES:,} more" if len(limits) > _MOST_CLASSES else ""
+    shown = ", ".join(f"{name} {limit:.3f}" for name, limit in limits[:_MOST_CLASSES])
+    echo(f"\nthresholds with the best F1 on {next(iter(before))}: {shown}{more}")
+    table = make_table("", *(f">{split}" for split in before))
+    at = [found.splits[split].details["at_threshold"] for split in before]
+    for name in at[0]:
+        table.add_row(name, *(format_figure(figures[name]) for figures in at))
+    OUT.print(table)
 
 
 def _show_parts(
@@ -222,28 +240,30 @@ def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
 
 def show_gain(name: str, metrics: Metrics, pooled: Beside | None = None) -> None:
     """The frozen head, the model, and the difference on the same images; on test also the head of train and val."""
-    table = make_table(name, "split", ">images", "accuracy (95%)", "AUROC (95%)")
+    shown = metrics.splits[metrics.chosen_on].headline[1:]
+    table = make_table(name, "split", ">images", *(f"{title(figure)} (95%)" for figure in shown))
     for split, tuned in metrics.splits.items():
         where = (f"{split} (chosen on)" if split == metrics.chosen_on else split, f"{tuned.n:,}")
         gaps = metrics.difference[split].figures
-        table.add_row("frozen head", *where, *(format_interval(metrics.baseline[split][name]) for name in _OF_TUNED))
-        table.add_row("fine-tuned", *where, *(format_interval(tuned[name]) for name in _OF_TUNED))
-        table.add_row("difference", *where, *(format_difference(gaps[name]) for name in _OF_TUNED))
+        table.add_row("frozen head", *where, *(format_interval(metrics.baseline[split][name]) for name in shown))
+        table.add_row("fine-tuned", *where, *(format_interval(tuned[name]) for name in shown))
+        table.add_row("difference", *where, *(format_difference(gaps[name]) for name in shown))
         if split == "test" and pooled:
             gaps = pooled.difference.figures
-            table.add_row("head of train+val", *where, *(format_interval(pooled.test[name]) for name in _OF_TUNED))
-            table.add_row("difference", *where, *(format_difference(gaps[name]) for name in _OF_TUNED))
+            table.add_row("head of train+val", *where, *(format_interval(pooled.test[name]) for name in shown))
+            table.add_row("difference", *where, *(format_difference(gaps[name]) for name in shown))
     echo("")
     OUT.print(table)
 
 
 def _show_seeds(report: FineTuneReport) -> None:
     """Each seed, the mean and standard deviation over them, and the average of what they say."""
-    titles = (f">{split} {name}" for split in ("val", "test") for name in ("accuracy", "AUROC"))
+    shown = report.winner.metrics.splits["val"].headline[1:]
+    titles = (f">{split} {title(name)}" for split in ("val", "test") for name in shown)
     table = make_table("seed", ">epoch", *titles, "key")
     rows = []
     for seed, one in report.seeds.items():
-        rows.append([figures.values[name] for figures in one.metrics.splits.values() for name in _OF_TUNED])
+        rows.append([figures.values[name] for figures in one.metrics.splits.values() for name in shown])
         table.add_row(f"{seed}", f"{one.epoch}", *map(format_figure, rows[-1]), one.key[:SHORT])
     spread = [
         f"{statistics.mean(values):.3f} +- {statistics.stdev(values):.3f}" if None not in values else "-"
@@ -253,6 +273,6 @@ def _show_seeds(report: FineTuneReport) -> None:
     if spread:
         table.add_row("mean", "", *spread, "")
     if report.average:
-        found = [figures.values[name] for figures in report.average.metrics.splits.values() for name in _OF_TUNED]
+        found = [figures.values[name] for figures in report.average.metrics.splits.values() for name in shown]
         table.add_row("average", "", *map(format_figure, found), report.average.key[:SHORT])
     OUT.print(table)

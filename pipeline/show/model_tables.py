@@ -14,7 +14,6 @@ from pipeline.results.record_diff import Pair, format_value
 from pipeline.show.console import ERR, OUT, echo, escape_line, format_figure, format_time, make_table, relative_path
 from pipeline.show.evaluation_tables import show_gain, show_metrics
 from pipeline.show.run_tables import show_counts
-from stages.metrics.classification import NAMES
 from stages.metrics.figures import EVALUATED
 
 _WIDTH = 100
@@ -104,7 +103,8 @@ def show_reproduction(done: Reproduction) -> None:
     echo(f"{'head':{_LABEL}}{done.weights}\n")
     own = "folds" if "folds" in done.metrics else "val"
     table = make_table("", *(f">{name}" for name in (own, "again", "difference", "test", "again", "difference")))
-    for name in (name for name in ("n", *NAMES) if name in done.metrics[own]):
+    single = (name for name, pair in done.metrics[own].items() if "." not in name and not isinstance(pair[0], list))
+    for name in single:
         pairs = [done.metrics[split][name] for split in (own, "test")]
         cells = [cell for pair in pairs for cell in (*map(_number, pair), _difference(pair))]
         table.add_row("images" if name == "n" else name, *cells)
@@ -149,7 +149,8 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
         )
     facts.append(("images", f"{record['images']:,}, manifest {record['manifest']}"))
     classes, more = record["classes"], len(record["classes"]) - _MOST_CLASSES
-    facts.append(("classes", ", ".join(classes[:_MOST_CLASSES]) + (f", and {more} more" if more > 0 else "")))
+    kind = head.get("target", {}).get("kind", "classes")
+    facts.append((kind, ", ".join(classes[:_MOST_CLASSES]) + (f", and {more} more" if more > 0 else "")))
     chosen = {name: value for name, value in head["chosen"].items() if not isinstance(value, Mapping)}
     chosen |= {"members": len(head["chosen"]["members"])} if "members" in chosen else {}
     facts.append(("chosen", _listed(chosen)))

@@ -30,6 +30,7 @@ from pipeline.show.console import (
 )
 from stages.data import splits
 from stages.data.manifest import SPLITS
+from stages.metrics.figures import title
 
 SCHEMA_VERSION = 1
 _MOST_CLASSES = 20
@@ -103,12 +104,14 @@ def _show_extract(report: ExtractReport, skip: int) -> None:
 
 
 def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
-    table = make_table("head", "", "split", ">images", "accuracy (95%)", "AUROC (95%)")
+    first_metrics = next(iter(heads.values())).metrics
+    headline = first_metrics.splits[first_metrics.chosen_on].headline[1:]
+    table = make_table("head", "", "split", ">images", *(f"{title(figure)} (95%)" for figure in headline))
     best = {name: head.winner if isinstance(head, SweepReport) else head for name, head in heads.items()}
     for name, head in best.items():
         first = (name, "reused" if head.hit else "trained")
         for split, figures in heads[name].metrics.splits.items():
-            shown = [format_interval(figures[name]) for name in ("accuracy", "auroc")]
+            shown = [format_interval(figures[name]) for name in headline]
             table.add_row(*first, split, f"{figures.n:,}", *shown)
             first = ("", "")
     OUT.print()
@@ -129,10 +132,11 @@ def _show_heads(heads: Mapping[str, HeadReport | SweepReport]) -> None:
 def _show_leaderboard(name: str, report: SweepReport) -> None:
     """The points of a sweep, the best on val or folds first; figures of test are shown for the winner only."""
     own = report.winner.metrics.chosen_on
-    table = make_table(name, "", f">{own} log-loss", ">accuracy", ">AUROC", "key")
+    ranking, second, third = headline = report.winner.metrics.splits[own].headline
+    table = make_table(name, "", f">{own} {title(ranking)}", f">{title(second)}", f">{title(third)}", "key")
     for point, head in report.ranked()[:_MOST_POINTS]:
         values = head.metrics.splits[head.metrics.chosen_on].values
-        figures = [values[name] for name in ("log_loss", "accuracy", "auroc")]
+        figures = [values[name] for name in headline]
         table.add_row(point, "reused" if head.hit else "trained", *map(format_figure, figures), head.key[:SHORT])
     for point, lost in list(report.diverged.items())[:_MOST_POINTS]:
         table.add_row(point, "diverged", *map(format_figure, (None, None, None)), lost.key[:SHORT])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -88,11 +88,17 @@ class Manifest:
         excluded = set(ids)
         return Manifest(tuple(row for row in self.rows if row.id not in excluded)) if excluded else self
 
-    def counts(self, order: Sequence[str] = ()) -> dict[str, dict[str, int]]:
-        """Images per class and split: {label: {split: n}}; classes in that order, others sorted behind them."""
+    def counts(
+        self, order: Sequence[str] = (), counted: Callable[[str], Sequence[str]] = lambda label: (label,)
+    ) -> dict[str, dict[str, int]]:
+        """Images per class and split: {label: {split: n}}; classes in that order, others sorted behind them.
+
+        counted: what an image of that label counts as, where that isn't the label.
+        """
         table: dict[str, Counter[str]] = defaultdict(Counter)
         for row in self.samples:
-            table[row.label or ""][row.split or ""] += 1
+            for name in counted(row.label or ""):
+                table[name][row.split or ""] += 1
         ranks = {label: rank for rank, label in enumerate(order)}
         labels = sorted(table, key=lambda label: (ranks.get(label, len(ranks)), label))
         return {label: {split: table[label][split] for split in SPLITS} for label in labels}

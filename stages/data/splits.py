@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cache.errors import Unusable
 from stages.data import stratified
@@ -17,6 +17,9 @@ from stages.data.manifest import SPLITS, Row
 
 Drawn = Mapping[str, str]
 """id -> the split that was drawn for it before."""
+
+Strata = Callable[[Sequence[str]], Sequence[Sequence[str]]]
+"""Labels -> of each, what is to be spread evenly over splits."""
 
 _STRICTEST_LAST = {split: rank for rank, split in enumerate(SPLITS)}
 """An image that was ever held out stays so: test beats val, and val beats train."""
@@ -26,14 +29,23 @@ FEW = 5
 _SHOWN = 5
 
 
+def by_class(labels: Sequence[str]) -> list[tuple[str]]:
+    return [(label,) for label in labels]
+
+
 def assign_splits(
-    rows: Sequence[Row], val: float, test: float, seed: int, before: Drawn | None = None
+    rows: Sequence[Row],
+    val: float,
+    test: float,
+    seed: int,
+    before: Drawn | None = None,
+    strata: Strata = by_class,
 ) -> tuple[Row, ...]:
     """Assign a split to each row without one: that of its group or copies where they have one, else a drawn one.
 
     `val` and `test` are shares of the images (0 <= val + test < 1). Where the user's splits include no val, it is taken
-    out of train. `before` None: by hash. Else what was drawn before stays, and the rest is stratified by class; rows
-    without a label are drawn by hash, since nothing remembers them.
+    out of train. `before` None: by hash. Else what was drawn before stays, and the rest is stratified by class, or by
+    `strata`; rows without a label are drawn by hash, since nothing remembers them.
     """
     given, tokens, rows = {row.split for row in rows if row.split is not None}, _tokens(rows), list(rows)
     if given and "val" not in given:
@@ -43,7 +55,8 @@ def assign_splits(
     if before is not None:
         earlier = _drawn_before(rows, drawn, tokens, before)
         known = {token: max(found, key=_STRICTEST_LAST.__getitem__) for token, found in earlier.items()} | known
-        known |= _stratify(drawn, tokens, known, {"train": 1 - val - test, "val": val, "test": test}, seed)
+        shares = {"train": 1 - val - test, "val": val, "test": test}
+        known |= _stratify(drawn, tokens, known, shares, seed, strata)
     return tuple(
         row if row.split is not None else Row(*row[:3], known.get(token) or _split(seed, token, val, test), row.group)
         for row, token in zip(drawn, tokens, strict=True)
@@ -127,19 +140,26 @@ def _drawn_before(
 
 
 def _stratify(
-    rows: Sequence[Row], tokens: Sequence[str], known: Mapping[str, str], shares: Mapping[str, float], seed: int
+    rows: Sequence[Row],
+    tokens: Sequence[str],
+    known: Mapping[str, str],
+    shares: Mapping[str, float],
+    seed: int,
+    strata: Strata,
 ) -> dict[str, str]:
     """Token -> split, for those that have a label and are not known. Copies count once."""
     there: dict[str, Counter[str]] = defaultdict(Counter)
     new: dict[str, Counter[str]] = defaultdict(Counter)
-    for (_, label), (row, token) in {
+    labelled = {
         (row.id, row.label): (row, token) for row, token in zip(rows, tokens, strict=True) if row.label is not None
-    }.items():
+    }
+    for (row, token), names in zip(labelled.values(), strata([label for _, label in labelled]), strict=True):
         split = row.split or known.get(token)
-        if split is None:
-            new[token][label] += 1
-        else:
-            there[label][split] += 1
+        for name in names:
+            if split is None:
+                new[token][name] += 1
+            else:
+                there[name][split] += 1
     return stratified.draw([stratified.Unit(*unit) for unit in new.items()], there, shares, seed)
 
 

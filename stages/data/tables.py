@@ -7,12 +7,14 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cache import keys
 from cache.errors import Unusable
 from stages.data import labels
+from stages.data.cells import Cells
 from stages.data.manifest import Row
 from stages.data.scan import LEAVES, SPLIT_NAMES, FollowLinks, Found, Reject, list_images, stays_under
 from stages.data.spreadsheet_text import unescape_formula
@@ -21,19 +23,29 @@ from stages.runtime.silent_imports import import_parquet
 _LABELS = frozenset(["label", "labels", "class", "classes", "category", "target", "species", "y"])
 
 
-def read_table(path: Path, columns: Mapping[str, str], root: Path, follow_links: FollowLinks = "inside") -> Found:
+def read_table(
+    path: Path,
+    columns: Mapping[str, str],
+    root: Path,
+    follow_links: FollowLinks = "inside",
+    cells: Cells | None = None,
+) -> Found:
     """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
 
-    An `id` column of 64 hex digits in every row is trusted: a file is needed only where its feature row is missing,
-    and is hashed then. An id column of other values is ignored. A path that names no file is taken as the only
-    similar one, with a warning.
+    An `id` column of 64 hex digits in every row is trusted: a file is needed only where its feature row is missing, and
+    is hashed then. An id column of other values is ignored. A path that names no file is taken as the only similar one,
+    with a warning. cells: where the labels are no classes, how they are written; a saved manifest has them in its
+    column of labels.
     """
     found = Found()
     records = _read_records(path, found.notes)
     if not records:
         raise Unusable(f"{path}: no rows", "name a table with one row per image in data.table")
+    if cells is not None:
+        cells = _present(path, records, columns, cells)
+        columns = {part: name for part, name in columns.items() if part != "label"}
     _check_columns(path, records, columns)
-    rows = [_row(path, number, record, columns) for number, record in enumerate(records, start=1)]
+    rows = [_row(path, number, record, columns, cells) for number, record in enumerate(records, start=1)]
     with_id = [keys.is_digest(row.id) for row in rows]
     if any(with_id) and not all(with_id):
         raise Unusable(
@@ -45,8 +57,21 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path, follow_links:
     if not found.with_ids:
         rows = _nearest([row._replace(id="") for row in rows], root, path.name, found)
     found.rows = _inside(rows, root, follow_links, found)
-    found.notes += labels.find_odd_labels(found.rows)
+    found.notes += labels.find_odd_labels(found.rows) if cells is None else []
     return found
+
+
+def _present(path: Path, records: Sequence[Mapping[str, Any]], columns: Mapping[str, str], cells: Cells) -> Cells:
+    """The cells, or those of a saved manifest. Raises Unusable where the table lacks a column."""
+    names = {name for record in records for name in record}
+    if not names & {*cells.columns} and columns["label"] in names and all("id" in record for record in records):
+        return replace(cells, columns=[columns["label"]])
+    if lacking := [name for name in cells.columns if name not in names]:
+        raise Unusable(
+            f"{path}: no column {lacking[0]!r}; it has {', '.join(map(repr, sorted(names)))}",
+            "name the columns of what is predicted with data.target.columns",
+        )
+    return cells
 
 
 def _check_columns(path: Path, records: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
@@ -60,7 +85,7 @@ def _check_columns(path: Path, records: Sequence[Mapping[str, Any]], columns: Ma
         if part == "path" or name != part or near or one_hot:
             raise Unusable(
                 f"{path}: no column {name!r}; it has {', '.join(map(repr, names))}",
-                "make one column of those with 0 and 1"
+                "make one column of those with 0 and 1, or set data.target: {kind: labels, columns: [...]}"
                 if one_hot and not near
                 else f"name the column with data.columns.{part}" + (f": {near[0]!r}" if near else ""),
             )
@@ -127,7 +152,7 @@ def _inside(rows: list[Row], root: Path, follow_links: FollowLinks, found: Found
     return inside
 
 
-def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
+def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[str, str], cells: Cells | None) -> Row:
     values = {name: _text(record.get(column)) for name, column in columns.items()}
     if values["path"] is None:
         raise Unusable(f"{path}: row {number} has no {columns['path']}", "give every row a path, or remove it")
@@ -140,7 +165,11 @@ def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[st
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise Unusable(f"{path}: row {number} has split {split!r}; expected train, val or test")
     split = SPLIT_NAMES[split.lower()] if split is not None else None
-    return Row(_text(record.get("id")) or "", values["path"], values["label"], split, values["group"])
+    try:
+        label = values["label"] if cells is None else cells.label(record)
+    except ValueError as error:
+        raise Unusable(f"{path}: row {number}: {error}", "correct the table, or data.target") from error
+    return Row(_text(record.get("id")) or "", values["path"], label, split, values["group"])
 
 
 def _text(value: Any) -> str | None:
@@ -148,7 +177,10 @@ def _text(value: Any) -> str | None:
     if value is None or value != value:
         return None
     if isinstance(value, list | dict):
-        raise Unusable(f"the table has the value {value!r}; one label per image is expected, not several")
+        raise Unusable(
+            f"the table has the value {value!r}; one class per image is expected, not several",
+            "for several labels set data.target: {kind: labels}",
+        )
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     return str(value).strip() or None

@@ -56,7 +56,7 @@ class Deployable:
                 for name, found in embed_all(embed, fitted).items():
                     rows[name] = found.reshape(len(fitted), -1).astype(base.recipe.stored(base.taps[name]))
             joined = [rows[str(number)] for number in range(len(rows))]
-            return head.probabilities(np.concatenate(joined, axis=1, dtype=np.float32))
+            return head.predict(np.concatenate(joined, axis=1, dtype=np.float32))
 
         def predict(pixels: Sequence[np.ndarray]) -> np.ndarray:
             views = [

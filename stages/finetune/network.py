@@ -13,14 +13,14 @@ from stages.bases.recipe import Recipe, Tap
 from stages.finetune.boundary_maps import Boundary
 from stages.heads.average import Member
 from stages.heads.dense_network import layers_of
-from stages.heads.fitted import Head, Layers, softmax
+from stages.heads.fitted import Head, Layers
 from stages.keras_models import build, tails, trace
 
 _AT_ONCE = 64
 
 
 class Network:
-    """The blocks from `block` on and a head's layers, as one Keras model: boundary maps -> logits.
+    """The blocks from `block` on and a head's layers, as one Keras model: boundary maps -> scores.
 
     BatchNormalization stays in inference mode, and is not trained (keras.io, Transfer learning). state: the variables
     that training changes. Dropout draws from seeds, which `seed_layers` sets.
@@ -37,12 +37,12 @@ class Network:
         pooled = layers.Flatten()(trace.pool(self.tail(maps), tap))
         self.dense = [keras.layers.Dense(layer.bias.size, layer.activation) for layer in head.layers]
         self.unit = head.layers.unit
-        logits = trace.divide_by_length(pooled, self.unit)
+        scores = trace.divide_by_length(pooled, self.unit)
         for dense in self.dense:
-            logits = dense(logits)
-        self.model = keras.Model(maps, logits)
+            scores = dense(scores)
+        self.model = keras.Model(maps, scores)
         self._pooled = keras.Model(maps, pooled)
-        self.kind, self.classes = head.kind, head.classes
+        self.kind, self.target = head.kind, head.target
         for dense, layer in zip(self.dense, head.layers, strict=True):
             dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
         known, kept = ({id(w) for of in each for w in of.weights} for each in ([self.model], norms))
@@ -80,30 +80,31 @@ class Network:
 
     def head(self, chosen: Mapping[str, Any]) -> Head:
         """The head with its layers as they are now, float64; it takes what `features` returns."""
-        return Head(self.kind, self.classes, Layers(layers_of(self.dense), self.unit), chosen)
+        return Head(self.kind, self.target, Layers(layers_of(self.dense), self.unit), chosen)
 
     def features(self, boundary: Boundary, where: np.ndarray, view: int = 0) -> np.ndarray:
         """Inputs of the head for the samples `where` in that view: float32 (n, dim), maps flattened."""
         pooled = np.concatenate(list(_forward(self._pooled, boundary, where, view)))
         return pooled.reshape(len(pooled), -1)
 
-    def mean_probabilities(
+    def mean_predictions(
         self, members: Sequence[Member], boundary: Boundary, where: np.ndarray, views: int
     ) -> np.ndarray:
-        """(n, classes) of the samples `where`: the mean over members and the first `views` views, each equally.
+        """(n, columns) of the samples `where`: the mean over members and the first `views` views, each equally.
 
         The network is left with the blocks of the last member.
         """
-        total = np.zeros((len(where), len(self.classes)))  # not a list of all, which many classes make large
+        total = np.zeros((len(where), len(self.target)))  # not a list of all, which many classes make large
         for head, tail in members:
             self.put_tail(tail)
             for view in range(views):
-                total += head.probabilities(self.features(boundary, where, view))
+                total += head.predict(self.features(boundary, where, view))
         return total / (len(members) * views)
 
-    def probabilities(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
-        """(n, classes) of the samples `where` in the plain view, rows sum to 1."""
-        return softmax(np.concatenate(list(_forward(self.model, boundary, where, 0))).astype(np.float64))
+    def predict(self, boundary: Boundary, where: np.ndarray) -> np.ndarray:
+        """(n, columns) of the samples `where` in the plain view."""
+        scores = np.concatenate(list(_forward(self.model, boundary, where, 0))).astype(np.float64)
+        return self.target.predict(scores)
 
 
 def _forward(model: keras.Model, boundary: Boundary, where: np.ndarray, view: int) -> Iterator[np.ndarray]:

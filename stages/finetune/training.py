@@ -22,8 +22,8 @@ import tensorflow as tf
 from cache import atomic_files, npz
 from stages.finetune.boundary_maps import Boundary
 from stages.finetune.network import Network
-from stages.heads.dense_network import class_weights, tensorboard_callbacks
-from stages.metrics.classification import log_loss
+from stages.heads.dense_network import class_weights, losses_of, tensorboard_callbacks
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Spec(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """n samples: boundary maps, their labels' columns (n,) int, and the numbers of those in train and in val."""
+    """n samples: boundary maps, what they have as the target encodes it, and the numbers of those in train and val."""
 
     boundary: Boundary
     y: np.ndarray
@@ -58,7 +58,7 @@ class Data:
 
 @dataclass
 class History:
-    """By epoch; val_log_loss begins with epoch 0, the head before any training.
+    """By epoch; val_log_loss, of numbers the squared error, begins with epoch 0, the head before any training.
 
     `loss` is None where it was not finite: training has diverged, and ends there.
     """
@@ -97,7 +97,7 @@ def train(
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    compile_for(spec, network, len(data.train))
+    compile_for(spec, network, len(data.train), data.y)
     state = _State(network, checkpoint)
     history = state.load()
     if not history.val_log_loss:
@@ -121,7 +121,7 @@ def train(
     return history
 
 
-def compile_for(spec: Spec, network: Network, images: int) -> None:
+def compile_for(spec: Spec, network: Network, images: int, y: np.ndarray) -> None:
     """Compile the network for epochs of so many images. Without XLA, which is slower on a CPU."""
     steps = -(-images // spec.batch)
     rate: Any = spec.lr
@@ -132,18 +132,17 @@ def compile_for(spec: Spec, network: Network, images: int) -> None:
         optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
     else:
         optimizer = keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay)
-    losses = keras.losses
-    loss = losses.BinaryCrossentropy if len(network.classes) == 2 else losses.CategoricalCrossentropy
-    network.model.compile(optimizer, loss(from_logits=True), jit_compile=False)
+    network.model.compile(optimizer, _loss_of(network.target, y), jit_compile=False)
     optimizer.build(network.model.trainable_variables)
 
 
 def time_epoch(spec: Spec, network: Network, train: int, val: int) -> float:
     """Seconds that an epoch of so many images takes without reading maps; the network is left as it was."""
-    compile_for(spec, network, train)
+    y = np.zeros(spec.batch, int) if network.target.exclusive else np.zeros((spec.batch, len(network.target)))
+    compile_for(spec, network, train, y)
     model = network.model
     maps = np.random.default_rng(0).random((spec.batch, *model.input.shape[1:]), np.float32)
-    truth = loss_targets(network, np.zeros(spec.batch, int))
+    truth = loss_targets(network, y)
 
     def spent(steps: int, step: Callable[[], object]) -> float:
         started = time.perf_counter()
@@ -186,15 +185,23 @@ def _epoch(spec: Spec, seed: int, network: Network, data: Data, history: History
 
 
 def loss_targets(network: Network, y: np.ndarray) -> np.ndarray:
-    """Targets of the loss: float32 (n, 1) for two classes, else one column a class."""
-    columns = np.arange(len(network.classes)) if len(network.classes) > 2 else 1
+    """As the loss takes it: float32 (n, 1) for two classes, else one column a score."""
+    if y.ndim == 2:
+        return np.asarray(y[:, -network.target.outputs :], np.float32)
+    columns = np.arange(network.target.outputs) if network.target.outputs > 1 else 1
     return np.asarray(y[:, None] == columns, np.float32)
 
 
+def _loss_of(target: Target, y: np.ndarray) -> Any:
+    """A heads' loss, where classes have a column each: `loss_targets` makes them."""
+    of = y if y.ndim == 2 else np.empty((0, len(target)))
+    return losses_of(target, of)[0]
+
+
 def _val_log_loss(network: Network, data: Data) -> float:
-    """Log-loss on val, rounded; NaN, after training has diverged, counts as certain and wrong."""
-    probabilities = np.nan_to_num(network.probabilities(data.boundary, data.val))
-    return round(float(log_loss(data.y[data.val], probabilities)), 6)
+    """The target's loss on val, rounded; NaN, after training has diverged, counts as certain and wrong."""
+    predictions = np.nan_to_num(network.predict(data.boundary, data.val))
+    return round(float(network.target.losses(data.y[data.val], predictions).mean()), 6)
 
 
 class _State:

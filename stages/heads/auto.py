@@ -16,10 +16,10 @@ from cache.errors import Unusable
 from stages.data.manifest import Row
 from stages.heads import selection
 from stages.heads.fitted import Head, OutOfFold
-from stages.heads.labelled_rows import target_columns
+from stages.heads.labelled_rows import encode
 from stages.heads.matrix import FeatureMatrix
 from stages.heads.selection import Candidate, Selection
-from stages.metrics.classification import row_losses
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -35,39 +35,39 @@ class Spec(Protocol):
         """Kind -> the module that fits it, and its settings."""
 
 
-def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
-    """The head of the kind with the least log-loss on val, or out of fold; all are judged on the same folds.
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Head:
+    """The head of the kind with the least loss on val, or out of fold; all are judged on the same folds.
 
     The choice among kinds is cross-fitted too. A kind that the rows don't allow is left out, with a warning. Raises
     Unusable where they allow none.
     """
-    y, chosen_on = target_columns(rows, classes), Selection.of(spec, rows, len(classes), repeats=1)
+    y, chosen_on = encode(rows, target), Selection.of(spec, rows, target, repeats=1)
     truth, heads, judged = y[chosen_on.judged], [], []
     for kind, (module, settings) in spec.candidates.items():
         try:
-            head: Head = import_module(module).fit(settings, features, rows, classes)
+            head: Head = import_module(module).fit(settings, features, rows, target)
         except Unusable as error:
             log.warning("kind %s is left out: %s", kind, error.message)
             refused = error
             continue
         own = head.out_of_fold
         heads.append(head)
-        judged.append(head.probabilities(features.take(chosen_on.judged)) if own is None else own.probabilities)
+        judged.append(head.predict(features.take(chosen_on.judged)) if own is None else own.predictions)
     if not heads:
         raise refused
-    means = np.array([row_losses(truth, probabilities).mean() for probabilities in judged])
+    means = np.array([target.losses(truth, predictions).mean() for predictions in judged])
     best = heads[int(means.argmin())]
     folds = [head.out_of_fold for head in heads if head.out_of_fold is not None]
-    found = selection.cross_choice(folds, truth) if folds else None
+    found = selection.cross_choice(folds, truth, target) if folds else None
     by_kind = {head.kind: round(float(loss), 6) for head, loss in zip(heads, means, strict=True)}
-    chosen = {"kind": best.kind, **best.chosen, f"{chosen_on.name}_log_loss_by_kind": by_kind}
-    return Head(best.kind, tuple(classes), best.form, chosen, found)
+    chosen = {"kind": best.kind, **best.chosen, f"{chosen_on.name}_{target.loss}_by_kind": by_kind}
+    return Head(best.kind, target, best.form, chosen, found)
 
 
-def nest(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> OutOfFold | None:
+def nest(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> OutOfFold | None:
     """Out of fold on few rows, each fold by the kind that the others choose, fitted on these alone (selection.nest)."""
 
     def candidate(module: str, settings: Any) -> Candidate:
-        return Candidate(features, lambda some, outside: import_module(module).fit(settings, some, outside, classes))
+        return Candidate(features, lambda some, outside: import_module(module).fit(settings, some, outside, target))
 
-    return selection.nest(spec, [candidate(*parts) for parts in spec.candidates.values()], rows, classes)
+    return selection.nest(spec, [candidate(*parts) for parts in spec.candidates.values()], rows, target)

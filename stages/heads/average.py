@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from stages.heads.fitted import Head, Layers, softmax
+from stages.heads.fitted import Head, Layers
+from stages.targets.target import Target
 
 KIND = "average"
 """Of such heads; no kind that pipeline.yaml can name."""
@@ -19,18 +20,16 @@ Member = tuple[Head, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Average:
-    """The mean of the probabilities of `members`; features are each member's own, joined in their order."""
+    """The mean of the predictions of `members`; features are each member's own, joined in their order."""
 
     members: tuple[Layers, ...]
 
-    def logits(self, x: np.ndarray, classes: int) -> np.ndarray:
-        parts = np.split(x, len(self.members), axis=1)
-        said = [softmax(layers.logits(part, classes)) for layers, part in zip(self.members, parts, strict=True)]
-        logs = np.log(np.maximum(np.mean(said, axis=0), np.finfo(np.float64).tiny))
-        return np.asarray(logs[:, 1:] - logs[:, :1] if classes == 2 else logs)
+    def scores(self, x: np.ndarray, target: Target) -> np.ndarray:
+        parts = zip(self.members, np.split(x, len(self.members), axis=1), strict=True)
+        return target.scores(np.mean([target.predict(layers.scores(part, target)) for layers, part in parts], axis=0))
 
-    def width(self, classes: int) -> int:
-        return sum(max(layers.width(classes), classes) for layers in self.members)
+    def width(self, target: Target) -> int:
+        return sum(max(layers.width(target), len(target)) for layers in self.members)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return _numbered([layers.arrays() for layers in self.members])
@@ -47,7 +46,7 @@ class Average:
 def join(members: Sequence[Member], chosen: Mapping[str, Any]) -> Member:
     """The average of the members, as a head and its arrays."""
     heads = [head for head, _ in members]
-    head = Head(KIND, heads[0].classes, Average(tuple(head.layers for head in heads)), chosen)
+    head = Head(KIND, heads[0].target, Average(tuple(head.layers for head in heads)), chosen)
     return head, _numbered([tail for _, tail in members])
 
 
@@ -56,7 +55,7 @@ def split(head: Head, tail: Mapping[str, np.ndarray]) -> list[Member]:
     if not isinstance(head.form, Average):
         return [(head, tail)]
     members = enumerate(head.form.members)
-    return [(Head(KIND, head.classes, layers, {}), _of_member(number, tail)) for number, layers in members]
+    return [(Head(KIND, head.target, layers, {}), _of_member(number, tail)) for number, layers in members]
 
 
 def _numbered(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from stages.heads.fitted import softmax
 from stages.heads.matrix import Spans, divide_by_length
-from stages.metrics.classification import row_losses
+from stages.metrics.classification import row_losses, softmax
 
 TEMPERATURE = 10.0
 """Logits of the centroid at weight 1 are this times the cosine to each class's mean row."""
@@ -55,12 +54,13 @@ def centroid_weights(sums: np.ndarray, spans: Spans) -> np.ndarray:
 def choose_mix(logits: np.ndarray, centroid: np.ndarray, y: np.ndarray, a_class: float) -> Mix:
     """The weights, none negative, with the least log-loss on rows that neither was fitted on, pulled to ALONE and FEW.
 
-    logits and centroid: (repeats, n, outputs); y: (n,) int. a_class: rows that the head is fitted on, by classes.
+    logits and centroid: (repeats, n, outputs); y: (n,) int, or shares (n, classes). a_class: rows that the head is
+    fitted on, by classes.
     """
     repeats, n, outputs = logits.shape
     pulls = ((PULL, ALONE), (PULL_FEW / a_class**2, FEW))
     both = np.stack([logits, centroid], axis=-1).reshape(-1, outputs, 2).astype(np.float64)
-    truth = np.tile(y, repeats)
+    truth = np.tile(y, repeats) if y.ndim == 1 else np.tile(y, (repeats, 1))
 
     def penalised(weights: np.ndarray) -> tuple[float, np.ndarray]:
         loss, gradient = _loss(weights, both, truth)
@@ -82,7 +82,10 @@ def _loss(weights: np.ndarray, both: np.ndarray, truth: np.ndarray) -> tuple[flo
     p = softmax(both @ weights)
     loss = float(row_losses(truth, p).mean())
     wrong = p
-    wrong[np.arange(len(truth)), truth] -= 1
+    if truth.ndim == 1:
+        wrong[np.arange(len(truth)), truth] -= 1
+    else:
+        wrong -= truth
     if both.shape[1] == 1:
         wrong = wrong[:, 1:]
     return loss, np.einsum("no,now->w", wrong, both) / len(truth)

@@ -11,7 +11,9 @@ import keras
 import numpy as np
 from scipy.linalg import block_diag
 
+from cache.errors import Unusable
 from stages.heads.fitted import Activation, Layer, Layers
+from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -36,28 +38,58 @@ class Spec(Protocol):
     seed: int
 
 
-def make_network(spec: Spec, dim: int, outputs: int, from_zero: bool) -> Any:
-    """The compiled network of (rows (n, dim), logits (n, outputs) that are added); its outputs are logits.
+def make_network(spec: Spec, dim: int, target: Target, y: np.ndarray, from_zero: bool) -> Any:
+    """The compiled network of (rows (n, dim), scores (n, outputs) that are added); its outputs are scores.
 
-    from_zero: its own logits are 0 at first.
+    y: what the rows have. from_zero: its own scores are 0 at first.
     """
     keras.utils.set_random_seed(spec.seed)
-    rows, added = keras.Input((dim,)), keras.Input((outputs,))
+    rows, added = keras.Input((dim,)), keras.Input((target.outputs,))
     x = rows
     for units in spec.units:
         x = keras.layers.Dropout(spec.dropout)(keras.layers.Dense(units, spec.activation)(x))
-    last = keras.layers.Dense(outputs, kernel_initializer="zeros" if from_zero else "glorot_uniform")
+    last = keras.layers.Dense(target.outputs, kernel_initializer="zeros" if from_zero else "glorot_uniform")
     network = keras.Model([rows, added], keras.layers.Add()([last(x), added]))
     options: Mapping[str, Any] = {"learning_rate": spec.lr, "weight_decay": spec.weight_decay or None}
     optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}
-    loss = keras.losses.BinaryCrossentropy if outputs == 1 else _CategoricalLoss
-    metric = keras.metrics.BinaryCrossentropy if outputs == 1 else _CategoricalMetric
-    network.compile(
-        optimizers[spec.optimizer](**options),
-        loss(from_logits=True, label_smoothing=spec.label_smoothing),
-        metrics=[metric(name="log_loss", from_logits=True)],
-    )
+    loss, metric = losses_of(target, y, spec.label_smoothing)
+    network.compile(optimizers[spec.optimizer](**options), loss, metrics=[metric])
     return network
+
+
+def losses_of(target: Target, y: np.ndarray, smoothing: float = 0.0) -> tuple[Any, Any]:
+    """The loss that a network of the target's scores is trained with, and the metric that is its mean `loss`.
+
+    y: what the rows have. Columns that are not exclusive have a loss each; unknown ones have none.
+    """
+    if not target.probabilities:
+        return keras.losses.MeanSquaredError(), keras.metrics.MeanSquaredError(target.loss)
+    if not target.exclusive:
+        return KnownLoss(smoothing), keras.metrics.MeanMetricWrapper(KnownLoss(), target.loss)
+    if target.outputs == 1:
+        loss: Any = keras.losses.BinaryCrossentropy
+        metric: Any = keras.metrics.BinaryCrossentropy
+    elif y.ndim == 1:
+        loss, metric = _CategoricalLoss, _CategoricalMetric
+    else:
+        loss, metric = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalCrossentropy
+    return loss(from_logits=True, label_smoothing=smoothing), metric(name=target.loss, from_logits=True)
+
+
+class KnownLoss(keras.losses.Loss):
+    """The mean log-loss of the known labels of a row; unknown ones are NaN."""
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        super().__init__(name="known_log_loss")
+        self.smoothing = smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        ops = keras.ops
+        known = ops.cast(ops.logical_not(ops.isnan(y_true)), y_pred.dtype)
+        truth = ops.where(known > 0, y_true, ops.zeros_like(y_true))
+        truth = truth * (1 - self.smoothing) + self.smoothing / 2
+        loss = ops.softplus(y_pred) - truth * y_pred
+        return ops.sum(loss * known, axis=-1) / ops.maximum(ops.sum(known, axis=-1), 1)
 
 
 def add_linear(layers: Sequence[Layer], linear: Layer) -> list[Layer]:
@@ -94,10 +126,10 @@ class _CategoricalMetric(keras.metrics.CategoricalCrossentropy):
         return super().update_state(_one_hot(y_true, y_pred), y_pred, sample_weight)
 
 
-def best_epoch(spec: Spec) -> list[Any]:
+def best_epoch(spec: Spec, target: Target) -> list[Any]:
     """Restore the weights of the best epoch, and stop `patience` epochs after it; None: never."""
     patience = spec.epochs if spec.patience is None else spec.patience
-    best = _Best("val_log_loss", patience=patience, mode="min", restore_best_weights=True)
+    best = _Best(f"val_{target.loss}", patience=patience, mode="min", restore_best_weights=True)
     return [best, *tensorboard_callbacks(spec.log_dir)]
 
 
@@ -123,6 +155,10 @@ def class_weights(kind: Literal["none", "balanced"], y: np.ndarray) -> dict[int,
     """Class weights for train rows with these columns y (n,); balanced: inverse to the number of rows."""
     if kind == "none":
         return None
+    if y.ndim > 1:
+        raise Unusable(
+            "class_weight: balanced weights classes, and an image has one of them here in part", "leave it out"
+        )
     counts = np.bincount(y)
     return {i: len(y) / (len(counts) * int(count)) for i, count in enumerate(counts)}
 

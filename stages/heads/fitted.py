@@ -17,12 +17,18 @@ from cache import keys, npz
 from cache.errors import Unusable
 from stages.data.manifest import Manifest
 from stages.heads.matrix import Spans, divide_by_length
+from stages.targets import kinds
+from stages.targets.classes import Classes
+from stages.targets.target import Target
 
 VERSION = 5
 """Of the fitting arithmetic. Raise it when the same rows give another head."""
 
-SCHEMA = 3
-"""Of head.json. Schema 1 had neither this field nor activations; schema 2 no `unit`."""
+SCHEMA = 4
+"""Of head.json. Schema 1 had neither this field nor activations; schema 2 no `unit`; 3 no `target`."""
+
+_OF_CLASSES = 3
+"""Heads of classes are written as they were before there were other targets."""
 
 Activation = Literal["linear", "relu", "tanh"]
 ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -36,11 +42,11 @@ _BATCH_BYTES = 32 << 20
 class Form(Protocol):
     """What a head consists of: arrays that turn features into logits."""
 
-    def logits(self, x: np.ndarray, classes: int) -> np.ndarray:
-        """x (n, dim) -> (n, 1) for two classes, else (n, classes), float64."""
+    def scores(self, x: np.ndarray, target: Target) -> np.ndarray:
+        """x (n, dim) -> the target's scores (n, outputs), float64."""
 
-    def width(self, classes: int) -> int:
-        """The most numbers that `logits` holds for a row, its features aside."""
+    def width(self, target: Target) -> int:
+        """The most numbers that `scores` holds for a row, its features aside."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that was learnt, by name."""
@@ -75,7 +81,7 @@ class Layers(tuple[Layer, ...]):
         made.unit = tuple((start, stop) for start, stop in unit)
         return made
 
-    def logits(self, x: np.ndarray, classes: int) -> np.ndarray:
+    def scores(self, x: np.ndarray, target: Target) -> np.ndarray:
         out = x.astype(np.float64)
         if self.unit:
             out = divide_by_length(out, self.unit)
@@ -83,7 +89,7 @@ class Layers(tuple[Layer, ...]):
             out = ACTIVATIONS[layer.activation](out @ layer.weights + layer.bias)
         return out
 
-    def width(self, classes: int) -> int:
+    def width(self, target: Target) -> int:
         return max(len(layer.bias) for layer in self)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -102,51 +108,56 @@ class Layers(tuple[Layer, ...]):
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Probabilities (n, classes) of the rows of train, each by a head that was neither fitted nor chosen on its fold.
+    """Predictions (n, columns) of the rows of train, each by a head that was neither fitted nor chosen on its fold.
 
     folds: (n,) int, the fold of each row.
     """
 
-    probabilities: np.ndarray
+    predictions: np.ndarray
     folds: np.ndarray
 
 
 @dataclass(frozen=True, repr=False)
 class Head:
-    """A trained classifier on feature vectors. Two classes: one output, sigmoid; more: softmax.
+    """What predicts a target from feature vectors.
 
     out_of_fold: where folds chose its settings; not in its files.
     """
 
     kind: str
-    classes: tuple[str, ...]
+    target: Target
     form: Form
     chosen: Mapping[str, Any]
     out_of_fold: OutOfFold | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
-        return f"<Head {self.kind}, {len(self.classes)} classes>"
+        return f"<Head {self.kind}, {len(self.target)} {self.target.noun}>"
 
     @property
     def layers(self) -> Layers:
         """Its layers; none where its form is another."""
         return self.form if isinstance(self.form, Layers) else Layers()
 
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """features (n, ...) -> (n, 1) for two classes, else (n, classes), float64. Maps are flattened."""
-        return self._batches(features, 1 if len(self.classes) == 2 else len(self.classes), lambda logits: logits)
+    @property
+    def classes(self) -> Target:
+        """The names of the columns that it predicts."""
+        return self.target
 
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """features (n, ...) -> (n, classes), rows sum to 1."""
-        return self._batches(features, len(self.classes), softmax)
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """features (n, ...) -> the target's scores (n, outputs), float64. Maps are flattened."""
+        return self._batches(features, self.target.outputs, lambda scores: scores)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """features (n, ...) -> (n, columns) float64: of classes, probabilities."""
+        return self._batches(features, len(self.target), self.target.predict)
 
     def _batches(self, features: np.ndarray, columns: int, last: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """last(logits), computed for some rows at a time: (n, columns)."""
-        flat, classes = np.asarray(features).reshape(len(features), -1), len(self.classes)
-        size = max(1, _BATCH_BYTES // (8 * max(flat.shape[1], self.form.width(classes))))
+        """last(scores), computed for some rows at a time: (n, columns)."""
+        flat = np.asarray(features).reshape(len(features), -1)
+        size = max(1, _BATCH_BYTES // (8 * max(flat.shape[1], self.form.width(self.target))))
         out = np.empty((len(flat), columns))
         for start in range(0, len(flat), size):
-            out[start : start + size] = last(self.form.logits(flat[start : start + size], classes))
+            out[start : start + size] = last(self.form.scores(flat[start : start + size], self.target))
         return out
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -155,7 +166,9 @@ class Head:
 
     def to_files(self) -> dict[str, bytes]:
         """head.npz with the arrays, and head.json with the rest."""
-        text = {"schema": SCHEMA, "kind": self.kind, "classes": self.classes, **self.form.to_json()}
+        target = self.target.to_json()
+        text = {"schema": SCHEMA if target else _OF_CLASSES, "kind": self.kind, "classes": self.target, **target}
+        text |= self.form.to_json()
         text["chosen"] = self.chosen
         return {"head.npz": npz.dump(self.arrays()), "head.json": (json.dumps(text, indent=2) + "\n").encode()}
 
@@ -170,27 +183,23 @@ class Head:
                 "use the version that wrote it (see record.json)",
             )
         form = forms[text["kind"]].load(text, npz.load(io.BytesIO(files["head.npz"])))
-        return cls(text["kind"], tuple(text["classes"]), form, text["chosen"])
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """logits (n, 1) of two classes, or (n, classes) -> (n, classes), rows sum to 1."""
-    if logits.shape[1] == 1:
-        logits = np.concatenate([-logits / 2, logits / 2], axis=1)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        return cls(text["kind"], kinds.load_target(text["classes"], text.get("target")), form, text["chosen"])
 
 
 def head_key(
     spec: Mapping[str, Any],
-    classes: Sequence[str],
+    target: Target,
     extract_keys: Sequence[str],
     manifest: Manifest,
     judging: int | None = None,
 ) -> str:
     """A head's key: version of the code, spec (with seed), order of classes, extract keys of taps, labelled rows.
 
+    Of another target than classes also its kind; the rest of it follows from the labelled rows.
+
     judging: version of what decides the figures of its kind alone.
     """
-    parts = {"version": VERSION, "spec": spec, "classes": classes, "taps": extract_keys, "judging": judging}
+    kind = None if target.kind == Classes.kind else target.kind
+    parts = {"version": VERSION, "spec": spec, "classes": list(target), "target": kind, "taps": extract_keys}
+    parts["judging"] = judging
     return keys.digest("head", {**parts, "samples": manifest.samples_digest})

@@ -9,13 +9,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, softmax
-from stages.heads.labelled_rows import target_columns
+from stages.heads.fitted import Head
+from stages.heads.labelled_rows import encode
 from stages.heads.matrix import FeatureMatrix
 from stages.heads.neighbours import TILE, Neighbours, vote
 from stages.heads.selection import Part, Selection
-from stages.metrics.classification import row_losses
 from stages.runtime.parallel import run_in_threads
+from stages.targets.target import Target
 
 _BATCH_BYTES = 8 << 20
 
@@ -32,17 +32,18 @@ class Spec(Protocol):
     seed: int
 
 
-def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Head:
     """Cosine neighbours among the rows fitted, their votes weighted by exp(cosine / temperature) (DINOv2, eval/knn.py).
 
     Features are not standardised. val or folds choose k; a k above the number of rows means all of them. Memory holds
     the rows that are fitted, as float32 (twice where folds choose), and cosines in batches. A row that is fitted is
     among its own neighbours. Raises Unusable where the rows are too few for folds.
     """
-    y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes))
+    y, selection = encode(rows, target), Selection.of(spec, rows, target)
     x = features.take(selection.fitted)
     x /= _lengths(x)
-    columns = y[selection.fitted].astype(np.int64)
+    known = y[selection.fitted]
+    columns = known.astype(np.int64) if known.ndim == 1 else known
     asked = [spec.k] if isinstance(spec.k, int) else spec.k
     least = min(len(part.fitted) for part in selection.parts)
     candidates = sorted({min(k, least) for k in asked})
@@ -56,29 +57,29 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     def losses(part: Part) -> np.ndarray:
         """Of the rows held, for each k: (n, k)."""
         neighbours = voters(part.fitted, candidates[-1])
-        size = max(1, _BATCH_BYTES // (4 * max(features.dim, min(TILE, len(part.fitted)), 2 * len(classes))))
+        size = max(1, _BATCH_BYTES // (4 * max(features.dim, min(TILE, len(part.fitted)), 2 * len(target))))
 
         def judge(here: np.ndarray) -> np.ndarray:
             cosines, near = neighbours.nearest(features.take(here), candidates[-1])
-            shares = (vote(cosines[:, :k], near[:, :k], spec.temperature, len(classes)) for k in candidates)
-            return np.stack([row_losses(y[here], shared) for shared in shares], axis=1)
+            votes = (vote(cosines[:, :k], near[:, :k], spec.temperature, target) for k in candidates)
+            return np.stack([target.losses(y[here], said) for said in votes], axis=1)
 
         batches = [part.held[start : start + size] for start in range(0, len(part.held), size)]
         return np.concatenate(run_in_threads(judge, batches))
 
     def cross_fit(others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Probabilities at the k that the judged rows at positions `others` prefer, by votes of these alone."""
+        """Predictions at the k that the judged rows at positions `others` prefer, by votes of these alone."""
         k = candidates[int(found[:, others].mean(axis=(0, 1)).argmin())]
         neighbours = voters(selection.judged[others], k)
-        return lambda here: softmax(neighbours.logits(features.take(selection.judged[here]), len(classes)))
+        return lambda here: target.predict(neighbours.scores(features.take(selection.judged[here]), target))
 
     with threadpool_limits(1, "blas"):  # threads take batches; the same to the last bit on any number of cores
         found = selection.gather([losses(part) for part in selection.parts])
         out_of_fold = selection.cross_fit(cross_fit)
     means = dict(zip(candidates, found.mean(axis=(0, 1)).tolist(), strict=True))
     best = min(means, key=lambda k: means[k])
-    chosen = {"k": best, f"{selection.name}_log_loss": {str(k): round(loss, 6) for k, loss in means.items()}}
-    return Head("knn", tuple(classes), Neighbours(x, columns, best, spec.temperature), chosen, out_of_fold)
+    chosen = {"k": best, f"{selection.name}_{target.loss}": {str(k): round(loss, 6) for k, loss in means.items()}}
+    return Head("knn", target, Neighbours(x, columns, best, spec.temperature), chosen, out_of_fold)
 
 
 def _lengths(x: np.ndarray) -> np.ndarray:

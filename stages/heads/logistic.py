@@ -16,13 +16,13 @@ from threadpoolctl import threadpool_limits
 from cache.errors import Unusable
 from stages.data.manifest import Row
 from stages.heads import centroid
-from stages.heads.fitted import Head, Layer, Layers, softmax
-from stages.heads.labelled_rows import target_columns
+from stages.heads.fitted import Head, Layer, Layers
+from stages.heads.labelled_rows import encode
 from stages.heads.logistic_solver import LANES, TOLERANCE, Model, Problem, Rotation, Spread
 from stages.heads.matrix import FeatureMatrix, Moments, Scaler, are_few, unit_spans
 from stages.heads.selection import Part, Selection
-from stages.metrics import classification
 from stages.runtime.hardware import cpu_count
+from stages.targets.target import Target
 
 PATH = tuple(float(c) for c in np.round(np.logspace(-6, 3, 19), 10))
 """C of the path, ascending: two to a decade, of the scikit-learn kind (it multiplies the sum of losses)."""
@@ -51,42 +51,44 @@ class Spec(Protocol):
     seed: int
 
 
-def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Head:
     """Multinomial (or binary) logistic regression, mixed with the nearest centroid; val or folds choose C and weights.
+
+    Of several labels each has a regression of its own, all at one C, without the centroid.
 
     Rows are scaled as matrix.py says; memory holds those that are fitted or judged once, as float32. lbfgs follows C
     upwards, warm-started, all folds in step, until their log-loss has been worse than its best twice in a row
     (Kornblith et al. 2019 choose C on a log grid too); then values near the best are tried. Raises Unusable where there
     are too many weights to solve for, or too few rows for folds.
     """
-    outputs = 1 if len(classes) == 2 else len(classes)
+    outputs = target.outputs
     if features.dim * outputs > MOST_WEIGHTS:
         raise Unusable(
-            f"a logistic head on {features.dim:,} features and {len(classes):,} classes has "
+            f"a logistic head on {features.dim:,} features and {len(target):,} {target.noun} has "
             f"{features.dim * outputs:,} weights; its solver takes up to {MOST_WEIGHTS:,}",
             "use kind: knn, ridge (up to some 5,000 features) or dense, or a tap with fewer features",
         )
-    y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes))
+    y, selection = encode(rows, target), Selection.of(spec, rows, target)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(LANES, cpu_count())) as pool:
-        path = Path(selection, Samples(features.unit_rows(), y, selection, outputs), pool)
+        path = Path(selection, Samples(features.unit_rows(), y, selection, target), pool)
         path.follow(PATH if spec.C is None else (spec.C,))
         if spec.C is None:
             path.refine()
         if not path.tried:
             raise Unusable("the logistic head did not converge at any C", "check the features: pipeline run extract -v")
-        return path.head(tuple(classes))
+        return path.head()
 
 
 class Samples:
     """The rows that are fitted or judged, centred, in memory once; those of a fold lie side by side."""
 
-    def __init__(self, features: FeatureMatrix, y: np.ndarray, selection: Selection, outputs: int) -> None:
+    def __init__(self, features: FeatureMatrix, y: np.ndarray, selection: Selection, target: Target) -> None:
         first = selection.parts[: len(selection.parts) // selection.repeats]
         order = np.concatenate([part.held for part in first])
         if selection.folds is None:
             order = np.concatenate([selection.fitted, order])
-        self.x, self.y, self.outputs, self.widths = features.take(order), y[order], outputs, features.widths
-        self.spans = unit_spans(self.widths)
+        self.x, self.y, self.target, self.widths = features.take(order), y[order], target, features.widths
+        self.spans = unit_spans(self.widths) if target.exclusive else ()
         fitted = len(selection.fitted) if selection.folds is None else len(order)
         self.centre = self.x[:fitted].mean(axis=0, dtype=np.float64)
         for start in range(0, len(order), _BLOCK):
@@ -168,19 +170,24 @@ class Path:
         shift = np.zeros(views[0].shape[1])
         scaler = Scaler.from_moments(reduce(add, (Moments.of(x, shift) for x in views)), self.samples.widths)
         if not are_few(len(y), len(shift)):
-            return Problem(views, y, self.samples.outputs, scaler, spread), None
+            return Problem(views, y, self.samples.target, scaler, spread), None
         rotation = Rotation.of(np.concatenate(views), scaler)
         rotated = [rotation.apply(x) for x in views]
-        return Problem(rotated, y, self.samples.outputs, rotation.neutral, spread), rotation
+        return Problem(rotated, y, self.samples.target, rotation.neutral, spread), rotation
 
     def _centroid(self, views: list[np.ndarray], y: np.ndarray) -> np.ndarray:
         """Weights (dim, outputs) of the nearest centroid, on rows that are not centred."""
-        classes = max(2, self.samples.outputs)
-        sums = np.outer(np.bincount(y, minlength=classes), self.samples.centre)
-        first = 0
+        classes, first = len(self.samples.target), 0
+        if not self.samples.spans:
+            return np.zeros((views[0].shape[1], self.samples.target.outputs))
+        counts = np.bincount(y, minlength=classes) if y.ndim == 1 else y.sum(axis=0)
+        sums = np.outer(counts, self.samples.centre)
         for x in views:
             of = y[first : first + len(x)]
-            sums += csr_array((np.ones(len(x), x.dtype), (of, np.arange(len(x)))), shape=(classes, len(x))) @ x
+            if y.ndim == 1:
+                sums += csr_array((np.ones(len(x), x.dtype), (of, np.arange(len(x)))), shape=(classes, len(x))) @ x
+            else:
+                sums += of.T.astype(x.dtype) @ x
             first += len(x)
         return centroid.centroid_weights(sums, self.samples.spans)
 
@@ -238,10 +245,12 @@ class Path:
     def _losses(self, logits: np.ndarray) -> np.ndarray:
         """Of each judged row; by blocks, since probabilities of all may be larger than the features."""
         blocks = range(0, len(logits), _BLOCK)
-        parts = [(self.y[s : s + _BLOCK], softmax(logits[s : s + _BLOCK])) for s in blocks]
-        return np.concatenate([classification.row_losses(*part) for part in parts])
+        target = self.samples.target
+        return np.concatenate(
+            [target.losses(self.y[s : s + _BLOCK], target.predict(logits[s : s + _BLOCK])) for s in blocks]
+        )
 
-    def head(self, classes: tuple[str, ...]) -> Head:
+    def head(self) -> Head:
         """The head at the best C, its logits mixed with those of the nearest centroid."""
         best, kind = self.best, self.selection.name
         tried = self.tried[best]
@@ -260,20 +269,22 @@ class Path:
         if rotation is not None:
             folded, bias = rotation.scaler.fold(rotation.basis @ model.weights, model.bias)
         bias = bias - self.samples.centre @ folded
-        mixed = centroid.mix(weights, folded, self._centroid(views, y))
+        mixed = folded if weights == centroid.ALONE else centroid.mix(weights, folded, self._centroid(views, y))
         chosen = {
             "C": best,
             "iterations": model.iterations,
             "mix": {"logistic": round(weights[0], 4), "centroid": round(weights[1], 4)},
-            f"{kind}_log_loss": {format(c, ".3g"): round(tried.loss, 6) for c, tried in sorted(self.tried.items())},
+            f"{kind}_{self.samples.target.loss}": {
+                format(c, ".3g"): round(tried.loss, 6) for c, tried in sorted(self.tried.items())
+            },
         }
-        layers = Layers([Layer(mixed, weights[0] * bias)], self.samples.spans)
-        return Head("logistic", classes, layers, chosen, self.selection.cross_fit(self._judge))
+        layers = Layers([Layer(mixed, weights[0] * bias)], unit_spans(self.samples.widths))
+        return Head("logistic", self.samples.target, layers, chosen, self.selection.cross_fit(self._judge))
 
     def _mix(self, logits: np.ndarray, centroids: np.ndarray, y: np.ndarray) -> centroid.Mix:
         if not self.samples.spans or (self.selection.folds is None and len(y) < centroid.LEAST_ROWS):
             return centroid.ALONE
-        a_class = len(self.selection.fitted) / max(2, self.samples.outputs)
+        a_class = len(self.selection.fitted) / len(self.samples.target)
         return centroid.choose_mix(logits, centroids, y, a_class)
 
     def _judge(self, others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -282,4 +293,5 @@ class Path:
         logits = self.tried[best].logits
         assert logits is not None
         weights = self._mix(logits[:, others], self.centroid[:, others], self.y[others])
-        return lambda here: softmax(centroid.mix(weights, logits[0, here], self.centroid[0, here]).astype(np.float64))
+        mixed = centroid.mix(weights, logits[0], self.centroid[0])
+        return lambda here: self.samples.target.predict(mixed[here].astype(np.float64))

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from stages.heads.matrix import Scaler
+from stages.targets.target import Target
 
 LANES = 8
 TOLERANCE = 1e-4
@@ -35,15 +36,16 @@ class Model:
 class Problem:
     """Mean log-loss of scaled rows plus |weights|^2 / (2 C n), as scikit-learn has it.
 
-    x: arrays of rows (.., dim) float32 (or float64, for comparisons), unscaled, so that several problems share them;
-    y (n,) int. Rows are processed in parts that stay in the processor's cache for both products, in lanes whose number
-    depends on n alone, so sums are the same to the last bit on any number of cores, if BLAS has one thread.
+    x: arrays of rows (.., dim) float32 (or float64, for comparisons), unscaled, so that several problems share them; y:
+    what the rows have, as `target` takes it. Rows are processed in parts that stay in the processor's cache for both
+    products, in lanes whose number depends on n alone, so sums are the same to the last bit on any number of cores, if
+    BLAS has one thread.
     """
 
     def __init__(
-        self, x: Sequence[np.ndarray], y: np.ndarray, outputs: int, scaler: Scaler, spread: Spread = map
+        self, x: Sequence[np.ndarray], y: np.ndarray, target: Target, scaler: Scaler, spread: Spread = map
     ) -> None:
-        self.x, self.y, self.outputs, self.scaler, self.spread = x, y, outputs, scaler, spread
+        self.x, self.y, self.target, self.scaler, self.spread = x, y, target, scaler, spread
         lanes = max(1, min(LANES, len(y) // (2 * _ROWS)))
         self.lanes = [slice(a, b) for a, b in pairwise(np.linspace(0, len(y), lanes + 1).astype(int).tolist())]
 
@@ -53,7 +55,7 @@ class Problem:
         None where _STEPS steps don't reach it.
         """
         dtype = self.x[0].dtype
-        shape = (len(self.scaler.mean) + 1, self.outputs)
+        shape = (len(self.scaler.mean) + 1, self.target.outputs)
         first = np.zeros(shape) if start is None else np.vstack([start.weights, start.bias]).astype(np.float64)
         penalty = 1 / (c * len(self.y))
         found: Any = minimize(
@@ -88,7 +90,7 @@ class Problem:
         """Of the rows in `lane`: the sum of losses, of features times errors, and of errors."""
         total, products, errors = 0.0, np.zeros_like(weights), np.zeros_like(bias)
         for x, y in self._blocks(lane):
-            loss, wrong = _errors(x @ weights + bias, y)
+            loss, wrong = self.target.errors(x @ weights + bias, y)
             total += loss
             products += x.T @ wrong
             errors += wrong.sum(axis=0)
@@ -127,20 +129,3 @@ class Rotation:
     def neutral(self) -> Scaler:
         """The scaler of the coordinates, which changes nothing."""
         return Scaler(np.zeros(self.basis.shape[1]), np.ones(self.basis.shape[1]))
-
-
-def _errors(logits: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Sum of the log-losses of logits (n, outputs), and their gradient: what is predicted less what is true."""
-    if logits.shape[1] == 1:
-        s = logits[:, 0]
-        loss = np.logaddexp(0, s) - y * s
-        return float(loss.sum(dtype=np.float64)), (1 / (1 + np.exp(-s)) - y).astype(logits.dtype)[:, None]
-    here = np.arange(len(y))
-    logits -= logits.max(axis=1, keepdims=True)
-    right = logits[here, y]
-    powers = np.exp(logits, out=logits)
-    sums = powers.sum(axis=1)
-    loss = np.log(sums) - right
-    powers /= sums[:, None]
-    powers[here, y] -= 1
-    return float(loss.sum(dtype=np.float64)), powers

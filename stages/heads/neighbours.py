@@ -8,25 +8,29 @@ from typing import Any, Self
 
 import numpy as np
 
+from stages.targets.target import Target
+
 TILE = 8192
 """Stored rows that others are compared with at a time: few enough to be fast, whatever their number."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Train rows (n, dim) float32, each of length 1, and their classes' columns (n,) int64; k of them vote."""
+    """Train rows (n, dim) float32, each of length 1, and what they have; k of them vote.
+
+    columns: (n,) int64 of their classes, or (n, columns) float64 as the target encodes them.
+    """
 
     rows: np.ndarray
     columns: np.ndarray
     k: int
     temperature: float
 
-    def logits(self, x: np.ndarray, classes: int) -> np.ndarray:
-        shares = np.log(vote(*self.nearest(x, self.k), self.temperature, classes))
-        return np.asarray(shares[:, 1:] - shares[:, :1] if classes == 2 else shares)
+    def scores(self, x: np.ndarray, target: Target) -> np.ndarray:
+        return target.scores(vote(*self.nearest(x, self.k), self.temperature, target))
 
-    def width(self, classes: int) -> int:
-        return max(2 * min(TILE, len(self.rows)), classes)
+    def width(self, target: Target) -> int:
+        return max(2 * min(TILE, len(self.rows)), self.k * len(target) if self.columns.ndim > 1 else len(target))
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"neighbours_rows": self.rows, "neighbours_columns": self.columns}
@@ -39,7 +43,7 @@ class Neighbours:
         return cls(arrays["neighbours_rows"], arrays["neighbours_columns"], **text["neighbours"])
 
     def nearest(self, features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k most similar rows of each of features (n, dim): cosines and columns, both (n, k), the nearest first."""
+        """The k most similar rows of each of features (n, dim), the nearest first: cosines (n, k), what they have."""
         x = _unit_rows(features)
         cosines: np.ndarray = np.empty((len(x), 0), np.float32)
         numbers: np.ndarray = np.empty((len(x), 0), np.int64)
@@ -55,16 +59,9 @@ class Neighbours:
         return np.take_along_axis(cosines, order, axis=1), self.columns[np.take_along_axis(numbers, order, axis=1)]
 
 
-def vote(cosines: np.ndarray, columns: np.ndarray, temperature: float, classes: int) -> np.ndarray:
-    """Shares (n, classes) of the votes of neighbours (n, k), each with the weight exp(cosine / temperature) (DINOv2).
-
-    One more vote, with the weight of the nearest, is divided evenly among classes: none is impossible, and their order
-    stays.
-    """
-    weights = np.exp((cosines - cosines[:, :1]) / temperature, dtype=np.float64)
-    shares = np.full((len(cosines), classes), 1 / classes)
-    np.add.at(shares, (np.arange(len(cosines))[:, None], columns), weights)
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+def vote(cosines: np.ndarray, y: np.ndarray, temperature: float, target: Target) -> np.ndarray:
+    """Predictions by what neighbours have, (n, k, ...), each with the weight exp(cosine / temperature) (DINOv2)."""
+    return target.vote(np.exp((cosines - cosines[:, :1]) / temperature, dtype=np.float64), y)
 
 
 def _unit_rows(features: np.ndarray) -> np.ndarray:

@@ -18,17 +18,15 @@ from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
 from stages.data.manifest import Row
-from stages.heads.fitted import Head, Layer, Layers, softmax
-from stages.heads.labelled_rows import target_columns
+from stages.heads.fitted import Head, Layer, Layers
+from stages.heads.labelled_rows import encode
 from stages.heads.matrix import FeatureMatrix, Moments, Scaler, are_few, shrunk_inverse, unit_spans
 from stages.heads.selection import Selection
 from stages.runtime.parallel import run_in_threads
+from stages.targets.target import Target
 
 PENALTIES = tuple(float(a) for a in np.round(np.logspace(-2, 7.5, 20), 6))
 """alpha, two to a decade, of the scikit-learn kind: |y - Xw|^2 + alpha |w|^2 on standardised features."""
-
-SCALES = np.logspace(-0.5, 3, 29)
-"""Factors from a score to a logit, among which a parabola finds the best."""
 
 MOST_BYTES = 2 << 30
 """Of the sums of all folds."""
@@ -73,21 +71,21 @@ class Sums:
         return Sums(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
 
-def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
-    """Least squares on targets of -1 and 1 with an L2 penalty, exact; the intercept is not penalised.
+def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Head:
+    """Least squares with an L2 penalty, exact; the intercept is not penalised. Classes are fitted as -1 and 1.
 
-    Rows are scaled as matrix.py says, features from the sums. val or folds choose alpha by log-loss, and with it the
-    factor from scores to logits: sigmoid, or softmax, of score * scale. Raises Unusable where there are too many
-    features for the memory of their products, or too few rows for folds.
+    Rows are scaled as matrix.py says, features from the sums. val or folds choose alpha by the target's loss, and where
+    it has `factors`, also that from least squares' scores to logits: sigmoid, or softmax, of score * scale. Raises
+    Unusable where there are too many features for the memory of their products, or too few rows for folds.
     """
-    y, selection = target_columns(rows, classes), Selection.of(spec, rows, len(classes))
-    dim, outputs = features.dim, 1 if len(classes) == 2 else len(classes)
+    y, selection = encode(rows, target), Selection.of(spec, rows, target)
+    dim, outputs, data = features.dim, target.outputs, Data(y, target.regressed(y), target)
     sums_at_once = _LANES if selection.folds is None else len(selection.parts)
     needed = 8 * dim * (dim + outputs) * (sums_at_once + 3)
     if needed > MOST_BYTES:
         raise Unusable(
-            f"a ridge head on {dim:,} features and {len(classes):,} classes takes {needed / 1e9:.1f} GB for its sums; "
-            f"it may take {MOST_BYTES / 1e9:.1f}",
+            f"a ridge head on {dim:,} features and {len(target):,} {target.noun} takes {needed / 1e9:.1f} GB for its "
+            f"sums; it may take {MOST_BYTES / 1e9:.1f}",
             "use kind: logistic, knn or dense, or a tap with pooling: avg or max",
         )
     features, penalties = features.unit_rows(), PENALTIES if spec.alpha is None else (spec.alpha,)
@@ -95,11 +93,11 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     judge = None
     with threadpool_limits(1, "blas"):  # threads take parts; the same to the last bit on any number of cores
         if selection.folds is None:
-            whole = reduce(add, sums(features, np.array_split(selection.fitted, _LANES), y, outputs, shift))
+            whole = reduce(add, sums(features, np.array_split(selection.fitted, _LANES), data.regressed, shift))
             solved = solve(whole, penalties, features.widths)
-            losses, scales, best_fit = _choose_on_val(features, selection.judged, y, solved, shift)
+            losses, scales, best_fit = _choose_on_val(features, selection.judged, data, solved, shift)
         else:
-            folds = _Folds(features, selection, y, penalties, outputs, shift)
+            folds = _Folds(features, selection, data, penalties, shift)
             losses, scales = folds.figures()
             (best_fit,), judge = solve(folds.whole, [penalties[int(losses.argmin())]], features.widths), folds.judge
         out_of_fold = selection.cross_fit(judge) if judge else None
@@ -107,75 +105,87 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], classes: Seque
     weights, bias = (part * scales[best] for part in best_fit)
     chosen = {
         "alpha": penalties[best],
-        "scale": round(float(scales[best]), 4),
-        f"{selection.name}_log_loss": {
+        **({} if target.factors is None else {"scale": round(float(scales[best]), 4)}),
+        f"{selection.name}_{target.loss}": {
             format(a, ".3g"): round(float(x), 6) for a, x in zip(penalties, losses, strict=True)
         },
     }
     layers = Layers([Layer(weights, bias - shift @ weights)], unit_spans(features.widths))
-    return Head("ridge", tuple(classes), layers, chosen, out_of_fold)
+    return Head("ridge", target, layers, chosen, out_of_fold)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the rows have, as the target judges it, and (n, outputs) as least squares fits it."""
+
+    y: np.ndarray
+    regressed: np.ndarray
+    target: Target
+
+    @property
+    def factors(self) -> np.ndarray:
+        """From least squares' scores to the target's, (factors,)."""
+        return np.ones(1) if self.target.factors is None else self.target.factors
 
 
 class _Folds:
-    """Each fold's log-losses at each penalty and factor, by what is solved on the others."""
+    """Each fold's losses at each penalty and factor, by what is solved on the others."""
 
     def __init__(
         self,
         features: FeatureMatrix,
         selection: Selection,
-        y: np.ndarray,
+        data: Data,
         penalties: Sequence[float],
-        outputs: int,
         shift: np.ndarray,
     ) -> None:
-        self.features, self.selection, self.shift = features, selection, shift
+        self.features, self.selection, self.data, self.shift = features, selection, data, shift
         first = len(selection.parts) // selection.repeats
-        parts = sums(features, [part.held for part in selection.parts], y, outputs, shift)
+        parts = sums(features, [part.held for part in selection.parts], data.regressed, shift)
         self.whole = reduce(add, parts[:first])
-        self.losses = np.empty((len(parts), len(penalties), len(SCALES)))
+        self.losses = np.empty((len(parts), len(penalties), len(data.factors)))
         few = are_few(len(selection.parts[0].fitted), features.dim)
 
         def solve_part(number: int) -> list[Solved]:
             fitted = selection.parts[number].fitted
             if few:
                 x = features.take(fitted) - shift
-                return list(solve_few(x, _signs(y[fitted], outputs), penalties, features.widths))
+                return list(solve_few(x, data.regressed[fitted], penalties, features.widths))
             return list(solve(self.whole - parts[number], penalties, features.widths))
 
         solved = run_in_threads(solve_part, range(len(parts)))
         for number, part in enumerate(selection.parts):
-            self.losses[number] = _sum_losses(features, part.held, y, solved[number], shift)
+            self.losses[number] = _sum_losses(features, part.held, data, solved[number], shift)
         self.solved = solved[:first]
 
     def figures(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean log-loss of each penalty, and its best factor."""
-        scales, losses = _lowest(self.losses.sum(axis=0) / (self.selection.repeats * len(self.selection.judged)))
+        """Mean loss of each penalty, and its best factor."""
+        summed = self.losses.sum(axis=0) / (self.selection.repeats * len(self.selection.judged))
+        scales, losses = _lowest(summed, self.data.factors)
         return losses, scales
 
     def judge(self, others: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """For the fold that `others` leave out: probabilities at the penalty and factor that they prefer."""
+        """For the fold that `others` leave out: predictions at the penalty and factor that they prefer."""
         assert self.selection.folds is not None
         left = np.unique(self.selection.folds[others])
         (own,) = set(range(len(self.solved))) - set(left.tolist())
-        scales, losses = _lowest(self.losses[left].sum(axis=0) / len(others))
+        scales, losses = _lowest(self.losses[left].sum(axis=0) / len(others), self.data.factors)
         best = int(losses.argmin())
         weights, bias = self.solved[own][best]
 
         def predict(here: np.ndarray) -> np.ndarray:
             x = self.features.take(self.selection.judged[here]) - self.shift
-            return softmax((x @ weights + bias) * scales[best])
+            return self.data.target.predict((x @ weights + bias) * scales[best])
 
         return predict
 
 
-def sums(
-    features: FeatureMatrix, folds: Sequence[np.ndarray], y: np.ndarray, outputs: int, shift: np.ndarray
-) -> list[Sums]:
-    """The sums of each fold; a thread goes through the rows of a fold block by block."""
+def sums(features: FeatureMatrix, folds: Sequence[np.ndarray], y: np.ndarray, shift: np.ndarray) -> list[Sums]:
+    """The sums of each fold, y (n, outputs) float64; a thread goes through the rows of a fold block by block."""
 
     def add_blocks(fold: np.ndarray) -> Sums:
-        blocks = features.blocks(fold, outputs)
-        return reduce(add, (Sums.over(features.take(some) - shift, _signs(y[some], outputs)) for some in blocks))
+        blocks = features.blocks(fold, y.shape[1])
+        return reduce(add, (Sums.over(features.take(some) - shift, y[some]) for some in blocks))
 
     return run_in_threads(add_blocks, folds)
 
@@ -206,15 +216,15 @@ def solve_few(x: np.ndarray, y: np.ndarray, penalties: Sequence[float], widths: 
 
 
 def _choose_on_val(
-    features: FeatureMatrix, val: np.ndarray, y: np.ndarray, solved: Iterator[Solved], shift: np.ndarray
+    features: FeatureMatrix, val: np.ndarray, data: Data, solved: Iterator[Solved], shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Solved]:
-    """Log-loss on val of each penalty, and its best factor, (penalties,) each; and the weights of the best penalty."""
+    """Loss on val of each penalty, and its best factor, (penalties,) each; and the weights of the best penalty."""
     first = next(solved)
     at_once = max(1, _SOLVED_BYTES // first[0].nbytes)
     losses, scales, best = np.empty(0), np.empty(0), first
     some = [first, *islice(solved, at_once - 1)]
     while some:
-        factors, found = _lowest(_sum_losses(features, val, y, some, shift) / len(val))
+        factors, found = _lowest(_sum_losses(features, val, data, some, shift) / len(val), data.factors)
         if found.min() < losses.min(initial=np.inf):
             best = some[int(found.argmin())]
         losses, scales = np.append(losses, found), np.append(scales, factors)
@@ -223,35 +233,31 @@ def _choose_on_val(
 
 
 def _sum_losses(
-    features: FeatureMatrix, held: np.ndarray, y: np.ndarray, solved: Sequence[Solved], shift: np.ndarray
+    features: FeatureMatrix, held: np.ndarray, data: Data, solved: Sequence[Solved], shift: np.ndarray
 ) -> np.ndarray:
-    """Summed log-losses of the rows `held` for each penalty with each factor of SCALES."""
+    """Summed losses of the rows `held` for each penalty with each factor."""
 
     def sum_losses(block: np.ndarray) -> np.ndarray:
         x = features.take(block) - shift
-        here, losses = np.arange(len(block)), np.empty((len(solved), len(SCALES)))
+        losses = np.empty((len(solved), len(data.factors)))
         for i, (weights, bias) in enumerate(solved):
             scores = x @ weights + bias
-            for j, scale in enumerate(SCALES):
-                right = softmax(scores * scale)[here, y[block]]
-                losses[i, j] = -np.log(np.clip(right, 1e-15, None)).sum()
+            for j, factor in enumerate(data.factors):
+                losses[i, j] = data.target.losses(data.y[block], data.target.predict(scores * factor)).sum()
         return losses
 
     parts = run_in_threads(sum_losses, features.blocks(held, len(solved[0][1])))
     return np.asarray(np.sum(parts, axis=0))
 
 
-def _lowest(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each penalty, factor and loss at the vertex of the parabola through the lowest of SCALES."""
-    rows, logs = np.arange(len(losses)), np.log(SCALES)
-    lowest = losses.argmin(axis=1).clip(1, len(SCALES) - 2)
+def _lowest(losses: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each penalty, factor and loss at the vertex of the parabola through the lowest of the factors."""
+    if len(factors) == 1:
+        return np.full(len(losses), factors[0]), losses[:, 0]
+    rows, logs = np.arange(len(losses)), np.log(factors)
+    lowest = losses.argmin(axis=1).clip(1, len(factors) - 2)
     left, middle, right = (losses[rows, lowest + step] for step in (-1, 0, 1))
     curve = left - 2 * middle + right
     step = np.where(curve > 0, (left - right) / (2 * np.where(curve > 0, curve, 1)), 0).clip(-1, 1)
     scales = np.exp(logs[lowest] + step * (logs[1] - logs[0]))
     return scales, middle + step * (right - left) / 2 + step**2 * curve / 2
-
-
-def _signs(y: np.ndarray, outputs: int) -> np.ndarray:
-    """Targets (n, outputs): 1 for the true class and -1 else; of two classes, for the second."""
-    return np.asarray(np.where(y[:, None] == (np.arange(outputs) if outputs > 1 else 1), 1.0, -1.0))

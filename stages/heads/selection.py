@@ -20,11 +20,11 @@ from threadpoolctl import threadpool_limits
 from cache.errors import Diverged, Unusable
 from stages.data.manifest import Row
 from stages.heads.fitted import Head, OutOfFold
-from stages.heads.labelled_rows import rows_in_split, target_columns
+from stages.heads.labelled_rows import encode, rows_in_split
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import kfold
-from stages.metrics.classification import row_losses
 from stages.runtime.parallel import run_in_threads
+from stages.targets.target import Target
 
 FEW = 100
 """Up to this many rows, folds are drawn REPEATS times: one draw would choose by chance."""
@@ -32,7 +32,7 @@ FEW = 100
 REPEATS = 3
 
 MOST_CELLS = 5_000_000
-"""Probabilities that judge a setting. Of more rows of val, evenly spaced ones do; of folds, they are refused."""
+"""Predictions that judge a setting. Of more rows of val, evenly spaced ones do; of folds, they are refused."""
 
 MOST_NESTED = 500
 """Rows of train up to which a choice among heads is nested. Of more, cross-fitting flatters by little, and fits no head
@@ -68,22 +68,23 @@ class Selection:
     folds: np.ndarray | None = None
 
     @classmethod
-    def of(cls, spec: Spec, rows: Sequence[Row], classes: int, repeats: int = REPEATS) -> Selection:
+    def of(cls, spec: Spec, rows: Sequence[Row], target: Target, repeats: int = REPEATS) -> Selection:
         """repeats: of folds, where rows are few.
 
         Raises Unusable where there is no val, and the rows are too few, or too many, for folds.
         """
-        train, val = rows_in_split(rows, "train"), rows_in_split(rows, "val")
+        train, val, columns = rows_in_split(rows, "train"), rows_in_split(rows, "val"), len(target)
         if len(val):
-            return cls(train, [Part(train, val[:: max(1, -(-len(val) * classes // MOST_CELLS))])])
-        if len(train) * classes > MOST_CELLS:
+            return cls(train, [Part(train, val[:: max(1, -(-len(val) * columns // MOST_CELLS))])])
+        if len(train) * columns > MOST_CELLS:
             raise Unusable(
-                f"folds judge {len(train):,} images times {classes:,} classes; up to {MOST_CELLS:,} are possible",
+                f"folds judge {len(train):,} images times {columns:,} {target.noun}; up to {MOST_CELLS:,} are possible",
                 "use choose: val",
             )
         labelled, repeats = [rows[i] for i in train], repeats if len(train) <= FEW else 1
-        number = kfold.most_folds(labelled, spec.folds)
-        draws = [kfold.assign_folds(labelled, number, spec.seed + draw) for draw in range(repeats)]
+        strata = target.strata([row.label or "" for row in labelled])
+        number = kfold.most_folds(labelled, spec.folds, strata)
+        draws = [kfold.assign_folds(labelled, number, spec.seed + draw, strata) for draw in range(repeats)]
         parts = [Part(train[folds != one], train[folds == one]) for folds in draws for one in range(number)]
         return cls(train, parts, repeats, draws[0])
 
@@ -105,9 +106,9 @@ class Selection:
         return out
 
     def cross_fit(self, judge: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]) -> OutOfFold | None:
-        """Probabilities of each fold at what the others prefer; None where val judges.
+        """Predictions of each fold at what the others prefer; None where val judges.
 
-        judge(others) chooses by the judged rows of those positions; what it returns gives the probabilities of others.
+        judge(others) chooses by the judged rows of those positions; what it returns gives the predictions of others.
         """
         if self.folds is None:
             return None
@@ -119,14 +120,14 @@ class Selection:
         return OutOfFold(out, self.folds)
 
 
-def cross_choice(candidates: Sequence[OutOfFold], truth: np.ndarray) -> OutOfFold:
-    """Each fold of the first candidate by the one that has the least log-loss on the others; truth (n,): columns."""
+def cross_choice(candidates: Sequence[OutOfFold], y: np.ndarray, target: Target) -> OutOfFold:
+    """Each fold of the first candidate by the one that has the least loss on the others; y: what the rows have."""
     first = candidates[0]
-    losses = np.stack([row_losses(truth, found.probabilities) for found in candidates])
-    out = np.empty_like(first.probabilities)
+    losses = np.stack([target.losses(y, found.predictions) for found in candidates])
+    out = np.empty_like(first.predictions)
     for fold in np.unique(first.folds):
         here = first.folds == fold
-        out[here] = candidates[int(losses[:, ~here].mean(axis=1).argmin())].probabilities[here]
+        out[here] = candidates[int(losses[:, ~here].mean(axis=1).argmin())].predictions[here]
     return OutOfFold(out, first.folds)
 
 
@@ -142,11 +143,11 @@ def nest(
     spec: Spec,
     candidates: Sequence[Candidate],
     rows: Sequence[Row],
-    classes: Sequence[str],
+    target: Target,
     threads: int = 1,
     advance: Callable[[int], object] = lambda n: None,
 ) -> OutOfFold | None:
-    """Probabilities of each fold of train by the candidate that has the least log-loss out of fold on the others.
+    """Predictions of each fold of train by the candidate that has the least loss out of fold on the others.
 
     All candidates are fitted, and their own settings chosen, on the rows outside of the fold alone. One that these
     don't allow, or where it diverges, is left out there. `threads` fits run at a time; `advance` counts them. None
@@ -157,7 +158,8 @@ def nest(
     if len(candidates) < 2 or len(train) > MOST_NESTED:
         return None
     labelled = [rows[i] for i in train]
-    folds = kfold.assign_folds(labelled, kfold.most_folds(labelled, spec.folds), spec.seed)
+    strata = target.strata([row.label or "" for row in labelled])
+    folds = kfold.assign_folds(labelled, kfold.most_folds(labelled, spec.folds, strata), spec.seed, strata)
     loaded = _load(candidates, train)
 
     def judge(fold: int, candidate: Candidate) -> tuple[float, np.ndarray] | None:
@@ -170,10 +172,10 @@ def nest(
         finally:
             advance(1)
         assert head.out_of_fold is not None
-        losses = row_losses(target_columns(others, classes), head.out_of_fold.probabilities)
-        return float(losses.mean()), head.probabilities(features.take(np.flatnonzero(folds == fold)))
+        losses = target.losses(encode(others, target), head.out_of_fold.predictions)
+        return float(losses.mean()), head.predict(features.take(np.flatnonzero(folds == fold)))
 
-    out = np.empty((len(train), len(classes)))
+    out = np.empty((len(train), len(target)))
     numbers = np.unique(folds).tolist()
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
         judged = run_in_threads(lambda pair: judge(*pair), [(n, c) for n in numbers for c in candidates], threads)

@@ -7,7 +7,7 @@ resamples at once; a test compares them with those of classification.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,32 +29,40 @@ _CHUNK = 500_000
 """Rows times resamples at once: a few MB, which fit the processor's cache."""
 
 
+class Prepared(Protocol):
+    """A model's predictions, of which figures under weights are quickly computed."""
+
+    @property
+    def rankings(self) -> Sequence[Any]:
+        """What each resample sorts or accumulates: as many as there are make resampling slow."""
+
+    def figures(self, weights: np.ndarray, ranking: bool) -> dict[str, np.ndarray]:
+        """weights (n, r) -> each figure (r,), NaN where undefined; those that rank, where not `ranking`, too."""
+
+
 def resampling_units(groups: Sequence[str | None]) -> np.ndarray:
     """What is drawn, as a number for each row (n,): its group, or itself where it has none."""
     names = [f"row {i}" if group is None else f"group {group}" for i, group in enumerate(groups)]
     return np.unique(np.array(names, dtype=object), return_inverse=True)[1] if names else np.empty(0, dtype=np.intp)
 
 
-def resample(
-    truth: np.ndarray, models: Sequence[np.ndarray], drawn: np.ndarray, seed: int
-) -> list[dict[str, np.ndarray]]:
-    """For each model (n, classes) the figures of each resample, the same resamples for all; NaN where undefined.
+def resample(prepared: Sequence[Prepared], drawn: np.ndarray, seed: int) -> list[dict[str, np.ndarray]]:
+    """For each model the figures of each resample, the same resamples for all; NaN where undefined.
 
-    `truth` (n,) has columns, `drawn` (n,) the unit of each row. A resample without some class counts for AUROC by the
-    classes it has (Efron and Tibshirani 1993, ch. 13).
+    `drawn` (n,) has the unit of each row. A resample without some class counts for AUROC by the classes it has (Efron
+    and Tibshirani 1993, ch. 13).
     """
     from threadpoolctl import threadpool_limits
 
-    n = len(truth)
+    n = len(drawn)
     total = int(np.clip(_DRAWN / n, FEWEST, RESAMPLES))
-    prepared = [Weighted(truth, np.asarray(p, dtype=np.float64)) for p in models]
     ranked = min(total, int(_RANKED / (n * max(1, len(prepared[0].rankings)))))
-    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in models]
+    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in prepared]
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
         for start, weights in draw_resamples(drawn, total, seed):
             for model, found in zip(prepared, parts, strict=True):
                 found.append(model.figures(weights, ranking=ranked >= FEWEST and start < ranked))
-    return [{name: np.concatenate([part[name] for part in found]) for name in classification.NAMES} for found in parts]
+    return [{name: np.concatenate([part[name] for part in found]) for name in found[0]} for found in parts]
 
 
 def draw_resamples(drawn: np.ndarray, resamples: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -75,15 +83,19 @@ def draw_resamples(drawn: np.ndarray, resamples: int, seed: int) -> Iterator[tup
 class Weighted:
     """A model's predictions, prepared so that the figures of weighted rows are a few products.
 
-    truth: (n,) int; p: (n, classes) float64.
+    truth: (n,) int; p: (n, classes) float64; shares: as in classification.metrics.
     """
 
-    def __init__(self, truth: np.ndarray, p: np.ndarray) -> None:
+    def __init__(self, truth: np.ndarray, p: np.ndarray, shares: np.ndarray | None = None) -> None:
+        p = np.asarray(p, dtype=np.float64)
+        graded = truth if shares is None else shares
         guess, confidence = p.argmax(axis=1), p.max(axis=1)
         right = guess == truth
         gaps = np.zeros((classification.BINS, len(truth)))
         gaps[classification.confidence_bins(confidence), np.arange(len(truth))] = right - confidence
-        self.sums = np.concatenate([[right, classification.row_losses(truth, p), classification.brier(truth, p)], gaps])
+        self.sums = np.concatenate(
+            [[right, classification.row_losses(graded, p), classification.brier(graded, p)], gaps]
+        )
         classes = np.unique(truth)
         self.support = _one_hot(truth, classes)
         self.hits = _one_hot(np.where(right, truth, -1), classes)
@@ -105,8 +117,8 @@ class Weighted:
             "accuracy": right,
             "balanced_accuracy": recalls.sum(axis=0) / present.sum(axis=0),
             "macro_f1": f1.sum(axis=0) / present.sum(axis=0),
-            "auroc": _mean_of_defined(np.array([auroc for auroc, _ in pairs] or undefined)),
-            "average_precision": _mean_of_defined(np.array([precision for _, precision in pairs] or undefined)),
+            "auroc": mean_of_defined(np.array([auroc for auroc, _ in pairs] or undefined)),
+            "average_precision": mean_of_defined(np.array([precision for _, precision in pairs] or undefined)),
             "log_loss": loss,
             "brier": brier,
             "ece": np.abs(gaps).sum(axis=0),
@@ -160,7 +172,7 @@ def _one_hot(numbers: np.ndarray, classes: np.ndarray) -> Any:
     return csr_array((np.ones(len(here)), (place[here], here)), shape=(len(classes), len(numbers)))
 
 
-def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
     """(m, r) -> (r,): the mean of what is no NaN, NaN where all are."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=0)

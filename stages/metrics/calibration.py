@@ -28,33 +28,41 @@ Rows = tuple[Sequence[str], np.ndarray]
 """Labels and probabilities (n, classes) of a split."""
 
 
-def fit_calibration(splits: Mapping[str, Rows], classes: Sequence[str], folds: np.ndarray | None = None) -> Calibration:
+def fit_calibration(
+    splits: Mapping[str, Rows],
+    classes: Sequence[str],
+    folds: np.ndarray | None = None,
+    shares: Mapping[str, np.ndarray] | None = None,
+) -> Calibration:
     """A temperature and a threshold fitted on `splits["val"]`, or "folds", and the figures of every split with them.
 
     temperature: what the logits are to be divided by; None below LEAST_IMAGES. threshold: with two classes, the
     probability (as predicted, before any temperature) from which the second is the better guess; None below
     LEAST_OF_CLASS of one of them. For each split, `n`, log_loss, brier and ece at that temperature, and under
     `at_threshold` accuracy, balanced_accuracy, and f1 of the second class. folds (n,): of the rows of splits["folds"],
-    whose figures have each fold at what is fitted on the others.
+    whose figures have each fold at what is fitted on the others. shares: by split, as in classification.metrics.
     """
     own = "folds" if "folds" in splits else "val"
-    labels, p = splits[own]
-    temperature, limit, notes = _fit(classification.label_columns(labels, classes), p, classes, own)
+    truths = {split: classification.label_columns(labels, classes) for split, (labels, _) in splits.items()}
+    graded = shares or truths
+    temperature, limit, notes = _fit(truths[own], graded[own], splits[own][1], classes, own)
     figures = {}
-    for split, (labels, p) in splits.items():
-        truth = classification.label_columns(labels, classes)
+    for split, (_, p) in splits.items():
+        truth, against = truths[split], graded[split]
         temperatures, limits = np.full(len(truth), temperature or 1.0), np.full(len(truth), limit or 0.0)
         for fold in np.unique(folds) if split == "folds" and folds is not None else ():
             here = folds == fold
-            found = _fit(truth[~here], p[~here], classes, own)
+            found = _fit(truth[~here], against[~here], p[~here], classes, own)
             temperatures[here], limits[here] = found[0] or 1.0, found[1] if found[1] is not None else 0.5
         at_threshold = None if limit is None else _at_threshold(truth == 1, p[:, 1] >= limits)
-        figures[split] = replace(_at_temperature(temperatures, truth, p), details={"at_threshold": at_threshold})
+        figures[split] = replace(
+            _at_temperature(temperatures, truth, against, p), details={"at_threshold": at_threshold}
+        )
     return Calibration(temperature, limit, notes=notes, splits=figures)
 
 
 def _fit(
-    truth: np.ndarray, p: np.ndarray, classes: Sequence[str], own: str
+    truth: np.ndarray, graded: np.ndarray, p: np.ndarray, classes: Sequence[str], own: str
 ) -> tuple[float | None, float | None, list[str]]:
     """Temperature and threshold for these rows, and notes on what they are too few for."""
     where = "val" if own == "val" else "train and val"
@@ -62,7 +70,7 @@ def _fit(
     if len(truth) < LEAST_IMAGES:
         notes.append(f"no temperature: {LEAST_IMAGES} images in {where} are needed; there are {len(truth)}")
     else:
-        temperature = fit_temperature(truth, p)
+        temperature = fit_temperature(graded, p)
     if len(classes) == 2:
         positive = int(truth.sum())
         if min(positive, len(truth) - positive) < LEAST_OF_CLASS:
@@ -85,7 +93,7 @@ def describe_limits(found: Calibration | None) -> list[str]:
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The T that minimises the mean log-loss of softmax(logits / T): `truth` (n,) int, `probabilities` (n, classes).
+    """The T that minimises the mean log-loss of softmax(logits / T); `truth` as for classification.row_losses.
 
     Temperature scaling (Guo et al. 2017, On Calibration of Modern Neural Networks). The loss is convex in 1 / T, which
     is searched between 0.1 and 10, on evenly spaced rows where there are more than 5 million probabilities; T = 1 stays
@@ -95,14 +103,16 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
     some = np.arange(0, len(truth), max(1, -(-probabilities.size // _CELLS)))
     logits = _logits(probabilities[some])
-    chosen = logits[np.arange(len(some)), truth[some]]
+    graded = truth[some]
+    chosen = (logits * graded).sum(axis=1) if truth.ndim == 2 else logits[np.arange(len(some)), graded]
 
     def loss(inverse: float) -> float:
         return float((np.log(np.exp(logits * inverse).sum(axis=1)) - chosen * inverse).mean())
 
     bounds = (1 / _HIGHEST, 1 / _LOWEST)
     found = 1 / float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-    after = _at_temperature(np.full(len(truth), found), truth, probabilities).values["log_loss"]
+    rounded = truth.argmax(axis=1) if truth.ndim == 2 else truth
+    after = _at_temperature(np.full(len(truth), found), rounded, truth, probabilities).values["log_loss"]
     return found if after is not None and after < classification.log_loss(truth, probabilities) else 1.0
 
 
@@ -118,7 +128,9 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(logits - logits.max(axis=1, keepdims=True))
 
 
-def _at_temperature(temperatures: np.ndarray, truth: np.ndarray, probabilities: np.ndarray) -> Figures:
+def _at_temperature(
+    temperatures: np.ndarray, truth: np.ndarray, graded: np.ndarray, probabilities: np.ndarray
+) -> Figures:
     """Figures at the temperature of each row, computed a few rows at a time; None where there is no row."""
     n, step = len(truth), max(1, _CELLS // probabilities.shape[1])
     if n == 0:
@@ -126,9 +138,9 @@ def _at_temperature(temperatures: np.ndarray, truth: np.ndarray, probabilities: 
     parts = []
     for start in range(0, n, step):
         here = slice(start, start + step)
-        t, p = truth[here], apply_temperature(probabilities[here], temperatures[here, None])
+        t, g, p = truth[here], graded[here], apply_temperature(probabilities[here], temperatures[here, None])
         parts.append(
-            [classification.row_losses(t, p), classification.brier(t, p), p.argmax(axis=1) == t, p.max(axis=1)]
+            [classification.row_losses(g, p), classification.brier(g, p), p.argmax(axis=1) == t, p.max(axis=1)]
         )
     loss, brier, right, confidence = np.concatenate(parts, axis=1)
     figures = {"log_loss": float(loss.mean()), "brier": float(brier.mean())}

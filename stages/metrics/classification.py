@@ -22,7 +22,9 @@ BINS = 15
 """Of the top probability, for the ECE."""
 
 
-def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> Figures:
+def metrics(
+    labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], shares: np.ndarray | None = None
+) -> Figures:
     """Figures for n rows.
 
     Parameters
@@ -30,6 +32,7 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
     labels : n class names, each one of `classes`.
     probabilities : ndarray of shape (n, len(classes)), rows sum to 1.
     classes : class names in column order; with two, the second is the positive one.
+    shares : what log_loss and brier are against where that is not the label alone: (n, len(classes)), rows sum to 1.
 
     AUROC is one-vs-rest, macro, for more than two classes; it and average_precision are None where `labels` lack a
     class, and above MOST_RANKED classes. ece: 15 equal bins of the top probability (Guo et al. 2017); a perfectly
@@ -39,7 +42,7 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
     if len(labels) == 0:
         return Figures(0, dict.fromkeys(NAMES))
     truth, p = label_columns(labels, classes), np.asarray(probabilities, dtype=np.float64)
-    guess = p.argmax(axis=1)
+    graded, guess = truth if shares is None else shares, p.argmax(axis=1)
     present = np.unique(truth)
     support, hits, guesses = _counts(truth, guess, len(classes))
     ranked = len(present) == len(classes) <= MOST_RANKED
@@ -51,8 +54,8 @@ def metrics(labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[
         "macro_f1": float((2 * hits / np.maximum(support + guesses, 1))[present].mean()),
         "auroc": float(np.mean([auroc for auroc, _ in pairs])) if ranked else None,
         "average_precision": float(np.mean([precision for _, precision in pairs])) if ranked else None,
-        "log_loss": log_loss(truth, p),
-        "brier": float(brier(truth, p).mean()),
+        "log_loss": log_loss(graded, p),
+        "brier": float(brier(graded, p).mean()),
         "ece": ece(guess == truth, p.max(axis=1)),
     }
     return Figures(len(truth), values)
@@ -64,20 +67,39 @@ def label_columns(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     return np.array([column[label] for label in labels], dtype=np.intp)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """logits (n, 1) of two classes, or (n, classes) -> (n, classes), rows sum to 1."""
+    if logits.shape[1] == 1:
+        logits = np.concatenate([-logits / 2, logits / 2], axis=1)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
 def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean negative log-probability, in nats, of the true class: `truth` (n,) int, `probabilities` (n, classes)."""
+    """Mean of `row_losses`."""
     return float(row_losses(truth, probabilities).mean())
 
 
 def row_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Negative log-probability, in nats, of each row's true class, (n,); a certain mistake costs that of 1e-15."""
+    """Negative log-probability, in nats, of each row's true class, (n,); a certain mistake costs that of 1e-15.
+
+    truth: (n,) int, or shares of classes (n, classes), over which the mean is taken.
+    """
+    if truth.ndim == 2:
+        return np.asarray(-(truth * np.log(np.clip(probabilities, 1e-15, None))).sum(axis=1))
     return np.asarray(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-15, None)))
 
 
 def brier(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Squared distance of each row's probabilities from its true class, (n,); with two classes, that of one of them."""
+    """Squared distance of each row's probabilities from its true class, (n,); with two classes, that of one of them.
+
+    truth: as for `row_losses`.
+    """
     p = probabilities
-    distance = np.einsum("ij,ij->i", p, p) - 2 * p[np.arange(len(truth)), truth] + 1
+    if truth.ndim == 2:
+        distance = ((p - truth) ** 2).sum(axis=1)
+    else:
+        distance = np.einsum("ij,ij->i", p, p) - 2 * p[np.arange(len(truth)), truth] + 1
     return np.asarray(distance / (2 if p.shape[1] == 2 else 1))
 
 

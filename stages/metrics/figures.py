@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-RANKING = "log_loss"
-"""The figure of val that ranks models: the lowest is the best."""
+RANKING = ("log_loss", "relative_error")
+"""The figure of val that ranks models, the first that they have: the lowest is the best."""
+
+_HEADLINES = (
+    ("log_loss", "accuracy", "auroc"), ("log_loss", "macro_ap", "macro_f1"), ("relative_error", "mae", "spearman"),
+)  # fmt: skip
+"""Of classes, labels, numbers: the figures of short tables, the first the one that ranks."""
+
+_TITLES = {"log_loss": "log-loss", "auroc": "AUROC", "macro_ap": "macro AP", "macro_f1": "macro F1", "mae": "MAE"}
 
 EVALUATED = ("val", "folds", "test")
 """Sets of images that models are judged on. folds: train and val together, each fold by heads fitted on the others."""
@@ -20,8 +27,10 @@ was chosen among several, kinds or points of a sweep, and fitted, on the others 
 Interval = Sequence[float]
 """Low and high, 95%."""
 
-_DETAILS = ("confusion", "per_class", "per_group", "at_threshold")
-_FITTED = ("temperature", "threshold", "threshold_maximises", "notes")
+_DETAILS = ("confusion", "per_class", "per_group", "per_label", "per_number", "at_threshold")
+_FITTED = ("temperature", "threshold", "threshold_maximises", "notes", "thresholds", "half_widths")
+_ADDED = ("notes", "thresholds", "half_widths")
+"""Those of _FITTED that older models, or other targets, lack."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,13 @@ class Figures:
     @property
     def rank(self) -> float:
         """What models are sorted by, the best first; an undefined figure is the worst."""
-        value = self.values[RANKING]
+        value = next((self.values[name] for name in RANKING if name in self.values), None)
         return float("inf") if value is None else value
+
+    @property
+    def headline(self) -> tuple[str, str, str]:
+        """The figures of short tables, that which ranks first."""
+        return next((names for names in _HEADLINES if {*names} <= self.values.keys()), _HEADLINES[0])
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
@@ -63,19 +77,30 @@ class Figures:
         return {"n": self.n, **self.values, **({"ci": self.ci} if self.ci else {}), **self.details}
 
 
+def title(name: str) -> str:
+    """A figure's name, as tables show it."""
+    return _TITLES.get(name, name.replace("_", " "))
+
+
 @dataclass(frozen=True)
 class Difference:
-    """Each figure of a model minus that of another on the same rows, and McNemar's test (paired_tests.py)."""
+    """Each figure of a model minus that of another on the same rows, and of classes McNemar's test."""
 
     figures: Mapping[str, Figure]
     mcnemar: Mapping[str, float | int]
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
-        return cls({name: Figure(**part) for name, part in found.items() if name != "mcnemar"}, found["mcnemar"])
+        return cls(
+            {name: Figure(**part) for name, part in found.items() if name != "mcnemar"}, found.get("mcnemar", {})
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.figures, "mcnemar": self.mcnemar}
+        return {**self.figures, **({"mcnemar": self.mcnemar} if self.mcnemar else {})}
+
+
+Compared = tuple[Figures, Figures, Difference]
+"""Of two models on the same rows, and of the second less the first."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +114,10 @@ class Calibration:
     threshold: float | None = None
     threshold_maximises: str = "balanced_accuracy"
     notes: Sequence[str] | None = None
+    thresholds: Mapping[str, float] | None = None
+    """By label, the probability from which an image is said to have it."""
+    half_widths: Mapping[str, float] | None = None
+    """By number, what a prediction interval reaches to either side."""
     splits: Mapping[str, Figures] = field(default_factory=dict)
 
     @classmethod
@@ -96,7 +125,7 @@ class Calibration:
         return cls(**{name: found[name] for name in _FITTED if name in found}, splits=_splits(found))
 
     def to_json(self) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in _FITTED if name != "notes" or self.notes is not None}
+        found = {n: getattr(self, n) for n in _FITTED if n not in _ADDED or getattr(self, n) is not None}
         own = "folds" if "folds" in self.splits else "val"
         return found | {name: self.splits.get(name) for name in (own, "test")}
 

@@ -26,6 +26,7 @@ def metrics_with_intervals(
     classes: Sequence[str],
     groups: Sequence[str | None],
     seed: int = 0,
+    shares: np.ndarray | None = None,
 ) -> Figures:
     """The figures of classification.metrics for n rows, each with its interval.
 
@@ -38,19 +39,19 @@ def metrics_with_intervals(
     have been seen. ece is biased upwards, so its interval reaches further down than up. None where the figure is None
     or could not be resampled, and with one row or group.
     """
-    found = classification.metrics(labels, probabilities, classes)
+    found = classification.metrics(labels, probabilities, classes, shares)
     truth, units = classification.label_columns(labels, classes), bootstrap.resampling_units(groups)
     n, count = len(truth), int(units.max(initial=0)) + 1
     if n == 0 or count == 1:
         return replace(found, ci=dict.fromkeys(classification.NAMES))
     p = np.asarray(probabilities, dtype=np.float64)
-    (drawn,) = bootstrap.resample(truth, [p], units, seed)
-    variance = {name: _variance(values, count) for name, values in drawn.items()}
-    size = _effective_sizes(found.values, variance, truth, units)
-    z, t = _NORMAL if count == n else _student(count), _student(count)
+    (drawn,) = bootstrap.resample([bootstrap.Weighted(truth, p, shares)], units, seed)
+    spread = {name: variance(values, count) for name, values in drawn.items()}
+    size = _effective_sizes(found.values, spread, truth, units)
+    z, t = _NORMAL if count == n else student(count), student(count)
     ci: dict[str, Interval | None] = dict.fromkeys(classification.NAMES)
     ci |= {name: [float(end) for end in wilson(found.values[name] or 0.0, m, z)] for name, m in size.items()}
-    ci |= _loss_intervals(truth, p, found.values, variance, count, t)
+    ci |= _loss_intervals(truth, p, found.values, spread, count, t)
     ci["ece"] = _ece_interval(truth, p, max(n / size["accuracy"], 1.0), seed)
     return replace(found, ci=ci)
 
@@ -63,7 +64,12 @@ def wilson(share: np.ndarray | float, n: np.ndarray | float, z: float = _NORMAL)
 
 
 def paired_difference(
-    labels: Sequence[str], a: np.ndarray, b: np.ndarray, classes: Sequence[str], groups: Sequence[str | None]
+    labels: Sequence[str],
+    a: np.ndarray,
+    b: np.ndarray,
+    classes: Sequence[str],
+    groups: Sequence[str | None],
+    shares: np.ndarray | None = None,
 ) -> dict[str, Figure]:
     """Each figure of b minus that of a, both (n, classes) on the same rows, with its interval.
 
@@ -72,20 +78,20 @@ def paired_difference(
     that one model alone has right (Bonett and Price 2012) unless a and b are equal, and half a mistake as above.
     """
     truth, units = classification.label_columns(labels, classes), bootstrap.resampling_units(groups)
-    one, two = (classification.metrics(labels, p, classes).values for p in (a, b))
+    one, two = (classification.metrics(labels, p, classes, shares).values for p in (a, b))
     gaps = {name: None if value is None else (two[name] or 0.0) - value for name, value in one.items()}
     count = int(units.max(initial=0)) + 1
     if count == 1:
         return {name: Figure(gap, None) for name, gap in gaps.items()}
-    before, after = bootstrap.resample(truth, [a, b], units, seed=0)
+    before, after = bootstrap.resample([bootstrap.Weighted(truth, p, shares) for p in (a, b)], units, seed=0)
     other = _other_class(truth, a + b)
     unseen = {} if np.array_equal(a, b) else {name: 2 / (m + 2) ** 2 for name, m in _sizes(truth, units).items()}
     for name, loss in _LOSSES.items():
         unseen[name] = _unseen_variance(loss(other, b) - loss(other, a) - loss(truth, b) + loss(truth, a), count)
     out = {}
     for name, gap in gaps.items():
-        variance = _variance(after[name] - before[name], count)
-        half = None if variance is None else _student(count) * float(np.sqrt(variance + unseen.get(name, 0.0)))
+        spread = variance(after[name] - before[name], count)
+        half = None if spread is None else student(count) * float(np.sqrt(spread + unseen.get(name, 0.0)))
         out[name] = Figure(gap, None if gap is None or half is None else [gap - half, gap + half])
     return out
 
@@ -171,13 +177,13 @@ def _unseen_variance(change: np.ndarray, count: int) -> float:
     return float((change**2).mean()) / (2 * count + 2) / count
 
 
-def _variance(values: np.ndarray, count: int) -> float | None:
+def variance(values: np.ndarray, count: int) -> float | None:
     """Of the defined values of resamples of `count` units, None where they are too few."""
     defined = values[~np.isnan(values)]
     return float(defined.var()) * count / (count - 1) if len(defined) > 1 else None
 
 
-def _student(count: int) -> float:
+def student(count: int) -> float:
     """The 97.5% quantile of Student's t for the mean of `count` units."""
     from scipy.special import stdtrit
 

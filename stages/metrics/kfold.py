@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +20,38 @@ _INNER = 5
 """A fifth of the rows outside of a fold is the val split of its head."""
 
 
+@dataclass(frozen=True)
+class Strata:
+    """What of each row is to be spread evenly over folds: `names` has its class, or its labels.
+
+    needed: whether a head needs rows of each.
+    """
+
+    names: Sequence[Sequence[str]]
+    needed: bool = True
+
+    def some(self, here: np.ndarray) -> Strata:
+        """Of the rows where `here` (n,) bool is true."""
+        return Strata([names for names, wanted in zip(self.names, here, strict=True) if wanted], self.needed)
+
+    @cached_property
+    def members(self) -> dict[str, list[int]]:
+        """The numbers of the rows in each stratum, by name, ascending."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for number, names in enumerate(self.names):
+            for name in names:
+                found[name].append(number)
+        return dict(sorted(found.items()))
+
+    @property
+    def largest(self) -> int:
+        """Rows in the largest; of those that no head needs, all."""
+        return max(map(len, self.members.values()), default=0) if self.needed else len(self.names)
+
+
 class Predictor(Protocol):
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """features (n, ...) -> (n, classes)."""
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """features (n, ...) -> (n, columns)."""
         ...
 
 
@@ -28,85 +59,93 @@ Fit = Callable[[np.ndarray, Sequence[Row]], Predictor]
 """fit(features, rows): fitted on the rows whose split is train, chosen on those in val, or where none is by folds."""
 
 
-def assign_folds(rows: Sequence[Row], k: int, seed: int) -> np.ndarray:
-    """The fold of each labelled row, (n,) int below k: stratified by label, and no group in two folds.
+def assign_folds(rows: Sequence[Row], k: int, seed: int, strata: Strata | None = None) -> np.ndarray:
+    """The fold of each labelled row, (n,) int below k: stratified, and no group in two folds.
 
-    A row without a group stands for itself. The same rows in the same order and the same seed give the same folds.
-    Raises Unusable where they are too few for k folds, or where all of a class would be in one.
+    strata: of each row; None for its label. A row without a group stands for itself. The same rows in the same order
+    and the same seed give the same folds. Raises Unusable where they are too few for k folds, or where all of a class
+    would be in one.
     """
-    drawn, labels = bootstrap.resampling_units([row.group for row in rows]), np.array([row.label for row in rows])
+    drawn, strata = bootstrap.resampling_units([row.group for row in rows]), strata or by_label(rows)
     what = "groups" if any(row.group is not None for row in rows) else "images"
     units = len(set(drawn.tolist()))
-    largest = max(Counter(labels.tolist()).values(), default=0)
+    largest = strata.largest
     if min(units, largest) < k:
         raise Unusable(
             f"{units} {what}, {largest} images of the largest class, are too few for {k} folds",
             f"--folds {min(units, largest)}" if min(units, largest) > 1 else "add images",
         )
-    folds = _split(drawn, labels, k, seed)
-    for label in np.unique(labels):
-        if len(set(folds[labels == label])) == 1:
+    folds = _split(drawn, strata, k, seed)
+    for label, here in strata.members.items() if strata.needed else ():
+        if len(set(folds[here])) == 1:
             raise Unusable(
-                f"all {(labels == label).sum()} images of class {str(label)!r} are in one fold; none is left to fit on",
+                f"all {len(here)} images of class {label!r} are in one fold; none is left to fit on",
                 f"add images of it{' in other groups' if what == 'groups' else ''}, or leave that class out",
             )
     return folds
 
 
-def find_unfoldable(rows: Sequence[Row]) -> str | None:
+def by_label(rows: Sequence[Row]) -> Strata:
+    """Each class is one."""
+    return Strata([(row.label or "",) for row in rows])
+
+
+def find_unfoldable(rows: Sequence[Row], strata: Strata | None = None) -> str | None:
     """A class of the labelled rows that folds cannot judge, since it has one image or group only; None for none."""
     units = bootstrap.resampling_units([row.group for row in rows]).tolist()
-    found: dict[str, set[int]] = {}
-    for row, unit in zip(rows, units, strict=True):
-        found.setdefault(row.label or "", set()).add(unit)
-    return next((label for label, of in sorted(found.items()) if len(of) < 2), None)
+    strata = strata or by_label(rows)
+    members = strata.members.items() if strata.needed else ()
+    return next((label for label, of in members if len({units[i] for i in of}) < 2), None)
 
 
-def most_folds(rows: Sequence[Row], k: int) -> int:
+def most_folds(rows: Sequence[Row], k: int, strata: Strata | None = None) -> int:
     """k, or fewer where there are fewer groups, or images of the largest class; two at least."""
     units = len(set(bootstrap.resampling_units([row.group for row in rows]).tolist()))
-    largest = max(Counter(row.label for row in rows).values(), default=0)
-    return max(2, min(k, units, largest))
+    return max(2, min(k, units, (strata or by_label(rows)).largest))
 
 
 def out_of_fold(
-    fit: Fit, features: np.ndarray, rows: Sequence[Row], classes: Sequence[str], k: int, seed: int, val: bool = True
+    fit: Fit, features: np.ndarray, rows: Sequence[Row], strata: Strata, k: int, seed: int, val: bool = True
 ) -> np.ndarray:
-    """Probabilities (n, classes) of each row, by a head that was neither fitted nor chosen on its fold.
+    """Predictions (n, columns) of each row, by a head that was neither fitted nor chosen on its fold.
 
     `features` (n, ...) and labelled `rows` agree line by line; their splits don't count. For each of the k folds of
     `assign`, `fit` gets the rows outside of it, a fifth of them (stratified, grouped, seeded) as val; without `val` all
     as train, unless a class there is too small for folds. Raises Unusable where the rows are too few.
     """
-    folds, out = assign_folds(rows, k, seed), np.empty((len(rows), len(classes)))
+    folds, out = assign_folds(rows, k, seed, strata), None
     for number in range(k):
         inside = folds == number
         outside = [row._replace(split="train") for row, here in zip(rows, inside, strict=True) if not here]
-        if val or find_unfoldable(outside):
-            outside = _with_val(outside, seed)
+        theirs = strata.some(~inside)
+        if val or find_unfoldable(outside, theirs):
+            outside = _with_val(outside, seed, theirs)
         head = fit(features[~inside], outside)
-        out[inside] = head.probabilities(features[inside])
+        predicted = head.predict(features[inside])
+        out = np.empty((len(rows), predicted.shape[1])) if out is None else out
+        out[inside] = predicted
+    assert out is not None
     return out
 
 
-def _with_val(rows: Sequence[Row], seed: int) -> list[Row]:
+def _with_val(rows: Sequence[Row], seed: int, strata: Strata) -> list[Row]:
     """The rows with a fifth of them in val; but those of a class that train would lack are in train."""
-    drawn, labels = bootstrap.resampling_units([row.group for row in rows]), np.array([row.label for row in rows])
-    k = min(_INNER, max(Counter(labels.tolist()).values()), len(set(drawn.tolist())))
-    val = _split(drawn, labels, k, seed) == 0 if k > 1 else np.zeros(len(rows), dtype=bool)
-    for label in np.unique(labels):
-        if val[labels == label].all():
-            val[np.isin(drawn, drawn[labels == label])] = False
+    drawn = bootstrap.resampling_units([row.group for row in rows])
+    k = min(_INNER, strata.largest, len(set(drawn.tolist())))
+    val = _split(drawn, strata, k, seed) == 0 if k > 1 else np.zeros(len(rows), dtype=bool)
+    for here in strata.members.values():
+        if val[here].all():
+            val[np.isin(drawn, drawn[here])] = False
     if not val.any():
         raise Unusable(f"{len(rows)} images outside of a fold are too few to hold some out of the fit", "add images")
     return [row._replace(split="val" if held else "train") for row, held in zip(rows, val, strict=True)]
 
 
-def _split(drawn: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """The fold of each row: (n,) units and labels -> (n,) int. scikit-learn would do, but takes longer to import."""
+def _split(drawn: np.ndarray, strata: Strata, k: int, seed: int) -> np.ndarray:
+    """The fold of each row: (n,) units and strata -> (n,) int. scikit-learn would do, but takes longer to import."""
     classes: dict[int, Counter[str]] = {}
-    for unit, label in zip(drawn.tolist(), labels.tolist(), strict=True):
-        classes.setdefault(unit, Counter())[label] += 1
+    for unit, names in zip(drawn.tolist(), strata.names, strict=True):
+        classes.setdefault(unit, Counter()).update(names)
     units = [Unit(str(unit), found) for unit, found in classes.items()]
     folds = stratified.draw(units, {}, {str(fold): 1 / k for fold in range(k)}, seed)
     return np.array([int(folds[str(unit)]) for unit in drawn.tolist()], dtype=np.intp)

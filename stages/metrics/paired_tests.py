@@ -11,14 +11,21 @@ from stages.metrics.figures import Difference, Figures
 
 
 def compare(
-    labels: Sequence[str], a: np.ndarray, b: np.ndarray, classes: Sequence[str], groups: Sequence[str | None]
+    labels: Sequence[str],
+    a: np.ndarray,
+    b: np.ndarray,
+    classes: Sequence[str],
+    groups: Sequence[str | None],
+    shares: np.ndarray | None = None,
 ) -> tuple[Figures, Figures, Difference]:
     """Figures with intervals of two models' probabilities (n, classes) on n rows, and those of b minus those of a.
 
+    shares: as in classification.metrics.
+
     McNemar's test assumes independent rows, so where there are groups its p-value is too low.
     """
-    one, two = (intervals.metrics_with_intervals(labels, p, classes, groups) for p in (a, b))
-    between = intervals.paired_difference(labels, a, b, classes, groups)
+    one, two = (intervals.metrics_with_intervals(labels, p, classes, groups, shares=shares) for p in (a, b))
+    between = intervals.paired_difference(labels, a, b, classes, groups, shares)
     truth = classification.label_columns(labels, classes)
     return one, two, Difference(between, mcnemar(a.argmax(axis=1) == truth, b.argmax(axis=1) == truth))
 

@@ -16,6 +16,7 @@ from stages.bases.recipe import Tap
 from stages.data.manifest import Row
 from stages.heads.fitted import Head, Layer, Layers
 from stages.heads.matrix import FeatureMatrix
+from stages.targets.target import Target
 
 
 class FakeEmbed:
@@ -52,10 +53,9 @@ class Dense:
     """In the place of stages/heads/dense.py: a head that guesses nothing."""
 
     @staticmethod
-    def fit(spec: Any, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
-        outputs = 1 if len(classes) == 2 else len(classes)
-        layer = Layer(np.zeros((features.dim, outputs)), np.zeros(outputs))
-        return Head("dense", tuple(classes), Layers([layer]), {"epoch": 1})
+    def fit(spec: Any, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Head:
+        layer = Layer(np.zeros((features.dim, target.outputs)), np.zeros(target.outputs))
+        return Head("dense", target, Layers([layer]), {"epoch": 1})
 
 
 def numbered(number: int) -> bytes:

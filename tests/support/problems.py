@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.data.manifest import Row
 from stages.heads.matrix import FeatureMatrix
+from stages.targets.classes import Classes
 
 
 @dataclass
@@ -62,8 +63,8 @@ def in_train(samples: Sequence[Row]) -> list[Row]:
     return [row._replace(split="train") for row in samples]
 
 
-def names(n_classes: int) -> tuple[str, ...]:
-    return tuple(f"c{i}" for i in range(n_classes))
+def names(n_classes: int) -> Classes:
+    return Classes(f"c{i}" for i in range(n_classes))
 
 
 def part(samples: Sequence[Row], split: str) -> np.ndarray:

@@ -15,8 +15,9 @@ from pipeline.config.fields import Positive
 from pipeline.config.head_schema import HEAD_KINDS, Auto, Dense, HeadConfig, HeadKind, Logistic
 from stages.data.manifest import Row
 from stages.heads.fitted import Head
-from stages.heads.labelled_rows import rows_in_split, target_columns
+from stages.heads.labelled_rows import encode, rows_in_split
 from stages.heads.matrix import FeatureMatrix
+from stages.targets.target import Target
 from tests.conftest import Pipeline, counts
 
 
@@ -32,11 +33,11 @@ class Means:
     means: np.ndarray
     scale: float
 
-    def logits(self, x: np.ndarray, classes: int) -> np.ndarray:
+    def scores(self, x: np.ndarray, target: Target) -> np.ndarray:
         far = ((x[:, None] - self.means) ** 2).sum(axis=2) / self.scale**2
-        return far[:, :1] - far[:, 1:] if classes == 2 else -far
+        return far[:, :1] - far[:, 1:] if len(target) == 2 else -far
 
-    def width(self, classes: int) -> int:
+    def width(self, target: Target) -> int:
         return self.means.size
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -50,11 +51,11 @@ class Means:
         return cls(arrays["means"], text["scale"])
 
 
-def fit(spec: Nearest, features: FeatureMatrix, rows: Sequence[Row], classes: Sequence[str]) -> Head:
-    y, train = target_columns(rows, classes), rows_in_split(rows, "train")
+def fit(spec: Nearest, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Head:
+    y, train = encode(rows, target), rows_in_split(rows, "train")
     x = features.take(train).astype(np.float64)
-    means = np.stack([x[y[train] == column].mean(axis=0) for column in range(len(classes))])
-    return Head("nearest", tuple(classes), Means(means, spec.scale), {"scale": spec.scale})
+    means = np.stack([x[y[train] == column].mean(axis=0) for column in range(len(target))])
+    return Head("nearest", target, Means(means, spec.scale), {"scale": spec.scale})
 
 
 @pytest.fixture

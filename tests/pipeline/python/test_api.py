@@ -231,7 +231,7 @@ def test_a_head_is_trained_and_then_taken(pipeline: Pipeline, project: Path) -> 
     head = opened.head("logistic")
     assert head.classes == ("bright", "dark")
     X, y, _ = opened.features("train")
-    probabilities = head.probabilities(X)
+    probabilities = head.predict(X)
     assert probabilities.shape == (len(X), 2)
     assert [head.classes[i] for i in probabilities.argmax(axis=1)] == y.tolist()
     ran = pipeline("run", "-c", project, "--json").json["heads"]["logistic"]
@@ -256,7 +256,7 @@ def test_a_saved_model_goes_by_name_tag_or_key_and_is_the_head_that_was_trained(
     shutil.rmtree(project.parent / ".features")
     for name in ("head/logistic", "v1", opened.model("v1").key[:8]):
         model = frozenbase.open(project).model(name)
-        assert np.array_equal(model.head.probabilities(X), head.probabilities(X))
+        assert np.array_equal(model.head.predict(X), head.predict(X))
         assert (model.name, model.history) == ("head/logistic", {})
         assert {"accuracy", "log_loss", "ci"} < set(model.metrics["test"])
     assert not (project.parent / ".features").exists()

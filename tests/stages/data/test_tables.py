@@ -103,7 +103,7 @@ def test_a_file_that_the_table_names_and_is_not_there_is_a_reject(tmp_path: Path
         ),
         ("t.csv", "path\n../../etc/passwd.png\n", "leaves data.root"),
         ("t.csv", "path\nsub/../secret.png\n", "leaves data.root"),
-        ("t.jsonl", '{"path": "1.png", "label": ["a", "b"]}\n', "one label per image is expected"),
+        ("t.jsonl", '{"path": "1.png", "label": ["a", "b"]}\n', "one class per image is expected"),
         ("t.jsonl", "{torn\n", "cannot be read"),
         ("t.jsonl", "[1]\n", "a line is not a JSON object"),
         ("t.parquet", "not parquet", "cannot be read"),

@@ -146,8 +146,8 @@ def test_before_training_it_says_what_the_head_says_on_the_frozen_base(lite0: Ca
     x, _ = lite0.data()
     features = np.asarray(lite0.base().predict(x, verbose=0)).mean(axis=(1, 2))
     data = lite0.cached()
-    said = lite0.network().probabilities(data.boundary, np.arange(N))
-    assert np.abs(said - lite0.head.probabilities(features)).max() < 1e-5
+    said = lite0.network().predict(data.boundary, np.arange(N))
+    assert np.abs(said - lite0.head.predict(features)).max() < 1e-5
 
 
 def test_frozen_weights_and_batch_statistics_stay_as_they_were_to_the_bit(lite0: Case, tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_the_tail_is_all_there_is_of_the_blocks_and_no_less_is_put_in(lite0: Cas
     with pytest.raises(Unusable, match=r"tail\.npz has no block15_depthwise_bn/0"):
         network.put_tail({name: array for name, array in tail.items() if name != "block15_depthwise_bn/0"})
     network.put_tail(tail)
-    expected = lite0.network().probabilities(data.boundary, where)
-    assert network.probabilities(data.boundary, where).tobytes() == expected.tobytes()
+    expected = lite0.network().predict(data.boundary, where)
+    assert network.predict(data.boundary, where).tobytes() == expected.tobytes()
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(lite0: Case, tmp_path: Path) -> None:

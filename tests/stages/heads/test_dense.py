@@ -43,7 +43,7 @@ def test_numpy_says_what_the_network_says(n_classes: int, standardise: bool, mon
     z = Scaler.of(x[part(samples, "train")], [12]).apply(x.copy()) if standardise else x
     assert [layer.activation for layer in head.layers] == ["tanh", "tanh", "linear"]
     expected = networks[0].predict([z, np.zeros((len(z), 1 if n_classes == 2 else n_classes))], verbose=0)
-    assert np.abs(head.logits(x) - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+    assert np.abs(head.scores(x) - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
 def test_the_usual_tutorial_s_head_can_be_expressed() -> None:
@@ -65,7 +65,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_it() -> None:
     best = int(np.argmin(losses))
     assert head.chosen["epoch"] == best + 1 == len(losses) - 2
     val = part(samples, "val")
-    right = head.probabilities(x[val])[np.arange(val.sum()), columns(samples)[val]]
+    right = head.predict(x[val])[np.arange(val.sum()), columns(samples)[val]]
     assert -np.log(right).mean() == pytest.approx(losses[best], abs=1e-4)
 
 
@@ -93,8 +93,8 @@ def test_logits_are_those_of_the_network_and_of_the_logistic_head(activation: An
     parts = [(rng.normal(size=shape), rng.normal(size=shape[1])) for shape in pairwise(sizes)]
     layers = [Layer(*part, activation) for part in parts[:-1]] + [Layer(*parts[-1])]
     linear, x = Layer(rng.normal(size=(12, 3)), rng.normal(size=3)), rng.normal(size=(20, 12))
-    expected = Layers(layers).logits(x, 3) + Layers([linear]).logits(x, 3)
-    assert np.allclose(Layers(add_linear(layers, linear)).logits(x, 3), expected)
+    expected = Layers(layers).scores(x, names(3)) + Layers([linear]).scores(x, names(3))
+    assert np.allclose(Layers(add_linear(layers, linear)).scores(x, names(3)), expected)
 
 
 def test_where_training_gains_nothing_it_is_the_logistic_head() -> None:
@@ -104,7 +104,7 @@ def test_where_training_gains_nothing_it_is_the_logistic_head() -> None:
     head = fit(x, in_train(samples), 2, lr=1e-7)
     assert head.chosen["epoch"] == 0
     alone = logistic.fit(Logistic(), features(x), in_train(samples), names(2))
-    assert np.allclose(head.probabilities(x), alone.probabilities(x), atol=1e-6)
+    assert np.allclose(head.predict(x), alone.predict(x), atol=1e-6)
 
 
 def test_the_loss_of_class_numbers_is_keras_s_of_one_hot_rows() -> None:
@@ -206,9 +206,9 @@ def test_a_loss_that_is_no_number_is_never_the_best() -> None:
     from stages.heads import dense_network
 
     spec = Dense(epochs=4)
-    network = dense_network.make_network(spec, 3, 1, True)
+    network = dense_network.make_network(spec, 3, names(2), np.zeros(0, int), True)
     kernel, *_ = network.weights
-    best, *_ = dense_network.best_epoch(spec)
+    best, *_ = dense_network.best_epoch(spec, names(2))
     best.set_model(network)
     best.on_train_begin()
     for epoch, loss in enumerate([np.nan, 0.7, np.inf, 0.9]):

@@ -19,6 +19,7 @@ from stages.data.manifest import Manifest
 from stages.heads import fitted
 from stages.heads.fitted import Head, Layer, Layers
 from stages.heads.neighbours import Neighbours
+from stages.targets.classes import Classes
 from tests.support.problems import columns, features, in_train, names, part, problem, rows
 
 Fit = Callable[..., Head]
@@ -48,7 +49,7 @@ def test_separable_classes_are_told_apart(fit: Fit, n_classes: int) -> None:
     x, samples = problem(n_classes, signal=30)
     head = fit(features(x), samples, names(n_classes))
     test = part(samples, "test")
-    guess = head.probabilities(x[test]).argmax(axis=1)
+    guess = head.predict(x[test]).argmax(axis=1)
     assert (guess == columns(samples)[test]).mean() > 0.97
 
 
@@ -59,9 +60,9 @@ def test_shuffled_labels_teach_nothing(fit: Fit) -> None:
         x, samples = problem(2, n=1500)
         labels = np.random.default_rng(seed).permutation([row.label for row in samples])
         samples = [row._replace(label=str(label)) for row, label in zip(samples, labels, strict=True)]
-        head = fit(features(x), samples, ("c0", "c1"))
+        head = fit(features(x), samples, names(2))
         test = part(samples, "test")
-        scores.append(roc_auc_score((labels == "c1")[test], head.logits(x[test])[:, 0]))
+        scores.append(roc_auc_score((labels == "c1")[test], head.scores(x[test])[:, 0]))
     assert np.mean(scores) == pytest.approx(0.5, abs=0.05)
 
 
@@ -79,7 +80,7 @@ def test_file_form_round_trip_without_pickle(fit: Fit) -> None:
     x, samples = problem(3)
     head = fit(features(x), samples, names(3))
     again = Head.from_files(head.to_files(), FORMS)
-    assert np.array_equal(again.probabilities(x), head.probabilities(x))
+    assert np.array_equal(again.predict(x), head.predict(x))
     assert (again.classes, again.kind, again.chosen) == (head.classes, head.kind, head.chosen)
 
 
@@ -89,11 +90,11 @@ def test_a_class_with_one_image_and_a_constant_feature_are_no_trouble(fit: Fit) 
     first = int(np.flatnonzero(part(samples, "train"))[0])
     samples[first] = samples[first]._replace(label="c2")
     head = fit(features(x), samples, names(3))
-    assert np.isfinite(head.probabilities(x)).all()
+    assert np.isfinite(head.predict(x)).all()
     elsewhere = x.copy()
     elsewhere[:, 5] = 1e9  # constant in train
     if head.kind != "knn":
-        assert np.array_equal(head.probabilities(elsewhere), head.probabilities(x))
+        assert np.array_equal(head.predict(elsewhere), head.predict(x))
 
 
 @each_kind
@@ -102,7 +103,7 @@ def test_several_taps_are_joined_and_maps_flattened(fit: Fit) -> None:
     maps = x[:, 4:].reshape(-1, 2, 2, 2)
     joined = fit(features(x[:, :4], maps), samples, names(2))
     assert joined.to_files() == fit(features(x[:, :4], x[:, 4:]), samples, names(2)).to_files()
-    assert joined.probabilities(x).shape == (len(x), 2)
+    assert joined.predict(x).shape == (len(x), 2)
 
 
 @each_kind
@@ -120,7 +121,7 @@ def test_without_val_folds_choose_and_judge(fit: Fit, n: int) -> None:
     assert {len(folds) for folds in groups.values()} == {1}
     assert len(set(head.out_of_fold.folds.tolist())) == (DENSE["folds"] if head.kind == "dense" else 5)
     truth = columns(samples)
-    right = [(p.argmax(axis=1) == truth).mean() for p in (head.out_of_fold.probabilities, head.probabilities(x))]
+    right = [(p.argmax(axis=1) == truth).mean() for p in (head.out_of_fold.predictions, head.predict(x))]
     assert right[1] + 0.05 > right[0] > 0.75
     assert head.to_files() == fit(features(x), samples, names(2)).to_files()
 
@@ -129,11 +130,9 @@ def test_without_val_folds_choose_and_judge(fit: Fit, n: int) -> None:
 def test_predictions_don_t_depend_on_how_rows_are_batched(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     x, samples = problem(3)
     head = fit(features(x), samples, names(3))
-    whole = head.probabilities(x)
+    whole = head.predict(x)
     monkeypatch.setattr(fitted, "_BATCH_BYTES", 8 * 400 * 7)
-    assert np.allclose(
-        head.probabilities(x), whole, rtol=1e-5 if head.kind == "knn" else 1e-9, atol=0
-    )  # float32, float64
+    assert np.allclose(head.predict(x), whole, rtol=1e-5 if head.kind == "knn" else 1e-9, atol=0)  # float32, float64
     assert whole.sum(axis=1) == pytest.approx(1)
 
 
@@ -142,7 +141,7 @@ def test_ten_thousand_classes_are_told_in_batches_that_fit_in_memory(monkeypatch
     layer = Layer(np.random.default_rng(0).normal(size=(2, 10_000)), np.zeros(10_000))
     head, x = Head("ridge", names(10_000), Layers([layer]), {}), np.ones((200, 2), np.float32)
     tracemalloc.start()
-    found = head.probabilities(x)
+    found = head.predict(x)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.sum(axis=1) == pytest.approx(1)
@@ -155,22 +154,22 @@ def test_a_head_of_an_older_program_is_read() -> None:
     np.savez(buffer, layer0_weights=np.ones((3, 1)), layer0_bias=np.zeros(1))
     text = {"kind": "logistic", "classes": ["a", "b"], "layers": 1, "chosen": {"C": 1.0}}
     head = Head.from_files({"head.npz": buffer.getvalue(), "head.json": json.dumps(text).encode()}, FORMS)
-    assert head.logits(np.array([[1, 2, 3]]))[0, 0] == 6
+    assert head.scores(np.array([[1, 2, 3]]))[0, 0] == 6
     assert head.layers[0].activation == "linear"
     for newer, message in (({"schema": 99}, "schema 99 and kind logistic"), ({"kind": "svm"}, "schema 1 and kind svm")):
         files = {"head.npz": buffer.getvalue(), "head.json": json.dumps({**text, **newer}).encode()}
-        with pytest.raises(Unusable, match=f"{message}; this version reads schemas up to 3 and the kinds logistic,"):
+        with pytest.raises(Unusable, match=f"{message}; this version reads schemas up to 4 and the kinds logistic,"):
             Head.from_files(files, FORMS)
 
 
 def test_a_neighbour_s_vote_is_the_one_of_dinov2() -> None:
     """exp(cosine / temperature), summed by class; and one more vote that is shared evenly."""
     stored = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)
-    head = Head("knn", ("a", "b"), Neighbours(stored, np.array([0, 1, 1]), 2, 0.1), {})
+    head = Head("knn", Classes("ab"), Neighbours(stored, np.array([0, 1, 1]), 2, 0.1), {})
     weights = np.exp(np.array([1, 0.8]) / 0.1)
     extra = weights.max() / 2
     expected = (weights + extra) / (weights.sum() + 2 * extra)
-    assert head.probabilities(np.array([[5.0, 0]]))[0] == pytest.approx(expected)
+    assert head.predict(np.array([[5.0, 0]]))[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("activation", fitted.ACTIVATIONS)
@@ -187,7 +186,7 @@ def test_layers_are_keras_dense(activation: fitted.Activation) -> None:
     network.build((None, 5))
     for dense, layer in zip(network.layers, layers, strict=True):
         dense.set_weights([layer.weights, layer.bias])
-    assert np.allclose(network.predict(x, verbose=0), Head("dense", names(3), Layers(layers), {}).logits(x), atol=1e-5)
+    assert np.allclose(network.predict(x, verbose=0), Head("dense", names(3), Layers(layers), {}).scores(x), atol=1e-5)
 
 
 def manifest(*parts: tuple[str, str]) -> Manifest:
@@ -199,11 +198,11 @@ GOOD = (("a", "train"), ("b", "train"), ("a", "val"), ("b", "test"))
 
 def test_key_sees_all_it_should() -> None:
     table = manifest(*GOOD)
-    base = fitted.head_key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], table)
+    base = fitted.head_key({"kind": "logistic", "seed": 0}, Classes("ab"), ["k"], table)
     others = [
-        fitted.head_key({"kind": "logistic", "seed": 1}, ("a", "b"), ["k"], table),
-        fitted.head_key({"kind": "logistic", "seed": 0}, ("b", "a"), ["k"], table),
-        fitted.head_key({"kind": "logistic", "seed": 0}, ("a", "b"), ["l"], table),
-        fitted.head_key({"kind": "logistic", "seed": 0}, ("a", "b"), ["k"], manifest(*GOOD[:3], ("b", "train"))),
+        fitted.head_key({"kind": "logistic", "seed": 1}, Classes("ab"), ["k"], table),
+        fitted.head_key({"kind": "logistic", "seed": 0}, Classes("ba"), ["k"], table),
+        fitted.head_key({"kind": "logistic", "seed": 0}, Classes("ab"), ["l"], table),
+        fitted.head_key({"kind": "logistic", "seed": 0}, Classes("ab"), ["k"], manifest(*GOOD[:3], ("b", "train"))),
     ]
     assert len({base, *others}) == 5

@@ -21,7 +21,7 @@ def test_votes_are_scikit_learn_s_with_the_same_weights(k: int, n_classes: int) 
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     model = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
     expected = model.fit(unit[train], columns(samples)[train]).predict_proba(unit)
-    found = head.probabilities(x)
+    found = head.predict(x)
     nearest = np.exp((1 - model.kneighbors(unit)[0]) / 0.07)
     votes, extra = nearest.sum(axis=1, keepdims=True), nearest[:, :1]
     assert np.abs(found - (expected * votes + extra / n_classes) / (votes + extra)).max() < 1e-4
@@ -52,17 +52,17 @@ def test_stored_rows_are_gone_through_tile_by_tile_and_none_is_missed(monkeypatc
     head = knn.fit(Knn(k=20), features(x), samples, names(3))
     assert isinstance(head.form, Neighbours)
     cosines, columns = head.form.nearest(x, 20)
-    whole = head.probabilities(x)
+    whole = head.predict(x)
     for tile in (7, 50):  # fewer and more than k
         monkeypatch.setattr(neighbours, "TILE", tile)
         found = head.form.nearest(x, 20)
         assert np.abs(found[0] - cosines).max() < 1e-6
         assert (found[1] == columns).mean() > 0.999  # but for ties
-        assert np.abs(head.probabilities(x) - whole).max() < 1e-5
+        assert np.abs(head.predict(x) - whole).max() < 1e-5
 
 
 def test_a_row_of_zeros_is_no_trouble() -> None:
     x, samples = problem(2)
     x[:3] = 0
     head = knn.fit(Knn(), features(x), samples, names(2))
-    assert np.isfinite(head.logits(x)).all()
+    assert np.isfinite(head.scores(x)).all()

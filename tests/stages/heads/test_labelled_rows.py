@@ -1,12 +1,13 @@
-"""labelled_rows.py: classes in order, and labels or splits that do not allow a head."""
+"""labelled_rows.py: splits that do not allow a head."""
 
 from __future__ import annotations
 
 import pytest
 
 from cache.errors import Unusable
-from stages.data.manifest import Manifest, Row
+from stages.data.manifest import Manifest
 from stages.heads import labelled_rows
+from stages.targets.classes import Classes
 from tests.support.problems import rows
 
 
@@ -15,24 +16,6 @@ def manifest(*parts: tuple[str, str]) -> Manifest:
 
 
 GOOD = (("a", "train"), ("b", "train"), ("a", "val"), ("b", "test"))
-
-
-def test_classes_are_sorted_or_as_told() -> None:
-    assert labelled_rows.check_classes(manifest(*GOOD), None) == ("a", "b")
-    assert labelled_rows.check_classes(manifest(*GOOD), ["b", "a"]) == ("b", "a")
-
-
-@pytest.mark.parametrize(
-    ("table", "order", "message"),
-    [
-        (Manifest((Row("a" * 64, "1.png"),)), None, "no image has a label"),
-        (manifest(("a", "train"), ("a", "val")), None, "there is one class only, 'a'"),
-        (manifest(*GOOD), ["a", "c"], r"data\.classes is \['a', 'c'\], but the images have \['a', 'b'\]"),
-    ],
-)
-def test_what_cannot_carry_a_head_is_said(table: Manifest, order: list[str] | None, message: str) -> None:
-    with pytest.raises(Unusable, match=message):
-        labelled_rows.check_classes(table, order)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +30,7 @@ def test_what_cannot_carry_a_head_is_said(table: Manifest, order: list[str] | No
 )
 def test_splits_that_do_not_allow_a_head(table: Manifest, choose: str, message: str) -> None:
     with pytest.raises(Unusable, match=message):
-        labelled_rows.check_splits(table, choose)
-    labelled_rows.check_splits(manifest(*GOOD), "val")
-    labelled_rows.check_splits(manifest(("a", "train"), ("b", "val"), ("a", "val"), ("b", "train")).pooled, "folds")
+        labelled_rows.check_splits(table, choose, Classes("abc"))
+    labelled_rows.check_splits(manifest(*GOOD), "val", Classes("ab"))
+    every = manifest(("a", "train"), ("b", "val"), ("a", "val"), ("b", "train"))
+    labelled_rows.check_splits(every.pooled, "folds", Classes("ab"))

@@ -27,7 +27,7 @@ def test_folded_logits_are_scikit_learn_s_decision_function(n_classes: int, c: f
     reference = LogisticRegression(C=c, tol=1e-10, max_iter=10_000).fit(z, y)
     with ThreadPoolExecutor(2) as pool:
         parts = [wide[:1234], wide[1234:]]
-        problem_ = Problem(parts, y, 1 if n_classes == 2 else n_classes, scaler, pool.map)
+        problem_ = Problem(parts, y, names(n_classes), scaler, pool.map)
         found = problem_.solve(c, None, tolerance=1e-9)
     assert len(problem_.lanes) > 1
     assert found is not None
@@ -46,7 +46,7 @@ def test_float32_comes_to_the_same_loss() -> None:
         [row._replace(split="train") for row in samples[:-1]] + [samples[-1]._replace(split="val")],
         names(4),
     )
-    assert np.abs(head.probabilities(x) - reference.predict_proba(z)).max() < 1e-3
+    assert np.abs(head.predict(x) - reference.predict_proba(z)).max() < 1e-3
 
 
 def test_one_c_is_not_followed_by_others() -> None:
@@ -84,7 +84,7 @@ def test_val_chooses_c_and_nothing_else() -> None:
     head, other = (logistic.fit(Logistic(), features(rows), samples, names(2)) for rows in (x, shuffled))
     assert other.chosen["C"] < head.chosen["C"]
     alone = logistic.fit(Logistic(C=other.chosen["C"]), features(x), samples, names(2))
-    assert np.allclose(other.probabilities(x), alone.probabilities(x), atol=2e-3)
+    assert np.allclose(other.predict(x), alone.predict(x), atol=2e-3)
 
 
 def test_the_sums_are_the_same_on_any_number_of_threads() -> None:
@@ -92,14 +92,14 @@ def test_the_sums_are_the_same_on_any_number_of_threads() -> None:
     scaler, found = Scaler.of(x, [12]), []
     for threads in (1, 4):
         with ThreadPoolExecutor(threads) as pool:
-            model = Problem([x], columns(samples), 3, scaler, pool.map).solve(0.1, None)
+            model = Problem([x], columns(samples), names(3), scaler, pool.map).solve(0.1, None)
             assert model is not None
             found.append(model.weights.tobytes())
     assert found[0] == found[1]
 
 
 def test_too_many_weights_are_refused_before_anything_is_fitted() -> None:
-    labels = [f"c{i}" for i in range(10_000)]
+    labels = names(10_000)
     samples = rows([*labels, "c0"], [*["train"] * 10_000, "val"])
     x = np.zeros((10_001, 1280), np.float16)
     with pytest.raises(Unusable, match=r"1,280 features and 10,000 classes has 12,800,000 weights") as caught:
@@ -122,4 +122,4 @@ def test_where_val_chooses_the_problem_is_set_up_once(dim: int, monkeypatch: pyt
     x = np.hstack([x, np.random.default_rng(0).normal(size=(120, dim - 12)).astype(np.float32)])
     head = logistic.fit(Logistic(), features(x), samples, names(2))
     assert len(made) == 1
-    assert (head.probabilities(x).argmax(axis=1) == columns(samples)).mean() > 0.7
+    assert (head.predict(x).argmax(axis=1) == columns(samples)).mean() > 0.7

@@ -15,8 +15,8 @@ from cache.store import Cache
 from pipeline.config.head_schema import Ridge
 from stages.heads import matrix as features_module
 from stages.heads import ridge, selection
-from stages.heads.fitted import softmax
 from stages.heads.matrix import FeatureMatrix
+from stages.metrics.classification import softmax
 from tests.support.problems import InMemory, columns, features, in_train, names, part, problem, rows, scaled
 
 
@@ -33,9 +33,9 @@ def test_weights_from_sums_are_scikit_learn_s_ridge(n_classes: int, alpha: float
     z = scaled(x, x[train])
     model = Reference(alpha=alpha).fit(z[train], signs(columns(samples)[train], n_classes))
     expected = model.predict(z).reshape(len(z), -1)
-    scale = head.logits(x).std() / expected.std()
+    scale = head.scores(x).std() / expected.std()
     assert scale == pytest.approx(head.chosen["scale"], rel=1e-3)
-    assert np.abs(head.logits(x) / scale - expected).max() < 1e-5
+    assert np.abs(head.scores(x) / scale - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("n", [60, 400])
@@ -52,7 +52,7 @@ def test_folds_are_judged_by_fits_on_the_others(n: int) -> None:
         inside = head.out_of_fold.folds == fold
         model = Reference(alpha=10.0).fit(scaled(unit[~inside], unit[~inside]), y[~inside])
         scores = model.predict(scaled(unit[inside], unit[~inside]))
-        found = np.log(head.out_of_fold.probabilities[inside])
+        found = np.log(head.out_of_fold.predictions[inside])
         found -= found.mean(axis=1, keepdims=True)
         scores -= scores.mean(axis=1, keepdims=True)
         factor = (found * scores).sum() / (scores**2).sum()  # chosen by the other folds
@@ -66,11 +66,11 @@ def test_val_chooses_the_penalty_and_the_scale() -> None:
     assert len(losses) == 20
     assert min(losses, key=losses.get) == format(head.chosen["alpha"], ".3g")
     val = part(samples, "val")
-    right = head.probabilities(x[val])[np.arange(val.sum()), columns(samples)[val]]
+    right = head.predict(x[val])[np.arange(val.sum()), columns(samples)[val]]
     loss = -np.log(right).mean()
     assert loss == pytest.approx(min(losses.values()), abs=1e-3)
     for factor in (0.8, 1.25):  # another scale is worse
-        other = softmax(factor * head.logits(x[val]))[np.arange(val.sum()), columns(samples)[val]]
+        other = softmax(factor * head.scores(x[val]))[np.arange(val.sum()), columns(samples)[val]]
         assert -np.log(other).mean() > loss
 
 
@@ -87,7 +87,7 @@ def test_never_are_more_rows_read_at_once_than_a_block_has(tmp_path: Path, monke
     streamed = ridge.fit(Ridge(), FeatureMatrix([tracked]), samples, names(3))
     assert max(tracked.taken) <= 50
     stored = ridge.fit(Ridge(), FeatureMatrix([store.rows(ids)]), samples, names(3))
-    assert np.allclose(streamed.probabilities(x), whole.probabilities(x), atol=1e-7)
+    assert np.allclose(streamed.predict(x), whole.predict(x), atol=1e-7)
     assert stored.to_files() == streamed.to_files()
 
 
@@ -98,18 +98,18 @@ def test_a_large_offset_costs_no_digits() -> None:
     far = (x + 2.0**13).astype(np.float32)
     near = (far.astype(np.float64) - 2.0**13).astype(np.float32)
     one, two = (ridge.fit(Ridge(), features(rows), samples, names(2)) for rows in (near, far))
-    assert np.allclose(one.probabilities(near), two.probabilities(far), atol=1e-6)
+    assert np.allclose(one.predict(near), two.predict(far), atol=1e-6)
 
 
 def test_ten_thousand_classes_are_a_right_answer() -> None:
     """Eight features say which class it is, one train image each."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(10_000, 8)).astype(np.float32)
-    labels = [f"c{i}" for i in range(10_000)]
+    labels = names(10_000)
     samples = rows([*labels, *labels[:20]], [*["train"] * 10_000, *["val"] * 20])
     head = ridge.fit(Ridge(alpha=1.0), features(np.concatenate([x, x[:20]])), samples, labels)
-    assert head.probabilities(x[:20]).shape == (20, 10_000)
-    assert np.isfinite(head.logits(x[:20])).all()
+    assert head.predict(x[:20]).shape == (20, 10_000)
+    assert np.isfinite(head.scores(x[:20])).all()
 
 
 def test_of_very_many_scores_evenly_spaced_rows_of_val_choose(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,15 @@ from cache.errors import Diverged, Unusable
 from pipeline.config.head_schema import Auto, Knn, Ridge
 from stages.data.manifest import Row
 from stages.heads import auto, knn, ridge, selection
-from stages.heads.fitted import Head, Layer, Layers, OutOfFold, softmax
+from stages.heads.fitted import Head, Layer, Layers, OutOfFold
 from stages.heads.matrix import FeatureMatrix
 from stages.heads.selection import Candidate
 from stages.metrics import kfold
+from stages.metrics.classification import softmax
+from stages.targets.classes import Classes
 from tests.support.problems import features, in_train, names, problem
 
-CLASSES = ("c0", "c1")
+CLASSES = Classes(("c0", "c1"))
 
 
 def plain(some: FeatureMatrix, of: Sequence[Row]) -> Head:
@@ -58,13 +60,13 @@ def test_the_best_of_many_settings_seems_to_know_shuffled_labels_and_nested_does
         for one in several:
             found = plain(one.features, samples).out_of_fold
             assert found is not None
-            loss = -np.log(np.where(truth, found.probabilities[:, 1], found.probabilities[:, 0])).mean()
-            figures.append((loss, roc_auc_score(truth, found.probabilities[:, 1])))
+            loss = -np.log(np.where(truth, found.predictions[:, 1], found.predictions[:, 0])).mean()
+            figures.append((loss, roc_auc_score(truth, found.predictions[:, 1])))
         flattered.append(min(figures)[1])
         judged = selection.nest(Ridge(), several, samples, CLASSES)
         assert judged is not None
         folds = [judged.folds == fold for fold in range(5)]
-        nested.append(np.mean([roc_auc_score(truth[fold], judged.probabilities[fold, 1]) for fold in folds]))
+        nested.append(np.mean([roc_auc_score(truth[fold], judged.predictions[fold, 1]) for fold in folds]))
     assert np.mean(flattered) > 0.6
     assert np.mean(nested) == pytest.approx(0.5, abs=0.07)
 
@@ -107,7 +109,7 @@ def test_the_better_candidate_predicts_and_features_of_several_widths_do() -> No
     for order in (good + bad, bad + good):
         found = selection.nest(Ridge(), order, in_train(samples), CLASSES)
         assert found is not None
-        assert (found.probabilities.argmax(axis=1) == truth).mean() > 0.95
+        assert (found.predictions.argmax(axis=1) == truth).mean() > 0.95
 
 
 @pytest.mark.parametrize("error", [Unusable("no", ""), Diverged("no", "")])
@@ -120,7 +122,7 @@ def test_a_candidate_that_rows_do_not_allow_is_left_out_and_without_any_nothing_
     lost = Candidate(features(x), refuse)
     found = selection.nest(Ridge(), [lost, *candidates(x)], in_train(samples), CLASSES)
     assert found is not None
-    assert np.isfinite(found.probabilities).all()
+    assert np.isfinite(found.predictions).all()
     assert selection.nest(Ridge(), [lost, lost], in_train(samples), CLASSES) is None
 
 
@@ -152,7 +154,7 @@ def test_rows_of_test_take_no_part_and_threads_change_nothing() -> None:
     assert one is not None
     assert two is not None
     assert len(one.folds) == (~test).sum()
-    assert one.probabilities.tobytes() == two.probabilities.tobytes()
+    assert one.predictions.tobytes() == two.predictions.tobytes()
 
 
 def test_auto_chooses_among_its_kinds_in_each_fold() -> None:
@@ -164,6 +166,6 @@ def test_auto_chooses_among_its_kinds_in_each_fold() -> None:
         ridge.fit(Ridge(choose="folds"), features(x), samples, CLASSES),
         knn.fit(Knn(choose="folds"), features(x), samples, CLASSES),
     ]
-    assert all(not np.array_equal(head.probabilities(x), found.probabilities) for head in alone)
+    assert all(not np.array_equal(head.predict(x), found.predictions) for head in alone)
     truth = np.array([row.label == "c1" for row in samples])
-    assert (found.probabilities.argmax(axis=1) == truth).mean() > 0.8
+    assert (found.predictions.argmax(axis=1) == truth).mean() > 0.8

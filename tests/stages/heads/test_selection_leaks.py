@@ -43,7 +43,7 @@ def mean_auroc(head: Head, samples: Sequence[Row]) -> float:
     found, truth = head.out_of_fold, columns(samples)
     assert found is not None
     folds = [found.folds == fold for fold in np.unique(found.folds)]
-    return float(np.mean([roc_auc_score(truth[fold], found.probabilities[fold, 1]) for fold in folds]))
+    return float(np.mean([roc_auc_score(truth[fold], found.predictions[fold, 1]) for fold in folds]))
 
 
 def noise(n: int, dim: int, seed: int) -> tuple[np.ndarray, list[Row]]:
@@ -88,7 +88,7 @@ def test_the_best_of_many_settings_is_judged_by_others() -> None:
     for seed in range(20):
         x, samples = noise(100, 30, seed)
         right = x > 0  # of each setting
-        selection = Selection.of(Logistic(), samples, 2)
+        selection = Selection.of(Logistic(), samples, names(2))
 
         def judge(others: np.ndarray, right: np.ndarray = right) -> Callable[[np.ndarray], np.ndarray]:
             best = int(right[others].mean(axis=0).argmax())
@@ -97,6 +97,6 @@ def test_the_best_of_many_settings_is_judged_by_others() -> None:
         found = selection.cross_fit(judge)
         assert found is not None
         flattered.append(float(right.mean(axis=0).max()))
-        honest.append(float(found.probabilities.mean()))
+        honest.append(float(found.predictions.mean()))
     assert np.mean(flattered) > 0.55
     assert np.mean(honest) < 0.5 + 2 * error(honest)

@@ -16,6 +16,7 @@ from stages.heads import logistic
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import kfold
+from stages.targets.classes import Classes
 
 
 def rows(labels: Sequence[str], groups: Sequence[str | None] | None = None) -> list[Row]:
@@ -37,7 +38,7 @@ class Recorder:
         self.calls.append({s: {int(row.id, 16) for row in given if row.split == s} for s in ("train", "val", "test")})
         return self
 
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
+    def predict(self, features: np.ndarray) -> np.ndarray:
         self.judged.append(set(features[:, 0].astype(int)))
         return np.tile([0.5, 0.5], (len(features), 1))
 
@@ -48,7 +49,7 @@ GROUPS = [f"g{i % 23}" for i in range(100)]
 @pytest.mark.parametrize("groups", [None, GROUPS, [g if i % 2 else None for i, g in enumerate(GROUPS)]])
 def test_no_fold_is_seen_in_fitting_or_choosing(groups: list[str | None] | None) -> None:
     given, fit = rows(["a" if i % 3 else "b" for i in range(100)], groups), Recorder()
-    kfold.out_of_fold(fit, np.arange(100.0)[:, None], given, ("a", "b"), 5, 0)
+    kfold.out_of_fold(fit, np.arange(100.0)[:, None], given, kfold.by_label(given), 5, 0)
     assert sorted(i for judged in fit.judged for i in judged) == list(range(100))
     names = [row.group or row.id for row in given]
     for seen, judged in zip(fit.calls, fit.judged, strict=True):
@@ -61,12 +62,12 @@ def test_no_fold_is_seen_in_fitting_or_choosing(groups: list[str | None] | None)
 
 def test_without_val_all_rows_outside_of_a_fold_are_fitted_on_unless_a_class_is_too_small() -> None:
     given, fit = rows(["a" if i % 3 else "b" for i in range(100)]), Recorder()
-    kfold.out_of_fold(fit, np.arange(100.0)[:, None], given, ("a", "b"), 5, 0, val=False)
+    kfold.out_of_fold(fit, np.arange(100.0)[:, None], given, kfold.by_label(given), 5, 0, val=False)
     for seen, judged in zip(fit.calls, fit.judged, strict=True):
         assert seen["train"] | judged == set(range(100))
         assert not seen["val"] | seen["test"]
     few, fit = rows(["a"] * 20 + ["b"] * 2), Recorder()
-    kfold.out_of_fold(fit, np.arange(22.0)[:, None], few, ("a", "b"), 2, 0, val=False)
+    kfold.out_of_fold(fit, np.arange(22.0)[:, None], few, kfold.by_label(few), 2, 0, val=False)
     assert all(seen["val"] for seen in fit.calls)
 
 
@@ -85,7 +86,7 @@ def test_same_seed_same_folds() -> None:
 
 
 def fit_logistic(features: np.ndarray, given: Sequence[Row]) -> Head:
-    return logistic.fit(Logistic(), FeatureMatrix([features]), given, ("a", "b"))
+    return logistic.fit(Logistic(), FeatureMatrix([features]), given, Classes("ab"))
 
 
 def test_shuffled_labels_give_an_auroc_of_a_half_and_true_ones_do_not() -> None:
@@ -95,7 +96,7 @@ def test_shuffled_labels_give_an_auroc_of_a_half_and_true_ones_do_not() -> None:
     scores = {}
     for name, labels in (("true", truth), ("shuffled", rng.permutation(truth))):
         given = rows(["b" if positive else "a" for positive in labels])
-        found = kfold.out_of_fold(fit_logistic, x, given, ("a", "b"), 5, 0)
+        found = kfold.out_of_fold(fit_logistic, x, given, kfold.by_label(given), 5, 0)
         scores[name] = roc_auc_score(labels, found[:, 1])
     assert scores["true"] > 0.95
     assert scores["shuffled"] == pytest.approx(0.5, abs=0.05)
@@ -103,7 +104,7 @@ def test_shuffled_labels_give_an_auroc_of_a_half_and_true_ones_do_not() -> None:
 
 def test_a_class_with_two_images_is_fitted_in_every_fold() -> None:
     given, fit = rows(["a"] * 20 + ["b"] * 20 + ["c"] * 2), Recorder()
-    kfold.out_of_fold(fit, np.arange(42.0)[:, None], given, ("a", "b"), 5, 0)
+    kfold.out_of_fold(fit, np.arange(42.0)[:, None], given, kfold.by_label(given), 5, 0)
     assert all(seen["train"] & {40, 41} for seen in fit.calls)
 
 
@@ -128,4 +129,4 @@ def test_what_is_too_little_for_folds_is_said(
 ) -> None:
     given = rows(labels, groups)
     with pytest.raises(Unusable, match=message or "2 images outside of a fold are too few"):
-        kfold.out_of_fold(Recorder(), np.arange(float(len(given)))[:, None], given, ("a", "b"), k, 0)
+        kfold.out_of_fold(Recorder(), np.arange(float(len(given)))[:, None], given, kfold.by_label(given), k, 0)

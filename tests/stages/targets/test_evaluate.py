@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.metrics import classification, evaluate
+from stages.metrics import classification
+from stages.targets import evaluate
+from stages.targets.classes import Classes
 from tests.support.problems import rows
 
-CLASSES = ("c0", "c1")
+CLASSES = Classes(("c0", "c1"))
 
 
 def probabilities(truth: np.ndarray, certainty: float, seed: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What heads predict: classes, labels, numbers, soft labels. See docs/design.md."""

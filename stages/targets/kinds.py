@@ -1,0 +1,117 @@
+"""Owns which kinds of targets there are, and which one the labelled images have. Not what they do."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from cache.errors import Unusable
+from stages.data.cells import TargetKind
+from stages.data.manifest import Manifest
+from stages.targets.classes import Classes
+from stages.targets.labels import Labels
+from stages.targets.numbers import Numbers
+from stages.targets.soft import Soft
+from stages.targets.target import Target
+
+KINDS: Mapping[str, type[Target]] = {kind.kind: kind for kind in (Classes, Labels, Numbers, Soft)}
+
+
+def load_target(names: Sequence[str], written: Mapping[str, Any] | None) -> Target:
+    """The target with those columns that a head's file has; None: classes. Raises Unusable where its kind is newer."""
+    if written is None:
+        return Classes(names)
+    settings = dict(written)
+    kind = settings.pop("kind", None)
+    if kind not in KINDS:
+        raise Unusable(f"the target is of kind {kind!r}; this version reads {', '.join(KINDS)}", "use a newer version")
+    return KINDS[kind].load(names, settings)
+
+
+class Settings(Protocol):
+    """As in pipeline.yaml."""
+
+    @property
+    def kind(self) -> TargetKind: ...
+
+    @property
+    def units(self) -> Sequence[str]: ...
+
+
+def find_target(manifest: Manifest, settings: Settings, columns: Sequence[str], order: Sequence[str] | None) -> Target:
+    """The target of the labelled images; columns: those of the table that have it. order: of classes, else sorted.
+
+    Raises Unusable where no head can be trained on these rows: no labels, one class, an image with two labels.
+    """
+    manifest.check_labels()
+    samples = [row for row in manifest.samples if row.split != "test"] or list(manifest.samples)
+    if not samples:
+        raise Unusable(
+            "no image has a label, and a head needs them",
+            "put them in one folder per class, or name a table (data.table); features alone: pipeline run extract",
+        )
+    if settings.kind == Numbers.kind:
+        return _numbers(columns, settings.units, [row.label or "" for row in samples])
+    counts = _count(settings.kind, [row.label or "" for row in manifest.samples])
+    if order is not None and sorted(order) != sorted(counts):
+        raise Unusable(f"data.classes is {sorted(order)}, but the images have {sorted(counts)}", "list each class once")
+    names = tuple(order or counts)
+    if settings.kind == Labels.kind:
+        _check_labels(counts, len(manifest.samples))
+        return Labels(names)
+    if len(counts) == 1:
+        raise Unusable(
+            f"there is one class only, {names[0]!r}; a head needs two or more",
+            "check data.root: it should hold one folder per class",
+        )
+    return Soft(names) if settings.kind == Soft.kind else Classes(names)
+
+
+def _count(kind: str, labels: Sequence[str]) -> dict[str, int]:
+    """Images by class or label, sorted by name; of shares, those that have any."""
+    found = Counter[str]()
+    for label, n in Counter(labels).items():
+        if kind == Classes.kind:
+            found[label] += n
+        else:
+            found.update({name: n if share else 0 for name, share in _shares(kind, label).items()})
+    return dict(sorted(found.items()))
+
+
+def _shares(kind: str, label: str) -> dict[str, float]:
+    try:
+        found = json.loads(label)
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise Unusable(
+        f"the label {label!r} is none of data.target.kind: {kind}",
+        "name the table and its columns (data.table, data.target.columns), or use kind: classes",
+    )
+
+
+def _check_labels(counts: Mapping[str, int], images: int) -> None:
+    for name, n in counts.items():
+        if n in (0, images):
+            raise Unusable(
+                f"{'no image' if n == 0 else 'every image'} has the label {name!r}, so there is nothing to learn",
+                "leave that label out of the table, or of data.target.columns",
+            )
+
+
+def _numbers(names: Sequence[str], units: Sequence[str], labels: Sequence[str]) -> Numbers:
+    try:
+        values = Numbers(names).numbers(labels)
+    except (ValueError, TypeError) as error:
+        raise Unusable(
+            f"the labels are not {len(names)} numbers each ({labels[0]!r})",
+            "name a table with data.table, and its column with data.columns.label or data.target.columns",
+        ) from error
+    scale = values.std(axis=0)
+    for name, spread, value in zip(names, scale, values[0], strict=True):
+        if spread == 0:
+            raise Unusable(f"{name} is {value:g} for all images, so there is nothing to learn", "check that column")
+    return Numbers(names, values.mean(axis=0).tolist(), scale.tolist(), units)

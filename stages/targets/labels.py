@@ -1,0 +1,104 @@
+"""Owns the target that is several labels at once, each of which an image has or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cache.errors import Unusable
+from stages.metrics import multilabel
+from stages.metrics.figures import Calibration, Compared, Figures
+from stages.metrics.kfold import Strata
+from stages.targets.classes import SCALES
+from stages.targets.target import Rows, Target
+
+
+class Labels(Target):
+    """Independent labels: a score for each, its sigmoid the probability. Unknown ones are in no loss and no figure."""
+
+    kind: ClassVar[str] = "labels"
+    noun: ClassVar[str] = "labels"
+    factors: ClassVar[np.ndarray | None] = SCALES
+
+    @property
+    def outputs(self) -> int:
+        return len(self)
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """1 for a label that the image has, 0 for one it hasn't, NaN where that is unknown."""
+        found = (json.loads(text) for text in labels)
+        rows = [[np.nan if has.get(name, 0) is None else has.get(name, 0) for name in self] for has in found]
+        return np.array(rows, dtype=np.float64).reshape(len(labels), len(self))
+
+    def predict(self, scores: np.ndarray) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp(-np.clip(scores, -700, 700))))
+
+    def scores(self, predictions: np.ndarray) -> np.ndarray:
+        p = np.clip(predictions, 1e-300, 1 - 1e-16)
+        return np.asarray(np.log(p) - np.log1p(-p))
+
+    def knows(self, label: str) -> bool:
+        return {*json.loads(label)} <= {*self}
+
+    @classmethod
+    def strata(cls, labels: Sequence[str]) -> Strata:
+        """The labels of each image, so that each is spread evenly; images without any are one more.
+
+        A unit goes where what it has is furthest below its share, rare labels first: iterative stratification
+        (Sechidis, Tsoumakas and Vlahavas 2011; stages/data/stratified.py).
+        """
+        names = [tuple(name for name, has in json.loads(label).items() if has) or ("",) for label in labels]
+        return Strata(names, needed=False)
+
+    def losses(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        return multilabel.losses(y, predictions)
+
+    def errors(self, scores: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log-losses of all known labels, summed over labels, so that each has the minimum it would have alone."""
+        known = np.isfinite(y)
+        truth = np.where(known, y, 0).astype(scores.dtype)
+        loss = np.where(known, np.logaddexp(0, scores) - truth * scores, 0)
+        wrong = np.where(known, 1 / (1 + np.exp(-scores)) - truth, 0)
+        return float(loss.sum(dtype=np.float64)), wrong.astype(scores.dtype)
+
+    def regressed(self, y: np.ndarray) -> np.ndarray:
+        if np.isnan(y).any():
+            raise Unusable(
+                f"{int(np.isnan(y).any(axis=1).sum()):,} images have labels that are unknown; a ridge head solves for "
+                "all labels at once, and needs each",
+                "use kind: logistic or knn, which leave unknown labels out",
+            )
+        return 2 * y - 1
+
+    def vote(self, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Shares of yes in the votes of neighbours that know, and of one more, half yes, that weighs as the nearest."""
+        known = np.isfinite(y)
+        yes = np.einsum("nk,nkl->nl", weights, np.where(known, y, 0))
+        return np.asarray((yes + 0.5) / (np.einsum("nk,nkl->nl", weights, known.astype(np.float64)) + 1))
+
+    def figures(self, rows: Rows) -> Figures:
+        return multilabel.metrics(self.encode(rows[0]), rows[1])
+
+    def judge(self, rows: Rows, groups: Sequence[str | None], seed: int) -> Figures:
+        return multilabel.judge(self.encode(rows[0]), rows[1], self, groups, seed)
+
+    def compare(self, labels: Sequence[str], a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]) -> Compared:
+        return multilabel.compare(self.encode(labels), a, b, groups)
+
+    def calibrate(self, splits: Mapping[str, Rows], folds: np.ndarray | None) -> Calibration:
+        return multilabel.calibrate({s: (self.encode(labels), p) for s, (labels, p) in splits.items()}, self, folds)
+
+    def columns(self, predictions: np.ndarray, fitted: Calibration | None = None) -> dict[str, Any]:
+        """predicted: the labels of at least one half, separated by semicolons; calibrated, also those of at least their
+        threshold, as `at_threshold`."""
+        found: dict[str, Any] = {"predicted": self._above(predictions, np.full(len(self), 0.5))}
+        if fitted is not None and fitted.thresholds is not None:
+            limits = np.array([fitted.thresholds.get(name, 0.5) for name in self])
+            found["at_threshold"] = self._above(predictions, limits)
+        return found | {f"p_{name}": predictions[:, i] for i, name in enumerate(self)}
+
+    def _above(self, predictions: np.ndarray, limits: np.ndarray) -> list[str]:
+        return [";".join(name for name, said in zip(self, row, strict=True) if said) for row in predictions >= limits]

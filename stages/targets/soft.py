@@ -1,0 +1,68 @@
+"""Owns the target that is a share of each class, as people who disagree give it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from stages.metrics import calibration, classification, intervals, paired_tests
+from stages.metrics.figures import Calibration, Compared, Figures
+from stages.metrics.kfold import Strata
+from stages.targets.classes import Classes
+from stages.targets.target import Rows, Target
+
+
+class Soft(Classes):
+    """Probabilities of classes. Where all are 0 or 1, everything is as for classes, to the last bit.
+
+    log_loss and brier are against the shares; other figures against the class of the largest share, the first of equal
+    ones, which is also the class that is predicted.
+    """
+
+    kind: ClassVar[str] = "soft"
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        shares = self.shares(labels)
+        hard = bool((shares.max(axis=1, initial=0) == 1).all())
+        return shares.argmax(axis=1) if hard else shares
+
+    def shares(self, labels: Sequence[str]) -> np.ndarray:
+        """(n, classes) float64, rows sum to 1."""
+        return np.array([[share.get(name, 0.0) for name in self] for share in map(json.loads, labels)]).reshape(
+            len(labels), len(self)
+        )
+
+    def knows(self, label: str) -> bool:
+        return {*json.loads(label)} <= {*self}
+
+    @classmethod
+    def strata(cls, labels: Sequence[str]) -> Strata:
+        shares = (json.loads(label) for label in labels)
+        return Strata([(max(share, key=share.__getitem__),) for share in shares])
+
+    def figures(self, rows: Rows) -> Figures:
+        return classification.metrics(self._rounded(rows[0]), rows[1], self, self.shares(rows[0]))
+
+    def judge(self, rows: Rows, groups: Sequence[str | None], seed: int) -> Figures:
+        labels, p = rows
+        rounded, shares = self._rounded(labels), self.shares(labels)
+        found = intervals.metrics_with_intervals(rounded, p, self, groups, seed, shares)
+        return replace(found, details=classification.details(rounded, p, self, groups))
+
+    def compare(self, labels: Sequence[str], a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]) -> Compared:
+        return paired_tests.compare(self._rounded(labels), a, b, self, groups, self.shares(labels))
+
+    def calibrate(self, splits: Mapping[str, Rows], folds: np.ndarray | None) -> Calibration:
+        rounded = {split: (self._rounded(labels), p) for split, (labels, p) in splits.items()}
+        shares = {split: self.shares(labels) for split, (labels, _) in splits.items()}
+        return calibration.fit_calibration(rounded, self, folds, shares)
+
+    def to_json(self) -> dict[str, Any]:
+        return Target.to_json(self)
+
+    def _rounded(self, labels: Sequence[str]) -> list[str]:
+        return [self[i] for i in self.shares(labels).argmax(axis=1)] if len(labels) else []

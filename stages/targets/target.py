@@ -1,0 +1,118 @@
+"""Owns what a target must be able to do. Not its kinds (classes.py, soft.py, labels.py, numbers.py)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from stages.metrics.figures import Calibration, Compared, Figures
+from stages.metrics.kfold import Strata
+
+Rows = tuple[Sequence[str], np.ndarray]
+"""Labels of n rows as the manifest has them, and predictions (n, columns) for them."""
+
+
+class Target(tuple[str, ...], ABC):
+    """What a head predicts: the names of the columns of its predictions, in order, and what their numbers are.
+
+    y is what the rows have, as arrays; scores are what a head's layers give, (n, outputs); predictions are made of
+    scores, (n, columns), float64.
+    """
+
+    kind: ClassVar[str]
+    noun: ClassVar[str]
+    """What a column is, in the plural."""
+    probabilities: ClassVar[bool] = True
+    """Whether predictions are probabilities."""
+    exclusive: ClassVar[bool] = False
+    """Whether an image has one of the columns, or shares of them that sum to 1."""
+    loss: ClassVar[str] = "log_loss"
+    """What `losses` are called, their mean."""
+    factors: ClassVar[np.ndarray | None] = None
+    """What least squares' scores may be multiplied by to become scores; None: they are scores as they are."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """The number of scores."""
+
+    @abstractmethod
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """y of n labels: (n,) int, the column of each; or (n, columns) float64, NaN where unknown."""
+
+    @abstractmethod
+    def predict(self, scores: np.ndarray) -> np.ndarray:
+        """scores (n, outputs) -> predictions."""
+
+    @abstractmethod
+    def scores(self, predictions: np.ndarray) -> np.ndarray:
+        """Scores that give these predictions."""
+
+    def knows(self, label: str) -> bool:
+        """Whether it can judge an image of that label."""
+        return True
+
+    @classmethod
+    @abstractmethod
+    def strata(cls, labels: Sequence[str]) -> Strata:
+        """What of each row is to be spread evenly over splits and folds."""
+
+    @classmethod
+    def counted(cls, label: str) -> Sequence[str]:
+        """What an image of that label is counted as, in tables of images by split."""
+        return cls.strata([label]).names[0]
+
+    @abstractmethod
+    def losses(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """What heads and their settings are chosen by: the loss of each row, (n,)."""
+
+    @abstractmethod
+    def errors(self, scores: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+        """The sum of the losses of scores (n, outputs), which may be overwritten, and its gradient by them."""
+
+    @abstractmethod
+    def regressed(self, y: np.ndarray) -> np.ndarray:
+        """What least squares fits: (n, outputs) float64. Raises Unusable where y has gaps."""
+
+    @abstractmethod
+    def vote(self, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Predictions by neighbours' y (n, k) or (n, k, columns), each with its weight (n, k), the nearest first."""
+
+    @abstractmethod
+    def figures(self, rows: Rows) -> Figures:
+        """Figures without intervals."""
+
+    @abstractmethod
+    def judge(self, rows: Rows, groups: Sequence[str | None], seed: int) -> Figures:
+        """Figures with intervals and details. groups: of each row, whose rows are not independent."""
+
+    @abstractmethod
+    def compare(self, labels: Sequence[str], a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]) -> Compared:
+        """Figures of two models' predictions on the same rows, and those of b less those of a."""
+
+    @abstractmethod
+    def calibrate(self, splits: Mapping[str, Rows], folds: np.ndarray | None) -> Calibration:
+        """What is fitted to predictions of splits["val"], or "folds", and the figures of every split with it.
+
+        folds (n,): of the rows of splits["folds"], which are judged by what is fitted on the others.
+        """
+
+    @abstractmethod
+    def columns(self, predictions: np.ndarray, fitted: Calibration | None = None) -> dict[str, Any]:
+        """Of a table of predictions, by name: `predicted`, then what calibration adds, then the numbers behind it."""
+
+    def settings(self) -> dict[str, Any]:
+        """What beside the names makes it, as JSON."""
+        return {}
+
+    def to_json(self) -> dict[str, Any]:
+        """What a head's file says of it beside `classes`, its names; nothing of classes, as in earlier versions."""
+        return {"target": {"kind": self.kind, **self.settings()}}
+
+    @classmethod
+    def load(cls, names: Sequence[str], settings: Mapping[str, Any]) -> Self:
+        """The target of those names and what `settings` gave."""
+        return cls(names, **settings)
