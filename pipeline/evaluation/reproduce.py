@@ -25,8 +25,7 @@ from pipeline.serving import recorded_model
 from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
 from stages.heads import labelled_rows
-from stages.metrics.classification import NAMES
-from stages.metrics.figures import Metrics
+from stages.metrics.figures import NAMES, Metrics
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from pipeline.results import predictions
 from pipeline.results.model import Model
 from stages.data import images
 from stages.export.deployable import Deployable
-from stages.metrics.calibration import apply_temperature
+from stages.targets.target import Target
 
 IMAGES = 32
 LIMIT = 5e-3
-"""The largest difference of a probability that a file may have."""
+"""The largest difference that a file may have, of a probability, or of a number in standard deviations."""
 
 _RUNNER = Path(stages.__path__[0]) / "export" / "standalone_runner.py"
 _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
@@ -33,7 +33,7 @@ _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUD
 
 @dataclass(frozen=True)
 class Sample:
-    """An original image, and its probabilities (classes,) at the model's temperature.
+    """An original image, and its predictions (columns,), at the model's temperature.
 
     expected: by this package, of the image decoded in full. stored: as recorded when the model was made,
     NaN where that is out of fold.
@@ -61,10 +61,10 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
             "name the folder where they are: --set data.root=DIR",
         )
     full = [replace(base.recipe.pixels, decode="full") for base in deployable.bases]
-    with today.progress(f"computing the probabilities of {len(chosen)} images", None):
+    with today.progress(f"computing the predictions of {len(chosen)} images", None):
         fitted = zip(*(images.decode_all(data[number], full) for number in chosen), strict=True)
         expected = deployable.open()([np.stack(pixels) for pixels in fitted])
-    stored = apply_temperature(recorded.probabilities[chosen], deployable.temperature)
+    stored = deployable.head.target.at_temperature(recorded.probabilities[chosen], deployable.temperature)
     if recorded.folds is not None:
         stored[recorded.folds[chosen] >= 0] = np.nan  # out of fold, so not the model's
     paths = [places[recorded.rows[number].id] for number in chosen]
@@ -81,19 +81,28 @@ def check_file(
     whole = (images.decode(sample.file.read_bytes(), None) for sample in samples)
     names, found = _run_file(file, whole, log, advance)
     expected, stored = (np.stack([getattr(sample, part) for sample in samples]) for part in ("expected", "stored"))
-    largest = float(np.abs(found - expected).max())
+    target = deployable.head.target
+    largest = _largest(target, found, expected)
     if not largest <= LIMIT:
-        off = f"of {len(samples)} images, a probability differs by up to {largest:.2g}, and the limit is {LIMIT:g}"
+        what = "a probability" if target.probabilities else "a number, in standard deviations,"
+        off = f"of {len(samples)} images, {what} differs by up to {largest:.2g}, and the limit is {LIMIT:g}"
         raise PipelineError(f"the file is not the model: {off}", "nothing was written")
     scaled = any(base.recipe.pixels.decode == "scaled" for base in deployable.bases)
-    own = np.isfinite(stored)
+    own = np.isfinite(stored).all(axis=1)
     return {
         "images": len(samples),
         "max_difference": largest,
         "limit": LIMIT,
-        "decode_scaled_adds": float(np.abs(stored - expected)[own].max()) if scaled and own.any() else None,
+        "decode_scaled_adds": _largest(target, stored[own], expected[own]) if scaled and own.any() else None,
         **{name: names[name] for name in ("runtime", "input", "output")},
     }
+
+
+def _largest(target: Target, a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference of two predictions: of probabilities, or of numbers as heads fit them."""
+    if not target.probabilities:
+        a, b = target.scores(a), target.scores(b)
+    return float(np.abs(a - b).max())
 
 
 def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
@@ -108,7 +117,7 @@ def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
 def _run_file(
     file: Path, pictures: Iterable[np.ndarray], log: IO[bytes], advance: Callable[[int], object]
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What standalone_runner.py prints of the file, and probabilities (n, classes) of pictures uint8 (h, w, 3)."""
+    """What standalone_runner.py prints of the file, and predictions (n, columns) of pictures uint8 (h, w, 3)."""
     found = []
     packages = {"PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}  # as in this process
     with subprocess.Popen(

@@ -43,7 +43,11 @@ _PICTURES = (
     "alpha composited over white, 16 bits scaled to 8, grayscale repeated. Resizing and scaling are inside"
 )
 _RESIZED = ("size", "fit", "resize", "resize_to")
-_PROBABILITIES = "for each class, in the order of `classes`, its probability after the temperature; they sum to 1"
+_WORDS = {
+    "classes": "for each class, in the order of `classes`, its probability after the temperature; they sum to 1",
+    "labels": "for each label, in the order of `classes`, its probability",
+    "number": "for each number, in the order of `classes`, its value in its unit",
+}
 
 
 @dataclass(frozen=True)
@@ -175,8 +179,8 @@ def _check_model(model: Model, deployable: Deployable, kind: Kind) -> None:
 
 def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """PATH.json, except for what it says of the file itself."""
-    classes, recipes = deployable.head.classes, [base.recipe for base in deployable.bases]
-    limit = model.calibration.threshold
+    target, recipes = deployable.head.target, [base.recipe for base in deployable.bases]
+    fitted, limit = model.calibration, model.calibration.threshold
     if limit is not None:  # of probabilities without a temperature, while the file applies one
         limit = float(apply_temperature(np.array([[1 - limit, limit]]), deployable.temperature)[0, 1])
     batch = onnx_join.find_batch(_onnx_files(deployable)) or "n"
@@ -185,9 +189,12 @@ def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind:
         "schema": SCHEMA,
         "model": {"name": model.name, "key": model.key, "kind": deployable.head.kind},
         "extract_keys": [keyed[str(number)] for number in range(len(keyed))],
-        "classes": list(classes),
-        "positive_class": classes[1] if len(classes) == 2 else None,
+        "classes": list(target),
+        **target.to_json(),
+        "positive_class": target[1] if len(target) == 2 and target.exclusive else None,
         "threshold": limit,
+        **({"thresholds": fitted.thresholds} if fitted.thresholds else {}),
+        **({"half_widths": fitted.half_widths} if fitted.half_widths else {}),
         "temperature": deployable.temperature,
         "input": {
             "name": check["input"],
@@ -202,8 +209,8 @@ def _about(model: Model, deployable: Deployable, check: Mapping[str, Any], kind:
         "output": {
             "name": check["output"],
             "dtype": "float32",
-            "shape": [batch, len(classes)],
-            "words": _PROBABILITIES,
+            "shape": [batch, len(target)],
+            "words": _WORDS["classes" if target.exclusive else target.kind],
         },
         "licences": {
             "weights": "; ".join(dict.fromkeys(_licences(model))),

@@ -14,7 +14,7 @@ from pipeline.results.record_diff import Pair, format_value
 from pipeline.show.console import ERR, OUT, echo, escape_line, format_figure, format_time, make_table, relative_path
 from pipeline.show.evaluation_tables import show_gain, show_metrics
 from pipeline.show.run_tables import show_counts
-from stages.metrics.figures import EVALUATED
+from stages.metrics.figures import EVALUATED, NAMES, title
 
 _WIDTH = 100
 _LABEL = 13
@@ -28,7 +28,8 @@ def show_models(models: Sequence[Model]) -> None:
         echo("no models yet; pipeline run makes them")
         return
     names = Counter(model.name for model in models)
-    figures = ("chosen on", "accuracy", "AUROC", "test n", "accuracy", "AUROC")
+    shown = _headline(models)
+    figures = ("chosen on", *map(title, shown), "test n", *map(title, shown))
     apart = ["~differs"] if any(model.differs for model in models) else []
     table = make_table("model", "key", "tags", "created", *apart, *(f">{figure}" for figure in figures), "")
     sets = {split: _number_sets(models, split) for split in EVALUATED}
@@ -38,9 +39,9 @@ def show_models(models: Sequence[Model]) -> None:
         cells = []
         own = metrics.chosen_on if metrics else "val"
         for split in (own, "test"):
-            found, title = splits.get(split), "" if split == "test" else f"{split} "
-            cells.append("-" if found is None else f"{title}{found.n:,}{sets[split].get(model.key, '')}")
-            cells += ["-" if found is None else format_figure(found.values[name]) for name in ("accuracy", "auroc")]
+            found, which = splits.get(split), "" if split == "test" else f"{split} "
+            cells.append("-" if found is None else f"{which}{found.n:,}{sets[split].get(model.key, '')}")
+            cells += ["-" if found is None else format_figure(found.values.get(name)) for name in shown]
         several = names[model.name] > 1
         cells.append("damaged" if model.damaged else "current" if model.current and several else "")
         told = [_differs(model)] if apart else []
@@ -50,6 +51,13 @@ def show_models(models: Sequence[Model]) -> None:
         echo("\ncurrent: what the name means, as pipeline.yaml without --set made it")
     if any(sets.values()):
         echo("[1], [2]: figures of different images or labels, which only pipeline compare can compare")
+
+
+def _headline(models: Sequence[Model]) -> tuple[str, ...]:
+    """The figures of the first model that has any; models of another target have none of these."""
+    found = (metrics for model in models if (metrics := model.listed_figures) is not None)
+    first = next(found, None)
+    return ("accuracy", "auroc") if first is None else first.splits[first.chosen_on].headline[1:]
 
 
 def _number_sets(models: Sequence[Model], split: str) -> dict[str, str]:
@@ -103,8 +111,7 @@ def show_reproduction(done: Reproduction) -> None:
     echo(f"{'head':{_LABEL}}{done.weights}\n")
     own = "folds" if "folds" in done.metrics else "val"
     table = make_table("", *(f">{name}" for name in (own, "again", "difference", "test", "again", "difference")))
-    single = (name for name, pair in done.metrics[own].items() if "." not in name and not isinstance(pair[0], list))
-    for name in single:
+    for name in (name for name in ("n", *NAMES) if name in done.metrics[own]):
         pairs = [done.metrics[split][name] for split in (own, "test")]
         cells = [cell for pair in pairs for cell in (*map(_number, pair), _difference(pair))]
         table.add_row("images" if name == "n" else name, *cells)

@@ -16,12 +16,11 @@ from stages.engines.embed import Embed, embed_all
 from stages.heads import average
 from stages.heads.average import Member
 from stages.heads.fitted import Head
-from stages.metrics.calibration import apply_temperature
 
 
 @dataclass(frozen=True)
 class Deployable:
-    """All that decides the probabilities a model gives an image.
+    """All that decides what a model predicts of an image.
 
     bases: one for each recipe, without a tail. Their taps are named 0, 1 and so on: the inputs of the head, joined in
     that order, maps flattened. temperature: what logits are divided by. tail: the arrays that fine-tuning has trained,
@@ -40,9 +39,9 @@ class Deployable:
         return average.split(self.head, self.tail)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-        """A function of fitted pixels, uint8 (n, height, width, 3) for each base: probabilities (n, classes) float64.
+        """A function of fitted pixels, uint8 (n, height, width, 3) for each base: predictions (n, columns) float64.
 
-        Rows sum to 1. It computes as extraction and heads do, rounding of stored rows included. Raises Unusable where a
+        It computes as extraction and heads do, rounding of stored rows included. Raises Unusable where a
         part does not fit.
         """
         members = [
@@ -63,6 +62,6 @@ class Deployable:
                 [np.ascontiguousarray(augment.turn(fitted, element)) for fitted in pixels] for element in self.elements
             ]
             said = [of_view(head, embeds, view) for head, embeds in members for view in views]
-            return apply_temperature(np.asarray(sum(said) / len(said)), self.temperature)
+            return self.head.target.at_temperature(np.asarray(sum(said) / len(said)), self.temperature)
 
         return predict

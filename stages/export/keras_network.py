@@ -17,25 +17,35 @@ from stages.export.deployable import Deployable
 from stages.heads.average import Member
 from stages.heads.fitted import Head
 from stages.keras_models import trace
+from stages.targets.target import Target
 
 Kind = Literal["keras", "onnx"]
 
 
 def build_network(deployable: Deployable) -> keras.Model:
-    """uint8 RGB (n, any height, any width, 3) -> probabilities (n, classes) float32, rows sum to 1.
+    """uint8 RGB (n, any height, any width, 3) -> predictions (n, columns) float32.
 
     Resizing as in the recipes is part of it. Raises Unusable where a part does not fit.
     """
     image = image_input()
     views = [[preprocessed(image, base, element) for base in deployable.bases] for element in deployable.elements]
     members = enumerate(deployable.members)
-    said = [logits for number, member in members for logits in _logits(deployable, number, member, views)]
-    return keras.Model(image, probabilities(said, deployable), name="frozenbase")
+    said = [scores for number, member in members for scores in _scores(deployable, number, member, views)]
+    return keras.Model(image, predictions(said, deployable), name="frozenbase")
 
 
-def probabilities(said: Sequence[Any], deployable: Deployable) -> Any:
-    """The mean of what several say, at the model's temperature: (n, classes), from what `head_function` gives."""
-    two = len(deployable.head.classes) == 2
+def output_name(target: Target) -> str:
+    return "probabilities" if target.probabilities else "numbers"
+
+
+def predictions(said: Sequence[Any], deployable: Deployable) -> Any:
+    """The mean of what several say, at the model's temperature: (n, columns), from what `head_function` gives."""
+    target, name = deployable.head.target, output_name(deployable.head.target)
+    two = len(target) == 2
+    if not target.exclusive:
+        each = [ops.sigmoid(one) if target.probabilities else one for one in said]
+        mean = sum(each[1:], start=each[0]) / len(each)
+        return layers.Activation("linear", name=name)(mean)
     if len(said) == 1:
         logits, last = said[0] / deployable.temperature, "sigmoid" if two else "softmax"
     else:
@@ -43,7 +53,7 @@ def probabilities(said: Sequence[Any], deployable: Deployable) -> Any:
         mean = sum(each[1:], start=each[0]) / len(each)
         logits = ops.log(ops.maximum(mean, np.finfo(np.float32).tiny)) / deployable.temperature
         last = "softmax"
-    return layers.Activation(last, name="probabilities")(logits)
+    return layers.Activation(last, name=name)(logits)
 
 
 def image_input() -> Any:
@@ -56,8 +66,8 @@ def preprocessed(image: Any, base: FrozenBase, element: Element = (0, False)) ->
     return trace.preprocess(turned(resize.resize_to_fit(image, base.recipe.pixels), element), base.recipe.preprocess)
 
 
-def _logits(deployable: Deployable, number: int, member: Member, views: Sequence[Sequence[Any]]) -> Iterator[Any]:
-    """What a member says of each view: (n, classes), of two classes what is to go through a sigmoid."""
+def _scores(deployable: Deployable, number: int, member: Member, views: Sequence[Sequence[Any]]) -> Iterator[Any]:
+    """What a member says of each view, as `head_function` gives it."""
     head, tail = member
     networks = [
         _network(base, tail, f"_{number}_{i}" if number or i else "") for i, base in enumerate(deployable.bases)
@@ -71,7 +81,7 @@ def _logits(deployable: Deployable, number: int, member: Member, views: Sequence
 
 
 def head_function(head: Head, prefix: str) -> Callable[[Mapping[str, Any]], Any]:
-    """What it says of rows (n, dim), named 0, 1 and so on: (n, classes), of two what is to go through a sigmoid."""
+    """What it says of rows (n, dim), named 0, 1 and so on: scores, of two classes of both, of numbers these."""
     stack = [
         layers.Dense(layer.bias.size, layer.activation, name=f"{prefix}{i}") for i, layer in enumerate(head.layers)
     ]
@@ -82,7 +92,11 @@ def head_function(head: Head, prefix: str) -> Callable[[Mapping[str, Any]], Any]
         for dense, layer in zip(stack, head.layers, strict=True):
             said = dense(said)
             dense.set_weights([layer.weights.astype(np.float32), layer.bias.astype(np.float32)])
-        return ops.concatenate([-said, said], axis=1) if len(head.classes) == 2 else said
+        if not head.target.probabilities:  # linear, so that is a number at scores 0 and what 1 adds
+            centre = head.target.predict(np.zeros((1, head.target.outputs)))
+            scale = head.target.predict(np.ones((1, head.target.outputs))) - centre
+            return said * scale.astype(np.float32) + centre.astype(np.float32)
+        return ops.concatenate([-said, said], axis=1) if head.target.outputs == 1 and head.target.exclusive else said
 
     return logits
 
@@ -136,11 +150,11 @@ def _name_parts(path: Path, output: str) -> None:
     import onnx
 
     file = onnx.load(path)
-    (image,), (probabilities,) = file.graph.input, file.graph.output
+    (image,), (said,) = file.graph.input, file.graph.output
     for node in file.graph.node:
-        node.output[:] = [output if name == probabilities.name else name for name in node.output]
-    probabilities.name = output
-    for part, names in ((image, ("n", "height", "width")), (probabilities, ("n",))):
+        node.output[:] = [output if name == said.name else name for name in node.output]
+    said.name = output
+    for part, names in ((image, ("n", "height", "width")), (said, ("n",))):
         for dimension, name in zip(part.type.tensor_type.shape.dim, names, strict=False):
             dimension.dim_param = name
     onnx.save(file, path)

@@ -47,8 +47,8 @@ def find_opset(files: Sequence[Path]) -> int:
     return max(OLDEST, *(_opset(onnx_file.read_model(file)) for file in files))
 
 
-def join(parts: Sequence[Mapping[str, Any]], after: str, path: str, opset: int, batch: int | None) -> None:
-    """Write pictures -> each part's `before` -> its `file`, if it has one -> `after` -> probabilities to `path`.
+def join(parts: Sequence[Mapping[str, Any]], after: str, path: str, opset: int, batch: int | None, output: str) -> None:
+    """Write pictures -> each part's `before` -> its `file`, if it has one -> `after` -> `output` to `path`.
 
     The `inputs` of a part: by the name of an input of `after`, the tap of the file that it takes, None for the one
     output of `before`. Raises Unusable where versions of operators cannot be reconciled.
@@ -70,14 +70,14 @@ def join(parts: Sequence[Mapping[str, Any]], after: str, path: str, opset: int, 
             nodes.append(_link("Cast", given, f"after/{name}", to=onnx.TensorProto.FLOAT))
     models.append(_read(Path(after), "after/", opset))
     (said,) = models[-1].graph.output
-    nodes += [*models[-1].graph.node, _link("Identity", said.name, "probabilities")]
+    nodes += [*models[-1].graph.node, _link("Identity", said.name, output)]
     n = "n" if batch is None else batch
-    classes = said.type.tensor_type.shape.dim[1].dim_value
+    columns = said.type.tensor_type.shape.dim[1].dim_value
     graph = onnx.helper.make_graph(
         [],
         "frozenbase",
         [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [n, "height", "width", 3])],
-        [onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, [n, classes])],
+        [onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [n, columns])],
     )
     domains: dict[str, int] = {}
     for kind in (kind for model in models for kind in model.opset_import):

@@ -49,7 +49,7 @@ def save_network(deployable: Deployable, path: Path) -> None:
         _around_file(base, batch) if _is_onnx(base) else _of_keras(base, i) for i, base in enumerate(deployable.bases)
     ]
     rows = {name: row for piece in pieces for name, row in piece.rows.items()}
-    said = keras_network.probabilities([keras_network.head_function(head, "head_")(rows)], deployable)
+    said = keras_network.predictions([keras_network.head_function(head, "head_")(rows)], deployable)
     after = keras.Model([tensor for piece in pieces for tensor, _ in piece.inputs], said)
     with atomic_files.temporary_folder() as folder:
         written = min(opset, onnx_join.NEWEST_CONVERTED)
@@ -65,6 +65,7 @@ def save_network(deployable: Deployable, path: Path) -> None:
             for i, piece in enumerate(pieces)
         ]
         job = {"parts": parts, "after": str(folder / "after.onnx"), "path": str(path), "opset": opset, "batch": batch}
+        job["output"] = keras_network.output_name(head.target)
         _join(files, job)
 
 

@@ -9,6 +9,12 @@ from typing import Any, Literal, Self
 RANKING = ("log_loss", "relative_error")
 """The figure of val that ranks models, the first that they have: the lowest is the best."""
 
+NAMES = (
+    "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "macro_ap", "micro_ap", "macro_auroc",
+    "micro_f1", "exact_match", "log_loss", "brier", "ece", "relative_error", "mae", "rmse", "r2", "spearman",
+)  # fmt: skip
+"""Of all targets, in the order they are shown."""
+
 _HEADLINES = (
     ("log_loss", "accuracy", "auroc"), ("log_loss", "macro_ap", "macro_f1"), ("relative_error", "mae", "spearman"),
 )  # fmt: skip
@@ -71,7 +77,8 @@ class Figures:
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         details = {name: found[name] for name in _DETAILS if name in found}
         values = {name: value for name, value in found.items() if name not in ("n", "ci", *_DETAILS)}
-        return cls(found["n"], values, found.get("ci", {}), details)
+        ordered = sorted(values, key=lambda name: NAMES.index(name) if name in NAMES else len(NAMES))
+        return cls(found["n"], {name: values[name] for name in ordered}, found.get("ci", {}), details)
 
     def to_json(self) -> dict[str, Any]:
         return {"n": self.n, **self.values, **({"ci": self.ci} if self.ci else {}), **self.details}

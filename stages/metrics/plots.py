@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from stages.metrics import classification, intervals
 
 Format = Literal["png", "svg"]
 Rows = tuple[np.ndarray, np.ndarray]
-"""True columns (n,) int and probabilities (n, classes) of a split."""
+"""What is true of a split, columns (n,) int or (n, labels), and probabilities (n, columns)."""
 
 _NAMED = 10
 """Up to this many classes each has a colour and a legend entry; above, the _WORST do, and the others are grey."""
@@ -39,20 +40,39 @@ def draw_plots(splits: Mapping[str, Rows], classes: Sequence[str], form: Format)
     Empty splits are left out, as are curves of classes that have no rows or all rows of a split, curves above
     MOST_RANKED classes, and confusion matrices above MOST_CONFUSED. Raises NotAvailable without matplotlib.
     """
+    there = {split: rows for split, rows in splits.items() if len(rows[0])}
+    with style():
+        if there and len(classes) <= classification.MOST_RANKED:
+            yield "roc", as_file(_curves(there, classes, _Roc()), form)
+            yield "precision_recall", as_file(_curves(there, classes, _PrecisionRecall()), form)
+        if there:
+            yield "reliability", as_file(_reliability(there, len(classes)), form)
+        if len(classes) <= classification.MOST_CONFUSED:
+            for split, (truth, p) in there.items():
+                yield f"confusion_{split}", as_file(_confusion(truth, p, classes, split), form)
+
+
+def draw_label_plots(splits: Mapping[str, Rows], names: Sequence[str], form: Format) -> Iterator[tuple[str, bytes]]:
+    """(name, file) of each plot of several labels: roc, precision_recall, a panel a split and a line a label.
+
+    What images have is (n, labels), 1, 0, or NaN where it is unknown, which is left out. Raises NotAvailable without
+    matplotlib.
+    """
+    there = {split: rows for split, rows in splits.items() if len(rows[0])}
+    with style():
+        for name, kind in (("roc", _Roc()), ("precision_recall", _PrecisionRecall())) if there else ():
+            yield name, as_file(_panels(there, names, kind, "each label"), form)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """How all plots look. Raises NotAvailable without matplotlib."""
     try:
         import matplotlib as mpl
     except ImportError as error:
         raise NotAvailable("plots need matplotlib", "pip install 'frozenbase[plots]'") from error
-    there = {split: rows for split, rows in splits.items() if len(rows[0])}
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "frozenbase"}):
-        if there and len(classes) <= classification.MOST_RANKED:
-            yield "roc", _file(_curves(there, classes, _Roc()), form)
-            yield "precision_recall", _file(_curves(there, classes, _PrecisionRecall()), form)
-        if there:
-            yield "reliability", _file(_reliability(there, len(classes)), form)
-        if len(classes) <= classification.MOST_CONFUSED:
-            for split, (truth, p) in there.items():
-                yield f"confusion_{split}", _file(_confusion(truth, p, classes, split), form)
+        yield
 
 
 class _Roc:
@@ -99,32 +119,44 @@ def _curves(splits: Mapping[str, Rows], classes: Sequence[str], kind: _Roc | _Pr
                 x, y, area = kind.points(truth == 1, p[:, 1])
                 _line(axes, kind, x, y, label=f"{split} (n = {len(truth):,}), {kind.area} {area:.3f}")
         kind.chance(axes, float(np.mean(np.concatenate([truth for truth, _ in splits.values()]))))
-        axes.set_title(_short(classes[1]) + " against " + _short(classes[0]), fontsize=11)
+        axes.set_title(short_name(classes[1]) + " against " + short_name(classes[0]), fontsize=11)
         _square(axes, kind)
         return figure
+    one_hot = {split: (np.eye(len(classes))[truth], p) for split, (truth, p) in splits.items()}
+    return _panels(one_hot, classes, kind, "each class against the rest")
+
+
+def _panels(splits: Mapping[str, Rows], names: Sequence[str], kind: _Roc | _PrecisionRecall, what: str) -> Any:
+    """A panel per split, a line per column of what is true, (n, columns) with NaN where unknown."""
+    from matplotlib.figure import Figure
+
     figure = Figure((_SIDE * len(splits), _SIDE + 1.6), layout="constrained")
     for axes, (split, (truth, p)) in zip(
         figure.subplots(1, len(splits), squeeze=False)[0], splits.items(), strict=True
     ):
-        _class_curves(axes, truth, p, classes, kind)
-        axes.set_title(f"{split} (n = {len(truth):,}), each class against the rest", fontsize=11)
+        _column_curves(axes, truth, p, names, kind)
+        axes.set_title(f"{split} (n = {len(truth):,}), {what}", fontsize=11)
         _square(axes, kind, below=True)
     return figure
 
 
-def _class_curves(axes: Any, truth: np.ndarray, p: np.ndarray, classes: Sequence[str], kind: Any) -> None:
-    present = np.unique(truth)
-    lines = ((*kind.points(truth == c, p[:, c]), c) for c in present if len(present) > 1)
+def _column_curves(axes: Any, truth: np.ndarray, p: np.ndarray, names: Sequence[str], kind: Any) -> None:
+    lines = []
+    for column in range(len(names)):
+        known = np.isfinite(truth[:, column])
+        positive = truth[known, column] > 0.5
+        if positive.any() and not positive.all():
+            lines.append((*kind.points(positive, p[known, column]), column))
     found = sorted(lines, key=lambda line: line[2])
-    few = len(classes) <= _NAMED
+    few = len(names) <= _NAMED
     named = len(found) if few else _WORST
     for rank, (x, y, area, c) in enumerate(found[:named]):
-        _line(axes, kind, x, y, label=f"{_short(classes[c])} {area:.3f}", color=f"C{c if few else rank}")
+        _line(axes, kind, x, y, label=f"{short_name(names[c])} {area:.3f}", color=f"C{c if few else rank}")
     for rank, (x, y, _, _) in enumerate(found[named:]):
-        label = f"the other {len(found) - named} classes" if rank == 0 else None
+        label = f"the other {len(found) - named}" if rank == 0 else None
         _line(axes, kind, x, y, label=label, color="0.75", linewidth=0.6, zorder=1)
     if few:
-        kind.chance(axes, 1 / len(classes))
+        kind.chance(axes, 1 / len(names))
 
 
 def _line(axes: Any, kind: Any, x: np.ndarray, y: np.ndarray, **how: Any) -> None:
@@ -181,7 +213,7 @@ def _confusion(truth: np.ndarray, p: np.ndarray, classes: Sequence[str], split: 
     k = len(classes)
     counts = np.bincount(truth * k + p.argmax(axis=1), minlength=k * k).reshape(k, k)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [_short(name) for name in classes]
+    names = [short_name(name) for name in classes]
     side = max(3.2, min(14.0, 0.42 * k + 1)) + 0.085 * max(map(len, names))
     figure = Figure((side + 0.9, side), layout="constrained")
     axes = figure.subplots()
@@ -199,13 +231,13 @@ def _confusion(truth: np.ndarray, p: np.ndarray, classes: Sequence[str], split: 
     return figure
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A name for matplotlib: shortened, without formulas, and without a leading _, which would hide it."""
     cut = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}…{name[-8:]}"
     return cut.encode("utf-8", "backslashreplace").decode().replace("$", r"\$").replace("_", " _", cut.startswith("_"))
 
 
-def _file(figure: Any, form: Format) -> bytes:
+def as_file(figure: Any, form: Format) -> bytes:
     """The same bytes for the same figure."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {"Software": None}

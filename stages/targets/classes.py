@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.metrics import calibration, classification, intervals, paired_tests
+from stages.metrics import calibration, classification, intervals, paired_tests, plots
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
+from stages.metrics.plots import Format
 from stages.targets.target import Rows, Target
 
 SCALES = np.logspace(-0.5, 3, 29)
@@ -104,9 +105,15 @@ class Classes(Target):
         if fitted is not None and fitted.threshold is not None:
             found["at_threshold"] = [self[i] for i in (predictions[:, 1] >= fitted.threshold).astype(int)]
         if fitted is not None:
-            sure = calibration.apply_temperature(predictions, fitted.temperature or 1.0).max(axis=1)
-            found["confidence"] = np.asarray(sure)
+            found["confidence"] = self.at_temperature(predictions, fitted.temperature or 1.0).max(axis=1)
         return found | {f"p_{name}": predictions[:, i] for i, name in enumerate(self)}
+
+    def at_temperature(self, predictions: np.ndarray, temperature: float) -> np.ndarray:
+        return calibration.apply_temperature(predictions, temperature)
+
+    def plots(self, splits: Mapping[str, Rows], form: Format) -> Iterator[tuple[str, bytes]]:
+        columns = {split: (classification.label_columns(labels, self), p) for split, (labels, p) in splits.items()}
+        return plots.draw_plots(columns, self, form)
 
     def to_json(self) -> dict[str, Any]:
         return {}

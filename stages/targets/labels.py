@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from cache.errors import Unusable
-from stages.metrics import multilabel
+from stages.metrics import multilabel, plots
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
+from stages.metrics.plots import Format
 from stages.targets.classes import SCALES
 from stages.targets.target import Rows, Target
 
@@ -99,6 +100,9 @@ class Labels(Target):
             limits = np.array([fitted.thresholds.get(name, 0.5) for name in self])
             found["at_threshold"] = self._above(predictions, limits)
         return found | {f"p_{name}": predictions[:, i] for i, name in enumerate(self)}
+
+    def plots(self, splits: Mapping[str, Rows], form: Format) -> Iterator[tuple[str, bytes]]:
+        return plots.draw_label_plots({s: (self.encode(labels), p) for s, (labels, p) in splits.items()}, self, form)
 
     def _above(self, predictions: np.ndarray, limits: np.ndarray) -> list[str]:
         return [";".join(name for name, said in zip(self, row, strict=True) if said) for row in predictions >= limits]

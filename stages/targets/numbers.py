@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from cache.errors import Unusable
-from stages.metrics import regression
+from stages.metrics import number_plots, regression
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
+from stages.metrics.plots import Format
 from stages.targets.target import Rows, Target
 
 QUANTILES = 5
@@ -110,6 +111,10 @@ class Numbers(Target):
                 half = fitted.half_widths[name]
                 found |= {f"low{of}": predictions[:, i] - half, f"high{of}": predictions[:, i] + half}
         return found
+
+    def plots(self, splits: Mapping[str, Rows], form: Format) -> Iterator[tuple[str, bytes]]:
+        numbers = {split: (self.numbers(labels), said) for split, (labels, said) in splits.items()}
+        return number_plots.draw_plots(numbers, self, self.units, form)
 
     def settings(self) -> dict[str, Any]:
         units = {"units": self.units} if any(self.units) else {}

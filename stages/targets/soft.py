@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 from stages.metrics import calibration, classification, intervals, paired_tests
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
+from stages.metrics.plots import Format
 from stages.targets.classes import Classes
 from stages.targets.target import Rows, Target
 
@@ -60,6 +61,9 @@ class Soft(Classes):
         rounded = {split: (self._rounded(labels), p) for split, (labels, p) in splits.items()}
         shares = {split: self.shares(labels) for split, (labels, _) in splits.items()}
         return calibration.fit_calibration(rounded, self, folds, shares)
+
+    def plots(self, splits: Mapping[str, Rows], form: Format) -> Iterator[tuple[str, bytes]]:
+        return super().plots({split: (self._rounded(labels), p) for split, (labels, p) in splits.items()}, form)
 
     def to_json(self) -> dict[str, Any]:
         return Target.to_json(self)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
+from stages.metrics.plots import Format
 
 Rows = tuple[Sequence[str], np.ndarray]
 """Labels of n rows as the manifest has them, and predictions (n, columns) for them."""
@@ -103,6 +104,14 @@ class Target(tuple[str, ...], ABC):
     @abstractmethod
     def columns(self, predictions: np.ndarray, fitted: Calibration | None = None) -> dict[str, Any]:
         """Of a table of predictions, by name: `predicted`, then what calibration adds, then the numbers behind it."""
+
+    def at_temperature(self, predictions: np.ndarray, temperature: float) -> np.ndarray:
+        """Predictions of scores divided by a temperature, if one is fitted for this target."""
+        return predictions
+
+    @abstractmethod
+    def plots(self, splits: Mapping[str, Rows], form: Format) -> Iterator[tuple[str, bytes]]:
+        """(name, file) of each plot of predictions. Raises NotAvailable without matplotlib."""
 
     def settings(self) -> dict[str, Any]:
         """What beside the names makes it, as JSON."""
