@@ -160,11 +160,12 @@ class Auto(HeadConfig):
 class HeadKind:
     """A kind of head: all that other modules know of it.
 
-    module: has fit(spec, features, rows, classes) -> Head; imported when a head is fitted. form: what its heads
+    module: has fit(spec, features, rows, target) -> Head; imported when a head is fitted. form: what its heads
     consist of. packages: those it is fitted with, beside scikit-learn and numpy. parallel: whether several may be
     fitted at the same time. exportable, finetunable: whether its layers can be written to a file, or trained further.
+    numbers: whether it can predict numbers.
     folds: whether it can choose by folds, where there are no rows of val. nests: whether its module also has
-    nest(spec, features, rows, classes) -> OutOfFold | None, which judges a choice among heads that it makes by folds.
+    nest(spec, features, rows, target) -> OutOfFold | None, which judges a choice among heads that it makes by folds.
     judging: version of how a choice by folds is judged, where other kinds don't share it; it is in the keys of these
     heads.
     """
@@ -176,14 +177,15 @@ class HeadKind:
     parallel: bool = True
     exportable: bool = True
     finetunable: bool = False
+    numbers: bool = True
     folds: bool = False
     nests: bool = False
     judging: int | None = None
 
 
 HEAD_KINDS = {
-    "logistic": HeadKind(Logistic, "stages.heads.logistic", finetunable=True, folds=True),
-    "ridge": HeadKind(Ridge, "stages.heads.ridge", folds=True),
+    "logistic": HeadKind(Logistic, "stages.heads.logistic", finetunable=True, numbers=False, folds=True),
+    "ridge": HeadKind(Ridge, "stages.heads.ridge", finetunable=True, folds=True),
     "knn": HeadKind(Knn, "stages.heads.knn", form=Neighbours, exportable=False, folds=True),
     "dense": HeadKind(  # Keras has one seed for the process, and uses all cores by itself
         Dense, "stages.heads.dense", packages=("tensorflow", "keras"), parallel=False, finetunable=True, folds=True

@@ -12,7 +12,7 @@ from string import Template
 from cache import atomic_files
 from cache.errors import Unusable
 from pipeline.config import yaml_file
-from pipeline.config.schema import Columns
+from pipeline.config.data_schema import Columns
 from stages.data import scan, tables
 from stages.data.scan import Found
 

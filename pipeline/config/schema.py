@@ -9,72 +9,16 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.config import head_schema
-from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole, one_of
+from pipeline.config.data_schema import Data
+from pipeline.config.fields import Count, Keyed, Positive, Real, Section, Whole, one_of
 from pipeline.config.finetune_schema import FineTune
-from pipeline.config.head_schema import AnyHead, Logistic
-from pipeline.config.target_schema import TargetConfig
+from pipeline.config.head_schema import HEAD_KINDS, AnyHead, Logistic
 from stages.bases import catalogue, published
 from stages.bases.catalogue import PREPROCESS_WORDS, Base, Preprocess
 from stages.bases.formats import BUILT
 from stages.bases.recipe import Layout, Pooling, StoredDtype
-from stages.data.cells import Cells
-from stages.data.images import MAX_PIXELS, Decode, Fit, PixelSpec, Resize
-from stages.data.scan import FollowLinks
+from stages.data.images import Decode, Fit, PixelSpec, Resize
 from stages.engines import select
-
-
-class Columns(Section, keyed="none"):
-    path: str = "path"
-    label: str = "label"
-    split: str = "split"
-    group: str = "group"
-
-
-class Split(Section, keyed="samples"):
-    method: Literal["hash", "stratified"] = "hash"
-    """The default is that of files without this field, whose splits must not move; `init` writes stratified."""
-    val: Fraction = 0.15
-    test: Fraction = 0.15
-    seed: Whole = 0
-
-    @model_validator(mode="after")
-    def _leaves_train(self) -> Split:
-        if self.val + self.test >= 1:
-            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
-        return self
-
-
-class Data(Section, keyed="none"):
-    root: str = "images"
-    table: str | None = None
-    columns: Columns = Columns()
-    target: TargetConfig = TargetConfig()
-    group_from: Annotated[str | None, Keyed("samples")] = None
-    classes: Annotated[list[str] | None, Keyed("head")] = None
-    split: Split = Split()
-    on_bad: Literal["fail", "skip"] = "fail"
-    on_leak: Literal["fail", "warn"] = "fail"
-    max_pixels: Count = MAX_PIXELS
-    follow_links: FollowLinks = "inside"
-
-    @property
-    def names(self) -> list[str]:
-        """The columns of the table that have what is predicted."""
-        return self.target.columns or [self.columns.label]
-
-    @property
-    def cells(self) -> Cells | None:
-        """How these are read; None: one of them has the class."""
-        target = self.target
-        return None if target.kind == "classes" else Cells(target.kind, self.names, target.separator)
-
-    @model_validator(mode="after")
-    def _has_a_table(self) -> Data:
-        if self.target.kind != "classes" and self.table is None:
-            raise ValueError(
-                f"target.kind: {self.target.kind} is in a table; name it with table (folders give classes)"
-            )
-        return self
 
 
 class PreprocessConfig(Section, keyed="extract"):
@@ -233,6 +177,23 @@ class RunConfig(Section):
     def numerics(self, tap: str) -> str:
         """Those in which the base of that tap computes."""
         return self.extract.taps[tap].numerics or self.extract.numerics
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_heads(cls, written: Any) -> Any:
+        """Of numbers, a ridge head; else `heads` has its default."""
+        data = written.get("data") if isinstance(written, dict) else None
+        target = data.get("target") if isinstance(data, dict) else None
+        number = isinstance(target, dict) and target.get("kind") == "number"
+        return {**written, "heads": {"ridge": {"kind": "ridge"}}} if number and "heads" not in written else written
+
+    @model_validator(mode="after")
+    def _heads_fit_the_target(self) -> RunConfig:
+        for name, head in self.heads.items():
+            if self.data.target.kind == "number" and not HEAD_KINDS[head.kind].numbers:
+                kinds = ", ".join(kind for kind, row in HEAD_KINDS.items() if row.numbers)
+                raise ValueError(f"heads.{name}: a {head.kind} head gives probabilities, no numbers; expected {kinds}")
+        return self
 
     @field_validator("heads", "finetune")
     @classmethod

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from cache import registrations
 from cache.errors import Unusable
 from pipeline.config import yaml_file
-from pipeline.config.head_schema import Logistic
+from pipeline.config.head_schema import HeadConfig, Logistic, Ridge
 from pipeline.config.schema import BaseChoice, RunConfig, TapConfig
 from pipeline.project.project import Options, Progress, Project
 from pipeline.runs import extraction, train_heads
@@ -211,10 +211,11 @@ def _judge(
     tried: Project, rows: Sequence[Row], target: Target, progress: Progress
 ) -> tuple[dict[str, np.ndarray], Figures]:
     """Predictions of a head on each tap, out of fold, and figures of the choice: nested, or cross-fitted on many."""
-    specs = {name: Logistic(tap=name, choose="folds") for name in tried.config.extract.taps}
+    head = Logistic if target.probabilities else Ridge
+    specs = {name: head(tap=name, choose="folds") for name in tried.config.extract.taps}
     ids, y = [row.id for row in rows], labelled_rows.encode(rows, target)
 
-    def candidate(spec: Logistic) -> selection.Candidate:
+    def candidate(spec: HeadConfig) -> selection.Candidate:
         features = train_heads.feature_matrix(tried, spec, ids)
         return selection.Candidate(features, lambda some, of: train_heads.fit_kind(spec, some, of, target))
 

@@ -205,7 +205,7 @@ def _portable(config: RunConfig, digests: Mapping[BaseChoice, str]) -> dict[str,
         taps[name] = {field: value for field, value in taps[name].items() if value is not None}
         if tap.base is not None:
             taps[name]["base"] = _portable_base(tap.base, digests)
-    data = config.data.model_dump(exclude_defaults=True, include={"root", "classes", "on_bad", "on_leak"})
+    data = config.data.model_dump(exclude_defaults=True, include={"root", "classes", "target", "on_bad", "on_leak"})
     root = PurePath(data.get("root", ""))
     if root.is_absolute() or ".." in root.parts or data.get("root", "").startswith("~"):
         del data["root"]

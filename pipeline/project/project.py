@@ -16,8 +16,9 @@ from cache.errors import Unusable
 from cache.hash_index import HashIndex, default_index_path
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
+from pipeline.config.data_schema import Data
 from pipeline.config.fields import Keyed
-from pipeline.config.schema import BaseChoice, Data, RunConfig
+from pipeline.config.schema import BaseChoice, RunConfig
 from pipeline.project.job_shares import Part
 from pipeline.project.split_record import SPLITS_CSV, Redrawn, SplitRecord
 from stages.bases import weights

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from cache import atomic_files, keys, regular_files
 from cache.errors import Unusable, Unwritable
-from pipeline.config.schema import Split
+from pipeline.config.data_schema import Split
 from stages.data import splits
 from stages.data.manifest import SPLITS, Manifest, Row
 from stages.data.spreadsheet_text import escape_formula

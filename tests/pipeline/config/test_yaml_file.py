@@ -15,8 +15,9 @@ from pydantic.fields import FieldInfo
 
 from cache.errors import Unusable
 from pipeline.config import head_schema, yaml_file
+from pipeline.config.data_schema import Data
 from pipeline.config.finetune_schema import FineTune
-from pipeline.config.schema import BaseChoice, Cluster, Data, Extract, RunConfig
+from pipeline.config.schema import BaseChoice, Cluster, Extract, RunConfig
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> RunConfig:

@@ -15,7 +15,7 @@ import pytest
 import pipeline as frozenbase
 from cache import atomic_files
 from cache.errors import Unusable
-from pipeline.config.schema import Split
+from pipeline.config.data_schema import Split
 from pipeline.project import split_record
 from pipeline.project.split_record import SPLITS_CSV, SplitRecord
 from stages.data.manifest import Row

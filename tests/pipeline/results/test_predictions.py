@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from pipeline.config.schema import Columns
+from pipeline.config.data_schema import Columns
 from pipeline.results import predictions
 from stages.data import tables
 from tests.conftest import Pipeline
