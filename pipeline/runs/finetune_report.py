@@ -57,7 +57,7 @@ class TunedReport:
         if self.epoch == 0:
             best = "no epoch was better on val than the frozen head, whose weights were kept"
             curve = ", ".join(f"{loss:.3f}" for loss in val[:_SHOWN]) + (", ..." if len(val) > _SHOWN else "")
-            curve = f"val log-loss from epoch 0 on: {curve}"
+            curve = f"val loss from epoch 0 on: {curve}"
             return f"training gained nothing: {best} ({curve}); {lower}, or unfreeze fewer blocks"
         return None
 
