@@ -472,7 +472,7 @@ def test_training_that_gained_nothing_says_so_and_what_to_try(copied: Path) -> N
     assert (again["hit"], again["epoch"]) == (True, 0)
     for seed in again["seeds"]:
         assert f"last, seed {seed['seed']}: {seed['note']}" in out.splitlines()
-        before, rest = seed["note"].split(" (val log-loss from epoch 0 on: ")
+        before, rest = seed["note"].split(" (val loss from epoch 0 on: ")
         curve, after = rest.split("); ")
         assert before == (
             "training gained nothing: no epoch was better on val than the frozen head, whose weights were kept"
