@@ -6,8 +6,8 @@ engine, with nothing else, and has it too. Bases whose weights no package ships 
 that has timm.
 
 --base FILE.onnx or FILE.xml shows that file beside the base --native, which it should be comparable with, and an ONNX
-file also beside a plain loop with onnxruntime. --preprocess is what pipeline.yaml would have for it, unless that is
-published with it.
+file also beside a plain loop with onnxruntime; and then what decoding and forward passes take alone. --preprocess is
+what pipeline.yaml would have for it, unless that is published with it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
+import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import pictures
-from benchmarks.contest import Command, pipeline, race, report, weights_of
+from benchmarks import floors, pictures
+from benchmarks.contest import ENVIRONMENT, Command, Run, pipeline, race, report, weights_of
 from pipeline.config.yaml_file import load
 from stages.bases import catalogue
 
@@ -54,6 +56,10 @@ def run_of(config: Path, engine: str, numerics: str, converted: bool) -> list[st
     return ["env", f"XDG_CACHE_HOME={host}", *words]
 
 
+def again(base: str, engine: str) -> str:
+    return f"pipeline run extract, {base}, {engine}, again"
+
+
 def of_file(folder: Path, file: Path, native: str, preprocess: str | None) -> Iterator[tuple[str, Command]]:
     """The base `native` by Keras and here, and the file."""
     config, own = write_config(folder, native), folder / "file.yaml"
@@ -62,14 +68,23 @@ def of_file(folder: Path, file: Path, native: str, preprocess: str | None) -> It
     size = load(own).extract.size
     loop = [sys.executable, "-m", "benchmarks.keras_loop", str(folder), native, str(weights_of(folder, native))]
     yield f"usual Keras loop, {native}", lambda: loop
-    yield f"pipeline run extract, {native}, openvino, again", lambda: run_of(config, "openvino", "f32", True)
+    yield again(native, "openvino"), lambda: run_of(config, "openvino", "f32", True)
     engines = ["openvino", "onnxruntime"] if file.suffix == ".onnx" else ["openvino"]
     for engine in engines:
         yield f"pipeline run extract, {file.name}, {engine}", lambda e=engine: run_of(own, e, "f32", False)
-        yield f"the same, {engine}, again", lambda e=engine: run_of(own, e, "f32", True)
+        yield again(file.name, engine), lambda e=engine: run_of(own, e, "f32", True)
     if file.suffix == ".onnx":
         words = [sys.executable, "-m", "benchmarks.onnx_loop", str(folder), str(file), str(size)]
         yield "a loop with onnxruntime", lambda: words
+
+
+def report_floors(folder: Path, configs: Mapping[str, str], runs: Mapping[str, Sequence[Run]], count: int) -> None:
+    """What is left of the runs of these bases: by name, their files in `folder`."""
+    os.environ.update(ENVIRONMENT)  # where the runs have left the engine's forms
+    sets = ("extract.engine=openvino", f"cache.dir={folder / 'bare'}")
+    alone = floors.measure({name: (folder / config, *sets) for name, config in configs.items()})
+    cpu = {name: statistics.median(run.cpu for run in runs[again(name, "openvino")]) for name in configs}
+    floors.report(alone, {name: 1000 * seconds / count for name, seconds in cpu.items()}, count)
 
 
 def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str, Command]]:
@@ -110,6 +125,7 @@ def main() -> None:
         if catalogue.is_model_file(asked.base):
             runs = race(dict(of_file(folder, file, asked.native, asked.preprocess)), asked.rounds)
             report(f"{file.name}, {count:,} images ({asked.images})", runs, count)
+            report_floors(folder, {asked.native: "pipeline.yaml", file.name: "file.yaml"}, runs, count)
             return
         runs = race(dict(contenders(folder, asked.base, asked.torch)), asked.rounds)
         size = catalogue.get_base(asked.base).size
