@@ -196,9 +196,8 @@ def _fold(network: Any) -> None:
 
     nncf corrects the biases of layers that are followed by one, not by a product and then a sum.
     """
-    from openvino._offline_transformations import apply_moc_transformations  # nncf has its own from there too
-
-    apply_moc_transformations(network, cf=False)
+    import_nncf()  # which brings the module, private to OpenVINO, that has it
+    import_openvino()._offline_transformations.apply_moc_transformations(network, cf=False)
 
 
 def _resize(network: Any, batch: int) -> bool:
