@@ -36,6 +36,7 @@ RANGES = ("MINMAX", "MEAN_MINMAX")
 is far better for EfficientNet-Lite0, the second where single pictures have outliers."""
 
 _WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+_ELEMENTWISE = ("Convert", "Add", "Subtract", "Multiply", "Divide")
 _MOST_PARTS = 64
 _ROUNDS, _CALLS = 5, 6
 
@@ -70,6 +71,7 @@ def float_model(recipe: Recipe, weights: Path, layers: Sequence[str]) -> tuple[M
         model, batch = openvino_engine.converted_model(base, CPU_BATCH), CPU_BATCH
     network = _read(model)
     _fold(network)
+    _transpose_late(network)
     for result in network.get_results():
         source, name = result.input_value(0), result.get_friendly_name().partition(" ")[2]
         source.add_names({name})
@@ -198,6 +200,35 @@ def _fold(network: Any) -> None:
     """
     import_nncf()  # which brings the module, private to OpenVINO, that has it
     import_openvino()._offline_transformations.apply_moc_transformations(network, cf=False)
+
+
+def _transpose_late(network: Any) -> None:
+    """Take the channels of the pixels apart after the preprocessing, not before.
+
+    Values stay as they are. Convolutions want channels together again, and OpenVINO does neither then.
+    """
+    constant = import_openvino().opset13.constant
+    for transpose in [op for op in network.get_ordered_ops() if op.get_type_name() == "Transpose"][:1]:
+        back = np.argsort(transpose.input_value(1).node.data)
+        while (after := _elementwise_reader(transpose, len(back))) is not None:
+            for other in after.inputs()[1:]:
+                other.replace_source_output(constant(other.get_source_output().node.data.transpose(back)).output(0))
+            readers = after.output(0).get_target_inputs()
+            after.input(0).replace_source_output(transpose.input_value(0))
+            transpose.input(0).replace_source_output(after.output(0))
+            for reader in readers:
+                reader.replace_source_output(transpose.output(0))
+    network.validate_nodes_and_infer_types()
+
+
+def _elementwise_reader(transpose: Any, rank: int) -> Any | None:
+    """What alone reads it, if that is arithmetic with constants of that rank."""
+    readers = [reader.get_node() for reader in transpose.output(0).get_target_inputs()]
+    if len(readers) != 1 or readers[0].get_type_name() not in _ELEMENTWISE:
+        return None
+    first, *others = (value.node for value in readers[0].input_values())
+    fits = all(other.get_type_name() == "Constant" and other.data.ndim == rank for other in others)
+    return readers[0] if fits and first.get_friendly_name() == transpose.get_friendly_name() else None
 
 
 def _resize(network: Any, batch: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,22 +106,27 @@ def test_what_costs_least_in_float32_is_first_to_stay_there(small: Path, monkeyp
     assert [quantiser.parts.index(part) for part in ranked] == [3, 0, 1, 2]
 
 
-def test_batch_norms_are_folded_before_it_is_quantised(tmp_path: Path) -> None:
+def test_batch_norms_are_folded_and_channels_taken_apart_late(tmp_path: Path) -> None:
     """nncf corrects no bias behind a product; rows are those of the file all the same."""
     openvino = import_openvino()
     ops, rng = openvino.opset13, np.random.default_rng(0)
-    given = ops.parameter([-1, 3, SIZE, SIZE], np.float32, name="pixels")
-    kernel, scale, shift = (
-        rng.normal(0, 1, shape).astype(np.float32) for shape in ((8, 3, 3, 3), (8, 1, 1), (8, 1, 1))
-    )
-    x = ops.convolution(given, kernel, [2, 2], [1, 1], [1, 1], [1, 1])
-    x = ops.relu(ops.add(ops.multiply(x, scale), shift))
+
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.normal(0, 1, shape).astype(np.float32)
+
+    given = ops.parameter([-1, SIZE, SIZE, 3], np.float32, name="pixels")
+    x = ops.transpose(given, np.array([0, 3, 1, 2]))
+    x = ops.divide(ops.subtract(x, numbers(1, 3, 1, 1)), numbers(1, 3, 1, 1))
+    x = ops.convolution(x, numbers(8, 3, 3, 3), [2, 2], [1, 1], [1, 1], [1, 1])
+    x = ops.relu(ops.add(ops.multiply(x, numbers(8, 1, 1)), numbers(8, 1, 1)))
     file = tmp_path / "norm.xml"
     openvino.save_model(openvino.Model([ops.result(x)], [given]), file, compress_to_fp16=False)
     model, batch = int8.float_model(_recipe(file), file, ())
-    after = model["model.xml"].partition(b'type="Convolution"')[2]
-    assert b'type="Add"' in after
-    assert b'type="Multiply"' not in after
+    kinds = [kind for kind in re.findall(rb' type="(\w+)" version', model["model.xml"]) if kind != b"Const"]
+    before, after = kinds[: kinds.index(b"Convolution")], kinds[kinds.index(b"Convolution") :]
+    assert before[-1] == b"Transpose"
+    assert b"Add" in after
+    assert b"Multiply" not in after
     pixels = rng.integers(0, 256, (batch, SIZE, SIZE, 3), np.uint8)
     taps = {"row": Tap("output", "none")}
     whole = openvino_files.open_file(FrozenBase(_recipe(file), taps, file), batch)
