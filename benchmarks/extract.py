@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import floors, pictures
 from benchmarks.contest import ENVIRONMENT, Command, Run, pipeline, race, report, weights_of
@@ -56,35 +57,50 @@ def run_of(config: Path, engine: str, numerics: str, converted: bool) -> list[st
     return ["env", f"XDG_CACHE_HOME={host}", *words]
 
 
-def again(base: str, engine: str) -> str:
-    return f"pipeline run extract, {base}, {engine}, again"
+class OfFile(NamedTuple):
+    """A run on a file, or on the base beside it, that has the engine's form of it; `config` is in the folder."""
+
+    base: str
+    config: str
+    engine: str = "openvino"
+    numerics: str = "f32"
+
+    @property
+    def title(self) -> str:
+        return f"{self.base}, {self.engine if self.numerics == 'f32' else self.numerics}, again"
 
 
-def of_file(folder: Path, file: Path, native: str, preprocess: str | None) -> Iterator[tuple[str, Command]]:
+def of_file(file: Path, native: str) -> tuple[OfFile, ...]:
+    """Runs that begin with the engine's form at hand: the base `native` first."""
+    own = OfFile(file.name, "file.yaml")
+    other = own._replace(engine="onnxruntime") if file.suffix == ".onnx" else own._replace(numerics="openvino-bf16")
+    return OfFile(native, "pipeline.yaml"), own, other
+
+
+def beside_file(folder: Path, file: Path, native: str, preprocess: str | None) -> Iterator[tuple[str, Command]]:
     """The base `native` by Keras and here, and the file."""
-    config, own = write_config(folder, native), folder / "file.yaml"
+    own = folder / "file.yaml"
+    write_config(folder, native)
     said = {"name": str(file), **({"preprocess": preprocess} if preprocess else {})}
     own.write_text(f"base: {json.dumps(said)}\n")
-    size = load(own).extract.size
     loop = [sys.executable, "-m", "benchmarks.keras_loop", str(folder), native, str(weights_of(folder, native))]
     yield f"usual Keras loop, {native}", lambda: loop
-    yield again(native, "openvino"), lambda: run_of(config, "openvino", "f32", True)
-    engines = ["openvino", "onnxruntime"] if file.suffix == ".onnx" else ["openvino"]
-    for engine in engines:
-        yield f"pipeline run extract, {file.name}, {engine}", lambda e=engine: run_of(own, e, "f32", False)
-        yield again(file.name, engine), lambda e=engine: run_of(own, e, "f32", True)
+    yield f"{file.name}, openvino", lambda: run_of(own, "openvino", "f32", False)
+    for one in of_file(file, native):
+        yield one.title, lambda one=one: run_of(folder / one.config, one.engine, one.numerics, True)
     if file.suffix == ".onnx":
-        words = [sys.executable, "-m", "benchmarks.onnx_loop", str(folder), str(file), str(size)]
+        words = [sys.executable, "-m", "benchmarks.onnx_loop", str(folder), str(file), str(load(own).extract.size)]
         yield "a loop with onnxruntime", lambda: words
 
 
-def report_floors(folder: Path, configs: Mapping[str, str], runs: Mapping[str, Sequence[Run]], count: int) -> None:
-    """What is left of the runs of these bases: by name, their files in `folder`."""
+def report_floors(folder: Path, bases: Sequence[OfFile], runs: Mapping[str, Sequence[Run]], count: int) -> None:
+    """What decoding and forward passes alone take of those runs."""
     os.environ.update(ENVIRONMENT)  # where the runs have left the engine's forms
-    sets = ("extract.engine=openvino", f"cache.dir={folder / 'bare'}")
-    alone = floors.measure({name: (folder / config, *sets) for name, config in configs.items()})
-    cpu = {name: statistics.median(run.cpu for run in runs[again(name, "openvino")]) for name in configs}
-    floors.report(alone, {name: 1000 * seconds / count for name, seconds in cpu.items()}, count)
+    cache = f"cache.dir={folder / 'bare'}"
+    sets = {one: (f"extract.engine={one.engine}", f"extract.numerics={one.numerics}", cache) for one in bases}
+    alone = floors.measure({one.title: (folder / one.config, *sets[one]) for one in bases})
+    cpu = {one.title: statistics.median(run.cpu for run in runs[one.title]) for one in bases}
+    floors.report(alone, {title: 1000 * seconds / count for title, seconds in cpu.items()}, count)
 
 
 def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str, Command]]:
@@ -123,9 +139,9 @@ def main() -> None:
         folder, file = Path(name), Path(asked.base).absolute()
         count = pictures.lay_out(folder, asked.images, asked.count)
         if catalogue.is_model_file(asked.base):
-            runs = race(dict(of_file(folder, file, asked.native, asked.preprocess)), asked.rounds)
+            runs = race(dict(beside_file(folder, file, asked.native, asked.preprocess)), asked.rounds)
             report(f"{file.name}, {count:,} images ({asked.images})", runs, count)
-            report_floors(folder, {asked.native: "pipeline.yaml", file.name: "file.yaml"}, runs, count)
+            report_floors(folder, of_file(file, asked.native), runs, count)
             return
         runs = race(dict(contenders(folder, asked.base, asked.torch)), asked.rounds)
         size = catalogue.get_base(asked.base).size

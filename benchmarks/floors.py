@@ -32,7 +32,7 @@ def measure(configs: Mapping[str, Sequence[str | Path]]) -> dict[str, float]:
     calls: dict[str, Callable[[], object]] = {}
     for name, (config, *settings) in configs.items():
         embed, recipe, paths = opened(Path(config), [str(one) for one in settings])
-        data = [path.read_bytes() for path in paths[:IMAGES]]
+        data = [path.read_bytes() for path in (paths * IMAGES)[:IMAGES]]
         pixels = [images.decode(one, recipe.pixels) for one in data[: embed.batch]]
         batches = [np.stack(pixels)] * (IMAGES // embed.batch)
         calls.setdefault(DECODING, partial(parallel.run_in_threads, partial(_decode, recipe), data))
@@ -55,7 +55,7 @@ def report(floors: Mapping[str, float], runs: Mapping[str, float], count: int) -
     bases = [name for name in floors if name != DECODING]
     cores, decoding = os.cpu_count() or 1, floors[DECODING]
     print(f"\nAlone, in turns, processor time ({ROUNDS} rounds); decoding: {decoding:.2f} ms an image\n")
-    titles = ["base", "forward passes, CPU ms an image", "images/s a core", f"to {bases[0]}"]
+    titles = ["run", "forward passes, CPU ms an image", "images/s a core", "to the first"]
     titles += [f"decoding and they on {cores} cores, s", "a whole run, CPU ms an image", "of which decoding"]
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for name in bases:
