@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def measure(configs: Mapping[str, Sequence[str | Path]]) -> dict[str, float]:
     calls: dict[str, Callable[[], object]] = {}
     for name, (config, *settings) in configs.items():
         embed, recipe, paths = opened(Path(config), [str(one) for one in settings])
-        data = [path.read_bytes() for path in (paths * IMAGES)[:IMAGES]]
+        data = [path.read_bytes() for path in islice(cycle(paths), IMAGES)]
         pixels = [images.decode(one, recipe.pixels) for one in data[: embed.batch]]
         batches = [np.stack(pixels)] * (IMAGES // embed.batch)
         calls.setdefault(DECODING, partial(parallel.run_in_threads, partial(_decode, recipe), data))
