@@ -60,13 +60,13 @@ def converted_file(base: FrozenBase, batch: int | None) -> tuple[Mapping[str, by
         return [] if trusted else openvino_xml.find_unexpected(model[GRAPH], model[WEIGHTS])
 
     def make() -> dict[str, bytes]:
-        return _convert_apart(base, image, batch, trusted)
+        made = _convert_apart(base, image, batch, trusted)
+        if unexpected := find_unexpected(made):
+            what = f"{base.weights} becomes a model with {', '.join(unexpected[:5])}, which is more than arithmetic"
+            raise Unusable(f"base.name: {what}", trust.advise(base.weights))
+        return made
 
-    model = compiled_models.load_or_make(components, make, find_unexpected)
-    if unexpected := find_unexpected(model):
-        what = f"{base.weights} becomes a model with {', '.join(unexpected[:5])}, which is more than arithmetic"
-        raise Unusable(f"base.name: {what}", trust.advise(base.weights))
-    return model, batch
+    return compiled_models.load_or_make(components, make, find_unexpected), batch
 
 
 def _convert_apart(base: FrozenBase, image: ImageInput, batch: int, trusted: bool) -> dict[str, bytes]:
