@@ -7,6 +7,7 @@ constants that lie within the tensor. Needs the package onnx, whose reader is th
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,11 +17,13 @@ import numpy as np
 
 from cache import atomic_files
 from cache.errors import NotAvailable, Unusable
+from stages.bases import trust
 from stages.bases.catalogue import Base
-from stages.bases.foreign_file import MOST_NODES, ImageInput, find_image_input, limits_for
+from stages.bases.foreign_file import MOST_NODES, ImageInput, call_apart, find_image_input, limits_for
 from stages.bases.formats import LayerInfo
-from stages.runtime import limited_process
-from stages.runtime.limited_process import Exceeded, Limits
+from stages.runtime.limited_process import Limits
+
+log = logging.getLogger(__name__)
 
 ALLOWED = frozenset((
     "Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
@@ -139,15 +142,17 @@ def count_outputs(path: Path) -> int:
 def list_layers(base: Base, file: Path | None, size: int) -> list[LayerInfo]:
     """Its outputs, and then all tensors that can be a tap, with shapes for one image of that size.
 
-    Raises Unusable where it has an index beyond its tensor, or cannot be looked through within limits.
+    Raises Unusable where it has an index beyond its tensor, or cannot be looked through within limits; of a trusted
+    base these are warnings.
     """
     assert file is not None
     job = {"path": str(file), "height": size, "width": size}
-    try:
-        found = limited_process.call(f"{__name__}:infer_shapes", job, limits(file))
-    except Exceeded as why:
-        raise Unusable(f"base.name: looking through {file} {why}", "use another export of the model") from why
-    return [LayerInfo(name, kind, None if shape is None else tuple(shape)) for name, kind, shape in found]
+    found = call_apart(f"{__name__}:infer_shapes", job, limits(file), "looking through {}", base.trusted, [file])
+    if found["beyond"] and not base.trusted:
+        raise Unusable(found["beyond"], trust.advise(file))
+    if found["beyond"]:
+        log.warning("%s; it is looked at since you trust it", found["beyond"])
+    return [LayerInfo(name, kind, None if shape is None else tuple(shape)) for name, kind, shape in found["tensors"]]
 
 
 def limits(path: Path) -> Limits:
@@ -155,10 +160,10 @@ def limits(path: Path) -> Limits:
     return limits_for([path, *data_files(path)])
 
 
-def infer_shapes(path: str, height: int, width: int) -> list[tuple[str, str, list[int | None] | None]]:
-    """(tensor, operator, shape without the batch) of each; in a process with limits, as its library may crash.
+def infer_shapes(path: str, height: int, width: int) -> dict[str, Any]:
+    """tensors: (name, operator, shape without the batch) of each; in a process with limits, as its library may crash.
 
-    Raises Unusable where a constant index lies beyond its tensor.
+    beyond: a sentence where a constant index lies beyond its tensor, else None.
     """
     onnx, file = _import_onnx(), Path(path)
     model, image = read_model(file), find_input(file)
@@ -173,16 +178,16 @@ def infer_shapes(path: str, height: int, width: int) -> list[tuple[str, str, lis
         kind = known.type.tensor_type
         if kind.HasField("shape"):
             shapes[known.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-    _check_indices(file, model.graph, shapes)
     kinds = {name: node.op_type for node in model.graph.node for name in node.output if name}
     outputs = [output.name for output in model.graph.output]
     constants = _constants(model.graph)
     inner = [name for name in kinds if name not in outputs and name not in constants and len(shapes.get(name, ())) > 1]
     of_one = {name: list(shape[1:]) for name, shape in shapes.items()}
-    return [(name, kinds.get(name, "?"), of_one.get(name)) for name in (*outputs, *inner)]
+    tensors = [(name, kinds.get(name, "?"), of_one.get(name)) for name in (*outputs, *inner)]
+    return {"tensors": tensors, "beyond": _find_index_beyond(file, model.graph, shapes)}
 
 
-def _check_indices(path: Path, graph: Any, shapes: dict[str, tuple[int | None, ...]]) -> None:
+def _find_index_beyond(path: Path, graph: Any, shapes: dict[str, tuple[int | None, ...]]) -> str | None:
     constants = _constants(graph)
     for node in graph.node:
         if node.op_type == "Gather" and (tensor := constants.get(node.input[1])) is not None:  # else find_harm names it
@@ -191,7 +196,8 @@ def _check_indices(path: Path, graph: Any, shapes: dict[str, tuple[int | None, .
             length = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
             numbers = _numbers(tensor, path)
             if length is not None and numbers.size and not (-length <= numbers.min() and numbers.max() < length):
-                raise Unusable(f"base.name: {path} has an index beyond its tensor (Gather {node.name})")
+                return f"base.name: {path} has an index beyond its tensor (Gather {node.name})"
+    return None
 
 
 def _numbers(tensor: Any, path: Path) -> np.ndarray:

@@ -134,7 +134,9 @@ def test_what_needs_trust_is_a_sentence_before_anything_runs(foreign: Path) -> N
     told = command("bases", foreign.parent / "m" / "net.onnx", expect=0)
     assert "it is run only if you trust its author" in told.out
     command("bases", "trust", foreign.parent / "m" / "net.onnx", expect=0)
-    command("run", "-c", foreign, expect=0)
+    told = " ".join(command("run", "-c", foreign, expect=0).err.split())
+    assert told.count("since you trust it") == 1
+    assert "net.onnx has Gather by indices that are no constants; it is run since you trust it" in told
     command("bases", "trust", foreign.parent / "m" / "net.onnx", "--forget", expect=0)
 
 

@@ -169,13 +169,15 @@ def test_tensors_and_their_shapes(tmp_path: Path) -> None:
     assert onnx_file.count_outputs(tmp_path / "net.onnx") == 2
 
 
-def test_an_index_beyond_its_tensor_is_refused(tmp_path: Path) -> None:
+def test_an_index_beyond_its_tensor_is_refused_or_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     node = helper.make_node("Gather", ["maps", "where"], ["read"], axis=1)
     path = save(tmp_path / "net.onnx", [*conv_nodes(), node], [*KERNEL, *arrays(where=np.array([8]))], ["read"])
     assert onnx_file.find_harm(path) == []  # its shapes are not known yet
     for file in (path, onnx_models.with_external_data(path)):
         with pytest.raises(Unusable, match="index beyond its tensor"):
             onnx_file.list_layers(catalogue.choose_base("net.onnx"), file, 32)
+    assert onnx_file.list_layers(catalogue.choose_base("net.onnx", trust=True), path, 32)[0].name == "read"
+    assert "has an index beyond its tensor (Gather ); it is looked at since you trust it" in caplog.text
 
 
 def test_what_crashes_the_library_crashes_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
