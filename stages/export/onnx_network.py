@@ -36,10 +36,10 @@ class _Piece(NamedTuple):
     rows: dict[str, Any]
 
 
-def save_network(deployable: Deployable, path: Path) -> None:
+def save_network(deployable: Deployable, path: Path) -> int | None:
     """Write it to `path`, which ends in .onnx: input and output as of a file that keras_network.py writes.
 
-    Raises Unusable where a part does not fit.
+    Returns how many pictures it takes at once, None for any number. Raises Unusable where a part does not fit.
     """
     ((head, _),) = deployable.members  # an average is of trained blocks, and these bases have none
     files = [base.weights for base in deployable.bases if _is_onnx(base)]
@@ -63,8 +63,10 @@ def save_network(deployable: Deployable, path: Path) -> None:
             }
             for i, piece in enumerate(pieces)
         ]
-        job = {"parts": parts, "after": str(folder / "after.onnx"), "path": str(path), "opset": opset, "batch": batch}
+        whole = {"path": str(path), "opset": opset, "batch": batch, "most": onnx_join.MOST_BYTES}
+        job = {"parts": parts, "after": str(folder / "after.onnx"), **whole}
         _join([base for base in deployable.bases if _is_onnx(base)], job)
+    return batch
 
 
 def _is_onnx(base: FrozenBase) -> bool:
