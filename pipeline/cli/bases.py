@@ -100,10 +100,10 @@ def trust_command(path: str, forgotten: bool, as_json: bool) -> None:
 @click.option("--base", "bases", multiple=True, metavar="NAME", help="Try these instead of all whose weights are here.")
 @click.option("--size", "sizes", multiple=True, type=click.IntRange(16, 4096), metavar="PIXELS", show_default=True,
               default=shortlisting.SIZES, help="Try these sizes.")  # fmt: skip
-@click.option("--images", type=click.IntRange(20), default=shortlisting.IMAGES, show_default=True,
+@click.option("--sample", type=click.IntRange(20), default=shortlisting.IMAGES, show_default=True,
               help="How many labelled images of train and val to try them on.")  # fmt: skip
 @shared_options("set", "offline", "quiet")
-def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...], images: int) -> None:
+def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...], sample: int) -> None:
     """Try bases, sizes and taps on some of your images, and name the one to take.
 
     Of each base and size: the output, the layer before the last block, and your own taps. A logistic head on each is
@@ -111,7 +111,7 @@ def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...]
     """
 
     def work() -> shortlisting.Shortlist:
-        return shortlisting.shortlist(call.config, call.options, call.progress, bases, sizes, images)
+        return shortlisting.shortlist(call.config, call.options, call.progress, bases, sizes, sample)
 
     call.finish(work, evaluation_tables.show_shortlist, "shortlist")
 

@@ -130,7 +130,9 @@ def digest_of(
         return own
     for name in names:
         if not (path.parent / name).is_file():
-            raise NotAvailable(f"base.name: {path} keeps data in {name}, which is not beside it", "copy it there too")
+            raise NotAvailable(
+                f"base.name: {path} keeps data in {name}, which is not beside it", "copy that file there too"
+            )
     return keys.digest("files", {"file": own, "data": {name: digest(path.parent / name) for name in names}})
 
 

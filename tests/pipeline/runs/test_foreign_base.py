@@ -185,14 +185,14 @@ def test_what_a_blocked_stage_needs_is_said(foreign: Path) -> None:
     for words in (["status"], ["run", "-n"]):
         told = command(*words, "-c", foreign, expect=0).out
         assert said in " ".join(told.split())
-        assert "extract tokens: copy it there too" in told
+        assert "extract tokens: copy that file there too" in told
     assert command("status", "-q", "-c", foreign).code == 5
     new = foreign.parent / "new.png"
     Image.fromarray(pictures.crops(25, 40)[24]).save(new)
     for words in (["run"], ["predict", "v1", new], ["export", "v1", "-o", foreign.parent / "x.onnx"]):
         refused = command(*words, "-c", foreign, expect=4).err
         assert said in " ".join(refused.split())
-        assert "copy it there too" in refused
+        assert "copy that file there too" in refused
 
 
 def test_why_a_row_is_missing_names_the_file_beside_the_base_that_says_so(foreign: Path) -> None:
