@@ -12,7 +12,7 @@ import numpy as np
 
 from cache import atomic_files
 from cache.errors import Unusable
-from stages.bases import onnx_file, trust
+from stages.bases import onnx_file, onnx_proto, trust
 from stages.bases.catalogue import Preprocess
 from stages.bases.foreign_file import ImageInput, absent_tensor, call_apart
 from stages.bases.pooling import Plan, plan_pooling
@@ -106,7 +106,7 @@ def _open_session(file: Path, layers: Collection[str]) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    model = onnx_file.read_model(file)
+    model = onnx_proto.read_model(file)
     outputs = [output.name for output in model.graph.output]
     known = [name for node in model.graph.node for name in node.output]
     for layer in sorted(set(layers) - set(outputs)):

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import Unusable
-from stages.bases import onnx_file
+from stages.bases import onnx_file, onnx_proto
+from stages.bases.onnx_file import OWN
 
 OLDEST, NEWEST_CONVERTED = 13, 18
 """Versions of ONNX's operators: the first that has all that resizing needs, and the last that tf2onnx writes."""
 
 MOST_BYTES = 2_000_000_000
 """Of a file: protobuf's limit is 2 GiB. Above it, weights are in another file beside it (`data_path`)."""
-
-_OWN = ("", "ai.onnx")
-"""Names of ONNX's own domain."""
 
 
 def data_path(path: Path) -> Path:
@@ -28,7 +26,7 @@ def check_files(files: Sequence[Path]) -> None:
     """Raises Unusable where those bases cannot be joined, as far as that is known beforehand."""
     for file in files:
         size = sum(part.stat().st_size for part in [file, *onnx_file.data_files(file)])
-        own, wanted = _opset(onnx_file.read_model(file)), find_opset(files)
+        own, wanted = onnx_file.opset(file), find_opset(files)
         if size > MOST_BYTES and own != wanted:  # what raises the version holds the whole file in protobuf's bytes
             raise Unusable(
                 f"{file} has {size / 1e9:.1f} GB and operators of ONNX's version {own}; above 2 GB they cannot be "
@@ -44,7 +42,7 @@ def find_batch(files: Sequence[Path]) -> int | None:
 
 def find_opset(files: Sequence[Path]) -> int:
     """The version of ONNX's operators that a file on those bases has: the newest of theirs."""
-    return max(OLDEST, *(_opset(onnx_file.read_model(file)) for file in files))
+    return max(OLDEST, *(onnx_file.opset(file) for file in files))
 
 
 def join(parts: Sequence[Mapping[str, Any]], after: str, path: str, opset: int, batch: int | None, most: int) -> None:
@@ -82,7 +80,7 @@ def join(parts: Sequence[Mapping[str, Any]], after: str, path: str, opset: int, 
     )
     domains: dict[str, int] = {}
     for kind in (kind for model in models for kind in model.opset_import):
-        domain = "" if kind.domain in _OWN else kind.domain
+        domain = "" if kind.domain in OWN else kind.domain
         domains[domain] = max(kind.version, domains.get(domain, 0))
     whole = onnx.helper.make_model(
         graph,
@@ -107,7 +105,7 @@ def _read(path: Path, prefix: str, opset: int) -> Any:
     import onnx.compose
     import onnx.version_converter
 
-    model = onnx_file.read_whole(path)
+    model = onnx_proto.read_whole(path)
     if _opset(model) != opset:
         try:
             model = onnx.version_converter.convert_version(model, opset)
@@ -127,4 +125,4 @@ def _link(operator: str, source: str, target: str, **attributes: Any) -> Any:
 
 
 def _opset(model: Any) -> int:
-    return int(next(kind.version for kind in model.opset_import if kind.domain in _OWN))
+    return int(next(kind.version for kind in model.opset_import if kind.domain in OWN))

@@ -128,6 +128,26 @@ def test_sound_files_need_none(tmp_path: Path) -> None:
     assert onnx_file.find_harm(onnx_models.with_external_data(conv_net(tmp_path / "d.onnx"), "d.data")) == []
 
 
+def test_a_file_is_parsed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, load, parsed = onnx_models.with_external_data(conv_net(tmp_path / "net.onnx")), onnx.load, []
+
+    def count(path: Path, **options: bool) -> onnx.ModelProto:
+        parsed.append(path)
+        return load(path, **options)
+
+    monkeypatch.setattr(onnx, "load", count)
+    for _ in range(2):
+        assert onnx_file.find_input(model).layout == "nchw"
+        assert onnx_file.find_harm(model) == []
+        assert onnx_file.data_files(model) == [tmp_path / "net.data"]
+        assert not onnx_file.is_rough(model)
+        assert (onnx_file.count_outputs(model), onnx_file.opset(model)) == (1, 17)
+    assert parsed == [model]
+    conv_net(model, dtype=TensorProto.FLOAT16)
+    assert onnx_file.is_rough(model)
+    assert len(parsed) == 2
+
+
 def test_external_data_lies_beside_the_file(tmp_path: Path) -> None:
     model = onnx_models.with_external_data(conv_net(tmp_path / "m" / "net.onnx"))
     assert onnx_file.data_files(model) == [tmp_path / "m" / "net.data"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cache import atomic_files
 from cache.errors import Unusable
-from stages.bases import catalogue, onnx_file, weights
+from stages.bases import catalogue, onnx_proto, weights
 from stages.bases.catalogue import PREPROCESS_WORDS, Preprocess
 from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import PixelSpec, fit_pixels
@@ -149,4 +149,4 @@ def test_operators_that_no_version_has_are_refused(tmp_path: Path) -> None:
 def test_a_whole_file_is_read_with_its_data(tmp_path: Path) -> None:
     plain, apart = conv_net(tmp_path / "plain.onnx"), conv_net(tmp_path / "apart.onnx")
     onnx_models.with_external_data(apart)
-    assert onnx_file.read_whole(apart).graph.initializer[0].raw_data == onnx.load(plain).graph.initializer[0].raw_data
+    assert onnx_proto.read_whole(apart).graph.initializer[0].raw_data == onnx.load(plain).graph.initializer[0].raw_data
