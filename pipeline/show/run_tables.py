@@ -156,7 +156,7 @@ def show_status(status: Status, verbose: bool) -> None:
     OUT.print(table)
     for hint in dict.fromkeys(s.hint for s in status.stages if s.hint):
         of = [f"{s.stage} {s.name}" for s in status.stages if s.hint == hint]
-        echo(f"{', '.join(of)}: {hint}")
+        echo(f"{', '.join(of)}: {hint}", whole=True)
     if status.not_made:
         names = " ".join(status.not_made)
         echo(

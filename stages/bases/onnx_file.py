@@ -67,16 +67,19 @@ def _facts(path: Path) -> _Facts:
 @lru_cache(maxsize=16)
 def _read_facts(path: Path, stat: tuple[int, ...]) -> _Facts:
     model = onnx_proto.read_model(path)
-    tensors, initial = list(onnx_proto.tensors(model)), {tensor.name for tensor in model.graph.initializer}
-    return _Facts(
-        next((kind.version for kind in model.opset_import if kind.domain in OWN), 0),
-        tuple(_describe_input(value) for value in model.graph.input if value.name not in initial),
-        len(model.graph.output),
-        tuple(dict.fromkeys(onnx_proto.external(tensor) for tensor in tensors if onnx_proto.is_external(tensor))),
-        tuple(_find_harm(model)),
-        bool(model.graph.sparse_initializer) or any(map(onnx_proto.is_cut, tensors)),
-        _is_rough(model),
-    )
+    try:
+        tensors, initial = list(onnx_proto.tensors(model)), {tensor.name for tensor in model.graph.initializer}
+        return _Facts(
+            next((kind.version for kind in model.opset_import if kind.domain in OWN), 0),
+            tuple(_describe_input(value) for value in model.graph.input if value.name not in initial),
+            len(model.graph.output),
+            tuple(dict.fromkeys(onnx_proto.external(tensor) for tensor in tensors if onnx_proto.is_external(tensor))),
+            tuple(_find_harm(model)),
+            bool(model.graph.sparse_initializer) or any(map(onnx_proto.is_cut, tensors)),
+            _is_rough(model),
+        )
+    except (LookupError, TypeError, ValueError) as error:  # types and numbers that no writer would give
+        raise Unusable(f"base.name: {path} is no whole ONNX file", "copy or export it again") from error
 
 
 def _describe_input(value: Any) -> tuple[str, tuple[int | None, ...], str]:

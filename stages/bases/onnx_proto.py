@@ -21,7 +21,7 @@ class External(NamedTuple):
     name: str
     offset: int
     length: int | None
-    needed: float
+    needed: int
 
     def is_cut(self, path: Path) -> bool:
         """Whether the file beside that model has less."""
@@ -77,10 +77,11 @@ def _read_external(tensor: Any, path: Path) -> bytes:
     place = external(tensor)
     with open(beside(path, place.name), "rb") as file:
         file.seek(place.offset)
-        return file.read(math.ceil(place.needed))
+        return file.read(place.needed)
 
 
 def import_onnx() -> Any:
+    """The package. Raises NotAvailable where it is not installed."""
     try:
         import onnx
         import onnx.shape_inference
@@ -90,6 +91,7 @@ def import_onnx() -> Any:
 
 
 def nodes(graph: Any) -> Iterator[Any]:
+    """All operators, also of graphs within it."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -98,6 +100,7 @@ def nodes(graph: Any) -> Iterator[Any]:
 
 
 def tensors(model: Any) -> Iterator[Any]:
+    """All that it has numbers of."""
     yield from model.graph.initializer
     for node in nodes(model.graph):
         for attribute in node.attribute:
@@ -118,10 +121,12 @@ def constants(graph: Any) -> dict[str, Any]:
 
 
 def is_external(tensor: Any) -> bool:
+    """Whether its data lie in another file."""
     return bool(tensor.data_location == import_onnx().TensorProto.EXTERNAL)
 
 
 def beside(path: Path, name: str) -> Path:
+    """The file of that name beside a model. Raises Unusable where it is elsewhere, NotAvailable where absent."""
     parts = PurePosixPath(name)
     file = path.parent / name
     plain = name and not parts.is_absolute() and ".." not in parts.parts and "\\" not in name
@@ -152,11 +157,11 @@ def is_cut(tensor: Any) -> bool:
     return bool(math.prod(tensor.dims) > 8 * max(map(len, held)))
 
 
-def _needed(tensor: Any) -> float:
+def _needed(tensor: Any) -> int:
     """Bytes."""
     onnx = import_onnx()
     if tensor.data_type == onnx.TensorProto.STRING:
         return 0
     name = onnx.TensorProto.DataType.Name(tensor.data_type)
     bits = 4 if name.endswith("INT4") else 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return float(bits * math.prod(tensor.dims) / 8)
+    return int(-(-bits * math.prod(tensor.dims) // 8))

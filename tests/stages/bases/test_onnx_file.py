@@ -47,12 +47,24 @@ def no_model(path: Path) -> Path:
     return path
 
 
+def of_no_type(path: Path) -> Path:
+    return save(
+        path, conv_nodes(), [TensorProto(name="kernel", data_type=0, dims=[8, 3, 4, 4], raw_data=b"1")], ["maps"]
+    )
+
+
+def gather_of_nothing(path: Path) -> Path:
+    return save(path, [*conv_nodes(), helper.make_node("Gather", ["maps"], ["read"])], KERNEL, ["read"])
+
+
 UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     "two inputs": (two_inputs, r"takes 2 inputs \(image, text\); expected one, of RGB images"),
     "four channels": (lambda p: conv_net(p, ("n", 4, "h", "w")), r"takes \? x 4 x \? x \?; expected n x 3 x height"),
     "whole numbers": (lambda p: conv_net(p, dtype=TensorProto.INT64), "takes int64; expected float, float16 or uint8"),
     "truncated": (truncated, "is no whole ONNX file"),
     "no model": (no_model, "is no whole ONNX file"),
+    "a tensor of no type": (of_no_type, "is no whole ONNX file"),
+    "an operator without its input": (gather_of_nothing, "is no whole ONNX file"),
     "empty": (lambda p: (p.write_bytes(b""), p)[1], "is no whole ONNX file"),
 }
 
