@@ -115,7 +115,8 @@ def show_trust(found: list[dict[str, Any]]) -> None:
         return
     echo(f"trusted: {file['file']}, sha256 {file['sha256']}")
     if file["harm"] is None:
-        echo("Any command of yours may now open a file of these bytes, wherever it lies, which runs its code as you.")
+        echo("Any command of yours may now open a file of these bytes, wherever it lies,")
+        echo("which runs the code in it as you.")
     elif file["harm"]:
         echo(f"It has {', '.join(file['harm'])}. Commands may now run any file of these bytes, with a warning.")
     else:
