@@ -163,7 +163,8 @@ def _trust(name: str) -> dict[str, Any]:
     file = _model_file(base, name)
     reader = None if base.format.reader is None else open_reader(base.format)
     sha256, harm = weights.digest_of(base, file), None if reader is None else reader.find_harm(file)
-    return {"file": name, "sha256": trust.trust_file(file, sha256), "trusted": True, "harm": harm}
+    said = {} if harm is None else {"harm": harm}
+    return {"file": name, "sha256": trust.trust_file(file, sha256), "trusted": True, **said}
 
 
 def _forget(name: str) -> dict[str, Any]:

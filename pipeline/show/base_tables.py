@@ -114,7 +114,7 @@ def show_trust(found: list[dict[str, Any]]) -> None:
         echo(f"no longer trusted: sha256 {file['sha256']}")
         return
     echo(f"trusted: {file['file']}, sha256 {file['sha256']}")
-    if file["harm"] is None:
+    if "harm" not in file:
         echo("Any command of yours may now open a file of these bytes, wherever it lies,")
         echo("which runs the code in it as you.")
     elif file["harm"]:
