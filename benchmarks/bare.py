@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,16 +18,22 @@ from rich.console import Console
 from pipeline.project.project import Options, Project
 from pipeline.runs import extraction
 from pipeline.show.progress import make_progress
+from stages.bases.recipe import Recipe
 from stages.data import images
+from stages.engines.embed import Embed
 from stages.extract.opened_bases import open_embed
 
 
-def main(config: Path, overrides: tuple[str, ...]) -> None:
-    project = Project(config, Options(overrides=overrides), make_progress(Console(), quiet=True))
+def opened(config: Path, overrides: Sequence[str]) -> tuple[Embed, Recipe, list[Path]]:
+    """The base of a project, what it takes, and the project's files."""
+    project = Project(config, Options(overrides=tuple(overrides)), make_progress(Console(), quiet=True))
     (spec,) = project.specs.values()
-    recipe = spec.recipe
-    embed = open_embed(extraction.make_job(project, recipe, offline=True), {spec.key: spec.tap})
-    paths = sorted(path for path in project.root.rglob("*") if path.is_file())
+    embed = open_embed(extraction.make_job(project, spec.recipe, offline=True), {spec.key: spec.tap})
+    return embed, spec.recipe, sorted(path for path in project.root.rglob("*") if path.is_file())
+
+
+def main(config: Path, overrides: tuple[str, ...]) -> None:
+    embed, recipe, paths = opened(config, overrides)
 
     def forward(start: int) -> int:
         some = [images.decode(path.read_bytes(), recipe.pixels) for path in paths[start : start + embed.batch]]

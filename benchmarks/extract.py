@@ -6,8 +6,8 @@ engine, with nothing else, and has it too. Bases whose weights no package ships 
 that has timm.
 
 --base FILE.onnx or FILE.xml shows that file beside the base --native, which it should be comparable with, and an ONNX
-file also beside a plain loop with onnxruntime. --preprocess is what pipeline.yaml would have for it, unless that is
-published with it.
+file also beside a plain loop with onnxruntime; and then what decoding and forward passes take alone. --preprocess is
+what pipeline.yaml would have for it, unless that is published with it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
+import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks import pictures
-from benchmarks.contest import Command, pipeline, race, report, weights_of
+from benchmarks import floors, pictures
+from benchmarks.contest import ENVIRONMENT, Command, Run, pipeline, race, report, weights_of
 from pipeline.config.yaml_file import load
 from stages.bases import catalogue
 
@@ -54,22 +57,50 @@ def run_of(config: Path, engine: str, numerics: str, converted: bool) -> list[st
     return ["env", f"XDG_CACHE_HOME={host}", *words]
 
 
-def of_file(folder: Path, file: Path, native: str, preprocess: str | None) -> Iterator[tuple[str, Command]]:
+class OfFile(NamedTuple):
+    """A run on a file, or on the base beside it, that has the engine's form of it; `config` is in the folder."""
+
+    base: str
+    config: str
+    engine: str = "openvino"
+    numerics: str = "f32"
+
+    @property
+    def title(self) -> str:
+        return f"{self.base}, {self.engine if self.numerics == 'f32' else self.numerics}, again"
+
+
+def of_file(file: Path, native: str) -> tuple[OfFile, ...]:
+    """Runs that begin with the engine's form at hand: the base `native` first."""
+    own = OfFile(file.name, "file.yaml")
+    other = own._replace(engine="onnxruntime") if file.suffix == ".onnx" else own._replace(numerics="openvino-bf16")
+    return OfFile(native, "pipeline.yaml"), own, other
+
+
+def beside_file(folder: Path, file: Path, native: str, preprocess: str | None) -> Iterator[tuple[str, Command]]:
     """The base `native` by Keras and here, and the file."""
-    config, own = write_config(folder, native), folder / "file.yaml"
+    own = folder / "file.yaml"
+    write_config(folder, native)
     said = {"name": str(file), **({"preprocess": preprocess} if preprocess else {})}
     own.write_text(f"base: {json.dumps(said)}\n")
-    size = load(own).extract.size
     loop = [sys.executable, "-m", "benchmarks.keras_loop", str(folder), native, str(weights_of(folder, native))]
     yield f"usual Keras loop, {native}", lambda: loop
-    yield f"pipeline run extract, {native}, openvino, again", lambda: run_of(config, "openvino", "f32", True)
-    engines = ["openvino", "onnxruntime"] if file.suffix == ".onnx" else ["openvino"]
-    for engine in engines:
-        yield f"pipeline run extract, {file.name}, {engine}", lambda e=engine: run_of(own, e, "f32", False)
-        yield f"the same, {engine}, again", lambda e=engine: run_of(own, e, "f32", True)
+    yield f"{file.name}, openvino", lambda: run_of(own, "openvino", "f32", False)
+    for one in of_file(file, native):
+        yield one.title, lambda one=one: run_of(folder / one.config, one.engine, one.numerics, True)
     if file.suffix == ".onnx":
-        words = [sys.executable, "-m", "benchmarks.onnx_loop", str(folder), str(file), str(size)]
+        words = [sys.executable, "-m", "benchmarks.onnx_loop", str(folder), str(file), str(load(own).extract.size)]
         yield "a loop with onnxruntime", lambda: words
+
+
+def report_floors(folder: Path, bases: Sequence[OfFile], runs: Mapping[str, Sequence[Run]], count: int) -> None:
+    """What decoding and forward passes alone take of those runs."""
+    os.environ.update(ENVIRONMENT)  # where the runs have left the engine's forms
+    cache = f"cache.dir={folder / 'bare'}"
+    sets = {one: (f"extract.engine={one.engine}", f"extract.numerics={one.numerics}", cache) for one in bases}
+    alone = floors.measure({one.title: (folder / one.config, *sets[one]) for one in bases})
+    cpu = {one.title: statistics.median(run.cpu for run in runs[one.title]) for one in bases}
+    floors.report(alone, {title: 1000 * seconds / count for title, seconds in cpu.items()}, count)
 
 
 def contenders(folder: Path, name: str, torch: str | None) -> Iterator[tuple[str, Command]]:
@@ -108,8 +139,9 @@ def main() -> None:
         folder, file = Path(name), Path(asked.base).absolute()
         count = pictures.lay_out(folder, asked.images, asked.count)
         if catalogue.is_model_file(asked.base):
-            runs = race(dict(of_file(folder, file, asked.native, asked.preprocess)), asked.rounds)
+            runs = race(dict(beside_file(folder, file, asked.native, asked.preprocess)), asked.rounds)
             report(f"{file.name}, {count:,} images ({asked.images})", runs, count)
+            report_floors(folder, of_file(file, asked.native), runs, count)
             return
         runs = race(dict(contenders(folder, asked.base, asked.torch)), asked.rounds)
         size = catalogue.get_base(asked.base).size

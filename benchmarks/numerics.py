@@ -2,8 +2,8 @@
 
 Logistic heads of one C (that folds choose on rows in f32) on rows of each arithmetic, 5 folds over 5 times; paired
 differences to f32 of all images, each by heads that never saw it. int8 is EfficientNet-Lite0 calibrated on 300 of the
-images by their hashes, with so many of its 32 parts in float32, those that turn rows most first. Least and mean cosine
-of a row with that in f32; forward passes on all cores, in turns.
+images by their hashes, with so many of its 49 layers in float32, first those that turn rows most for the size of
+their maps. Least and mean cosine of a row with that in f32; forward passes on all cores, in turns.
 """
 
 from __future__ import annotations

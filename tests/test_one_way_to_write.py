@@ -63,6 +63,8 @@ ELSEWHERE = {
     ("stages/export/keras_network.py", "write_onnx"): "the same, or a part of it in a temporary folder",
     ("stages/export/keras_network.py", "_name_parts"): "the same draft, once more",
     ("stages/export/onnx_join.py", "join"): "the same draft, of parts, in a process of its own",
+    ("stages/export/openvino_network.py", "save_network"): "the same draft, by OpenVINO",
+    ("stages/export/openvino_network.py", "_attach"): "no file: an output of a graph takes the place of another",
 }
 
 

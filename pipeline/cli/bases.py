@@ -17,6 +17,7 @@ from pipeline.show.console import echo
 from stages.bases import blocks, catalogue, hub, trust, weights
 from stages.bases.blocks import AnyBlock
 from stages.bases.catalogue import Base
+from stages.bases.foreign_file import open_reader
 from stages.bases.formats import load_function
 from stages.runtime.silent_imports import without_banners
 
@@ -88,7 +89,10 @@ def fetch_command(name: str, repin: bool, as_json: bool) -> None:
 @click.option("--forget", "forgotten", is_flag=True, help="Take the trust back; PATH may be the SHA-256 of the file.")
 @_JSON
 def trust_command(path: str, forgotten: bool, as_json: bool) -> None:
-    """Say that you trust the model file PATH: commands may then open it, and any copy, which runs its code as you."""
+    """Say that you trust the model file PATH: commands may then open it, and any copy, which runs its code as you.
+
+    An ONNX or OpenVINO file that only computes needs no trust; with it, limits on memory and time are warnings.
+    """
     _call(as_json).finish(lambda: [_forget(path) if forgotten else _trust(path)], base_tables.show_trust)
 
 
@@ -96,10 +100,10 @@ def trust_command(path: str, forgotten: bool, as_json: bool) -> None:
 @click.option("--base", "bases", multiple=True, metavar="NAME", help="Try these instead of all whose weights are here.")
 @click.option("--size", "sizes", multiple=True, type=click.IntRange(16, 4096), metavar="PIXELS", show_default=True,
               default=shortlisting.SIZES, help="Try these sizes.")  # fmt: skip
-@click.option("--images", type=click.IntRange(20), default=shortlisting.IMAGES, show_default=True,
+@click.option("--sample", type=click.IntRange(20), default=shortlisting.IMAGES, show_default=True,
               help="How many labelled images of train and val to try them on.")  # fmt: skip
 @shared_options("set", "offline", "quiet")
-def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...], images: int) -> None:
+def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...], sample: int) -> None:
     """Try bases, sizes and taps on some of your images, and name the one to take.
 
     Of each base and size: the output, the layer before the last block, and your own taps. A logistic head on each is
@@ -107,7 +111,7 @@ def shortlist_command(call: Call, bases: tuple[str, ...], sizes: tuple[int, ...]
     """
 
     def work() -> shortlisting.Shortlist:
-        return shortlisting.shortlist(call.config, call.options, call.progress, bases, sizes, images)
+        return shortlisting.shortlist(call.config, call.options, call.progress, bases, sizes, sample)
 
     call.finish(work, evaluation_tables.show_shortlist, "shortlist")
 
@@ -157,7 +161,10 @@ def _fetch_weights(name: str, repin: bool) -> dict[str, Any]:
 def _trust(name: str) -> dict[str, Any]:
     base = catalogue.choose_base(name)
     file = _model_file(base, name)
-    return {"file": name, "sha256": trust.trust_file(file, weights.digest_of(base, file)), "trusted": True}
+    reader = None if base.format.reader is None else open_reader(base.format)
+    sha256, harm = weights.digest_of(base, file), None if reader is None else reader.find_harm(file)
+    said = {} if harm is None else {"harm": harm}
+    return {"file": name, "sha256": trust.trust_file(file, sha256), "trusted": True, **said}
 
 
 def _forget(name: str) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from rich.filesize import decimal
 from pipeline.cli.options import Call, shared_options
 from pipeline.project.project import Project
 from pipeline.results.model import SHORT
-from pipeline.serving import export_features, export_model
+from pipeline.serving import export_features, export_kinds, export_model
 from pipeline.serving.export_features import WRITERS, Written
-from pipeline.serving.export_model import Exported, Kind
+from pipeline.serving.export_kinds import Kind
+from pipeline.serving.export_model import Exported
 from pipeline.show.console import count_of, echo
 from stages.data.manifest import SPLITS
 
@@ -50,8 +51,9 @@ def model_command(call: Call, model: str | None, kind: Kind | None, output: Path
     """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
 
     MODEL is head/NAME or finetune/NAME (as pipeline.yaml made it; of a sweep, the best), a tag, or a key.
-    PATH.json has classes, threshold, input and licences. Before the file is published, a fresh process without this
-    package runs it on 32 original images: its probabilities must be the model's, to 0.005.
+    PATH ends in .keras, .onnx or .xml (OpenVINO). PATH.json has classes, threshold, input and licences. Before the file
+    is published, a fresh process without this package runs it on 32 original images: its probabilities must be the
+    model's, to 0.005.
     """
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
@@ -90,7 +92,9 @@ def _print(written: Written) -> None:
 
 def _print_model(written: Exported) -> None:
     about, check = written.about, written.about["check"]
-    echo(f"wrote {written.file}: {decimal(about['bytes'])}, and {export_model.description_path(written.file).name}")
+    beside = [f"{data['file']} ({decimal(data['bytes'])})"] if (data := about["data"]) else []
+    beside.append(export_kinds.description_path(written.file).name)
+    echo(f"wrote {written.file}: {decimal(about['bytes'])}, and {', '.join(beside)}")
     echo(f"  model {about['model']['name']} {about['model']['key'][:SHORT]}")
     images = count_of(check["images"], "image")
     echo(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from pipeline.config import messages
@@ -30,6 +30,17 @@ def one_of(names: Callable[[], Collection[str]]) -> BeforeValidator:
 
     return BeforeValidator(check)
 
+
+def _different(values: list[Any]) -> list[Any]:
+    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if twice is not None:
+        text = f"expected each entry once; {twice} is there twice"
+        raise PydanticCustomError("twice", "{text}", {"text": text})
+    return values
+
+
+Different = AfterValidator(_different)
+"""Of a list whose entries are not to repeat."""
 
 Stage = Literal["extract", "samples", "head", "finetune", "none"]
 """The first key that a field enters: of feature rows; of heads and fine-tuned models, by way of their labelled rows;

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
+from pipeline.config.fields import Count, Different, Fraction, Keyed, Positive, Real, Section, Whole
 from stages.bases.recipe import StoredDtype
 from stages.data.augment import Augment, View
 
@@ -53,7 +53,7 @@ class FineTune(Section, keyed="finetune"):
     dtype: StoredDtype = "float32"
     augment: AugmentConfig | None = None
     views: Count = 1
-    seeds: Annotated[list[Whole], Field(min_length=1), Keyed("finetune", by_value=False)] = [0]
+    seeds: Annotated[list[Whole], Field(min_length=1), Different, Keyed("finetune", by_value=False)] = [0]
     average: Annotated[bool, Keyed("finetune", by_value=False)] = False
     log_dir: Annotated[str | None, Keyed("none")] = None
 

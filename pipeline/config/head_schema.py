@@ -11,7 +11,7 @@ from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, mod
 from pydantic_core import PydanticCustomError
 
 from pipeline.config import messages
-from pipeline.config.fields import Count, Fraction, Keyed, Positive, Real, Section, Whole
+from pipeline.config.fields import Count, Different, Fraction, Keyed, Positive, Real, Section, Whole
 from stages.heads.fitted import Activation, Form, Layers
 from stages.heads.neighbours import Neighbours
 
@@ -27,7 +27,7 @@ class HeadConfig(Section, keyed="head"):
     kind: str
     choose: Literal["auto", "folds", "val"] = "auto"
     folds: Annotated[Whole, Field(ge=2, le=20)] = 5
-    tap: Annotated[str | Annotated[list[str], Field(min_length=1)], Keyed("head", by_value=False)] = "pooled"
+    tap: Annotated[str | Annotated[list[str], Field(min_length=1), Different], Keyed("head", by_value=False)] = "pooled"
     sweep: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]] | None, Keyed("head", by_value=False)] = None
     seed: Whole = 0
 
@@ -82,9 +82,9 @@ class HeadConfig(Section, keyed="head"):
         try:
             self.points()
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"][:1])
-            raise ValueError(f"sweep.{where}: {messages.describe([first])}") from error
+            where = error.errors()[0]["loc"][:1]
+            same = [problem for problem in error.errors() if problem["loc"][:1] == where]
+            raise ValueError(f"sweep.{'.'.join(map(str, where))}: {messages.describe(same)}") from error
         return self
 
 

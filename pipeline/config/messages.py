@@ -57,8 +57,8 @@ def describe(problems: Sequence[Mapping[str, Any]], written: str | None = None) 
         return str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "unknown_kind" and not isinstance(first["input"], dict):
         return f"expected {_FIELDS}, got {shown}"
-    if any(problem["type"] not in _WORDS for problem in problems):
-        return f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {shown}"
+    if own := [str(problem["msg"]) for problem in problems if problem["type"] not in _WORDS]:
+        return f"{own[0][:1].lower()}{own[0][1:]}, got {shown}"
     expected = [_WORDS[problem["type"]].format_map(problem.get("ctx", {})) for problem in problems]
     return f"expected {' or '.join(dict.fromkeys(expected))}, got {shown}"
 

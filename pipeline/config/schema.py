@@ -97,9 +97,15 @@ class ProjectBase(BaseChoice):
         return self.trust
 
 
+def _two(written: Any) -> Any:
+    if len(written) != 2:
+        raise PydanticCustomError("sides", "expected pixels a side, or [height, width]")
+    return written
+
+
 Side = Annotated[Whole, Field(ge=16, le=4096)]
 Size = Annotated[
-    Annotated[Side, Tag("one[]")] | Annotated[tuple[Side, Side], Tag("two[]")],
+    Annotated[Side, Tag("one[]")] | Annotated[tuple[Side, Side], BeforeValidator(_two), Tag("two[]")],
     Discriminator(lambda written: "two[]" if isinstance(written, list | tuple) else "one[]"),
 ]
 """Pixels a side, or [height, width]. (A bracket in a tag keeps it out of messages: yaml_file.py.)"""

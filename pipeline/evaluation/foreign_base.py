@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +98,8 @@ def describe_file(name: str, trusted: bool) -> FileFacts:
     height, width = published.size if published and published.size else (SIZE, SIZE)
     size = image.height or height, image.width or width
     layers, outputs, answers = [], 0, []
-    if not harm or trusted or trust.is_trusted(sha256):
+    base = replace(base, trusted=trusted or trust.is_trusted(sha256))
+    if not harm or base.trusted:
         layers, outputs = load_function(kind.layers)(base, file, size[0]), reader.count_outputs(file)
         if published is not None and layers and layers[0].shape == (_IMAGENET,):
             answers = _classify(file, kind.name, sha256, published, size)

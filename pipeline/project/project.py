@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cache import atomic_files, records
-from cache.errors import Unusable
+from cache.errors import PipelineError, Unusable
 from cache.hash_index import HashIndex, default_index_path
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
@@ -101,16 +102,31 @@ class Project:
         """Raises NotAvailable where neither the file nor its digest is known."""
         if choice not in self.known_weights:
             offline = self.options.offline or self.options.require_cached
-            self.known_weights[choice] = weights.resolve_weights(
-                choice.base, choice.setting, self.at(choice.file), self.cache, offline
-            )
+            with self._named_as_written(choice):
+                self.known_weights[choice] = weights.resolve_weights(
+                    choice.base, choice.setting, self.at(choice.file), self.cache, offline
+                )
         return self.known_weights[choice]
+
+    @contextmanager
+    def _named_as_written(self, choice: BaseChoice) -> Iterator[None]:
+        """Errors about the base name the fields of the tap that has it, where it is not the project's."""
+        taps = [name for name, tap in self.config.extract.taps.items() if tap.base == choice]
+        try:
+            yield
+        except PipelineError as error:
+            if choice == self.config.base or not taps:
+                raise
+            within = f"extract.taps.{taps[0]}.base."
+            message, hint = (re.sub(r"\bbase\.(?=name|weights)", within, text) for text in (error.message, error.hint))
+            raise type(error)(message, hint) from error
 
     def weight_file(self, recipe: Recipe, offline: bool) -> Path:
         """The weight file of a recipe that `spec` gave, or a view of it. Raises what `weights.ensure_file` does."""
         of = (recipe.base, recipe.weights_sha256)
         choice = next(choice for choice, found in self.known_weights.items() if (choice.base.name, found.sha256) == of)
-        return weights.ensure_file(choice.base, self.known_weights[choice], offline)
+        with self._named_as_written(choice):
+            return weights.ensure_file(choice.base, self.known_weights[choice], offline)
 
     @property
     def keys(self) -> dict[str, str]:

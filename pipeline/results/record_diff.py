@@ -1,7 +1,11 @@
 """Owns the differences of nested records, field by field. Not what they mean."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
+_LONGEST = 40
 
 
 class Pair(NamedTuple):
@@ -53,6 +57,18 @@ def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + name] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+def shorten(value: Any) -> Any:
+    """A value for a column: the first digits of numbers and digests, the start of a text."""
+    if isinstance(value, list):
+        return [shorten(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if not isinstance(value, str):
+        return value
+    text = _DIGEST.sub(lambda digest: f"{digest[0][:4]}...", value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def format_value(value: Any) -> str:

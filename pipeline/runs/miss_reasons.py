@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cache import records
@@ -13,10 +14,11 @@ from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results.model import read_record
-from pipeline.results.record_diff import Differences, find_differences
+from pipeline.results.record_diff import Differences, find_differences, flatten, shorten
 from pipeline.runs import boundary_rows, train_heads
 from pipeline.runs.finetuning import Tuning
 from pipeline.runs.provenance import describe_rows
+from stages.bases.published import find_published
 from stages.data.manifest import Manifest, Row
 from stages.heads import fitted
 
@@ -31,18 +33,29 @@ class Why(NamedTuple):
     seconds: float | None = None
 
 
-def explain_rows(project: Project, components: Mapping[str, Any]) -> Why:
-    """Why no image has rows of that key: compared with the key that has rows of these images and differs least.
+def explain_rows(project: Project, tap: str) -> Why:
+    """Why no image has rows of that tap's key: compared with the key that has rows of these images and differs least.
 
     Of several such keys, the latest.
     """
-    ids, ranked = project.manifest.ids, []
+    ids, ranked, components = project.manifest.ids, [], project.store(tap).components
     for store in project.cache.stores():
         if store.components and len(store.missing(ids)) < len(ids):
             differences = find_differences(store.components, components)
             ranked.append((-len(differences), (store.folder / "spec.json").stat().st_mtime_ns, differences))
     differences = max(ranked, key=lambda entry: entry[:2])[2] if ranked else {}
-    return Why("; ".join(_changed(differences)) or "the cache has no rows of these images", differences)
+    texts = _changed(differences, _published(project, tap) if differences else {})
+    return Why("; ".join(texts) or "the cache has no rows of these images", differences)
+
+
+def _published(project: Project, tap: str) -> dict[str, str]:
+    """Components of the key that are as a file beside the tap's base says -> the name of that file."""
+    choice = project.choice(tap)
+    found = None if choice.base.format.reader is None else find_published(project.at(choice.file))
+    if found is None:
+        return {}
+    now = flatten(project.store(tap).components)
+    return {name: found.path.name for name, value in flatten(found.components()).items() if now.get(name) == value}
 
 
 def explain_head(
@@ -148,10 +161,11 @@ def _describe_rows(taps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return {**_shared_by_taps(taps[0]), "taps": each}
 
 
-def _changed(differences: Differences) -> Iterator[str]:
+def _changed(differences: Differences, published: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
     """`weights changed: 5793... -> 77cc...`. Left out are keys and names of taps, which follow from the rest.
 
-    Also left out is what comes with another base: its version, weights and preprocessing.
+    published: field -> the file that sets it, which is named. Also left out is what comes with another base: its
+    version, weights and preprocessing.
     """
     bases = {name.removesuffix("base.name") for name in differences if name.endswith("base.name")}
     implied = tuple(f"{prefix}{part}." for prefix in bases for part in ("base", "preprocess"))
@@ -169,16 +183,12 @@ def _changed(differences: Differences) -> Iterator[str]:
             continue
         last = name.rpartition(".")[2]
         if name.endswith("base.name"):
-            yield f"base changed: {before} -> {now}"
+            yield f"base changed: {shorten(before)} -> {shorten(now)}"
         elif last != "key" and name not in ("settings.tap", "settings.log_dir") and not name.startswith(implied):
             whose = "its head's " if name.startswith("head.") else ""
             whose += f"tap {tap[2]}'s " if tap and tap[2] != "1" else ""
-            yield f"{whose}{last} changed: {_short(before)} -> {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return f"{text[:4]}..." if isinstance(value, str) and len(text) == 64 else text
+            by = f" ({published[name]})" if name in published else ""
+            yield f"{whose}{last} changed: {shorten(before)} -> {shorten(now)}{by}"
 
 
 def _moved(before: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:

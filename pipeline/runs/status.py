@@ -15,8 +15,8 @@ from stages.extract import throughput
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
-_Unknown = tuple[State, str]
-"""State and reason of a tap's extraction where its key is unknown, since the weights are not here."""
+_Unknown = tuple[State, str, str]
+"""State, reason and hint of a tap's extraction where its key is unknown, since the weights are not here."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class StageStatus:
 
     `rows` counts its different images, `missing` those to compute, which is an upper limit while files are not hashed
     (`at_most`). `seconds` and `bytes` are estimates for the missing ones, from earlier rows of the key, else from
-    timing a sample; None if neither is possible. BLOCKED: the stage would raise an error.
+    timing a sample; None if neither is possible. BLOCKED: the stage would raise an error; `hint` is that one's.
     """
 
     stage: Literal["extract", "head", "finetune"]
@@ -38,6 +38,7 @@ class StageStatus:
     bytes: int | None = None
     at_most: bool = False
     differences: Differences = field(default_factory=dict)
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,10 @@ def _unknown_weights(project: Project) -> dict[str, _Unknown]:
         try:
             project.spec(tap)
         except NotAvailable as error:
-            downloaded: _Unknown = ("MISS", "the weights are not here: a run downloads them first")
-            found[tap] = downloaded if project.choice(tap).setting == "imagenet" else ("BLOCKED", error.message)
+            downloaded: _Unknown = ("MISS", "the weights are not here: a run downloads them first", "")
+            blocked: _Unknown = ("BLOCKED", error.message, error.hint)
+            choice = project.choice(tap)
+            found[tap] = downloaded if choice.setting == "imagenet" else blocked
     return found
 
 
@@ -125,7 +128,8 @@ def _extract(project: Project, tap: str, manifest: Manifest, unknown: _Unknown |
         return StageStatus("extract", tap, "BLOCKED", "no image can be read", 0, 0)
     if unknown:
         total = len(ids) + unhashed
-        return StageStatus("extract", tap, *unknown, total, total, at_most=unhashed > 0)
+        state, reason, hint = unknown
+        return StageStatus("extract", tap, state, reason, total, total, at_most=unhashed > 0, hint=hint)
     store = project.store(tap)
     without_row = store.missing(ids)
     missing, total = len(without_row) + unhashed, len(ids) + unhashed
@@ -134,18 +138,18 @@ def _extract(project: Project, tap: str, manifest: Manifest, unknown: _Unknown |
     try:
         extraction.image_paths(project, manifest, without_row)
     except NotAvailable as error:
-        return StageStatus("extract", tap, "BLOCKED", error.message, total, missing)
+        return StageStatus("extract", tap, "BLOCKED", error.message, total, missing, hint=error.hint)
     shards = store.shard_records()
     rows = sum(record["rows"] for record in shards)
     pace = throughput.seconds_per_image(shards)
     seconds = None if pace is None else round(pace * missing, 1)
     size = sum(record["bytes"] for record in shards) // rows * missing if rows else None
     if missing < total or unhashed:
-        state: State = "PARTIAL" if missing < total else "MISS"
+        state = "PARTIAL" if missing < total else "MISS"
         reason = _unhashed(unhashed) if unhashed else f"{missing} of {total} images have no row"
         return StageStatus("extract", tap, state, reason, total, missing, seconds, size, unhashed > 0)
     none_of_these = miss_reasons.Why("rows are there, but none of these images'", {})
-    why = none_of_these if rows else miss_reasons.explain_rows(project, store.components)
+    why = none_of_these if rows else miss_reasons.explain_rows(project, tap)
     return StageStatus("extract", tap, "MISS", why.reason, total, missing, seconds, size, False, why.differences)
 
 
@@ -167,7 +171,9 @@ def _timed(project: Project, stages: list[StageStatus], names: Collection[str]) 
     except NotAvailable:  # the weights are not here, and a preview downloads none
         return stages
     except Unusable as error:
-        return [replace(s, state="BLOCKED", reason=error.message) if s.name in names else s for s in stages]
+        return [
+            replace(s, state="BLOCKED", reason=error.message, hint=error.hint) if s.name in names else s for s in stages
+        ]
     if trial is None:
         return stages
 
@@ -199,7 +205,7 @@ def _head(project: Project, name: str, manifest: Manifest, rejected: int, unknow
         target = project.find_target(manifest)
         train_heads.check_rows(project, project.config.heads[name], manifest, target)
     except Unusable as error:
-        return status("BLOCKED", error.message)
+        return status("BLOCKED", error.message, hint=error.hint)
     if unknown:
         return status("MISS", "its rows are not there")
     found = sweeps.find_points(project, name, manifest, target)
@@ -229,7 +235,7 @@ def _finetune(project: Project, name: str, manifest: Manifest, head: StageStatus
     try:
         boundary_rows.check_finetune(project, name)
     except (Unusable, NotAvailable) as error:
-        return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples)]
+        return [StageStatus("finetune", name, "BLOCKED", error.message, samples, samples, hint=error.hint)]
     model = _finetuned_models(project, name, manifest, head)
     if model.state == "HIT":
         return [model]

@@ -61,9 +61,10 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
             "name the folder where they are: --set data.root=DIR",
         )
     full = [replace(base.recipe.pixels, decode="full") for base in deployable.bases]
-    with today.progress(f"computing the predictions of {len(chosen)} images", None):
+    with today.progress(f"computing the predictions of {len(chosen)} images", 1) as advance:
         fitted = zip(*(images.decode_all(data[number], full) for number in chosen), strict=True)
         expected = deployable.open()([np.stack(pixels) for pixels in fitted])
+        advance(1)
     stored = deployable.head.target.at_temperature(recorded.probabilities[chosen], deployable.temperature)
     if recorded.folds is not None:
         stored[recorded.folds[chosen] >= 0] = np.nan  # out of fold, so not the model's
@@ -94,7 +95,7 @@ def check_file(
         "max_difference": largest,
         "limit": LIMIT,
         "decode_scaled_adds": _largest(target, stored[own], expected[own]) if scaled and own.any() else None,
-        **{name: names[name] for name in ("runtime", "input", "output")},
+        **{name: names[name] for name in ("runtime", "settings", "input", "output") if name in names},
     }
 
 

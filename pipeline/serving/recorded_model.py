@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache import atomic_files
-from cache.errors import PipelineError, Unusable
+from cache.errors import NotAvailable, PipelineError, Unusable
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
 from pipeline.config.head_schema import HeadConfig
@@ -143,13 +143,18 @@ def _weights(today: Project, recorded: BaseChoice, sha256: str) -> Weights:
     """
     base = recorded.base
     choices = [recorded, *(now for now in today.config.bases if catalogue.is_model_file(now.name) == base.is_file)]
-    by_digest = recorded.model_copy(update={"weights": f"sha256:{sha256}"})
+    by_digest, lacking = recorded.model_copy(update={"weights": f"sha256:{sha256}"}), None
     for choice in (*choices, by_digest):
-        with contextlib.suppress(PipelineError):
-            found = weights.resolve_weights(base, choice.setting, today.at(choice.file), today.cache, offline=True)
+        file = today.at(choice.file)
+        try:
+            found = weights.resolve_weights(base, choice.setting, file, today.cache, offline=True)
             if found.sha256 == sha256 and found.path is not None:
                 return found
-    return Weights(recorded.setting, sha256, None)
+        except NotAvailable as error:
+            lacking = lacking or (error if base.is_file and file.is_file() else None)
+        except PipelineError:
+            continue
+    return Weights(recorded.setting, sha256, None, lacking)
 
 
 class Inference:

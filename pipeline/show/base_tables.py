@@ -114,7 +114,13 @@ def show_trust(found: list[dict[str, Any]]) -> None:
         echo(f"no longer trusted: sha256 {file['sha256']}")
         return
     echo(f"trusted: {file['file']}, sha256 {file['sha256']}")
-    echo("Any command of yours may now open a file of these bytes, wherever it lies, which runs the code in it as you.")
+    if "harm" not in file:
+        echo("Any command of yours may now open a file of these bytes, wherever it lies,")
+        echo("which runs the code in it as you.")
+    elif file["harm"]:
+        echo(f"It has {', '.join(file['harm'])}. Commands may now run any file of these bytes, with a warning.")
+    else:
+        echo("It needs no trust: it only computes. What passes the limits on memory and time is a warning from now on.")
 
 
 def show_layers(found: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import yaml
 from pipeline.config.head_schema import format_setting
 from pipeline.evaluation.reproduce import Reproduction
 from pipeline.results.model import SHORT, Model
-from pipeline.results.record_diff import Pair, format_value
+from pipeline.results.record_diff import Pair, format_value, shorten
 from pipeline.show.console import ERR, OUT, echo, escape_line, format_figure, format_time, make_table, relative_path
 from pipeline.show.evaluation_tables import show_gain, show_metrics
 from pipeline.show.run_tables import show_counts
@@ -68,8 +68,10 @@ def _number_sets(models: Sequence[Model], split: str) -> dict[str, str]:
 
 
 def _differs(model: Model) -> str:
-    """`C=0.1 tap=early`."""
-    texts = [f"{name}={'null' if value is None else format_setting(value)}" for name, value in model.differs.items()]
+    """`C=0.1 tap=early`. The preprocessing that comes with another base is left out."""
+    bases = tuple(name.removesuffix("name") + "preprocess." for name in model.differs if name.endswith("base.name"))
+    shown = {name: shorten(value) for name, value in model.differs.items() if not name.startswith(bases or "?")}
+    texts = [f"{name}={'null' if value is None else format_setting(value)}" for name, value in shown.items()]
     return " ".join(texts[:_MOST_SETTINGS]) + (
         f" +{len(texts) - _MOST_SETTINGS}" if len(texts) > _MOST_SETTINGS else ""
     )

@@ -158,6 +158,9 @@ def show_status(status: Status, verbose: bool) -> None:
         work = f"{'at most ' if s.at_most else ''}{s.missing:,} of {s.rows:,}" if s.state != "HIT" else ""
         table.add_row(s.stage, s.name, s.state, work, ", ".join(filter(None, costs)), s.reason)
     OUT.print(table)
+    for hint in dict.fromkeys(s.hint for s in status.stages if s.hint):
+        of = [f"{s.stage} {s.name}" for s in status.stages if s.hint == hint]
+        echo(f"{', '.join(of)}: {hint}", whole=True)
     if status.not_made:
         names = " ".join(status.not_made)
         echo(

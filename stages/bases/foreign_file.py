@@ -3,15 +3,20 @@ openvino_xml.py).
 """
 
 import importlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from cache.errors import Unusable
+from stages.bases import trust
 from stages.bases.formats import BaseFormat
 from stages.bases.recipe import Layout
-from stages.runtime.limited_process import Limits
+from stages.runtime import limited_process
+from stages.runtime.limited_process import Exceeded, Limits
 from stages.runtime.suggest import suggest
+
+log = logging.getLogger(__name__)
 
 MOST_NODES = 20_000
 """The largest vision transformers have some 4,000; a chain of 30,000 kept OpenVINO busy for a minute."""
@@ -69,6 +74,26 @@ def limits_for(files: Sequence[Path]) -> Limits:
     """What a library may take to open a model of those files: generous, since a machine may be busy."""
     size = sum(file.stat().st_size for file in files)
     return Limits(6_000_000_000 + 10 * size, 180 + size / 5_000_000)
+
+
+def call_apart(
+    function: str, job: Mapping[str, Any], limits: Limits, doing: str, trusted: bool, files: Sequence[Path]
+) -> Any:
+    """What `module:function` makes of model files, in a process with limits (limited_process.call).
+
+    doing: what that is to them, {}, as the start of a sentence. Of trusted files limits are warnings. Raises
+    Unusable where the process met a limit or crashed.
+    """
+    what = doing.format(", ".join(map(str, files)))
+
+    def warn(why: str) -> None:
+        log.warning("%s %s; it goes on since you trust it", what, why)
+
+    try:
+        return limited_process.call(function, job, limits, warn if trusted else None)
+    except Exceeded as why:
+        advice = "" if trusted else f"; {trust.advise(files[0])}, which makes warnings of the limits"
+        raise Unusable(f"base.name: {what} {why}", f"use another export of the model{advice}") from why
 
 
 def absent_tensor(file: Path, layer: str, names: Sequence[str]) -> Unusable:

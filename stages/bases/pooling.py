@@ -2,7 +2,6 @@
 each engine does in its own operations.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,7 +41,7 @@ def plan_pooling(tap: Tap, shape: tuple[int | None, ...], size: tuple[int, int],
     if len(shape) == 2 and tap.pooling in _TOKENS:
         if tap.pooling == "none":
             return Plan()
-        first = _prefix(tap, shape[0])
+        first = _prefix(tap, shape[0], size)
         parts = tuple(tap.pooling.split("+"))
         if "cls" in parts and first == 0:
             what = f"has {shape[0]} tokens, all of patches; there is no class token"
@@ -66,17 +65,35 @@ def _find_layout(shape: tuple[int | None, ...], size: tuple[int, int]) -> Layout
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _prefix(tap: Tap, tokens: int | None) -> int:
-    """How many tokens stand before those of the patches: what the largest square leaves."""
-    if tap.prefix is not None:
-        if tokens is None or tap.prefix < tokens:
+def _prefix(tap: Tap, tokens: int | None, size: tuple[int, int]) -> int:
+    """How many tokens stand before those of the patches, which have the image's proportions.
+
+    `prefix: 0` is taken as it is: that all tokens count alike may be meant where none are of patches.
+    """
+    if tokens is None and tap.prefix is not None:
+        return tap.prefix
+    fitting = [n for n in range(min(_MOST_PREFIX + 1, tokens or 0)) if _is_grid((tokens or 0) - n, size)]
+    if tap.prefix == 0 and tokens:
+        return 0
+    if tap.prefix is not None and tokens and tap.prefix < tokens:
+        if _is_grid(tokens - tap.prefix, size):
             return tap.prefix
-    elif tokens is not None and tokens - math.isqrt(tokens) ** 2 <= _MOST_PREFIX:
-        return tokens - math.isqrt(tokens) ** 2
+        what = f"prefix: {tap.prefix} leaves {tokens - tap.prefix} of the {tokens} tokens of layer {tap.layer!r}"
+        shown = "square" if size[0] == size[1] else f"grid of the proportions of {size[0]} x {size[1]} pixels"
+        advice = f"use prefix: {fitting[0]}" if fitting else "use prefix: 0, if all tokens are to count alike"
+        raise Unusable(f"extract.taps: {what}, which are no {shown}, as patches would be", advice)
+    if tap.prefix is None and fitting and (size[0] == size[1] or len(fitting) == 1):
+        return fitting[0]
     raise Unusable(
         f"extract.taps: layer {tap.layer!r} gives {tokens or 'some'} tokens; which of them are patches is not known",
         "say how many stand before them: prefix: 1 (class token), 5 (and four registers), or 0",
     )
+
+
+def _is_grid(patches: int, size: tuple[int, int]) -> bool:
+    """Whether so many patches can lie as rows and columns of a picture of that (height, width), but for rounding."""
+    rows = (n for n in range(1, patches + 1) if patches % n == 0)
+    return any(abs(n * size[1] - patches // n * size[0]) < max(size) for n in rows)
 
 
 _MOST_PREFIX = 9

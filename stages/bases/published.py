@@ -40,6 +40,14 @@ class Published:
     resize: Resize | None
     resize_to: int | None
 
+    def components(self) -> dict[str, Any]:
+        """What it says, by the names that a key has for it."""
+        pixels = {"size": self.size, "fit": self.fit, "resize": self.resize, "resize_to": self.resize_to}
+        return {
+            "preprocess": {} if self.preprocess is None else self.preprocess.components(),
+            "pixels": {name: value for name, value in pixels.items() if value is not None},
+        }
+
 
 def find_published(file: Path) -> Published | None:
     """What stands in a model file that this package wrote; else beside it, or in the folder above, where the hub has

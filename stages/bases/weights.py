@@ -31,11 +31,15 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Weights:
-    """`setting` as written in pipeline.yaml, the digest it stands for, and the file (None: not on this host)."""
+    """`setting` as written in pipeline.yaml, the digest it stands for, and the file (None: not on this host).
+
+    lacking: of a file that is here without what else holds its numbers, the error that says so.
+    """
 
     setting: str
     sha256: str
     path: Path | None
+    lacking: NotAvailable | None = None
 
 
 def resolve_weights(base: Base, setting: str, file: Path, cache: Cache, offline: bool) -> Weights:
@@ -87,6 +91,8 @@ def ensure_file(base: Base, weights: Weights, offline: bool) -> Path:
     if weights.path is not None:
         _check_trust(base, weights, weights.path)
         return weights.path
+    if weights.lacking is not None:
+        raise weights.lacking
     if weights.setting == "imagenet":
         file = _published_file(base, offline)
         found = atomic_files.sha256_of(file)
@@ -124,7 +130,9 @@ def digest_of(
         return own
     for name in names:
         if not (path.parent / name).is_file():
-            raise NotAvailable(f"base.name: {path} keeps data in {name}, which is not beside it", "copy it there too")
+            raise NotAvailable(
+                f"base.name: {path} keeps data in {name}, which is not beside it", "copy that file there too"
+            )
     return keys.digest("files", {"file": own, "data": {name: digest(path.parent / name) for name in names}})
 
 

@@ -12,14 +12,13 @@ import numpy as np
 
 from cache import atomic_files
 from cache.errors import Unusable
-from stages.bases import onnx_file, trust
+from stages.bases import onnx_file, onnx_proto, trust
 from stages.bases.catalogue import Preprocess
-from stages.bases.foreign_file import ImageInput, absent_tensor
+from stages.bases.foreign_file import ImageInput, absent_tensor, call_apart
 from stages.bases.pooling import Plan, plan_pooling
 from stages.bases.recipe import FrozenBase, Tap
 from stages.engines.embed import CPU_BATCH, pad_batch
-from stages.runtime import hardware, limited_process
-from stages.runtime.limited_process import Exceeded, Limits
+from stages.runtime import hardware
 
 _DTYPES = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
 
@@ -67,8 +66,7 @@ def open_file(base: FrozenBase, batch: int | None) -> OnnxRuntimeEmbed:
     pixels = base.recipe.pixels
     image.check_size(base.weights, pixels.height, pixels.width)
     batch = image.batch or batch or CPU_BATCH
-    if not trust.is_trusted(base.recipe.weights_sha256):
-        find_shapes(base, batch)
+    find_shapes(base, batch)
     return OnnxRuntimeEmbed(base.weights, image, base.recipe.preprocess, base.taps, batch)
 
 
@@ -84,13 +82,8 @@ def find_shapes(base: FrozenBase, batch: int) -> dict[str, tuple[int, ...]]:
         "taps": {name: asdict(tap) for name, tap in base.taps.items()},
         "shape": [batch, pixels.height, pixels.width, 3],
     }
-    trusted = trust.is_trusted(base.recipe.weights_sha256)
-    try:
-        limits = Limits(None, None) if trusted else onnx_file.limits(base.weights)
-        found = limited_process.call(f"{__name__}:try_file", job, limits)
-    except Exceeded as why:
-        hint = f"use another export of the model; {trust.advise(base.weights)}, which lifts the limits"
-        raise Unusable(f"base.name: running {base.weights} in ONNX Runtime {why}", hint) from why
+    trusted, limits = trust.is_trusted(base.recipe.weights_sha256), onnx_file.limits(base.weights)
+    found = call_apart(f"{__name__}:try_file", job, limits, "running {} in ONNX Runtime", trusted, [base.weights])
     return {name: tuple(shape) for name, shape in found.items()}
 
 
@@ -113,7 +106,7 @@ def _open_session(file: Path, layers: Collection[str]) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    model = onnx_file.read_model(file)
+    model = onnx_proto.read_model(file)
     outputs = [output.name for output in model.graph.output]
     known = [name for node in model.graph.node for name in node.output]
     for layer in sorted(set(layers) - set(outputs)):

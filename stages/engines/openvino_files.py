@@ -4,7 +4,8 @@ A file is read and made one graph of fixed shapes in a process of its own, which
 opened here, and only if it is operations that compute, with constant indices that lie within their tensors.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,16 @@ from cache import atomic_files, compiled_models
 from cache.errors import Unusable
 from stages.bases import catalogue, onnx_file, openvino_xml, trust
 from stages.bases.catalogue import Preprocess
-from stages.bases.foreign_file import ImageInput, absent_tensor, open_reader
+from stages.bases.foreign_file import ImageInput, absent_tensor, call_apart, open_reader
 from stages.bases.formats import ONNX_FILE
 from stages.bases.pooling import plan_pooling
 from stages.bases.recipe import FrozenBase, Tap
 from stages.engines import openvino_engine
 from stages.engines.embed import CPU_BATCH
 from stages.engines.openvino_engine import GRAPH, WEIGHTS, OpenVINOEmbed
-from stages.runtime import limited_process
-from stages.runtime.limited_process import Exceeded, Limits
 from stages.runtime.silent_imports import import_openvino
+
+log = logging.getLogger(__name__)
 
 VERSION = 2
 """Of how a file is converted. Raise it when the same recipe gives another model."""
@@ -57,15 +58,22 @@ def converted_file(base: FrozenBase, batch: int | None) -> tuple[Mapping[str, by
     trusted = trust.is_trusted(base.recipe.weights_sha256)
 
     def find_unexpected(model: Mapping[str, bytes]) -> list[str]:
-        return [] if trusted else openvino_xml.find_unexpected(model[GRAPH], model[WEIGHTS])
+        return openvino_xml.find_unexpected(model[GRAPH], model[WEIGHTS])
+
+    def describe(unexpected: Sequence[str]) -> str:
+        return f"{base.weights} becomes a model with {', '.join(unexpected[:5])}, which is more than arithmetic"
 
     def make() -> dict[str, bytes]:
-        return _convert_apart(base, image, batch, trusted)
+        made = _convert_apart(base, image, batch, trusted)
+        if not trusted and (unexpected := find_unexpected(made)):
+            raise Unusable(f"base.name: {describe(unexpected)}", trust.advise(base.weights))
+        return made
 
-    model = compiled_models.load_or_make(components, make, find_unexpected)
-    if unexpected := find_unexpected(model):
-        what = f"{base.weights} becomes a model with {', '.join(unexpected[:5])}, which is more than arithmetic"
-        raise Unusable(f"base.name: {what}", trust.advise(base.weights))
+    if not trusted:
+        return compiled_models.load_or_make(components, make, find_unexpected), batch
+    model = compiled_models.load_or_make(components, make, lambda model: [])
+    if (unexpected := find_unexpected(model)) and not open_reader(kind).find_harm(base.weights):
+        log.warning("%s; it is run since you trust it", describe(unexpected))  # else told by the file's own names
     return model, batch
 
 
@@ -81,11 +89,7 @@ def _convert_apart(base: FrozenBase, image: ImageInput, batch: int, trusted: boo
             "numbers": base.recipe.preprocess.components(),
             "taps": {name: asdict(tap) for name, tap in base.taps.items()},
         }
-        try:
-            limited_process.call(f"{__name__}:convert", job, Limits(None, None) if trusted else limits)
-        except Exceeded as why:
-            hint = f"use another export of the model; {trust.advise(base.weights)}, which lifts the limits"
-            raise Unusable(f"base.name: reading {base.weights} in OpenVINO {why}", hint) from why
+        call_apart(f"{__name__}:convert", job, limits, "reading {} in OpenVINO", trusted, [base.weights])
         return {name: (folder / name).read_bytes() for name in (GRAPH, WEIGHTS)}
 
 

@@ -9,6 +9,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,15 +36,20 @@ RANGES = ("MINMAX", "MEAN_MINMAX")
 is far better for EfficientNet-Lite0, the second where single pictures have outliers."""
 
 _WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
-_MOST_PARTS = 32
+_ELEMENTWISE = ("Convert", "Add", "Subtract", "Multiply", "Divide")
+_MOST_PARTS = 64
 _ROUNDS, _CALLS = 5, 6
 
 
 class Part(NamedTuple):
-    """A stretch of the network: names of all operations in it, and how many of them have weights."""
+    """A stretch of the network: names of all operations in it, how many of them have weights, and values of their maps.
+
+    values: those that they read and write. Where maps are large, float32 costs most.
+    """
 
     names: tuple[str, ...]
     layers: int
+    values: int
 
 
 def versions() -> dict[str, str]:
@@ -64,6 +70,8 @@ def float_model(recipe: Recipe, weights: Path, layers: Sequence[str]) -> tuple[M
     else:
         model, batch = openvino_engine.converted_model(base, CPU_BATCH), CPU_BATCH
     network = _read(model)
+    _fold(network)
+    _transpose_late(network)
     for result in network.get_results():
         source, name = result.input_value(0), result.get_friendly_name().partition(" ")[2]
         source.add_names({name})
@@ -80,7 +88,7 @@ class Quantiser:
         network = _read(model)
         # Where a batch is written into the network, it stays, and pictures are taken so many at a time.
         self._free = _resize(network, -1) and _resize(network, 1)
-        self.parts = _find_parts(network)
+        self.parts = _find_parts(_read(model))
 
     @property
     def layers(self) -> int:
@@ -115,7 +123,10 @@ class Quantiser:
         return _save(openvino, made)
 
     def rank(self, ranges: str, pictures: int, advance: Callable[[int], None]) -> list[Part]:
-        """The parts, that which alone in int8 turns the output's rows most first; by so many pictures."""
+        """The parts, that which alone in int8 turns the output's rows most, for its `values`, first.
+
+        By so many pictures.
+        """
         some = self._pictures[:pictures]
         exact = pooled_rows(open_model(self._model, self._batch), some)
         errors = {}
@@ -123,7 +134,7 @@ class Quantiser:
             alone = self.quantise([other for other in self.parts if other is not part], ranges, pictures)
             errors[part] = 1 - cosines(exact, pooled_rows(open_model(alone, self._batch), some)).mean()
             advance(1)
-        return sorted(self.parts, key=lambda part: -errors[part])
+        return sorted(self.parts, key=lambda part: -errors[part] / part.values)
 
 
 def open_model(model: Model, batch: int, numerics: str = "f32") -> OpenVINOEmbed:
@@ -182,6 +193,44 @@ def _save(openvino: Any, network: Any) -> Model:
         return {name: (folder / name).read_bytes() for name in (GRAPH, WEIGHTS)}
 
 
+def _fold(network: Any) -> None:
+    """Fold batch norms into the layers before them, as OpenVINO does when it compiles.
+
+    nncf corrects the biases of layers that are followed by one, not by a product and then a sum.
+    """
+    import_nncf()  # which brings the module, private to OpenVINO, that has it
+    import_openvino()._offline_transformations.apply_moc_transformations(network, cf=False)
+
+
+def _transpose_late(network: Any) -> None:
+    """Take the channels of the pixels apart after the preprocessing, not before.
+
+    Values stay as they are. Convolutions want channels together again, and OpenVINO does neither then.
+    """
+    constant = import_openvino().opset13.constant
+    for transpose in [op for op in network.get_ordered_ops() if op.get_type_name() == "Transpose"][:1]:
+        back = np.argsort(transpose.input_value(1).node.data)
+        while (after := _elementwise_reader(transpose, len(back))) is not None:
+            for other in after.inputs()[1:]:
+                other.replace_source_output(constant(other.get_source_output().node.data.transpose(back)).output(0))
+            readers = after.output(0).get_target_inputs()
+            after.input(0).replace_source_output(transpose.input_value(0))
+            transpose.input(0).replace_source_output(after.output(0))
+            for reader in readers:
+                reader.replace_source_output(transpose.output(0))
+    network.validate_nodes_and_infer_types()
+
+
+def _elementwise_reader(transpose: Any, rank: int) -> Any | None:
+    """What alone reads it, if that is arithmetic with constants of that rank."""
+    readers = [reader.get_node() for reader in transpose.output(0).get_target_inputs()]
+    if len(readers) != 1 or readers[0].get_type_name() not in _ELEMENTWISE:
+        return None
+    first, *others = (value.node for value in readers[0].input_values())
+    fits = all(other.get_type_name() == "Constant" and other.data.ndim == rank for other in others)
+    return readers[0] if fits and first.get_friendly_name() == transpose.get_friendly_name() else None
+
+
 def _resize(network: Any, batch: int) -> bool:
     """Whether it takes that batch (-1: any) and gives as many rows; it is then reshaped, else it may be unusable."""
     try:
@@ -199,8 +248,9 @@ def _find_parts(network: Any) -> tuple[Part, ...]:
     if not weighted:
         raise PipelineError("the base has no convolution or product of matrices, which is what int8 makes faster", "")
     cuts = [int(group[0]) for group in np.array_split(weighted, min(len(weighted), _MOST_PARTS))]
-    edges = [0, *cuts[1:], len(ops)]
-    return tuple(
-        Part(tuple(op.get_friendly_name() for op in ops[a:b]), sum(a <= number < b for number in weighted))
-        for a, b in itertools.pairwise(edges)
-    )
+    found = []
+    for a, b in itertools.pairwise([0, *cuts[1:], len(ops)]):
+        layers = [op for op in ops[a:b] if op.get_type_name() in _WEIGHTED]
+        values = sum(math.prod(tensor.get_shape()) for op in layers for tensor in (op.input_value(0), op.output(0)))
+        found.append(Part(tuple(op.get_friendly_name() for op in ops[a:b]), len(layers), values))
+    return tuple(found)

@@ -7,33 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import Unusable
-from stages.bases import onnx_file
+from stages.bases import onnx_file, onnx_proto
+from stages.bases.onnx_file import OWN
 
 OLDEST, NEWEST_CONVERTED = 13, 18
 """Versions of ONNX's operators: the first that has all that resizing needs, and the last that tf2onnx writes."""
 
 MOST_BYTES = 2_000_000_000
-"""Of a file: protobuf's limit is 2 GiB."""
+"""Of a file: protobuf's limit is 2 GiB. Above it, weights are in another file beside it (`data_path`)."""
 
-_OWN = ("", "ai.onnx")
-"""Names of ONNX's own domain."""
+
+def data_path(path: Path) -> Path:
+    """Where the weights of a file above MOST_BYTES are."""
+    return path.with_name(f"{path.name}.data")
 
 
 def check_files(files: Sequence[Path]) -> None:
-    """Raises Unusable where no file can hold those bases."""
-    size = sum(part.stat().st_size for file in files for part in [file, *onnx_file.data_files(file)])
-    if size > MOST_BYTES:
-        names = ", ".join(map(str, files))
-        raise Unusable(
-            f"{names}: {size / 1e9:.1f} GB with all data; one ONNX file holds 2 GB at most",
-            "use pipeline predict, or a smaller base",
-        )
+    """Raises Unusable where those bases cannot be joined, as far as that is known beforehand."""
     for file in files:
-        batch = onnx_file.find_input(file).batch
-        if batch not in (None, 1):
+        size = sum(part.stat().st_size for part in [file, *onnx_file.data_files(file)])
+        own, wanted = onnx_file.opset(file), find_opset(files)
+        if size > MOST_BYTES and own != wanted:  # what raises the version holds the whole file in protobuf's bytes
             raise Unusable(
-                f"{file} takes {batch} images at once; an exported model takes one, or any number",
-                "export the base anew with a free batch",
+                f"{file} has {size / 1e9:.1f} GB and operators of ONNX's version {own}; above 2 GB they cannot be "
+                f"raised to {wanted}, which the exported file has",
+                f"export the base anew with opset {wanted}, or use pipeline predict",
             )
 
 
@@ -44,14 +42,23 @@ def find_batch(files: Sequence[Path]) -> int | None:
 
 def find_opset(files: Sequence[Path]) -> int:
     """The version of ONNX's operators that a file on those bases has: the newest of theirs."""
-    return max(OLDEST, *(_opset(onnx_file.read_model(file)) for file in files))
+    return max(OLDEST, *(onnx_file.opset(file) for file in files))
 
 
-def join(parts: Sequence[Mapping[str, Any]], after: str, path: str, opset: int, batch: int | None, output: str) -> None:
+def join(
+    parts: Sequence[Mapping[str, Any]],
+    after: str,
+    path: str,
+    opset: int,
+    batch: int | None,
+    most: int,
+    output: str,
+) -> None:
     """Write pictures -> each part's `before` -> its `file`, if it has one -> `after` -> `output` to `path`.
 
     The `inputs` of a part: by the name of an input of `after`, the tap of the file that it takes, None for the one
-    output of `before`. Raises Unusable where versions of operators cannot be reconciled.
+    output of `before`. Above `most` bytes, weights go to `data_path`. Raises Unusable where versions of operators
+    cannot be reconciled.
     """
     import onnx
 
@@ -81,7 +88,7 @@ def join(parts: Sequence[Mapping[str, Any]], after: str, path: str, opset: int, 
     )
     domains: dict[str, int] = {}
     for kind in (kind for model in models for kind in model.opset_import):
-        domain = "" if kind.domain in _OWN else kind.domain
+        domain = "" if kind.domain in OWN else kind.domain
         domains[domain] = max(kind.version, domains.get(domain, 0))
     whole = onnx.helper.make_model(
         graph,
@@ -95,7 +102,10 @@ def join(parts: Sequence[Mapping[str, Any]], after: str, path: str, opset: int, 
         whole.graph.sparse_initializer.extend(model.graph.sparse_initializer)
         whole.functions.extend(model.functions)
         model.Clear()  # its weights would be held twice
-    onnx.save(whole, path)
+    if sum(len(tensor.raw_data) for tensor in whole.graph.initializer) > most:
+        onnx.save(whole, path, save_as_external_data=True, location=data_path(Path(path)).name)
+    else:
+        onnx.save(whole, path)
 
 
 def _read(path: Path, prefix: str, opset: int) -> Any:
@@ -103,7 +113,7 @@ def _read(path: Path, prefix: str, opset: int) -> Any:
     import onnx.compose
     import onnx.version_converter
 
-    model = onnx_file.read_whole(path)
+    model = onnx_proto.read_whole(path)
     if _opset(model) != opset:
         try:
             model = onnx.version_converter.convert_version(model, opset)
@@ -123,4 +133,4 @@ def _link(operator: str, source: str, target: str, **attributes: Any) -> Any:
 
 
 def _opset(model: Any) -> int:
-    return int(next(kind.version for kind in model.opset_import if kind.domain in _OWN))
+    return int(next(kind.version for kind in model.opset_import if kind.domain in OWN))

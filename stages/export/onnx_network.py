@@ -12,16 +12,15 @@ import keras
 from keras import layers, ops
 
 from cache import atomic_files
-from cache.errors import Unusable
-from stages.bases import catalogue, onnx_file
+from stages.bases import catalogue, onnx_file, trust
+from stages.bases.foreign_file import call_apart
 from stages.bases.pooling import plan_pooling
 from stages.bases.recipe import FrozenBase
 from stages.engines import onnxruntime_engine
 from stages.export import keras_network, onnx_join
 from stages.export.deployable import Deployable
 from stages.keras_models import trace
-from stages.runtime import limited_process
-from stages.runtime.limited_process import Exceeded, Limits
+from stages.runtime.limited_process import Limits
 
 
 class _Piece(NamedTuple):
@@ -37,10 +36,10 @@ class _Piece(NamedTuple):
     rows: dict[str, Any]
 
 
-def save_network(deployable: Deployable, path: Path) -> None:
+def save_network(deployable: Deployable, path: Path) -> int | None:
     """Write it to `path`, which ends in .onnx: input and output as of a file that keras_network.py writes.
 
-    Raises Unusable where a part does not fit.
+    Returns how many pictures it takes at once, None for any number. Raises Unusable where a part does not fit.
     """
     ((head, _),) = deployable.members  # an average is of trained blocks, and these bases have none
     files = [base.weights for base in deployable.bases if _is_onnx(base)]
@@ -64,9 +63,11 @@ def save_network(deployable: Deployable, path: Path) -> None:
             }
             for i, piece in enumerate(pieces)
         ]
-        job = {"parts": parts, "after": str(folder / "after.onnx"), "path": str(path), "opset": opset, "batch": batch}
-        job["output"] = keras_network.output_name(head.target)
-        _join(files, job)
+        whole = {"path": str(path), "opset": opset, "batch": batch, "most": onnx_join.MOST_BYTES}
+        whole["output"] = keras_network.output_name(head.target)
+        job = {"parts": parts, "after": str(folder / "after.onnx"), **whole}
+        _join([base for base in deployable.bases if _is_onnx(base)], job)
+    return batch
 
 
 def _is_onnx(base: FrozenBase) -> bool:
@@ -102,12 +103,10 @@ def _of_keras(base: FrozenBase, number: int) -> _Piece:
     return _Piece(before, None, [(joined, None)], rows)
 
 
-def _join(files: Sequence[Path], job: Mapping[str, Any]) -> None:
+def _join(bases: Sequence[FrozenBase], job: Mapping[str, Any]) -> None:
     """In a process with limits, since the library that raises versions of operators may crash."""
+    files = [base.weights for base in bases]
     limits = [onnx_file.limits(file) for file in files]
-    memory, seconds = sum(one.memory or 0 for one in limits), sum(one.seconds or 0 for one in limits)
-    try:
-        limited_process.call("stages.export.onnx_join:join", job, Limits(memory, seconds))
-    except Exceeded as why:
-        names = ", ".join(map(str, files))
-        raise Unusable(f"writing {names} into one file {why}", "export the base anew, with opset 17 or 18") from why
+    both = Limits(sum(one.memory or 0 for one in limits), sum(one.seconds or 0 for one in limits))
+    trusted = all(trust.is_trusted(base.recipe.weights_sha256) for base in bases)
+    call_apart("stages.export.onnx_join:join", job, both, "writing {} into one file", trusted, files)

@@ -81,7 +81,7 @@ class _Axis:
         self.centres, self.size, self.axis, self.kernel = centres, _size(centres), axis, _KERNELS.get(spec.resize)
         low, high, inner, self.at = ops.zeros_like(self.size), self.size, n, np.arange(n, dtype=np.float32) + 0.5
         if spec.resize_to is not None:
-            inner = ops.floor(spec.resize_to * high / shortest)
+            inner = ops.floor((spec.resize_to * high + 0.5) / shortest)  # far from whole numbers, in float32 too
             self.at = ops.add(self.at, ops.cast(ops.floor((inner - n) / 2), "float32"))
         elif spec.fit == "crop":
             half = n / scale / 2

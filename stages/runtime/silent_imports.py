@@ -62,6 +62,7 @@ def import_nncf() -> Any:
     try:
         import_openvino()  # from here on there is no telemetry
         import nncf
+        import openvino._offline_transformations  # noqa: F401 (folds batch norms: engines/quantise.py)
     except ImportError as error:
         raise NotAvailable("to quantise a base takes nncf and OpenVINO", "pip install 'frozenbase[int8]'") from error
     finally:

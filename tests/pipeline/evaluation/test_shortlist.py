@@ -19,7 +19,7 @@ from tests.support import fakes
 
 
 def listed(pipeline: Pipeline, config: Path, *more: str) -> dict[str, Any]:
-    ran = pipeline("bases", "shortlist", "-c", config, "--json", "--images", "40", *more)
+    ran = pipeline("bases", "shortlist", "-c", config, "--json", "--sample", "40", *more)
     assert ran.code == 0, ran.out + ran.err
     return dict(ran.json["shortlist"])
 
@@ -46,7 +46,7 @@ def test_it_tries_bases_and_sizes_and_names_one(pipeline: Pipeline, more_images:
     assert found["choice"]["n"] == 40
     setting = f"extract.taps.pooled={{size: {found['pick']['size']}, layer: {found['pick']['layer']}}}"
     assert pipeline("run", "-c", more_images, "--set", setting).code == 0
-    shown = pipeline("bases", "shortlist", "-c", more_images, "--images", "40", *words).out
+    shown = pipeline("bases", "shortlist", "-c", more_images, "--sample", "40", *words).out
     assert "pipeline run --set 'extract.taps.pooled={" in shown
 
 

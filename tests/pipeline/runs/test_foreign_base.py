@@ -134,7 +134,9 @@ def test_what_needs_trust_is_a_sentence_before_anything_runs(foreign: Path) -> N
     told = command("bases", foreign.parent / "m" / "net.onnx", expect=0)
     assert "it is run only if you trust its author" in told.out
     command("bases", "trust", foreign.parent / "m" / "net.onnx", expect=0)
-    command("run", "-c", foreign, expect=0)
+    told = " ".join(command("run", "-c", foreign, expect=0).err.split())
+    assert told.count("since you trust it") == 1
+    assert "net.onnx has Gather by indices that are no constants; it is run since you trust it" in told
     command("bases", "trust", foreign.parent / "m" / "net.onnx", "--forget", expect=0)
 
 
@@ -172,6 +174,64 @@ def test_tensorflow_is_never_imported(foreign: Path) -> None:
 def test_status_is_printed_once(foreign: Path) -> None:
     assert command("status", "-c", foreign, expect=0).out.count("extract  tokens") == 1
     assert command("run", "-n", "-c", foreign, expect=0).out.count("extract  tokens") == 1
+
+
+def test_what_a_blocked_stage_needs_is_said(foreign: Path) -> None:
+    onnx_models.with_external_data(onnx_models.token_net(foreign.parent / "m" / "net.onnx"))
+    command("run", "-c", foreign, expect=0)
+    command("tag", "logistic", "v1", "-c", foreign, expect=0)
+    (foreign.parent / "m" / "net.data").unlink()
+    said = "net.onnx keeps data in net.data, which is not beside it"
+    for words in (["status"], ["run", "-n"]):
+        told = command(*words, "-c", foreign, expect=0).out
+        assert said in " ".join(told.split())
+        assert "extract tokens: copy that file there too" in told
+    assert command("status", "-q", "-c", foreign).code == 5
+    new = foreign.parent / "new.png"
+    Image.fromarray(pictures.crops(25, 40)[24]).save(new)
+    for words in (["run"], ["predict", "v1", new], ["export", "v1", "-o", foreign.parent / "x.onnx"]):
+        refused = command(*words, "-c", foreign, expect=4).err
+        assert said in " ".join(refused.split())
+        assert "copy that file there too" in refused
+
+
+def test_why_a_row_is_missing_names_the_file_beside_the_base_that_says_so(foreign: Path) -> None:
+    command("run", "extract", "-c", foreign, expect=0)
+    changed = {**PUBLISHED, "image_mean": [0.48145466, 0.5, 0.5]}
+    (foreign.parent / "m" / "preprocessor_config.json").write_text(json.dumps(changed))
+    told = command("status", "-c", foreign, expect=0).out
+    assert "mean changed: [0.5, 0.5, 0.5] -> [0.4815, 0.5, 0.5] (preprocessor_config.json)" in told
+    told = command("status", "-c", foreign, "--set", "base.preprocess=unit", expect=0).out
+    assert "(preprocessor_config.json)" not in told
+
+
+def test_a_tap_s_own_base_is_named_by_its_field(foreign: Path) -> None:
+    where = ("-c", foreign, "--set")
+    told = command("status", *where, "extract.taps.other={base: {name: vgg16, weights: no.h5}}", expect=0).out
+    assert "extract.taps.other.base.weights:" in told
+    refused = command("run", *where, "extract.taps.other={base: {name: q.onnx, preprocess: imagenet}}", expect=4).err
+    assert "extract.taps.other.base.name: " in refused
+    assert "q.onnx is not there, and the cache does not know it" in " ".join(refused.split())
+
+
+def test_trust_that_a_file_does_not_need_is_told(foreign: Path) -> None:
+    file = foreign.parent / "m" / "net.onnx"
+    assert "It needs no trust: it only computes" in command("bases", "trust", file, expect=0).out
+    onnx_models.token_net(file, computed=True)
+    assert (
+        "It has Gather by indices that are no constants. Commands may" in command("bases", "trust", file, expect=0).out
+    )
+
+
+def test_models_on_other_bases_are_told_apart_in_few_words(foreign: Path) -> None:
+    command("run", "-c", foreign, expect=0)
+    onnx_models.token_net(foreign.parent / "n" / ("long" * 15) / "other.onnx", prefix=5)
+    other = f"base={{name: n/{'long' * 15}/other.onnx, preprocess: clip}}"
+    command("run", "-c", foreign, "--set", other, "--set", "extract.size=32", expect=0)
+    told = command("models", "-c", foreign, expect=0).out
+    assert "base.name=n/longlong" in told
+    assert "long/other.onnx" not in told
+    assert "preprocess" not in told
 
 
 def test_it_is_not_fine_tuned(foreign: Path) -> None:

@@ -22,7 +22,7 @@ from cache.errors import PipelineError, Unusable
 from pipeline.project.project import no_progress
 from pipeline.results import registry
 from pipeline.results.model import Model
-from pipeline.serving import export_check, export_model
+from pipeline.serving import export_check, export_kinds, export_model
 from pipeline.serving.export_check import Sample
 from stages.bases import catalogue
 from stages.bases.recipe import FrozenBase, Tap
@@ -229,7 +229,7 @@ def test_the_kind_of_file_is_that_of_its_name(project: Path, tmp_path: Path) -> 
     assert ran.json["written"]["format"] == "keras"
     for name in ("model", "model.h5"):
         ran = command("export", "both", "-c", project, "-o", tmp_path / name)
-        assert (ran.code, "expected a name that ends in .keras or .onnx" in ran.err) == (2, True)
+        assert (ran.code, "expected a name that ends in .keras, .onnx or .xml" in ran.err) == (2, True)
     ran = command("export", "both", "-c", project, "-o", path, "--force", "--format", "onnx")
     assert (ran.code, "expected the name of a file that ends in .onnx" in ran.err) == (2, True)
 
@@ -308,7 +308,7 @@ def test_rows_that_others_would_round_otherwise_are_exit_2(made: Any) -> None:
     (base,) = deployable.bases
     rounded = replace(base, recipe=replace(base.recipe, numerics="tensorflow-bf16"))
     with pytest.raises(Unusable, match="takes tensorflow-bf16 rows, which other programs round differently"):
-        export_model._check_model(model, replace(deployable, bases=(rounded,)), "onnx")
+        export_kinds.check_model(model, replace(deployable, bases=(rounded,)), "onnx")
 
 
 def test_without_any_original_image_it_is_exit_4(project: Path, tmp_path: Path) -> None:

@@ -47,12 +47,24 @@ def no_model(path: Path) -> Path:
     return path
 
 
+def of_no_type(path: Path) -> Path:
+    return save(
+        path, conv_nodes(), [TensorProto(name="kernel", data_type=0, dims=[8, 3, 4, 4], raw_data=b"1")], ["maps"]
+    )
+
+
+def gather_of_nothing(path: Path) -> Path:
+    return save(path, [*conv_nodes(), helper.make_node("Gather", ["maps"], ["read"])], KERNEL, ["read"])
+
+
 UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     "two inputs": (two_inputs, r"takes 2 inputs \(image, text\); expected one, of RGB images"),
     "four channels": (lambda p: conv_net(p, ("n", 4, "h", "w")), r"takes \? x 4 x \? x \?; expected n x 3 x height"),
     "whole numbers": (lambda p: conv_net(p, dtype=TensorProto.INT64), "takes int64; expected float, float16 or uint8"),
     "truncated": (truncated, "is no whole ONNX file"),
     "no model": (no_model, "is no whole ONNX file"),
+    "a tensor of no type": (of_no_type, "is no whole ONNX file"),
+    "an operator without its input": (gather_of_nothing, "is no whole ONNX file"),
     "empty": (lambda p: (p.write_bytes(b""), p)[1], "is no whole ONNX file"),
 }
 
@@ -128,6 +140,26 @@ def test_sound_files_need_none(tmp_path: Path) -> None:
     assert onnx_file.find_harm(onnx_models.with_external_data(conv_net(tmp_path / "d.onnx"), "d.data")) == []
 
 
+def test_a_file_is_parsed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, load, parsed = onnx_models.with_external_data(conv_net(tmp_path / "net.onnx")), onnx.load, []
+
+    def count(path: Path, **options: bool) -> onnx.ModelProto:
+        parsed.append(path)
+        return load(path, **options)
+
+    monkeypatch.setattr(onnx, "load", count)
+    for _ in range(2):
+        assert onnx_file.find_input(model).layout == "nchw"
+        assert onnx_file.find_harm(model) == []
+        assert onnx_file.data_files(model) == [tmp_path / "net.data"]
+        assert not onnx_file.is_rough(model)
+        assert (onnx_file.count_outputs(model), onnx_file.opset(model)) == (1, 17)
+    assert parsed == [model]
+    conv_net(model, dtype=TensorProto.FLOAT16)
+    assert onnx_file.is_rough(model)
+    assert len(parsed) == 2
+
+
 def test_external_data_lies_beside_the_file(tmp_path: Path) -> None:
     model = onnx_models.with_external_data(conv_net(tmp_path / "m" / "net.onnx"))
     assert onnx_file.data_files(model) == [tmp_path / "m" / "net.data"]
@@ -169,13 +201,15 @@ def test_tensors_and_their_shapes(tmp_path: Path) -> None:
     assert onnx_file.count_outputs(tmp_path / "net.onnx") == 2
 
 
-def test_an_index_beyond_its_tensor_is_refused(tmp_path: Path) -> None:
+def test_an_index_beyond_its_tensor_is_refused_or_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     node = helper.make_node("Gather", ["maps", "where"], ["read"], axis=1)
     path = save(tmp_path / "net.onnx", [*conv_nodes(), node], [*KERNEL, *arrays(where=np.array([8]))], ["read"])
     assert onnx_file.find_harm(path) == []  # its shapes are not known yet
     for file in (path, onnx_models.with_external_data(path)):
         with pytest.raises(Unusable, match="index beyond its tensor"):
             onnx_file.list_layers(catalogue.choose_base("net.onnx"), file, 32)
+    assert onnx_file.list_layers(catalogue.choose_base("net.onnx", trust=True), path, 32)[0].name == "read"
+    assert "has an index beyond its tensor (Gather ); it is looked at since you trust it" in caplog.text
 
 
 def test_what_crashes_the_library_crashes_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

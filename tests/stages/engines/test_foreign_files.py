@@ -191,8 +191,8 @@ def test_the_engines_are_compared_and_must_agree(tmp_path: Path, monkeypatch: py
     assert proof.golden_rows(base, wrong)["k"].shape == (1, 12)  # nothing to compare with
 
 
-def test_a_file_that_takes_too_much_is_refused_unless_it_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_takes_too_much_is_refused_or_if_trusted_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     nodes = [
         *conv_nodes(),
@@ -207,11 +207,20 @@ def test_a_file_that_takes_too_much_is_refused_unless_it_is_trusted(
             select.open_engine(engine, base, 4)
     small = base_of(conv_net(tmp_path / "small.onnx"))
     monkeypatch.setattr("stages.bases.onnx_file.limits", lambda file: Limits(None, 0.01))
-    with pytest.raises(Unusable, match="took more than 0 s") as error:
-        select.open_engine("openvino", small, 4)
-    assert "pipeline bases trust" in error.value.hint
+    for engine in ENGINES:
+        with pytest.raises(Unusable, match="took more than 0 s") as error:
+            select.open_engine(engine, small, 4)
+        assert "pipeline bases trust" in error.value.hint
     trust.trust_file(small.weights)
-    assert select.open_engine("openvino", small, 4).batch == 4
+    monkeypatch.setattr("stages.bases.onnx_file.limits", lambda file: Limits(100_000_000, 0.01))
+    for engine, doing in zip(ENGINES, (f"reading {small.weights} in OpenVINO", "in ONNX Runtime"), strict=True):
+        caplog.clear()
+        assert select.open_engine(engine, small, 4).batch == 4
+        told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(told) == 2
+        for text, why in zip(told, ("took more than 0 s", "needed more than 0 GB of memory"), strict=True):
+            assert doing in text
+            assert text.endswith(f"{why}; it goes on since you trust it")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -224,11 +233,19 @@ def test_what_it_has_not_is_a_sentence(tmp_path: Path, engine: str) -> None:
         rows_of(base_of(path, {"k": Tap()}), engine, pictures.crops(1, SIZE))
 
 
-def test_what_comes_of_a_file_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_of_a_file_is_checked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     base = base_of(conv_net(tmp_path / "net.onnx"))
     monkeypatch.setattr(openvino_xml, "ALLOWED", openvino_xml.ALLOWED - {"Convolution"})
     with pytest.raises(Unusable, match="becomes a model with Convolution of opset1, which is more than arithmetic"):
         openvino_files.open_file(base, 4)
+    trust.trust_file(base.weights)
+    assert openvino_files.open_file(base, 4).batch == 4
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.endswith(
+        "becomes a model with Convolution of opset1, which is more than arithmetic; it is run since you trust it"
+    )
 
 
 def test_a_model_s_xml_is_data(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,14 +82,60 @@ def test_what_it_writes_is_a_base_near_the_float_one(small: Path, monkeypatch: p
 def test_integers_stay_integers_and_rows_stay_alone(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "int8.xml"
     command("bases", "quantise", "small.xml", "-c", small, "-o", out, "--images", tmp_path / "images", expect=0)
-    base = catalogue.choose_base(str(out))
-    recipe = Recipe.of(base, "00" * 32, PixelSpec(SIZE, SIZE, "crop"), "f32", "float32")
-    model, batch = openvino_files.converted_file(FrozenBase(recipe, {"a": Tap(), "b": Tap("last")}, out), None)
+    base = FrozenBase(_recipe(out), {"a": Tap(), "b": Tap("last")}, out)
+    model, batch = openvino_files.converted_file(base, None)
     assert model["model.xml"].count(b'element_type="i8"') == 4
     opened = int8.open_model(model, batch)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, SIZE, SIZE, 3), np.uint8)
     together, alone = opened(pixels), opened(pixels[3:4])
     assert all(np.array_equal(together[name][3], alone[name][0]) for name in together)
+
+
+def test_what_costs_least_in_float32_is_first_to_stay_there(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where parts alone in int8 turn rows as much, the one with the smallest maps."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    model, batch = int8.float_model(_recipe(small.with_name("small.xml")), small.with_name("small.xml"), ())
+    quantiser = int8.Quantiser(model, batch, pixels)
+    half = SIZE // 2
+    wide = half**2 * (16 + 32) * batch
+    assert [part.values for part in quantiser.parts] == [
+        (SIZE**2 * 3 + half**2 * 16) * batch, wide, wide, (half**2 * 16 + (half // 2) ** 2 * 40) * batch
+    ]  # fmt: skip
+    monkeypatch.setattr(int8, "cosines", lambda a, b: np.array([0.5]))
+    ranked = quantiser.rank(int8.RANGES[0], 1, lambda n: None)
+    assert [quantiser.parts.index(part) for part in ranked] == [3, 0, 1, 2]
+
+
+def test_batch_norms_are_folded_and_channels_taken_apart_late(tmp_path: Path) -> None:
+    """nncf corrects no bias behind a product; rows are those of the file all the same."""
+    openvino = import_openvino()
+    ops, rng = openvino.opset13, np.random.default_rng(0)
+
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.normal(0, 1, shape).astype(np.float32)
+
+    given = ops.parameter([-1, SIZE, SIZE, 3], np.float32, name="pixels")
+    x = ops.transpose(given, np.array([0, 3, 1, 2]))
+    x = ops.divide(ops.subtract(x, numbers(1, 3, 1, 1)), numbers(1, 3, 1, 1))
+    x = ops.convolution(x, numbers(8, 3, 3, 3), [2, 2], [1, 1], [1, 1], [1, 1])
+    x = ops.relu(ops.add(ops.multiply(x, numbers(8, 1, 1)), numbers(8, 1, 1)))
+    file = tmp_path / "norm.xml"
+    openvino.save_model(openvino.Model([ops.result(x)], [given]), file, compress_to_fp16=False)
+    model, batch = int8.float_model(_recipe(file), file, ())
+    kinds = [kind for kind in re.findall(rb' type="(\w+)" version', model["model.xml"]) if kind != b"Const"]
+    before, after = kinds[: kinds.index(b"Convolution")], kinds[kinds.index(b"Convolution") :]
+    assert before[-1] == b"Transpose"
+    assert b"Add" in after
+    assert b"Multiply" not in after
+    pixels = rng.integers(0, 256, (batch, SIZE, SIZE, 3), np.uint8)
+    taps = {"row": Tap("output", "none")}
+    whole = openvino_files.open_file(FrozenBase(_recipe(file), taps, file), batch)
+    (rows,), (expected,) = int8.open_model(model, batch)(pixels).values(), whole(pixels).values()
+    assert np.allclose(rows, expected, rtol=1e-5, atol=1e-5)
+
+
+def _recipe(file: Path) -> Recipe:
+    return Recipe.of(catalogue.choose_base(str(file)), "00" * 32, PixelSpec(SIZE, SIZE, "crop"), "f32", "float32")
 
 
 @pytest.mark.parametrize(("loss", "code"), [(0.9, 0), (-1.0, 1)])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cache import atomic_files
 from cache.errors import Unusable
-from stages.bases import catalogue, onnx_file, weights
+from stages.bases import catalogue, onnx_proto, weights
 from stages.bases.catalogue import PREPROCESS_WORDS, Preprocess
 from stages.bases.recipe import FrozenBase, Recipe, Tap
 from stages.data.images import PixelSpec, fit_pixels
@@ -127,13 +127,17 @@ def replace_weights(head: Head, factor: float) -> Head:
     return Head(head.kind, head.classes, Layers([Layer(first.weights * factor, first.bias, "tanh"), last]), {})
 
 
-def test_what_no_file_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnx_join.check_files([conv_net(tmp_path / "free.onnx")])
-    with pytest.raises(Unusable, match="takes 4 images at once; an exported model takes one, or any number"):
-        onnx_join.check_files([conv_net(tmp_path / "four.onnx", (4, 3, 32, 32))])
+def test_large_files_keep_their_operators_and_their_weights_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, old = conv_net(tmp_path / "new.onnx"), at_opset(conv_net(tmp_path / "old.onnx"), 11)
+    onnx_join.check_files([new, old])
     monkeypatch.setattr(onnx_join, "MOST_BYTES", 100)
-    with pytest.raises(Unusable, match="one ONNX file holds 2 GB at most"):
-        onnx_join.check_files([tmp_path / "free.onnx"])
+    onnx_join.check_files([new])
+    with pytest.raises(Unusable, match="operators of ONNX's version 11; above 2 GB they cannot be raised to 17"):
+        onnx_join.check_files([new, old])
+    check(Deployable((base_of(new),), head_on(CHANNELS)), tmp_path / "model.onnx")
+    assert onnx_join.data_path(tmp_path / "model.onnx").stat().st_size > 1000
 
 
 def test_operators_that_no_version_has_are_refused(tmp_path: Path) -> None:
@@ -145,4 +149,4 @@ def test_operators_that_no_version_has_are_refused(tmp_path: Path) -> None:
 def test_a_whole_file_is_read_with_its_data(tmp_path: Path) -> None:
     plain, apart = conv_net(tmp_path / "plain.onnx"), conv_net(tmp_path / "apart.onnx")
     onnx_models.with_external_data(apart)
-    assert onnx_file.read_whole(apart).graph.initializer[0].raw_data == onnx.load(plain).graph.initializer[0].raw_data
+    assert onnx_proto.read_whole(apart).graph.initializer[0].raw_data == onnx.load(plain).graph.initializer[0].raw_data

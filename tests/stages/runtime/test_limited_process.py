@@ -61,6 +61,25 @@ def test_limits_hold() -> None:
         call("sleep", Limits(None, 1))
 
 
+def rest(seconds: float) -> str:
+    time.sleep(seconds)
+    return "rested"
+
+
+def test_limits_that_are_only_told_stop_nothing() -> None:
+    told: list[str] = []
+    there = f"{__name__}:"
+    limits = Limits(1_000_000, 1)
+    assert limited_process.call(f"{there}rest", {"seconds": 2}, limits, told.append) == "rested"
+    assert told == ["took more than 1 s", "needed more than 0 GB of memory"]
+    told.clear()
+    assert limited_process.call(f"{there}add", {"a": 1, "b": 2}, Limits(4_000_000_000, 60), told.append) == 3
+    assert limited_process.call(f"{there}fill", {"size": 5_000_000_000}, Limits(4_000_000_000, 60), told.append)
+    assert told == ["needed more than 4 GB of memory"]
+    with pytest.raises(Exceeded, match=r"crashed \(SIGSEGV\)"):
+        limited_process.call(f"{there}crash", {}, limits, told.append)
+
+
 def test_a_crash_is_a_sentence() -> None:
     with pytest.raises(Exceeded, match=r"crashed \(SIGSEGV\)"):
         call("crash")
