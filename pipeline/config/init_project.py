@@ -8,12 +8,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from cache import atomic_files
 from cache.errors import Unusable
 from pipeline.config import yaml_file
 from pipeline.config.data_schema import Columns
-from stages.data import scan, tables
+from stages.data import guess, scan, tables
+from stages.data.cells import Cells
 from stages.data.scan import Found
 
 DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
@@ -26,6 +28,8 @@ class Started:
     config: Path
     images: Path
     found: Found
+    cells: Cells | None = None
+    """How the table has what is to be predicted; None: as classes."""
 
     def lines(self) -> list[str]:
         """Summary of the images, for printing."""
@@ -34,7 +38,12 @@ class Started:
         splits = Counter(row.split for row in rows if row.split is not None)
         more = f", and {len(labels) - 8} more" if len(labels) > 8 else ""
         lines = [f"{len(rows)} images in {self.images}"]
-        if labels:
+        if labels and self.cells is not None:
+            kind, columns = self.cells.kind, ", ".join(self.cells.columns)
+            unlabelled = sum(row.label is None for row in rows)
+            lines.append(f"to predict: {kind}, by the column{'s' if ',' in columns else ''} {columns} (data.target)")
+            lines += [f"without a label: {unlabelled}"] if unlabelled else []
+        elif labels:
             lines.append("classes: " + ", ".join(f"{k} {n}" for k, n in sorted(labels.items())[:8]) + more)
             if loose := [row.path for row in rows if row.label is None]:
                 lines.append(f"in no class folder, so without a label: {len(loose)}, such as {loose[0]}")
@@ -65,19 +74,20 @@ def init(
         example = folder if folder.is_dir() and folder != Path() else "PATH"
         hint = f"name the folder of the images: pipeline init --images {example}"
         raise Unusable(f"{images} {what}", hint)
-    found = _look(images, table, follow_links)
-    classes = {row.label for row in found.rows if row.label is not None}
+    cells = None if table is None else guess.guess_cells(tables.read_records(table, []))
+    found = _look(images, table, follow_links, cells)
+    different = {row.label for row in found.rows if row.label is not None}
     about = f"Written by pipeline init for {len(found.rows)} images."
     labels = None if table is None else _relative(table, folder)
-    _write(target, about, _relative(images, folder), None, len(classes) > 1, labels, follow_links)
-    return Started(target, images, found)
+    _write(target, about, _relative(images, folder), None, len(different) > 1, labels, follow_links, cells)
+    return Started(target, images, found, cells)
 
 
-def _look(images: Path, table: Path | None, follow_links: scan.FollowLinks) -> Found:
+def _look(images: Path, table: Path | None, follow_links: scan.FollowLinks, cells: Cells | None) -> Found:
     """The images, by folders or table. Raises Unusable where init should be called in another way."""
     try:
         if table is not None:
-            return tables.read_table(table, Columns().model_dump(), images, follow_links)
+            return tables.read_table(table, Columns().model_dump(), images, follow_links, cells)
         found = scan.scan_folders(images, follow_links)
     except Unusable as error:
         other = "name another folder with --images" if table is None else "or write pipeline.yaml by hand"
@@ -125,7 +135,7 @@ def _new_config(folder: Path) -> Path:
 
 def _write(
     target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True, table: str | None = None,
-    follow_links: scan.FollowLinks = "inside",
+    follow_links: scan.FollowLinks = "inside", cells: Cells | None = None,
 ) -> None:  # fmt: skip
     """Write pipeline.yaml; with fewer than two classes, the heads are commented out."""
     listed = (
@@ -141,8 +151,19 @@ def _write(
         links = "# follow_links: inside      # links out of root are rejected | all: followed, if you trust them"
     template = Template((Path(__file__).parent / "template.yaml").read_text("utf-8"))
     text = template.substitute(
-        about=about, root=yaml_file.format_value(root), classes=listed, table=labels, links=links
-    )
+        about=about, root=yaml_file.format_value(root), classes=listed, table=labels, links=links,
+        target=_target_line(cells),
+    )  # fmt: skip
+    if cells is not None and cells.kind == "number":
+        text = text.replace(
+            "logistic: {kind: logistic, tap: pooled, seed: 0}", "ridge: {kind: ridge, tap: pooled, seed: 0}   "
+        )
+        text = text.replace(
+            "  # ridge: {kind: ridge, alpha: null, seed: 0} ", "  # another: {kind: ridge, alpha: 100, seed: 0}"
+        )
+        text = text.replace("kinds: [logistic, ridge, knn]", "kinds: [ridge, knn]").replace(
+            "{head: logistic, ", "{head: ridge, "
+        )
     if not trainable:
         none = "heads: {}                     # none yet: fewer than two classes. With labels (or data.table):"
         text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")
@@ -150,6 +171,18 @@ def _write(
         atomic_files.publish(target, text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise Unusable(f"{root!r} is not valid Unicode, as pipeline.yaml must be", "rename the folder") from error
+
+
+def _target_line(cells: Cells | None) -> str:
+    """The line on what is predicted."""
+    if cells is None:
+        return "# target: {kind: classes}   # or labels, number, soft: several columns with columns: [a, b]"
+    written: dict[str, Any] = {"kind": cells.kind}
+    if list(cells.columns) != ["label"]:
+        written["columns"] = list(cells.columns)
+    if cells.separator != ";":
+        written["separator"] = cells.separator
+    return f"target: {yaml_file.format_value(written)}   # guessed from the table; or classes, labels, number, soft"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -184,6 +184,16 @@ class RunConfig(Section):
         """Those in which the base of that tap computes."""
         return self.extract.taps[tap].numerics or self.extract.numerics
 
+    def deciding_fields(self, stage: str, name: str) -> list[Any]:
+        """The settings that decide what a head or fine-tuning of that name is made of, and how; not places of files."""
+        heads: dict[str, Any] = dict(self.heads)
+        tuned = self.finetune.get(name) if stage == "finetune" else None
+        own = [heads.get(name if tuned is None else tuned.head), tuned]
+        extract = self.extract.model_dump(exclude=self.extract.not_by_value() - {"taps"})
+        places = {field for field, place in self.data.places().items() if place == Keyed("none")}
+        data = self.data.model_dump(exclude=places - {"split", "target"})
+        return [*own, data, self.base.model_dump(exclude={"trust"}), extract]
+
     @model_validator(mode="before")
     @classmethod
     def _default_heads(cls, written: Any) -> Any:

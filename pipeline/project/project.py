@@ -18,7 +18,6 @@ from cache.hash_index import HashIndex, default_index_path
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
 from pipeline.config.data_schema import Data
-from pipeline.config.fields import Keyed
 from pipeline.config.schema import BaseChoice, RunConfig
 from pipeline.project.job_shares import Part
 from pipeline.project.split_record import SPLITS_CSV, Redrawn, SplitRecord
@@ -258,9 +257,8 @@ class Project:
         if not self.options.overrides:
             return False
         try:
-            return _deciding_fields(yaml_file.load(self.path), stage, name) != _deciding_fields(
-                self.config, stage, name
-            )
+            written = yaml_file.load(self.path)
+            return written.deciding_fields(stage, name) != self.config.deciding_fields(stage, name)
         except Unusable:  # without the overrides there is no such model
             return True
 
@@ -299,14 +297,3 @@ class Project:
             return "name the folder of the images with data.root"
         latest = os.path.relpath(max(same)[1].with_suffix(".jsonl"), self.folder)
         return f"correct data.root, or work from saved rows without images: --set data.table={latest}"
-
-
-def _deciding_fields(config: RunConfig, stage: str, name: str) -> list[Any]:
-    """The settings that decide what a head or fine-tuning of that name is made of, and how; not places of files."""
-    heads: dict[str, Any] = dict(config.heads)
-    tuned = config.finetune.get(name) if stage == "finetune" else None
-    own = [heads.get(name if tuned is None else tuned.head), tuned]
-    extract = config.extract.model_dump(exclude=config.extract.not_by_value() - {"taps"})
-    places = {name for name, place in config.data.places().items() if place == Keyed("none") and name != "split"}
-    data, base = config.data.model_dump(exclude=places), config.base.model_dump(exclude={"trust"})
-    return [*own, data, base, extract]

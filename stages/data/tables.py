@@ -38,7 +38,7 @@ def read_table(
     column of labels.
     """
     found = Found()
-    records = _read_records(path, found.notes)
+    records = read_records(path, found.notes)
     if not records:
         raise Unusable(f"{path}: no rows", "name a table with one row per image in data.table")
     if cells is not None:
@@ -186,7 +186,7 @@ def _text(value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     """All rows of a table as dicts; the file's extension says which kind it is."""
     kind = path.suffix.lower()
     try:
