@@ -4,7 +4,8 @@ FILE is as for benchmarks.elpv; of it, images of test are left out at once. Imag
 is held out, a fifth of the others is val, which chooses the epoch. An exponential moving average of the weights is
 taken after each step of a training, which it doesn't change, so that it is judged beside the weights themselves in the
 same run. Rates by block take a training of their own. All differences are paired by fold and seed. Every figure is
-kept in figures.jsonl of the work folder, and a run goes on where it was stopped; --report prints what is there.
+kept in figures.jsonl of the work folder, and a run goes on where it was stopped; --report prints what is there. A
+training takes two minutes of one core; --sets, --ways (by number) and --seeds say how many there are.
 """
 
 from __future__ import annotations
@@ -235,9 +236,16 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--splits", type=Path, required=True)
     options.add_argument("--folder", type=Path, default=Path("bench-out/finetune_averages"), help="work folder, kept")
-    options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    options.add_argument("--ways", nargs="+", type=int, choices=range(len(WAYS)), default=range(len(WAYS)))
-    options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--sets", nargs="+", choices=SETS, default=["elpv", "cifar"])
+    options.add_argument(
+        "--ways",
+        nargs="+",
+        type=int,
+        choices=range(len(WAYS)),
+        default=range(len(WAYS)),
+        help="; ".join(f"{number}: {way}" for number, way in enumerate(WAYS)),
+    )
+    options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--report", action="store_true", help="print what is there; nothing is trained")
     asked = options.parse_args()
     path = asked.folder / "figures.jsonl"
