@@ -20,6 +20,14 @@ from stages.data.scan import Found
 
 DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
 
+_OF_NUMBERS = (
+    ("logistic: {kind: logistic, tap: pooled, seed: 0}", "ridge: {kind: ridge, tap: pooled, seed: 0}   "),
+    ("  # ridge: {kind: ridge, alpha: null, seed: 0}  ", "  # firm: {kind: ridge, alpha: 1000, seed: 0}   "),
+    ("kinds: [logistic, ridge, knn]", "kinds: [ridge, knn]          "),
+    ("{head: logistic, ", "{head: ridge, "),
+)
+"""What the template has for classes, and instead of it for numbers."""
+
 
 @dataclass(frozen=True)
 class Started:
@@ -154,16 +162,8 @@ def _write(
         about=about, root=yaml_file.format_value(root), classes=listed, table=labels, links=links,
         target=_target_line(cells),
     )  # fmt: skip
-    if cells is not None and cells.kind == "number":
-        text = text.replace(
-            "logistic: {kind: logistic, tap: pooled, seed: 0}", "ridge: {kind: ridge, tap: pooled, seed: 0}   "
-        )
-        text = text.replace(
-            "  # ridge: {kind: ridge, alpha: null, seed: 0} ", "  # another: {kind: ridge, alpha: 100, seed: 0}"
-        )
-        text = text.replace("kinds: [logistic, ridge, knn]", "kinds: [ridge, knn]").replace(
-            "{head: logistic, ", "{head: ridge, "
-        )
+    for logistic, ridge in _OF_NUMBERS if cells is not None and cells.kind == "number" else ():
+        text = text.replace(logistic, ridge)
     if not trainable:
         none = "heads: {}                     # none yet: fewer than two classes. With labels (or data.table):"
         text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")

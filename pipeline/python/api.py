@@ -53,7 +53,7 @@ class TrainedHead(Tabular, Head):
         return self.figures.to_json()
 
     def summary(self) -> str:
-        return f"{self.kind}, {len(self.classes)} classes"
+        return f"{self.kind}, {len(self.target)} {self.target.noun}"
 
     def columns(self) -> Columns:
         """A row for each figure, with its value and interval in each split."""
@@ -98,7 +98,7 @@ class OpenPipeline:
     def head(self, name: str) -> TrainedHead:
         """The head of that name, of a sweep the best, trained first if need be, as by `pipeline run head NAME`.
 
-        Its `classes` are in the order of the columns of `probabilities(X)`, where X is (n, dim), of its own tap;
+        Its `classes` are in the order of the columns of `predict(X)`, where X is (n, dim), of its own tap;
         `metrics` are its figures: {"val": {...}, "test": {...}}.
         Raises Unusable where there is no such head, or it cannot be trained on these labels and splits.
         """
