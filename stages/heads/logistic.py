@@ -246,9 +246,7 @@ class Path:
         """Of each judged row; by blocks, since probabilities of all may be larger than the features."""
         blocks = range(0, len(logits), _BLOCK)
         target = self.samples.target
-        return np.concatenate(
-            [target.losses(self.y[s : s + _BLOCK], target.predict(logits[s : s + _BLOCK])) for s in blocks]
-        )
+        return np.concatenate([target.score_losses(self.y[s : s + _BLOCK], logits[s : s + _BLOCK]) for s in blocks])
 
     def head(self) -> Head:
         """The head at the best C, its logits mixed with those of the nearest centroid."""

@@ -243,7 +243,7 @@ def _sum_losses(
         for i, (weights, bias) in enumerate(solved):
             scores = x @ weights + bias
             for j, factor in enumerate(data.factors):
-                losses[i, j] = data.target.losses(data.y[block], data.target.predict(scores * factor)).sum()
+                losses[i, j] = data.target.score_losses(data.y[block], scores * factor).sum()
         return losses
 
     parts = run_in_threads(sum_losses, features.blocks(held, len(solved[0][1])))

@@ -22,7 +22,7 @@ class Labels(Target):
 
     kind: ClassVar[str] = "labels"
     noun: ClassVar[str] = "labels"
-    factors: ClassVar[np.ndarray | None] = SCALES
+    factors: ClassVar[np.ndarray | None] = SCALES[::2]
 
     @property
     def outputs(self) -> int:
@@ -56,6 +56,13 @@ class Labels(Target):
 
     def losses(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         return multilabel.losses(y, predictions)
+
+    def score_losses(self, y: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        known = np.isfinite(y)
+        every = bool(known.all())
+        truth = y if every else np.where(known, y, 0)
+        lost = np.maximum(scores, 0) - truth * scores + np.log1p(np.exp(-np.abs(scores)))  # faster than by predictions
+        return np.asarray(lost.mean(axis=1) if every else (lost * known).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
 
     def errors(self, scores: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
         """Log-losses of all known labels, summed over labels, so that each has the minimum it would have alone."""

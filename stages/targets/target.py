@@ -70,6 +70,10 @@ class Target(tuple[str, ...], ABC):
     def losses(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """What heads and their settings are chosen by: the loss of each row, (n,)."""
 
+    def score_losses(self, y: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """`losses` of the predictions that scores make."""
+        return self.losses(y, self.predict(scores))
+
     @abstractmethod
     def errors(self, scores: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
         """The sum of the losses of scores (n, outputs), which may be overwritten, and its gradient by them."""
