@@ -12,9 +12,9 @@ from typing import Any
 
 from cache import atomic_files
 from cache.errors import Unusable
-from pipeline.config import yaml_file
+from pipeline.config import guess_target, yaml_file
 from pipeline.config.data_schema import Columns
-from stages.data import guess, scan, tables
+from stages.data import scan, tables
 from stages.data.cells import Cells
 from stages.data.scan import Found
 
@@ -82,7 +82,7 @@ def init(
         example = folder if folder.is_dir() and folder != Path() else "PATH"
         hint = f"name the folder of the images: pipeline init --images {example}"
         raise Unusable(f"{images} {what}", hint)
-    cells = None if table is None else guess.guess_cells(tables.read_records(table, []))
+    cells = None if table is None else guess_target.guess_cells(tables.read_records(table, []))
     found = _look(images, table, follow_links, cells)
     different = {row.label for row in found.rows if row.label is not None}
     about = f"Written by pipeline init for {len(found.rows)} images."

@@ -1,4 +1,4 @@
-"""Owns which kind of target a table plainly has. Not reading it (tables.py), nor its cells (cells.py)."""
+"""Owns which kind of target a table plainly has. Not reading it (data/tables.py), nor its cells (data/cells.py)."""
 
 from __future__ import annotations
 
