@@ -113,7 +113,9 @@ def test_an_interval_holds_95_percent_of_new_numbers(n: int) -> None:
     """On average over samples, whatever the errors are distributed as; each number for itself."""
     shares = []
     for seed in range(60):
-        found = regression.calibrate({"val": sample(n, seed, 2), "test": sample(2000, 1000 + seed, 2)}, ["a", "b"], None)
+        found = regression.calibrate(
+            {"val": sample(n, seed, 2), "test": sample(2000, 1000 + seed, 2)}, ["a", "b"], None
+        )
         shares.append(found.splits["test"].values["coverage"] or 0.0)
     exact = np.ceil((n + 1) * 0.95) / (n + 1)
     assert np.mean(shares) == pytest.approx(exact, abs=0.012)

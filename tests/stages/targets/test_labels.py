@@ -161,7 +161,9 @@ MARKS = st.sampled_from([0.0, 1.0, np.nan])
 @given(arrays(np.float64, (5, 3), elements=MARKS), arrays(np.float64, (5, 3), elements=st.floats(-30, 30)))
 def test_encoding_and_scores_are_inverses(y: np.ndarray, scores: np.ndarray) -> None:
     assert np.array_equal(target(3).encode(labels_of(y, target(3))), y, equal_nan=True)
-    assert np.allclose(target(3).scores(target(3).predict(scores)), scores, atol=1e-2 * (np.abs(scores).max() > 20) + 1e-5)
+    assert np.allclose(
+        target(3).scores(target(3).predict(scores)), scores, atol=1e-2 * (np.abs(scores).max() > 20) + 1e-5
+    )
     assert np.allclose(target(3).predict(target(3).scores(target(3).predict(scores))), target(3).predict(scores))
 
 

@@ -83,7 +83,9 @@ def test_the_penalty_is_the_one_of_the_least_squared_error_on_val() -> None:
 def test_neighbours_give_the_weighted_mean_of_their_numbers() -> None:
     x, y = numbers_problem(2, 60)
     y = y * [1, 1000] + [0, 1e6]
-    head = knn.fit(Knn(k=5, temperature=0.5), features(x), rows(numbers_of(y), ["train"] * 50 + ["val"] * 10), fitted(y))
+    head = knn.fit(
+        Knn(k=5, temperature=0.5), features(x), rows(numbers_of(y), ["train"] * 50 + ["val"] * 10), fitted(y)
+    )
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosines = (unit[50:] @ unit[:50].T).astype(np.float64)
     for row, cosine in zip(head.predict(x[50:]), cosines, strict=True):
