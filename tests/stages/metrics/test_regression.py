@@ -73,6 +73,16 @@ def test_the_interval_of_each_figure_holds_the_truth(n: int, monkeypatch: pytest
     assert min(inside.values()) >= 0.87 * 60, inside
 
 
+def test_no_interval_reaches_beyond_what_a_figure_can_be() -> None:
+    for seed in range(20):
+        truth, said = sample(5, seed)
+        found = regression.judge(truth, truth + 0.3 * (said - truth), ["a"], [None] * 5, 0).ci
+        ends = {name: found[name] or (0, 0) for name in found}
+        assert max(ends["r2"]) <= 1
+        assert max(map(abs, ends["spearman"])) <= 1
+        assert min(min(ends[name]) for name in ("relative_error", "mae", "rmse")) >= 0
+
+
 def test_groups_widen_intervals() -> None:
     truth, said = (np.repeat(of, 5, axis=0) for of in sample(12, 0))
     alone = regression.judge(truth, said, ["a"], [None] * 60, 0).ci
