@@ -249,6 +249,16 @@ def test_a_trial_of_another_target_remembers_no_splits(pipeline: Pipeline, tmp_p
     assert (tmp_path / "splits.csv").exists()
 
 
+def test_show_says_how_many_images_know_each_label(pipeline: Pipeline, tmp_path: Path) -> None:
+    write_table(tmp_path)
+    config = write_config(tmp_path, "{kind: labels, columns: [light, odd]}")
+    done(pipeline("run", "-c", config, "--json"))
+    lines = [line.split() for line in pipeline("show", "first", "-c", config).out.splitlines()]
+    assert ["labels", "light,", "odd"] in lines
+    start = lines.index(["label", "(test)", "images", "known", "ap", "AUROC", "f1"])
+    assert all(int(row[1]) <= int(row[2]) <= 10 for row in lines[start + 1 : start + 3])
+
+
 def test_images_without_a_label_have_a_name_in_tables(pipeline: Pipeline, tmp_path: Path) -> None:
     write_table(tmp_path)
     config = write_config(tmp_path, "{kind: labels, columns: [light, large]}")
