@@ -85,7 +85,7 @@ class Shortlist:
 
     images: int
     all_images: int
-    target: Target
+    classes: Target
     candidates: Sequence[Candidate]
     pick: Candidate
     choice: Figures

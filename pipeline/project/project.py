@@ -198,13 +198,15 @@ class Project:
     def remember_splits(self) -> None:
         """Write splits that splits.csv lacks to it, and go by it from here on; for stages that train.
 
-        With `--set` of groups, columns or splits nothing is written: these are trials. Raises Unusable where it cannot
-        be written.
+        With `--set` of groups, columns, labels or splits nothing is written: these are trials. Raises Unusable where it
+        cannot be written.
         """
         written = self._written_data()
-        if written is not None and (written.group_from, written.columns) == (
-            self.config.data.group_from,
-            self.config.data.columns,
+        now = self.config.data
+        if written is not None and (written.group_from, written.columns, written.cells) == (
+            now.group_from,
+            now.columns,
+            now.cells,
         ):
             self.manifest = Manifest(self._split_record.add(self._grouped_rows))
 

@@ -210,7 +210,8 @@ def _show_parts(
     count, *names = columns
     table = make_table(f"{kind} ({split})", ">images", *(f">{'AUROC' if name == 'auroc' else name}" for name in names))
     for part, figures in list(parts.items())[:most]:
-        table.add_row(part, f"{figures[count]:,}", *(format_figure(figures[name]) for name in names))
+        cells = (f"{x:,}" if isinstance(x, int) else format_figure(x) for x in (figures[name] for name in names))
+        table.add_row(part, f"{figures[count]:,}", *cells)
     echo("")
     OUT.print(table)
     if len(parts) > most:

@@ -159,6 +159,7 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
     facts.append(("images", f"{record['images']:,}, manifest {record['manifest']}"))
     classes, more = record["classes"], len(record["classes"]) - _MOST_CLASSES
     kind = head.get("target", {}).get("kind", "classes")
+    kind = "soft classes" if kind == "soft" else kind
     facts.append((kind, ", ".join(classes[:_MOST_CLASSES]) + (f", and {more} more" if more > 0 else "")))
     chosen = {name: value for name, value in head["chosen"].items() if not isinstance(value, Mapping)}
     chosen |= {"members": len(head["chosen"]["members"])} if "members" in chosen else {}

@@ -18,6 +18,12 @@ _YES, _NO = frozenset(["1", "true", "yes"]), frozenset(["0", "false", "no"])
 _SUM_ERROR = 0.01
 """By so much shares may miss 1, as 0.33 and 0.67 or three times 0.333 do; they are divided by their sum."""
 
+_ROUNDED = 1e-12
+"""By so much less they are left as they are, so that a saved manifest comes out the same."""
+
+Named = Mapping[str, Any]
+"""The cells of a row, by column."""
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -29,39 +35,43 @@ class Cells:
 
     def label(self, record: Mapping[str, Any]) -> str | None:
         """The label of a row, None where it has none. Raises ValueError for a cell that is none of its kind."""
-        cells = [_plain(record.get(name)) for name in self.columns]
-        if all(cell is None for cell in cells):
+        cells = {name: _plain(record.get(name)) for name in self.columns}
+        if all(cell is None for cell in cells.values()):
             return None
+        only = _written(next(iter(cells.values()))) if len(cells) == 1 else None
         read = {"labels": self._labels, "number": self._numbers, "soft": self._shares}[self.kind]
-        found = _saved(cells[0]) if len(cells) == 1 else None
-        return _json(found if found is not None else read(cells))
+        found = read(cells, only)
+        return None if found is None else json.dumps(found, sort_keys=True)
 
-    def _numbers(self, cells: Sequence[Any]) -> list[float] | None:
+    def _numbers(self, cells: Named, only: Any) -> list[float] | None:
         """A row that lacks one of several numbers has no label."""
-        found = [_number(name, cell) for name, cell in zip(self.columns, cells, strict=True)]
+        pairs = [(self.columns[0], cell) for cell in only] if isinstance(only, list) else cells.items()
+        found = [_number(name, cell) for name, cell in pairs]
         return None if any(number is None for number in found) else [number or 0.0 for number in found]
 
-    def _labels(self, cells: Sequence[Any]) -> dict[str, int | None] | None:
-        if len(self.columns) == 1:
-            names = cells[0] if isinstance(cells[0], list) else _split(str(cells[0]), self.separator)
+    def _labels(self, cells: Named, only: Any) -> dict[str, int | None]:
+        if len(cells) == 1 and not isinstance(only, dict):
+            names = only if isinstance(only, list) else _split(str(only), self.separator)
             return {str(name): 1 for name in names}
-        marks = {name: _mark(name, cell) for name, cell in zip(self.columns, cells, strict=True)}
+        marks = {name: _mark(name, cell) for name, cell in (only if isinstance(only, dict) else cells).items()}
         return {name: mark for name, mark in marks.items() if mark != 0}
 
-    def _shares(self, cells: Sequence[Any]) -> dict[str, float]:
-        found = [_number(name, cell) for name, cell in zip(self.columns, cells, strict=True)]
-        if any(share is None for share in found):
-            raise ValueError(f"{self.columns[found.index(None)]} is empty, though other shares are there")
-        shares = [share or 0.0 for share in found]
-        if wrong := next((i for i, share in enumerate(shares) if not 0 <= share <= 1), None):
-            raise ValueError(f"{self.columns[wrong]} is {shares[wrong]:g}; a share is 0 to 1")
-        if len(shares) == 1:
-            if not 0 <= shares[0] <= 1:
-                raise ValueError(f"{self.columns[0]} is {shares[0]:g}; a probability is 0 to 1")
-            return {"0": 1 - shares[0], "1": shares[0]}
-        if abs(sum(shares) - 1) > _SUM_ERROR:
-            raise ValueError(f"{' + '.join(self.columns)} is {sum(shares):g}; shares of one image sum to 1")
-        return {name: share / sum(shares) for name, share in zip(self.columns, shares, strict=True)}
+    def _shares(self, cells: Named, only: Any) -> dict[str, float]:
+        cells = only if isinstance(only, dict) else cells
+        found = {name: _number(name, cell) for name, cell in cells.items()}
+        if lacking := [name for name, share in found.items() if share is None]:
+            raise ValueError(f"{lacking[0]} is empty, though other shares are there")
+        shares = {name: share or 0.0 for name, share in found.items()}
+        what = "probability" if len(self.columns) == 1 and not isinstance(only, dict) else "share"
+        if wrong := [name for name, share in shares.items() if not 0 <= share <= 1]:
+            raise ValueError(f"{wrong[0]} is {shares[wrong[0]]:g}; a {what} is 0 to 1")
+        if what == "probability":
+            return {"0": 1 - shares[self.columns[0]], "1": shares[self.columns[0]]}
+        total = sum(shares.values())
+        if abs(total - 1) > _SUM_ERROR:
+            raise ValueError(f"{' + '.join(shares)} is {total:g}; shares of one image sum to 1")
+        exact = abs(total - 1) < _ROUNDED
+        return {name: share if exact else share / total for name, share in shares.items()}
 
 
 def _plain(cell: Any) -> Any:
@@ -71,15 +81,14 @@ def _plain(cell: Any) -> Any:
     return None if cell is None or cell == "" or cell != cell else cell
 
 
-def _saved(cell: Any) -> Any:
-    """What a saved manifest has, which is JSON already; None of anything else."""
+def _written(cell: Any) -> Any:
+    """The list or object that a cell of JSON is, as saved manifests have it; any other cell as it is."""
     if not isinstance(cell, str) or cell[:1] not in "{[":
-        return None
+        return cell
     try:
-        found = json.loads(cell)
+        return json.loads(cell)
     except ValueError:
-        return None
-    return dict.fromkeys(found, 1) if isinstance(found, list) and found and isinstance(found[0], str) else found
+        return cell
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -99,12 +108,8 @@ def _mark(name: str, cell: Any) -> int | None:
 def _number(name: str, cell: Any) -> float | None:
     try:
         found = None if cell is None else float(cell)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is {cell!r}, which is no number") from error
     if found is not None and math.isinf(found):
         raise ValueError(f"{name} is infinite")
     return None if found is None or math.isnan(found) else found
-
-
-def _json(found: Any) -> str | None:
-    return None if found is None else json.dumps(found, sort_keys=True)

@@ -21,15 +21,18 @@ class Unit(NamedTuple):
     classes: Mapping[str, int]
 
 
-def draw(units: Sequence[Unit], there: Counts, shares: Mapping[str, float], seed: int) -> dict[str, str]:
+def draw(
+    units: Sequence[Unit], there: Counts, shares: Mapping[str, float], seed: int, each: bool = True
+) -> dict[str, str]:
     """The split of each unit, by name, after the images that are `there` already.
 
     A unit goes where its classes are furthest below their shares; the largest first, and those of one size in an order
     by (seed, name). While there are just enough units of a class for the splits that lack it, they go there, in the
     order of `shares`. So a class of single images is within one image of its shares in val and test, and from three
-    images on is in all three, however many draws they came in.
+    images on is in all three, however many draws they came in. each: False where not every class is to be in every
+    split, but some image; else rare classes would crowd into the first.
     """
-    drawing = _Drawing(units, there, shares)
+    drawing = _Drawing(units, there, shares, each)
     ordered = sorted(units, key=lambda unit: (-sum(unit.classes.values()), _order(seed, unit.name)))
     return {unit.name: drawing.place(unit) for unit in ordered}
 
@@ -41,7 +44,8 @@ def _order(seed: int, name: str) -> bytes:
 class _Drawing:
     """Images per class and split while they are drawn, and how many units of each class are left."""
 
-    def __init__(self, units: Sequence[Unit], there: Counts, shares: Mapping[str, float]) -> None:
+    def __init__(self, units: Sequence[Unit], there: Counts, shares: Mapping[str, float], each: bool) -> None:
+        self.each, self.units_left = each, len(units)
         self.shares = {split: share for split, share in shares.items() if share > 0}
         labels = {*there, *(label for unit in units for label in unit.classes)}
         # not those in a split whose share is 0: what the user put there takes nothing from the shares of the others
@@ -62,14 +66,16 @@ class _Drawing:
             self.overall[split] += n
             self.total += n
             self.left[label] -= 1
+        self.units_left -= 1
         return split
 
     def _urgent(self, unit: Unit) -> str | None:
         """The first split that lacks a class of the unit, if that class has no more units than such splits."""
-        for label in unit.classes:
-            if self.left[label] <= len(self.shares):
-                lacking = [split for split, n in self.counts[label].items() if not n]
-                if lacking and self.left[label] <= len(lacking):
+        of_classes = ((self.left[label], self.counts[label]) for label in unit.classes)
+        for left, counts in of_classes if self.each else [(self.units_left, self.overall)]:
+            if left <= len(self.shares):
+                lacking = [split for split, n in counts.items() if not n]
+                if lacking and left <= len(lacking):
                     return lacking[0]
         return None
 

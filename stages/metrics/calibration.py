@@ -32,7 +32,7 @@ def fit_calibration(
     splits: Mapping[str, Rows],
     classes: Sequence[str],
     folds: np.ndarray | None = None,
-    shares: Mapping[str, np.ndarray] | None = None,
+    graded: Mapping[str, np.ndarray] | None = None,
 ) -> Calibration:
     """A temperature and a threshold fitted on `splits["val"]`, or "folds", and the figures of every split with them.
 
@@ -40,11 +40,12 @@ def fit_calibration(
     probability (as predicted, before any temperature) from which the second is the better guess; None below
     LEAST_OF_CLASS of one of them. For each split, `n`, log_loss, brier and ece at that temperature, and under
     `at_threshold` accuracy, balanced_accuracy, and f1 of the second class. folds (n,): of the rows of splits["folds"],
-    whose figures have each fold at what is fitted on the others. shares: by split, as in classification.metrics.
+    whose figures have each fold at what is fitted on the others. graded: by split, what log_loss, brier and the
+    temperature are against where that is not the labels alone: as `truth` of classification.row_losses.
     """
     own = "folds" if "folds" in splits else "val"
     truths = {split: classification.label_columns(labels, classes) for split, (labels, _) in splits.items()}
-    graded = shares or truths
+    graded = graded or truths
     temperature, limit, notes = _fit(truths[own], graded[own], splits[own][1], classes, own)
     figures = {}
     for split, (_, p) in splits.items():

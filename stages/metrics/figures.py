@@ -10,8 +10,8 @@ RANKING = ("log_loss", "relative_error")
 """The figure of val that ranks models, the first that they have: the lowest is the best."""
 
 NAMES = (
-    "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "macro_ap", "micro_ap", "macro_auroc",
-    "micro_f1", "exact_match", "log_loss", "brier", "ece", "relative_error", "mae", "rmse", "r2", "spearman",
+    "accuracy", "balanced_accuracy", "macro_ap", "micro_ap", "macro_auroc", "macro_f1", "micro_f1", "exact_match",
+    "auroc", "average_precision", "log_loss", "brier", "ece", "relative_error", "mae", "rmse", "r2", "spearman",
 )  # fmt: skip
 """Of all targets, in the order they are shown."""
 

@@ -147,5 +147,5 @@ def _split(drawn: np.ndarray, strata: Strata, k: int, seed: int) -> np.ndarray:
     for unit, names in zip(drawn.tolist(), strata.names, strict=True):
         classes.setdefault(unit, Counter()).update(names)
     units = [Unit(str(unit), found) for unit, found in classes.items()]
-    folds = stratified.draw(units, {}, {str(fold): 1 / k for fold in range(k)}, seed)
+    folds = stratified.draw(units, {}, {str(fold): 1 / k for fold in range(k)}, seed, strata.needed)
     return np.array([int(folds[str(unit)]) for unit in drawn.tolist()], dtype=np.intp)

@@ -69,7 +69,8 @@ class Weighted:
     def __init__(self, truth: np.ndarray, predicted: np.ndarray) -> None:
         wrong = predicted - truth
         self.several = truth.shape[1] > 1
-        self.sums = np.stack([np.abs(wrong), wrong**2, truth, truth**2])  # (4, n, numbers)
+        centred = truth - truth.mean(axis=0)  # far from 0, squares would leave no digits for the spread
+        self.sums = np.stack([np.abs(wrong), wrong**2, centred, centred**2])  # (4, n, numbers)
         self.ranks = np.stack([_ranks(truth), _ranks(predicted)])
 
     def figures(self, weights: np.ndarray, ranking: bool) -> dict[str, np.ndarray]:

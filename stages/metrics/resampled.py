@@ -12,7 +12,8 @@ from stages.metrics.bootstrap import Prepared
 from stages.metrics.figures import Figure, Interval
 
 Form = Literal["share", "size", "correlation", "score"]
-"""What a figure is: share of 0 to 1, a size that is never below 0, a correlation of -1 to 1, or any number."""
+"""What a figure is: share of 0 to 1, a size that is never below 0, a correlation of -1 to 1, or a score of at most
+1."""
 
 
 def figure_intervals(
@@ -52,7 +53,7 @@ def _interval(form: Form, value: float | None, variance: float | None, count: in
         z = np.arctanh(np.clip(value, -0.999999, 0.999999))
         half = t * deviation / max(1 - value**2, 1e-6)
         return [float(np.tanh(z - half)), float(np.tanh(z + half))]
-    return [value - t * deviation, value + t * deviation]
+    return [value - t * deviation, min(value + t * deviation, 1.0)]
 
 
 def differences(

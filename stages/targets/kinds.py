@@ -55,6 +55,8 @@ def find_target(manifest: Manifest, settings: Settings, columns: Sequence[str], 
     if settings.kind == Numbers.kind:
         return _numbers(columns, settings.units, [row.label or "" for row in samples])
     counts = _count(settings.kind, [row.label or "" for row in manifest.samples])
+    if settings.kind == Labels.kind and len(columns) > 1:
+        counts = dict(sorted((dict.fromkeys(columns, 0) | counts).items()))
     if order is not None and sorted(order) != sorted(counts):
         raise Unusable(f"data.classes is {sorted(order)}, but the images have {sorted(counts)}", "list each class once")
     names = tuple(order or counts)

@@ -54,6 +54,10 @@ class Labels(Target):
         names = [tuple(name for name, has in json.loads(label).items() if has) or ("",) for label in labels]
         return Strata(names, needed=False)
 
+    @classmethod
+    def counted(cls, label: str) -> Sequence[str]:
+        return [name or "(none)" for name in super().counted(label)]
+
     def losses(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         return multilabel.losses(y, predictions)
 

@@ -16,7 +16,10 @@ from stages.metrics.plots import Format
 from stages.targets.target import Rows, Target
 
 QUANTILES = 5
-"""Strata of splits and folds."""
+"""Strata of splits and folds, at most."""
+
+LEAST_OF_STRATUM = 10
+"""Images in each stratum: of two, as many would be in train as in val."""
 
 
 class Numbers(Target):
@@ -62,9 +65,10 @@ class Numbers(Target):
 
     @classmethod
     def strata(cls, labels: Sequence[str]) -> Strata:
-        """A fifth of the images each, by the first number; equal ones are together."""
+        """A fifth of the images each, or fewer strata of few images, by the first number; equal ones are together."""
         first = np.array([json.loads(label)[0] for label in labels], dtype=np.float64)
-        edges = np.unique(np.quantile(first, np.linspace(0, 1, QUANTILES + 1)[1:-1])) if len(first) else first
+        strata = min(QUANTILES, max(1, len(first) // LEAST_OF_STRATUM))
+        edges = np.unique(np.quantile(first, np.linspace(0, 1, strata + 1)[1:-1])) if len(first) else first
         return Strata([(f"{place}",) for place in np.searchsorted(edges, first)], needed=False)
 
     @classmethod

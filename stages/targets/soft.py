@@ -28,8 +28,7 @@ class Soft(Classes):
 
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         shares = self.shares(labels)
-        hard = bool((shares.max(axis=1, initial=0) == 1).all())
-        return shares.argmax(axis=1) if hard else shares
+        return shares.argmax(axis=1) if _are_hard(shares) else shares
 
     def shares(self, labels: Sequence[str]) -> np.ndarray:
         """(n, classes) float64, rows sum to 1."""
@@ -46,21 +45,21 @@ class Soft(Classes):
         return Strata([(max(share, key=share.__getitem__),) for share in shares])
 
     def figures(self, rows: Rows) -> Figures:
-        return classification.metrics(self._rounded(rows[0]), rows[1], self, self.shares(rows[0]))
+        return classification.metrics(self._rounded(rows[0]), rows[1], self, self._graded(rows[0]))
 
     def judge(self, rows: Rows, groups: Sequence[str | None], seed: int) -> Figures:
         labels, p = rows
-        rounded, shares = self._rounded(labels), self.shares(labels)
-        found = intervals.metrics_with_intervals(rounded, p, self, groups, seed, shares)
+        rounded = self._rounded(labels)
+        found = intervals.metrics_with_intervals(rounded, p, self, groups, seed, self._graded(labels))
         return replace(found, details=classification.details(rounded, p, self, groups))
 
     def compare(self, labels: Sequence[str], a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]) -> Compared:
-        return paired_tests.compare(self._rounded(labels), a, b, self, groups, self.shares(labels))
+        return paired_tests.compare(self._rounded(labels), a, b, self, groups, self._graded(labels))
 
     def calibrate(self, splits: Mapping[str, Rows], folds: np.ndarray | None) -> Calibration:
         rounded = {split: (self._rounded(labels), p) for split, (labels, p) in splits.items()}
-        shares = {split: self.shares(labels) for split, (labels, _) in splits.items()}
-        return calibration.fit_calibration(rounded, self, folds, shares)
+        graded = {split: self.encode(labels) for split, (labels, _) in splits.items()}
+        return calibration.fit_calibration(rounded, self, folds, graded)
 
     def plots(self, splits: Mapping[str, Rows], form: Format) -> Iterator[tuple[str, bytes]]:
         return super().plots({split: (self._rounded(labels), p) for split, (labels, p) in splits.items()}, form)
@@ -68,5 +67,14 @@ class Soft(Classes):
     def to_json(self) -> dict[str, Any]:
         return Target.to_json(self)
 
+    def _graded(self, labels: Sequence[str]) -> np.ndarray | None:
+        """What log_loss and brier are against; None where the classes alone say it."""
+        shares = self.shares(labels)
+        return None if _are_hard(shares) else shares
+
     def _rounded(self, labels: Sequence[str]) -> list[str]:
         return [self[i] for i in self.shares(labels).argmax(axis=1)] if len(labels) else []
+
+
+def _are_hard(shares: np.ndarray) -> bool:
+    return bool((shares.max(axis=1, initial=0) == 1).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -74,3 +75,44 @@ def part(samples: Sequence[Row], split: str) -> np.ndarray:
 
 def columns(samples: Sequence[Row]) -> np.ndarray:
     return np.array([int((row.label or "c0")[1:]) for row in samples])
+
+
+def hard_shares(samples: Sequence[Row], target: Classes) -> list[Row]:
+    """The same rows with shares of classes that are all 0 or 1."""
+    return [row._replace(label=shares_of([float(row.label == name) for name in target], target)) for row in samples]
+
+
+def shares_of(shares: Sequence[float], target: Sequence[str]) -> str:
+    return json.dumps(dict(zip(target, shares, strict=True)))
+
+
+def labels_of(y: np.ndarray, target: Sequence[str]) -> list[str]:
+    """The text of rows y (n, labels) of 0, 1 and NaN, as tables give it."""
+    marks = [[(n, None if np.isnan(v) else int(v)) for n, v in zip(target, row, strict=True) if v != 0] for row in y]
+    return [json.dumps(dict(found), sort_keys=True) for found in marks]
+
+
+def numbers_of(y: np.ndarray) -> list[str]:
+    """The same of numbers, (n, numbers)."""
+    return [json.dumps(row) for row in y.tolist()]
+
+
+def labels_problem(n_labels: int, n: int = 400, unknown: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features as of `problem`, and what each row has of labels that depend on them: (n, labels), some NaN."""
+    x, _ = problem(2, n, seed=seed)
+    rng = np.random.default_rng(seed + 1)
+    scores = scaled(x, x) @ rng.normal(size=(12, n_labels)) + rng.normal(size=n_labels)
+    y = (scores + rng.logistic(size=scores.shape) > 0).astype(np.float64)
+    return x, np.where(rng.random(y.shape) < unknown, np.nan, y)
+
+
+def numbers_problem(n_numbers: int, n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features as of `problem`, and numbers that depend on them: (n, numbers)."""
+    x, _ = problem(2, n, seed=seed)
+    rng = np.random.default_rng(seed + 1)
+    return x, scaled(x, x) @ rng.normal(size=(12, n_numbers)) + rng.normal(size=(n, n_numbers))
+
+
+def parts(n: int, seed: int = 0) -> list[str]:
+    """A split for each of n rows."""
+    return [("train", "val", "test")[i] for i in np.random.default_rng(seed + 2).choice(3, n, p=(0.6, 0.2, 0.2))]

@@ -13,6 +13,7 @@ import pytest
 from pipeline.runs import train_heads
 from stages.bases import recipe
 from stages.heads import fitted, logistic
+from stages.targets.classes import Classes
 from tests.conftest import Pipeline, edit_record, opened
 from tests.support import fakes
 from tests.support.disk import read_tree
@@ -287,5 +288,5 @@ def test_a_base_that_is_no_more_is_refused_with_the_version_that_knew_it(
 
 def test_fitting_without_writing_is_what_a_run_does(pipeline: Pipeline, project: Path, made: Path) -> None:
     there = opened(project)
-    fitted = train_heads.fit_head(there, there.config.heads["logistic"], there.manifest, ("bright", "dark"))
+    fitted = train_heads.fit_head(there, there.config.heads["logistic"], there.manifest, Classes(("bright", "dark")))
     assert fitted.head.to_files()["head.json"] == (made / "head.json").read_bytes()

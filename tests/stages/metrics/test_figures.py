@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from stages.metrics.figures import Figure, Figures, Metrics
+from stages.metrics import classification, multilabel, regression
+from stages.metrics.figures import NAMES, Figure, Figures, Metrics
 
 FIGURES = {"n": 4, "accuracy": 0.5, "auroc": None, "log_loss": 0.7, "ci": {"accuracy": [0.1, 0.9], "auroc": None}}
 CALIBRATION: dict[str, Any] = {"temperature": 2.0, "threshold": None, "threshold_maximises": "balanced_accuracy"}
@@ -27,6 +28,28 @@ def test_metrics_of_an_earlier_commit_come_back_the_same() -> None:
         assert Metrics.from_json(found).to_json() == found
     assert len(seen) > 4
     assert any("difference" in found for found in seen)
+
+
+@pytest.mark.parametrize("names", [classification.NAMES, multilabel.FORMS, regression.FORMS])
+def test_figures_read_from_a_file_are_in_the_order_that_they_were_computed_in(names: Any) -> None:
+    assert [name for name in NAMES if name in names] == [*names]
+    assert [*Figures.from_json({"n": 1, **dict.fromkeys(sorted(names))}).values] == [*names]
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "headline"),
+    [
+        (classification.NAMES, "log_loss", ("log_loss", "accuracy", "auroc")),
+        (multilabel.FORMS, "log_loss", ("log_loss", "macro_ap", "macro_f1")),
+        (regression.FORMS, "relative_error", ("relative_error", "mae", "spearman")),
+    ],
+)
+def test_each_target_has_its_figures_of_short_tables_and_one_that_ranks(
+    names: Any, first: str, headline: tuple[str, str, str]
+) -> None:
+    found = Figures(1, {name: 0.25 if name == first else 0.5 for name in names})
+    assert found.headline == headline
+    assert found.rank == 0.25
 
 
 def test_metrics_without_intervals_and_calibration_come_back_without() -> None:
