@@ -179,7 +179,7 @@ class Project:
         return Manifest(self._split_record.assign(self._grouped_rows))
 
     @property
-    def _kind(self) -> type[Target]:
+    def target_kind(self) -> type[Target]:
         return kinds.KINDS[self.config.data.target.kind]
 
     def find_target(self, manifest: Manifest) -> Target:
@@ -189,11 +189,11 @@ class Project:
 
     def strata(self, rows: Sequence[Row]) -> Strata:
         """What of labelled rows is to be spread evenly over folds."""
-        return self._kind.strata([row.label or "" for row in rows])
+        return self.target_kind.strata([row.label or "" for row in rows])
 
     def count(self, manifest: Manifest) -> dict[str, dict[str, int]]:
         """Labelled images by class and split, or by what else its target counts."""
-        return manifest.counts(self.config.data.classes or (), self._kind.counted)
+        return manifest.counts(self.config.data.classes or (), self.target_kind.counted)
 
     def remember_splits(self) -> None:
         """Write splits that splits.csv lacks to it, and go by it from here on; for stages that train.
@@ -221,7 +221,7 @@ class Project:
         """splits.csv, or none for settings of splits that are not those of pipeline.yaml."""
         written, settings = self._written_data(), self.config.data.split
         goes_by_file = written is not None and written.split == settings
-        return SplitRecord(self.folder / SPLITS_CSV if goes_by_file else None, settings, self._kind)
+        return SplitRecord(self.folder / SPLITS_CSV if goes_by_file else None, settings, self.target_kind)
 
     def _written_data(self) -> Data | None:
         """The section `data` of pipeline.yaml without overrides; None where that is invalid, or not what is used."""

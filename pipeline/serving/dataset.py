@@ -14,13 +14,15 @@ from cache.lazy_rows import LazyRows
 from pipeline.project.project import Project
 from pipeline.runs import train_heads
 from stages.data.manifest import SPLITS, Manifest, Row
+from stages.targets.target import Target
 
 CHUNK_BYTES = 32_000_000
 """About how much of X is in memory at a time, unless it is read whole."""
 
 
 class Features(NamedTuple):
-    """X float32 (n, dim), or (n, h, w, channels) for maps; y (n,) str objects or None; ids (n,) str, of 64 hex digits.
+    """X float32 (n, dim), or (n, h, w, channels) for maps; y (n,) str objects or None, of other
+    targets as `Target.values` has it; ids (n,) str, of 64 hex digits.
 
     X is a new ndarray, or a dask array.
     """
@@ -38,10 +40,11 @@ class Dataset:
     key: str
     images: tuple[Row, ...]
     rows: LazyRows
+    target: type[Target]
 
     @property
     def y(self) -> np.ndarray:
-        return np.array([image.label for image in self.images], dtype=object)
+        return self.target.values([image.label for image in self.images])
 
     @property
     def ids(self) -> np.ndarray:
@@ -100,4 +103,4 @@ def select_rows(project: Project, manifest: Manifest, tap: str, split: str | Non
             f"no image is in {split or 'the project'} ({sizes})", "see data.split in pipeline.yaml, or add images"
         )
     store = project.store(tap)
-    return Dataset(tap, store.key, images, store.rows([image.id for image in images]))
+    return Dataset(tap, store.key, images, store.rows([image.id for image in images]), project.target_kind)

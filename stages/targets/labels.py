@@ -34,6 +34,14 @@ class Labels(Target):
         rows = [[np.nan if has.get(name, 0) is None else has.get(name, 0) for name in self] for has in found]
         return np.array(rows, dtype=np.float64).reshape(len(labels), len(self))
 
+    @classmethod
+    def values(cls, labels: Sequence[str | None]) -> np.ndarray:
+        """(n,) objects: a tuple of the labels that each image has, None without any known."""
+        out = np.empty(len(labels), dtype=object)
+        for i, label in enumerate(labels):
+            out[i] = None if label is None else tuple(name for name, has in json.loads(label).items() if has)
+        return out
+
     def predict(self, scores: np.ndarray) -> np.ndarray:
         return np.asarray(1 / (1 + np.exp(-np.clip(scores, -700, 700))))
 

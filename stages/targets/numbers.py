@@ -57,6 +57,14 @@ class Numbers(Target):
         """Less their centre and divided by their scale."""
         return self.scores(self.numbers(labels))
 
+    @classmethod
+    def values(cls, labels: Sequence[str | None]) -> np.ndarray:
+        """(n,) float64, of several numbers (n, numbers); NaN without a label."""
+        found = [None if label is None else json.loads(label) for label in labels]
+        width = max((len(row) for row in found if row is not None), default=1)
+        rows = np.array([[np.nan] * width if row is None else row for row in found], dtype=np.float64)
+        return rows[:, 0] if width == 1 else rows
+
     def predict(self, scores: np.ndarray) -> np.ndarray:
         return np.asarray(scores * np.array(self.scale) + np.array(self.centre))
 

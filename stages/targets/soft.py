@@ -30,6 +30,14 @@ class Soft(Classes):
         shares = self.shares(labels)
         return shares.argmax(axis=1) if _are_hard(shares) else shares
 
+    @classmethod
+    def values(cls, labels: Sequence[str | None]) -> np.ndarray:
+        """(n, classes) float64, sorted by name; NaN without a label."""
+        found = [{} if label is None else json.loads(label) for label in labels]
+        names = sorted({name for share in found for name in share})
+        rows = [[share.get(name, 0.0) if share else np.nan for name in names] for share in found]
+        return np.array(rows, dtype=np.float64).reshape(len(labels), len(names))
+
     def shares(self, labels: Sequence[str]) -> np.ndarray:
         """(n, classes) float64, rows sum to 1."""
         return np.array([[share.get(name, 0.0) for name in self] for share in map(json.loads, labels)]).reshape(

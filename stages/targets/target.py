@@ -44,6 +44,11 @@ class Target(tuple[str, ...], ABC):
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         """y of n labels: (n,) int, the column of each; or (n, columns) float64, NaN where unknown."""
 
+    @classmethod
+    def values(cls, labels: Sequence[str | None]) -> np.ndarray:
+        """What images have, for users: (n,) objects, the names of classes, None without a label."""
+        return np.array(labels, dtype=object)
+
     @abstractmethod
     def predict(self, scores: np.ndarray) -> np.ndarray:
         """scores (n, outputs) -> predictions."""

@@ -112,3 +112,11 @@ def test_two_labels_of_the_same_bytes_are_refused() -> None:
     one, other = rows(["[1.0]", "[2.0]"], ["train", "train"])
     with pytest.raises(Unusable, match="two labels for the same bytes"):
         find_target(Manifest((one, other._replace(id=one.id))), Settings("number"), ["age"], None)
+
+
+def test_users_get_numbers_as_numbers_and_labels_as_names() -> None:
+    assert Classes.values(["a", None]).tolist() == ["a", None]
+    assert np.array_equal(Numbers.values(["[2.5]", None]), [2.5, np.nan], equal_nan=True)
+    assert Numbers.values(["[2.5, 1.0]", "[3.0, 2.0]"]).tolist() == [[2.5, 1.0], [3.0, 2.0]]
+    assert Labels.values(['{"cat": 1, "dog": null}', "{}", None]).tolist() == [("cat",), (), None]
+    assert np.array_equal(Soft.values(['{"b": 0.25, "a": 0.75}', None]), [[0.75, 0.25], [np.nan] * 2], equal_nan=True)
