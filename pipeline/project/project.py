@@ -184,8 +184,7 @@ class Project:
 
     def find_target(self, manifest: Manifest) -> Target:
         """What heads predict on those images. Raises Unusable where their labels do not allow a head."""
-        data = self.config.data
-        return kinds.find_target(manifest, data.target, data.names, data.classes)
+        return kinds.find_target(manifest, self.config.data.target, self.config.data.names, self.config.data.classes)
 
     def strata(self, rows: Sequence[Row]) -> Strata:
         """What of labelled rows is to be spread evenly over folds."""
