@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from stages.data.manifest import Row
-from stages.metrics import calibration, classification, evaluate
+from stages.metrics import calibration, classification
+from stages.targets import evaluate
+from stages.targets.classes import Classes
 from tests.conftest import Pipeline, Ran
 from tests.support import fakes
 
@@ -107,7 +109,7 @@ def test_more_than_a_screen_of_classes_and_groups_is_cut_and_counted(capsys: pyt
     from pipeline.show.evaluation_tables import show_metrics
 
     rng = np.random.default_rng(0)
-    classes = tuple(f"class {i}" for i in range(30))
+    classes = Classes(f"class {i}" for i in range(30))
     rows = [Row("", "", classes[i % 30], ("val", "test")[i % 2], f"g{i % 40}") for i in range(600)]
     show_metrics(evaluate.evaluate_splits(rows, rng.dirichlet(np.ones(30), 600), classes, 0))
     out = capsys.readouterr().out
