@@ -62,7 +62,7 @@ def set_rates(network: Network, rates: Mapping[str, float]) -> None:
 
 
 def judge(network: Network, data: Data, where: np.ndarray) -> dict[str, float]:
-    return figures(data.y[where], network.probabilities(data.boundary, where))
+    return figures(data.y[where], network.predict(data.boundary, where))
 
 
 @contextmanager

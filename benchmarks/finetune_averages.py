@@ -149,7 +149,7 @@ def measure(config: Path, way: Way, seed: int, fold: int) -> dict[float, dict[st
     from stages.finetune.network import Network
 
     train, val, held = (labelled_rows.rows_in_split(manifest.samples, split) for split in ("train", "val", "test"))
-    data = training.Data(boundary, labelled_rows.target_columns(manifest.samples, start.classes), train, val)
+    data = training.Data(boundary, labelled_rows.encode(manifest.samples, start.target), train, val)
     assert start.head is not None
     tap = project.spec("pooled")
     file = project.weight_file(tap.recipe, offline=True)

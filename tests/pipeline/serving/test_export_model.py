@@ -34,6 +34,7 @@ from stages.heads import average
 from stages.heads.fitted import Head, Layer, Layers
 from stages.metrics import calibration
 from stages.metrics.calibration import apply_temperature
+from stages.targets.classes import Classes
 from tests.conftest import command, opened
 
 SIZE = 64
@@ -121,7 +122,7 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     )
     wide = 2 * 3 * 1280 + 192
     hidden = Layer(rng.normal(size=(wide, 8)) / 60, rng.normal(size=8), "tanh")
-    head = Head("dense", ("a", "b", "c"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))]), {})
+    head = Head("dense", Classes("abc"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))]), {})
     tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
     base = FrozenBase(recipe, {"0": taps[0], "1": taps[1]}, made[1].bases[0].weights)
     deployable = Deployable((base,), head, 1.5, tail)
@@ -146,7 +147,7 @@ def test_a_model_of_two_sizes_is_one_network(made: tuple[Any, Deployable, Any]) 
     layer = Layer(rng.normal(size=(1280 + 2 * 24, 2)), np.zeros(2))
     deployable = Deployable(
         (first, second),
-        Head("ridge", ("a", "b", "c"), Layers([layer, Layer(rng.normal(size=(2, 3)), np.zeros(3))]), {}),
+        Head("ridge", Classes("abc"), Layers([layer, Layer(rng.normal(size=(2, 3)), np.zeros(3))]), {}),
     )
     pixels = images.decode((made[2][0].file).read_bytes(), None)
     fitted = [np.asarray(images._fit(Image.fromarray(pixels), base.recipe.pixels))[None] for base in (first, second)]
@@ -160,7 +161,7 @@ def test_an_average_is_the_mean_over_members_and_views(made: tuple[Any, Deployab
     rng, heads, tails = np.random.default_rng(2), [], []
     for _ in range(2):
         layers = Layers([Layer(rng.normal(size=(192, 1)) / 9, rng.normal(size=1))])
-        heads.append(Head("logistic", ("a", "b"), layers, {}))
+        heads.append(Head("logistic", Classes("ab"), layers, {}))
         tails.append({"block15_project_conv/0": rng.normal(size=(1, 1, 1152, 192)).astype(np.float32) / 9})
     head, tail = average.join(list(zip(heads, tails, strict=True)), {})
     base, elements = replace(made[1].bases[0], taps={"0": Tap("block15_add")}), ((0, False), (1, True))

@@ -22,6 +22,7 @@ from stages.data.images import PixelSpec, fit_pixels
 from stages.export import onnx_join
 from stages.export.deployable import Deployable
 from stages.heads.fitted import Head, Layer, Layers
+from stages.targets.classes import Classes
 from tests.support import onnx_models, pictures
 from tests.support.onnx_models import CHANNELS, DIM, arrays, conv_net, save, token_net
 
@@ -46,7 +47,7 @@ def keras_base(taps: Mapping[str, Tap], pixels: PixelSpec) -> FrozenBase:
 def head_on(dim: int, spans: tuple[tuple[int, int], ...] = ()) -> Head:
     rng = np.random.default_rng(5)
     hidden = Layer(rng.normal(size=(dim, 8)) / dim**0.5, rng.normal(size=8), "tanh")
-    return Head("dense", ("a", "b", "c"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))], spans), {})
+    return Head("dense", Classes("abc"), Layers([hidden, Layer(rng.normal(size=(8, 3)), np.zeros(3))], spans), {})
 
 
 def check(deployable: Deployable, path: Path, limit: float = 1e-5) -> None:

@@ -18,6 +18,7 @@ from stages.data.images import PixelSpec, fit_pixels
 from stages.export.deployable import Deployable
 from stages.heads.fitted import Head, Layer, Layers
 from stages.runtime.silent_imports import import_openvino
+from stages.targets.classes import Classes
 from tests.support import pictures
 from tests.support.onnx_models import CHANNELS, DIM, conv_net, token_net
 
@@ -41,7 +42,7 @@ def head_on(dim: int, classes: int = 3) -> Head:
     outputs = 1 if classes == 2 else classes
     hidden = Layer(rng.normal(size=(dim, 8)) / dim**0.5, rng.normal(size=8), "tanh")
     last = Layer(20 * rng.normal(size=(8, outputs)), np.zeros(outputs))
-    return Head("dense", ("a", "b", "c")[:classes], Layers([hidden, last], ((0, dim),)), {})
+    return Head("dense", Classes("abc"[:classes]), Layers([hidden, last], ((0, dim),)), {})
 
 
 def check(deployable: Deployable, path: Path, batch: int | None = None) -> None:

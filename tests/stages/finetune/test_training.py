@@ -22,6 +22,7 @@ from stages.finetune.boundary_maps import Cached
 from stages.finetune.network import Network
 from stages.heads.fitted import Head, Layer, Layers
 from stages.keras_models import build
+from stages.targets.classes import Classes
 from tests.support.networks import BATCH, Spec, curve
 
 SIZE = 64
@@ -48,7 +49,7 @@ class Case:
         layer = Layer(
             rng.normal(0, 0.1, (catalogue.get_base(self.name).feature_dim, outputs)), rng.normal(0, 0.1, outputs)
         )
-        return Head("logistic", tuple("abcdef"[: self.classes]), Layers([layer]), {"C": 1.0})
+        return Head("logistic", Classes("abcdef"[: self.classes]), Layers([layer]), {"C": 1.0})
 
     def base(self) -> keras.Model:
         return build.build_base(catalogue.get_base(self.name), self.file, SIZE, SIZE)
@@ -112,7 +113,7 @@ def test_from_the_boundary_is_step_for_step_the_whole_network(case: str, request
     tf.config.experimental.enable_op_determinism()
     x, y = of.data()
     network, maps = of.network(), of.boundary(x)
-    training.compile_for(Spec(), network, N)
+    training.compile_for(Spec(), network, N, y)
     base = of.base()
     names = {layer.name for layer in network.tail.layers}
     for layer in base.layers:

@@ -18,6 +18,7 @@ from stages.data.images import PixelSpec
 from stages.engines import select
 from stages.export.deployable import Deployable
 from stages.heads.fitted import Head, Layer, Layers
+from stages.targets.classes import Classes
 from tests.support import GOLDEN
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
@@ -63,7 +64,7 @@ def test_a_model_of_keras_2_is_exported_without_our_code(tmp_path: Path) -> None
     from stages.export import keras_network
 
     path = GOLDEN / "keras2_tutorial.h5"
-    head = Head("ridge", ("a", "b", "c"), Layers([Layer(np.ones((4, 3)), np.arange(3.0))]), {})
+    head = Head("ridge", Classes("abc"), Layers([Layer(np.ones((4, 3)), np.arange(3.0))]), {})
     whole = Deployable((FrozenBase(recipe(path), {"0": Tap("base/out_relu")}, path),), head)
     keras_network.save_network(keras_network.build_network(whole), "keras", tmp_path / "whole.keras")
     program: Any = f"""

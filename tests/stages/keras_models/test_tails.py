@@ -25,6 +25,7 @@ from stages.finetune.boundary_maps import Cached
 from stages.finetune.network import Network
 from stages.heads.fitted import Head, Layer, Layers
 from stages.keras_models import tails, trace
+from stages.targets.classes import Classes
 from tests.support import own_models
 from tests.support.networks import Spec
 from tests.support.own_models import SIZE
@@ -81,7 +82,7 @@ def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def head_on(features: np.ndarray) -> Head:
     layer = Layer(np.random.default_rng(1).normal(0, 0.1, (features.shape[1], 3)), np.zeros(3))
-    return Head("logistic", ("a", "b", "c"), Layers([layer]), {})
+    return Head("logistic", Classes("abc"), Layers([layer]), {})
 
 
 def test_what_lies_before_and_after_a_boundary_is_the_whole(own: Own) -> None:

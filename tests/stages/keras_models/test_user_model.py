@@ -20,6 +20,7 @@ from stages.export.deployable import Deployable
 from stages.extract import opened_bases
 from stages.extract.opened_bases import Job
 from stages.heads.fitted import Head, Layer, Layers
+from stages.targets.classes import Classes
 from tests.support import GOLDEN
 
 SIZE = 32
@@ -278,7 +279,7 @@ def test_a_head_on_several_of_its_layers_is_one_file(tmp_path: Path) -> None:
     nested = ("middle/conv_base", "middle/conv_base/add", "middle/relu")
     taps = (*(Tap(layer) for layer in nested), Tap("pool", "none"))
     weights = np.random.default_rng(1).normal(size=(8 + 6 + 8 + 8, 3))
-    head = Head("ridge", ("a", "b", "c"), Layers([Layer(weights, np.zeros(3))]), {})
+    head = Head("ridge", Classes("abc"), Layers([Layer(weights, np.zeros(3))]), {})
     named = {str(number): tap for number, tap in enumerate(taps)}
     servable = Deployable((FrozenBase(recipe, named, tmp_path / "m.keras"),), head)
     keras_network.save_network(keras_network.build_network(servable), "keras", tmp_path / "whole.keras")
