@@ -20,6 +20,7 @@ from stages.data.manifest import Row
 from stages.heads import logistic
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
+from stages.targets.classes import Classes
 
 SIZES = (300, 1000, 2000, 4000)
 WAYS = ("folds", "val")
@@ -32,7 +33,8 @@ def fit(x: np.ndarray, y: np.ndarray, way: str, seed: int) -> Head:
         Row(hashlib.sha256(values.tobytes()).hexdigest(), "", str(label), "val" if i in val else "train")
         for i, (values, label) in enumerate(zip(x, y.tolist(), strict=True))
     ]
-    return logistic.fit(Logistic(seed=seed), FeatureMatrix([x]), rows, [str(label) for label in range(y.max() + 1)])
+    classes = Classes(str(label) for label in range(y.max() + 1))
+    return logistic.fit(Logistic(seed=seed), FeatureMatrix([x]), rows, classes)
 
 
 def measure(rows: Rows, n: int, number: int, way: str) -> tuple[float, float, float, float]:

@@ -31,6 +31,7 @@ from stages.engines import quantise as int8
 from stages.engines import select
 from stages.engines.embed import Embed
 from stages.runtime import hardware
+from stages.targets.classes import Classes
 
 BASE, PICTURES, RANKED = "efficientnet_lite0", 300, 32
 NUMERICS = ("openvino-bf16", "tensorflow-bf16")
@@ -66,7 +67,7 @@ def measure(config: Path, title: str, asked: Sequence[str], kept: Sequence[int])
     contenders |= {name: {"base": {"name": str(path)}} for name, path in quantised(config, kept)}
     exact = pipeline.open(config).features()
     rows = [Row(i, "", label, "train", None) for i, label in zip(exact.ids, exact.y, strict=True)]
-    judge = cost.Judge(rows, sorted(set(exact.y)), exact.X)
+    judge = cost.Judge(rows, Classes(sorted(set(exact.y))), exact.X)
     print(f"\n{title}, {len(rows):,} images, {BASE} at {choose_base(BASE).size}, {hardware.cpu_name()}\n")
     print("| | cosine: least, mean | accuracy | to f32 (95 %) | AUROC to f32 |\n|---|---|---|---|---|")
     for name, sets in contenders.items():
