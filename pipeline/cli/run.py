@@ -103,14 +103,13 @@ def run_command(
 
 
 def _check_nothing_to_train(manifest: Manifest, note: Callable[[str], object]) -> None:
-    """Raises Unusable where pipeline.yaml has no heads though there are classes."""
-    counts = manifest.counts()
-    if len(counts) > 1:
+    """Raises Unusable where pipeline.yaml has no heads though labels differ."""
+    if len(manifest.counts()) > 1:
         raise Unusable(
-            f"no head was trained: heads is empty in pipeline.yaml, though the images have {len(counts)} classes",
-            "put heads: {logistic: {}} in its place; for features alone: pipeline run extract",
+            "no head was trained: heads is empty in pipeline.yaml, though the images have labels",
+            "remove that line, for a default head; for features alone: pipeline run extract",
         )
-    note("no head was trained: heads is empty in pipeline.yaml, and there are no two classes")
+    note("no head was trained: heads is empty in pipeline.yaml, and there are no two labels")
 
 
 def _suggest_run(config: Path, name: str) -> str:

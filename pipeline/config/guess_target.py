@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ def guess_cells(records: Sequence[Mapping[str, Any]]) -> Cells | None:
     found = [record.get("label") for record in records]
     values = [value for value in found if value is not None and value == value and str(value).strip()]
     if values:
-        if all(isinstance(value, list) or str(value).lstrip()[:1] == "[" for value in values):
+        if all(map(_is_list, values)):
             return Cells("labels", ["label"])
         numbers = [_number(value) for value in values]
         if all(number is not None for number in numbers):
@@ -38,6 +39,15 @@ def guess_cells(records: Sequence[Mapping[str, Any]]) -> Cells | None:
     rows = [[str(record.get(name)).strip().removesuffix(".0") for name in marks] for record in records]
     one_each = all(row.count("1") == 1 and row.count("0") == len(row) - 1 for row in rows)
     return Cells("labels", marks) if len(marks) > 1 and not one_each else None
+
+
+def _is_list(value: Any) -> bool:
+    """Whether it is a list of names, also one that is text."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return False
+    return isinstance(found, list) and all(isinstance(name, str) for name in found)
 
 
 def _marked(values: set[str]) -> bool:

@@ -73,6 +73,11 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
             "only models of the same classes can be compared",
         )
     kinds = {model.head.target.kind for model in models.values()}
+    if today.config.data.target.kind not in kinds:
+        raise Unusable(
+            f"data.target.kind is {today.config.data.target.kind}, but these models predict {' and '.join(kinds)}",
+            "compare them where data.target is as they had it: --set data.target=...",
+        )
     if len(kinds) > 1:
         raise Unusable(
             f"one predicts {' and the other '.join(sorted(kinds))}", "only models of one kind of target can be compared"

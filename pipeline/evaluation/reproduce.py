@@ -142,7 +142,8 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         done = Reproduction(model, len(labelled.ids), computed, absent)
         try:
             if absent:
-                then.find_target(left)
+                if tuple(found := then.find_target(left)) != tuple(target):
+                    raise Unusable(f"there are {', '.join(found)} where the model has {', '.join(target)}")
                 labelled_rows.check_splits(left, spec.choose, target)
         except Unusable as error:
             raise NotAvailable(

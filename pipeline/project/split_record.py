@@ -120,8 +120,9 @@ class SplitRecord:
                 SPLITS_CSV,
                 groups,
             )
+        shares, target = (settings.val, settings.test), self.target
         return splits.assign_splits(
-            rows, settings.val, settings.test, settings.seed, drawn, lambda labels: self.target.strata(labels).names
+            rows, *shares, settings.seed, drawn, lambda labels: target.strata(labels).names, target.each
         )
 
     def _new_lines(self, rows: Sequence[Row], assigned: Sequence[Row], lines: Mapping[str, Line]) -> dict[str, Line]:

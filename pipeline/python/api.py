@@ -131,7 +131,7 @@ class OpenPipeline:
     def predict(
         self, model: str, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, keep: bool = False
     ) -> Predicted:
-        """Classify image files, and all images in folders: paths, classes and probabilities.
+        """Predict image files, and all images in folders: paths, and what the model says of each.
 
         model: head/NAME, a tag, or the first digits of a key; its own settings apply, not this pipeline.yaml's.
         paths: relative to the current folder. Cached rows are used; others are computed, and stored with `keep`.

@@ -1,7 +1,7 @@
 """Owns what the cells of a table say of an image, as the label of a manifest. Not what heads make of it (targets/).
 
 Of a class, that is its name. Else it is JSON: of labels, {name: 1, or null where it is unknown}; of soft labels, the
-share of each class; of numbers, a list.
+share of each class; of numbers, {name: number}.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Cells:
         found = read(cells, only)
         return None if found is None else json.dumps(found, sort_keys=True)
 
-    def _numbers(self, cells: Named, only: Any) -> list[float] | None:
+    def _numbers(self, cells: Named, only: Any) -> dict[str, float] | None:
         """A row that lacks one of several numbers has no label."""
-        pairs = [(self.columns[0], cell) for cell in only] if isinstance(only, list) else cells.items()
-        found = [_number(name, cell) for name, cell in pairs]
-        return None if any(number is None for number in found) else [number or 0.0 for number in found]
+        found = {name: _number(name, cell) for name, cell in (only if isinstance(only, dict) else cells).items()}
+        known = {name: number for name, number in found.items() if number is not None}
+        return known if len(known) == len(found) else None
 
     def _labels(self, cells: Named, only: Any) -> dict[str, int | None]:
-        if len(cells) == 1 and not isinstance(only, dict):
+        if len(cells) == 1 and not isinstance(only, dict) and str(only).removesuffix(".0") not in ("0", "1"):
             names = only if isinstance(only, list) else _split(str(only), self.separator)
             return {str(name): 1 for name in names}
         marks = {name: _mark(name, cell) for name, cell in (only if isinstance(only, dict) else cells).items()}

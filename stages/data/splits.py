@@ -40,12 +40,14 @@ def assign_splits(
     seed: int,
     before: Drawn | None = None,
     strata: Strata = by_class,
+    each: bool = True,
 ) -> tuple[Row, ...]:
     """Assign a split to each row without one: that of its group or copies where they have one, else a drawn one.
 
     `val` and `test` are shares of the images (0 <= val + test < 1). Where the user's splits include no val, it is taken
     out of train. `before` None: by hash. Else what was drawn before stays, and the rest is stratified by class, or by
-    `strata`; rows without a label are drawn by hash, since nothing remembers them.
+    `strata`, `each` of which is to be in every split; rows without a label are drawn by hash, since nothing remembers
+    them.
     """
     given, tokens, rows = {row.split for row in rows if row.split is not None}, _tokens(rows), list(rows)
     if given and "val" not in given:
@@ -56,7 +58,7 @@ def assign_splits(
         earlier = _drawn_before(rows, drawn, tokens, before)
         known = {token: max(found, key=_STRICTEST_LAST.__getitem__) for token, found in earlier.items()} | known
         shares = {"train": 1 - val - test, "val": val, "test": test}
-        known |= _stratify(drawn, tokens, known, shares, seed, strata)
+        known |= _stratify(drawn, tokens, known, shares, seed, strata, each)
     return tuple(
         row if row.split is not None else Row(*row[:3], known.get(token) or _split(seed, token, val, test), row.group)
         for row, token in zip(drawn, tokens, strict=True)
@@ -146,6 +148,7 @@ def _stratify(
     shares: Mapping[str, float],
     seed: int,
     strata: Strata,
+    each: bool,
 ) -> dict[str, str]:
     """Token -> split, for those that have a label and are not known. Copies count once."""
     there: dict[str, Counter[str]] = defaultdict(Counter)
@@ -160,7 +163,7 @@ def _stratify(
                 new[token][name] += 1
             else:
                 there[name][split] += 1
-    return stratified.draw([stratified.Unit(*unit) for unit in new.items()], there, shares, seed)
+    return stratified.draw([stratified.Unit(*unit) for unit in new.items()], there, shares, seed, each)
 
 
 def _tokens(rows: Sequence[Row]) -> list[str]:

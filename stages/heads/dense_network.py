@@ -65,7 +65,7 @@ def losses_of(target: Target, y: np.ndarray, smoothing: float = 0.0) -> tuple[An
     if not target.probabilities:
         return keras.losses.MeanSquaredError(), keras.metrics.MeanSquaredError(target.loss)
     if not target.exclusive:
-        return KnownLoss(smoothing), keras.metrics.MeanMetricWrapper(KnownLoss(), target.loss)
+        return KnownLoss(smoothing), keras.metrics.MeanMetricWrapper(KnownLoss().call, target.loss)
     if target.outputs == 1:
         loss: Any = keras.losses.BinaryCrossentropy
         metric: Any = keras.metrics.BinaryCrossentropy
@@ -156,9 +156,7 @@ def class_weights(kind: Literal["none", "balanced"], y: np.ndarray) -> dict[int,
     if kind == "none":
         return None
     if y.ndim > 1:
-        raise Unusable(
-            "class_weight: balanced weights classes, and an image has one of them here in part", "leave it out"
-        )
+        raise Unusable("class_weight: balanced weighs classes, and images have no one class here", "leave it out")
     counts = np.bincount(y)
     return {i: len(y) / (len(counts) * int(count)) for i, count in enumerate(counts)}
 

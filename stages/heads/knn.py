@@ -54,10 +54,16 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
         some = (x, columns) if len(here) == len(x) else (x[here], columns[here])
         return Neighbours(*some, k, spec.temperature)
 
+    def batch_of(neighbours: Neighbours) -> int:
+        """Rows at a time; where what each neighbour has is several numbers, these of all neighbours are in memory."""
+        several = neighbours.k if y.ndim > 1 else 1
+        widest = max(features.dim, min(TILE, len(neighbours.rows)), 2 * len(target) * several)
+        return max(1, _BATCH_BYTES // (4 * widest))
+
     def losses(part: Part) -> np.ndarray:
         """Of the rows held, for each k: (n, k)."""
         neighbours = voters(part.fitted, candidates[-1])
-        size = max(1, _BATCH_BYTES // (4 * max(features.dim, min(TILE, len(part.fitted)), 2 * len(target))))
+        size = batch_of(neighbours)
 
         def judge(here: np.ndarray) -> np.ndarray:
             cosines, near = neighbours.nearest(features.take(here), candidates[-1])
@@ -71,7 +77,14 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
         """Predictions at the k that the judged rows at positions `others` prefer, by votes of these alone."""
         k = candidates[int(found[:, others].mean(axis=(0, 1)).argmin())]
         neighbours = voters(selection.judged[others], k)
-        return lambda here: target.predict(neighbours.scores(features.take(selection.judged[here]), target))
+        size = batch_of(neighbours) if y.ndim > 1 else len(selection.judged)
+
+        def predict(here: np.ndarray) -> np.ndarray:
+            batches = (here[start : start + size] for start in range(0, len(here), size))
+            rows = (features.take(selection.judged[batch]) for batch in batches)
+            return np.concatenate([target.predict(neighbours.scores(some, target)) for some in rows])
+
+        return predict
 
     with threadpool_limits(1, "blas"):  # threads take batches; the same to the last bit on any number of cores
         found = selection.gather([losses(part) for part in selection.parts])

@@ -25,7 +25,7 @@ _DRAWN = 4e7
 _RANKED = 2e8
 """Rows times resamples times classes, of the figures that sort: about 2 s."""
 
-_CHUNK = 500_000
+CHUNK = 500_000
 """Rows times resamples at once: a few MB, which fit the processor's cache."""
 
 
@@ -71,7 +71,7 @@ def draw_resamples(drawn: np.ndarray, resamples: int, seed: int) -> Iterator[tup
     `drawn` (n,) numbers the unit of each row from 0; as many units are drawn, with replacement, as there are.
     """
     random, count = np.random.default_rng(seed), int(drawn.max()) + 1
-    step = max(1, _CHUNK // len(drawn))
+    step = max(1, CHUNK // len(drawn))
     for start in range(0, resamples, step):
         some = min(step, resamples - start)
         chosen = random.integers(0, count, (some, count), dtype=np.int64)

@@ -133,7 +133,7 @@ def _with_val(rows: Sequence[Row], seed: int, strata: Strata) -> list[Row]:
     drawn = bootstrap.resampling_units([row.group for row in rows])
     k = min(_INNER, strata.largest, len(set(drawn.tolist())))
     val = _split(drawn, strata, k, seed) == 0 if k > 1 else np.zeros(len(rows), dtype=bool)
-    for here in strata.members.values():
+    for here in strata.members.values() if strata.needed else ():
         if val[here].all():
             val[np.isin(drawn, drawn[here])] = False
     if not val.any():

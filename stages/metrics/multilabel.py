@@ -62,11 +62,8 @@ def _with_intervals(truth: np.ndarray, p: np.ndarray, groups: Sequence[str | Non
 def compare(truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]) -> Compared:
     """Figures with intervals of both, and each figure of b less that of a."""
     one, two = (_with_intervals(truth, of, groups, 0) for of in (a, b))
-    return (
-        one,
-        two,
-        Difference(resampled.differences(one.values, two.values, [Weighted(truth, a), Weighted(truth, b)], groups), {}),
-    )
+    prepared = [Weighted(truth, of) for of in (a, b) if len(truth)]
+    return one, two, Difference(resampled.differences(one.values, two.values, prepared, groups), {})
 
 
 class Weighted:
@@ -75,7 +72,8 @@ class Weighted:
     def __init__(self, truth: np.ndarray, p: np.ndarray, thresholds: np.ndarray | float = 0.5) -> None:
         known = np.isfinite(truth)
         has, guess = known & (np.nan_to_num(truth) > 0.5), p >= thresholds
-        self.counts = np.stack([has, known & guess, has & guess]).astype(np.float64)  # (3, n, labels)
+        counted = np.concatenate([has, known & guess, has & guess], axis=1)
+        self.counts = np.ascontiguousarray(counted.T, dtype=np.float64)  # (3 labels, n)
         self.rows = np.stack([(~known | (has == guess)).all(axis=1), losses(truth, p), _brier(truth, p)])
         split = [label for label in range(p.shape[1]) if 0 < has[:, label].sum() < known[:, label].sum()]
         rows = [np.flatnonzero(known[:, label]) for label in split]
@@ -91,14 +89,14 @@ class Weighted:
 
     def figures(self, weights: np.ndarray, ranking: bool) -> dict[str, np.ndarray]:
         """weights (n, r) -> each figure (r,), NaN where undefined or not asked for."""
-        has, guessed, hits = np.einsum("cnl,nr->clr", self.counts, weights, optimize=True)
+        has, guessed, hits = (self.counts @ weights).reshape(3, -1, weights.shape[1])
         exact, loss, brier = (self.rows @ weights) / weights.sum(axis=0)
         undefined = np.full((1, weights.shape[1]), np.nan)
         pairs = [ranked.figures(weights[here]) for here, ranked in self.labels] if ranking else []
         with np.errstate(invalid="ignore", divide="ignore"):
             f1 = np.where(has > 0, 2 * hits / (has + guessed), np.nan)
             micro_f1 = 2 * hits.sum(axis=0) / (has + guessed).sum(axis=0)
-        micro = self.micro.figures(weights[self.row_of_cell])[1] if self.micro is not None and ranking else undefined[0]
+        micro = self._micro(weights) if self.micro is not None and ranking else undefined[0]
         return {
             "macro_ap": bootstrap.mean_of_defined(np.array([precision for _, precision in pairs] or undefined)),
             "micro_ap": micro,
@@ -109,6 +107,14 @@ class Weighted:
             "log_loss": loss,
             "brier": brier,
         }
+
+    def _micro(self, weights: np.ndarray) -> np.ndarray:
+        """Average precision of all pairs, some resamples at a time: each has a weight for every pair."""
+        assert self.micro is not None
+        step = max(1, bootstrap.CHUNK // len(self.row_of_cell))
+        starts = range(0, weights.shape[1], step)
+        parts = (self.micro.figures(weights[self.row_of_cell, start : start + step]) for start in starts)
+        return np.concatenate([precision for _, precision in parts])
 
 
 def _brier(truth: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -146,7 +152,7 @@ def calibrate(splits: Mapping[str, Rows], names: Sequence[str], folds: np.ndarra
 
 
 def fit_thresholds(truth: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """The cut with the best F1 for each label, (labels,): a probability of a row that has it; 0.5 of rare labels."""
+    """The cut with the best F1 for each label, (labels,): halfway between two probabilities; 0.5 of rare labels."""
     out = np.full(p.shape[1], 0.5)
     for label in range(p.shape[1]):
         known = np.isfinite(truth[:, label])

@@ -156,7 +156,7 @@ def _column_curves(axes: Any, truth: np.ndarray, p: np.ndarray, names: Sequence[
         label = f"the other {len(found) - named}" if rank == 0 else None
         _line(axes, kind, x, y, label=label, color="0.75", linewidth=0.6, zorder=1)
     if few:
-        kind.chance(axes, 1 / len(names))
+        kind.chance(axes, float(np.nanmean(truth)))
 
 
 def _line(axes: Any, kind: Any, x: np.ndarray, y: np.ndarray, **how: Any) -> None:

@@ -57,7 +57,7 @@ def _with_intervals(truth: np.ndarray, predicted: np.ndarray, groups: Sequence[s
 def compare(truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]) -> Compared:
     """Figures with intervals of both, and each figure of b less that of a."""
     one, two = (_with_intervals(truth, of, groups, 0) for of in (a, b))
-    prepared = [Weighted(truth, a), Weighted(truth, b)]
+    prepared = [Weighted(truth, of) for of in (a, b) if len(truth)]
     return one, two, Difference(resampled.differences(one.values, two.values, prepared, groups), {})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from stages.targets.classes import Classes
 from stages.targets.labels import Labels
 from stages.targets.numbers import Numbers
 from stages.targets.soft import Soft
-from stages.targets.target import Target
+from stages.targets.target import Target, written
 
 KINDS: Mapping[str, type[Target]] = {kind.kind: kind for kind in (Classes, Labels, Numbers, Soft)}
 
@@ -61,7 +60,7 @@ def find_target(manifest: Manifest, settings: Settings, columns: Sequence[str], 
         raise Unusable(f"data.classes is {sorted(order)}, but the images have {sorted(counts)}", "list each class once")
     names = tuple(order or counts)
     if settings.kind == Labels.kind:
-        _check_labels(counts, len(manifest.samples))
+        _check_labels(counts, [row.label or "" for row in manifest.samples])
         return Labels(names)
     if len(counts) == 1:
         raise Unusable(
@@ -82,22 +81,20 @@ def _count(kind: str, labels: Sequence[str]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _shares(kind: str, label: str) -> dict[str, float]:
-    try:
-        found = json.loads(label)
-        if isinstance(found, dict):
-            return found
-    except ValueError:
-        pass
+def _shares(kind: str, label: str) -> Mapping[str, Any]:
+    found = written(label)
+    if found is not None:
+        return found
     raise Unusable(
         f"the label {label!r} is none of data.target.kind: {kind}",
         "name the table and its columns (data.table, data.target.columns), or use kind: classes",
     )
 
 
-def _check_labels(counts: Mapping[str, int], images: int) -> None:
+def _check_labels(counts: Mapping[str, int], labels: Sequence[str]) -> None:
+    unknown = Counter(name for label in labels for name, has in _shares(Labels.kind, label).items() if has is None)
     for name, n in counts.items():
-        if n in (0, images):
+        if n in (0, len(labels) - unknown[name]):
             raise Unusable(
                 f"{'no image' if n == 0 else 'every image'} has the label {name!r}, so there is nothing to learn",
                 "leave that label out of the table, or of data.target.columns",
@@ -105,15 +102,15 @@ def _check_labels(counts: Mapping[str, int], images: int) -> None:
 
 
 def _numbers(names: Sequence[str], units: Sequence[str], labels: Sequence[str]) -> Numbers:
-    try:
-        values = Numbers(names).numbers(labels)
-    except (ValueError, TypeError) as error:
+    target = Numbers(names)
+    if wrong := [label for label in labels if not target.knows(label)]:
         raise Unusable(
-            f"the labels are not {len(names)} numbers each ({labels[0]!r})",
+            f"the label {wrong[0]!r} has no number {' and '.join(names)}",
             "name a table with data.table, and its column with data.columns.label or data.target.columns",
-        ) from error
-    scale = values.std(axis=0)
-    for name, spread, value in zip(names, scale, values[0], strict=True):
-        if spread == 0:
+        )
+    values = target.numbers(labels)
+    scale, same = values.std(axis=0), (values == values[0]).all(axis=0)
+    for name, constant, value in zip(names, same, values[0], strict=True):
+        if constant:
             raise Unusable(f"{name} is {value:g} for all images, so there is nothing to learn", "check that column")
     return Numbers(names, values.mean(axis=0).tolist(), scale.tolist(), units)

@@ -22,6 +22,7 @@ class Labels(Target):
 
     kind: ClassVar[str] = "labels"
     noun: ClassVar[str] = "labels"
+    each: ClassVar[bool] = False
     factors: ClassVar[np.ndarray | None] = SCALES[::2]
 
     @property
@@ -49,9 +50,6 @@ class Labels(Target):
         p = np.clip(predictions, 1e-300, 1 - 1e-16)
         return np.asarray(np.log(p) - np.log1p(-p))
 
-    def knows(self, label: str) -> bool:
-        return {*json.loads(label)} <= {*self}
-
     @classmethod
     def strata(cls, labels: Sequence[str]) -> Strata:
         """The labels of each image, so that each is spread evenly; images without any are one more.
@@ -60,7 +58,7 @@ class Labels(Target):
         (Sechidis, Tsoumakas and Vlahavas 2011; stages/data/stratified.py).
         """
         names = [tuple(name for name, has in json.loads(label).items() if has) or ("",) for label in labels]
-        return Strata(names, needed=False)
+        return Strata(names, needed=cls.each)
 
     @classmethod
     def counted(cls, label: str) -> Sequence[str]:

@@ -13,7 +13,7 @@ from stages.metrics import number_plots, regression
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
 from stages.metrics.plots import Format
-from stages.targets.target import Rows, Target
+from stages.targets.target import Rows, Target, written
 
 QUANTILES = 5
 """Strata of splits and folds, at most."""
@@ -30,6 +30,7 @@ class Numbers(Target):
 
     kind: ClassVar[str] = "number"
     noun: ClassVar[str] = "numbers"
+    each: ClassVar[bool] = False
     probabilities: ClassVar[bool] = False
     loss: ClassVar[str] = "squared_error"
 
@@ -51,7 +52,9 @@ class Numbers(Target):
 
     def numbers(self, labels: Sequence[str]) -> np.ndarray:
         """(n, numbers) float64, in their units."""
-        return np.array([json.loads(text) for text in labels], dtype=np.float64).reshape(len(labels), len(self))
+        found = (json.loads(text) for text in labels)
+        rows = [[numbers[name] for name in self] for numbers in found]
+        return np.array(rows, dtype=np.float64).reshape(len(labels), len(self))
 
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         """Less their centre and divided by their scale."""
@@ -59,8 +62,8 @@ class Numbers(Target):
 
     @classmethod
     def values(cls, labels: Sequence[str | None]) -> np.ndarray:
-        """(n,) float64, of several numbers (n, numbers); NaN without a label."""
-        found = [None if label is None else json.loads(label) for label in labels]
+        """(n,) float64, of several numbers (n, numbers), sorted by name; NaN without a label."""
+        found = [None if label is None else [*json.loads(label).values()] for label in labels]
         width = max((len(row) for row in found if row is not None), default=1)
         rows = np.array([[np.nan] * width if row is None else row for row in found], dtype=np.float64)
         return rows[:, 0] if width == 1 else rows
@@ -73,11 +76,15 @@ class Numbers(Target):
 
     @classmethod
     def strata(cls, labels: Sequence[str]) -> Strata:
-        """A fifth of the images each, or fewer strata of few images, by the first number; equal ones are together."""
-        first = np.array([json.loads(label)[0] for label in labels], dtype=np.float64)
+        """A fifth of the images each, or fewer strata of few images, by the number that is the first by name."""
+        first = np.array([next(iter(json.loads(label).values())) for label in labels], dtype=np.float64)
         strata = min(QUANTILES, max(1, len(first) // LEAST_OF_STRATUM))
         edges = np.unique(np.quantile(first, np.linspace(0, 1, strata + 1)[1:-1])) if len(first) else first
-        return Strata([(f"{place}",) for place in np.searchsorted(edges, first)], needed=False)
+        return Strata([(f"{place}",) for place in np.searchsorted(edges, first)], needed=cls.each)
+
+    def knows(self, label: str) -> bool:
+        found = written(label)
+        return found is not None and {*found} == {*self}
 
     @classmethod
     def counted(cls, label: str) -> Sequence[str]:

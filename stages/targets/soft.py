@@ -44,9 +44,6 @@ class Soft(Classes):
             len(labels), len(self)
         )
 
-    def knows(self, label: str) -> bool:
-        return {*json.loads(label)} <= {*self}
-
     @classmethod
     def strata(cls, labels: Sequence[str]) -> Strata:
         shares = (json.loads(label) for label in labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -14,6 +15,15 @@ from stages.metrics.plots import Format
 
 Rows = tuple[Sequence[str], np.ndarray]
 """Labels of n rows as the manifest has them, and predictions (n, columns) for them."""
+
+
+def written(label: str) -> Mapping[str, Any] | None:
+    """What is in a label that is JSON, by name; None of any other text."""
+    try:
+        found = json.loads(label)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Target(tuple[str, ...], ABC):
@@ -30,6 +40,8 @@ class Target(tuple[str, ...], ABC):
     """Whether predictions are probabilities."""
     exclusive: ClassVar[bool] = False
     """Whether an image has one of the columns, or shares of them that sum to 1."""
+    each: ClassVar[bool] = True
+    """Whether a head needs images of each stratum, as of each class."""
     loss: ClassVar[str] = "log_loss"
     """What `losses` are called, their mean."""
     factors: ClassVar[np.ndarray | None] = None
@@ -58,8 +70,9 @@ class Target(tuple[str, ...], ABC):
         """Scores that give these predictions."""
 
     def knows(self, label: str) -> bool:
-        """Whether it can judge an image of that label."""
-        return True
+        """Whether it can judge an image of that label, which may be of another kind."""
+        found = written(label)
+        return found is not None and {*found} <= {*self}
 
     @classmethod
     @abstractmethod

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from string import ascii_lowercase
 
 import numpy as np
 
@@ -93,8 +94,8 @@ def labels_of(y: np.ndarray, target: Sequence[str]) -> list[str]:
 
 
 def numbers_of(y: np.ndarray) -> list[str]:
-    """The same of numbers, (n, numbers)."""
-    return [json.dumps(row) for row in y.tolist()]
+    """The same of numbers a, b, c and so on, (n, numbers)."""
+    return [json.dumps(dict(zip(ascii_lowercase, row, strict=False))) for row in y.tolist()]
 
 
 def labels_problem(n_labels: int, n: int = 400, unknown: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

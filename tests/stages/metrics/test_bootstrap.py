@@ -55,7 +55,7 @@ def test_a_group_is_drawn_whole() -> None:
 
 def test_chunks_do_not_change_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = np.concatenate([w for _, w in bootstrap.draw_resamples(np.arange(30), 50, seed=0)], axis=1)
-    monkeypatch.setattr(bootstrap, "_CHUNK", 90)
+    monkeypatch.setattr(bootstrap, "CHUNK", 90)
     parts = list(bootstrap.draw_resamples(np.arange(30), 50, seed=0))
     assert [start for start, _ in parts][:3] == [0, 3, 6]
     assert np.array_equal(np.concatenate([w for _, w in parts], axis=1), whole)

@@ -71,14 +71,14 @@ def test_each_kind_is_listed_by_its_name() -> None:
 def test_classes_and_labels_are_sorted_or_in_the_order_that_is_set() -> None:
     assert find("classes", ["b", "a", "b"]) == ("a", "b")
     assert find("classes", ["b", "a", "b"], order=["b", "a"]) == ("b", "a")
-    assert find("labels", ['{"b": 1}', '{"a": 1, "b": null}']) == ("a", "b")
+    assert find("labels", ['{"b": 1}', '{"a": 1, "b": null}', "{}"]) == ("a", "b")
     assert find("soft", ['{"b": 0.5, "a": 0.5}'], order=["b", "a"]) == ("b", "a")
     with pytest.raises(Unusable, match=r"data\.classes is \['a'\], but the images have \['a', 'b'\]"):
         find("labels", ['{"b": 1}', '{"a": 1}'], order=["a"])
 
 
 def test_numbers_are_scaled_by_the_rows_that_are_no_test() -> None:
-    some = rows(["[1.0]", "[3.0]", "[99.0]"], ["train", "val", "test"])
+    some = rows(['{"age": 1.0}', '{"age": 3.0}', '{"age": 99.0}'], ["train", "val", "test"])
     target = find_target(Manifest(tuple(some)), Settings("number", ["mm"]), ["age"], None)
     assert isinstance(target, Numbers)
     assert (tuple(target), target.centre, target.scale, target.units) == (("age",), (2.0,), (1.0,), ("mm",))
@@ -93,10 +93,11 @@ def test_numbers_are_scaled_by_the_rows_that_are_no_test() -> None:
         ("labels", ['{"a": 1}', "{}"], ["a", "b"], "no image has the label 'b'"),
         ("labels", ["cat", "dog"], ["label"], "the label 'cat' is none of data.target.kind: labels"),
         ("soft", ["[1, 2]"], ["label"], r"the label '\[1, 2\]' is none of data.target.kind: soft"),
-        ("number", ["cat"], ["age"], r"the labels are not 1 numbers each \('cat'\)"),
-        ("number", ["[1.0, 2.0]"], ["age"], "the labels are not 1 numbers each"),
-        ("number", ["[7.5]", "[7.5]"], ["age"], "age is 7.5 for all images, so there is nothing to learn"),
-        ("number", ["[1, 7]", "[2, 7]"], ["age", "size"], "size is 7 for all images"),
+        ("labels", ['{"a": 1}', '{"a": null, "b": 1}', '{"a": 1}'], ["label"], "every image has the label 'a'"),
+        ("number", ["cat"], ["age"], "the label 'cat' has no number age"),
+        ("number", ['{"size": 1}'], ["age"], "has no number age"),
+        ("number", ['{"age": 0.3}'] * 10, ["age"], "age is 0.3 for all images, so there is nothing to learn"),
+        ("number", ['{"age": 1, "size": 7}', '{"age": 2, "size": 7}'], ["age", "size"], "size is 7 for all images"),
         ("number", [], ["age"], "no image has a label"),
     ],
 )
@@ -109,14 +110,14 @@ def test_labels_that_no_head_can_learn_are_refused(
 
 
 def test_two_labels_of_the_same_bytes_are_refused() -> None:
-    one, other = rows(["[1.0]", "[2.0]"], ["train", "train"])
+    one, other = rows(['{"age": 1.0}', '{"age": 2.0}'], ["train", "train"])
     with pytest.raises(Unusable, match="two labels for the same bytes"):
         find_target(Manifest((one, other._replace(id=one.id))), Settings("number"), ["age"], None)
 
 
 def test_users_get_numbers_as_numbers_and_labels_as_names() -> None:
     assert Classes.values(["a", None]).tolist() == ["a", None]
-    assert np.array_equal(Numbers.values(["[2.5]", None]), [2.5, np.nan], equal_nan=True)
-    assert Numbers.values(["[2.5, 1.0]", "[3.0, 2.0]"]).tolist() == [[2.5, 1.0], [3.0, 2.0]]
+    assert np.array_equal(Numbers.values(['{"a": 2.5}', None]), [2.5, np.nan], equal_nan=True)
+    assert Numbers.values(['{"a": 2.5, "b": 1.0}', '{"a": 3.0, "b": 2.0}']).tolist() == [[2.5, 1.0], [3.0, 2.0]]
     assert Labels.values(['{"cat": 1, "dog": null}', "{}", None]).tolist() == [("cat",), (), None]
     assert np.array_equal(Soft.values(['{"b": 0.25, "a": 0.75}', None]), [[0.75, 0.25], [np.nan] * 2], equal_nan=True)

@@ -24,7 +24,7 @@ UNITS = [(1.0, 0.0), (1e-9, 0.0), (1e6, 0.0), (1.0, 1e5), (1e-3, -1e4)]
 
 
 def fitted(y: np.ndarray) -> Numbers:
-    names = [f"n{i}" for i in range(y.shape[1])]
+    names = list("abcdefgh"[: y.shape[1]])
     return Numbers(names, y.mean(axis=0).tolist(), y.std(axis=0).tolist())
 
 
@@ -95,7 +95,7 @@ def test_neighbours_give_the_weighted_mean_of_their_numbers() -> None:
 
 def test_a_logistic_head_is_refused_and_names_those_that_can() -> None:
     x, y = numbers_problem(1, 60)
-    with pytest.raises(Unusable, match="gives probabilities, and n0 is a number") as caught:
+    with pytest.raises(Unusable, match="gives probabilities, and a is a number") as caught:
         logistic.fit(Logistic(C=1.0), features(x), rows(numbers_of(y), parts(60)), fitted(y))
     assert "ridge, knn" in caught.value.hint
 
@@ -124,11 +124,11 @@ def test_a_table_says_each_number_by_name_and_its_interval_where_it_is_fitted() 
 
 
 def test_strata_are_fifths_and_equal_numbers_are_together() -> None:
-    names = Numbers.strata([json.dumps([float(i // 2)]) for i in range(100)]).names
-    members = Numbers.strata([json.dumps([float(i // 2)]) for i in range(100)]).members
+    names = Numbers.strata([json.dumps({"a": float(i // 2)}) for i in range(100)]).names
+    members = Numbers.strata([json.dumps({"a": float(i // 2)}) for i in range(100)]).members
     assert [len(of) for of in members.values()] == pytest.approx([20] * 5, abs=2)
     assert all(names[i] == names[i + 1] for i in range(0, 100, 2))
-    assert set(Numbers.strata(["[7.0]"] * 9).members) == {"0"}
+    assert set(Numbers.strata(['{"n": 7.0}'] * 9).members) == {"0"}
 
 
 def test_y_of_rows_are_numbers_of_mean_0_and_deviation_1() -> None:
