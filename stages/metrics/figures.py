@@ -1,4 +1,4 @@
-"""Owns the types of figures, and their JSON as metrics.json has it. Not computing them (classification.py and its siblings)."""
+"""Owns the types of figures, and their JSON as metrics.json has it. Not computing them (classification.py, say)."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ Compared = tuple[Figures, Figures, Difference]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted to predictions of val (calibration.py; multilabel, regression), and figures of each split with it.
+    """What was fitted to predictions of val, and figures of each split with it.
 
     notes: how many images a missing temperature or threshold needs; None in older models, which had no such rule.
     """
