@@ -136,7 +136,7 @@ def test_a_model_without_views_does_not_depend_on_augmentation(
     ("changes", "message"),
     [
         (["last.unfreeze_from=block17"], "efficientnet_lite0 has no block 'block17'"),
-        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected logistic or dense"),
+        (["last.head=near"], "finetune.last.head: 'near' is of kind knn; expected logistic or ridge or dense"),
         (["last.head=nobody"], "finetune.last.head: no head 'nobody'; there are logistic"),
         (["last.views=3", "last.augment=null"], "views: 3 views of an image differ by augment, which is not set"),
         (["last.views=5"], "views: augment makes 4 different views of an image; 5 were asked for"),
