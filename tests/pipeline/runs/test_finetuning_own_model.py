@@ -123,7 +123,7 @@ def test_it_predicts_is_reproduced_averaged_and_exported(copied: Path) -> None:
     [
         (["unfreeze_from=b2_nrm1"], "vit.keras has no layer 'b2_nrm1' that training can start from"),
         (["unfreeze_from=b2_mlp1"], "cannot be trained from 'b2_mlp1' on, since not all paths run through it"),
-        (["head=near"], "finetune.last.head: 'near' is of kind knn; expected logistic or dense"),
+        (["head=near"], "finetune.last.head: 'near' is of kind knn; expected logistic or ridge or dense"),
         (["head=both"], "'both' uses pooled and early; expected one tap, any of the model's layers"),
         (["head=swept"], "'swept' chooses among taps of several layers"),
         (["head=early"], "vit.keras has no layer 'b2_norm1' that training can start from"),
