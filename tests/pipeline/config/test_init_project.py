@@ -135,7 +135,7 @@ def test_a_table_added_later_is_no_success_without_a_head(pipeline: Pipeline, tm
     ran = pipeline("run", "-c", tmp_path, "--set", "extract.size=16", "--set", "data.table=labels.csv", "--json")
     assert ran.code == 2
     assert ran.json["extract"]["reused"] == 24
-    assert "heads is empty in pipeline.yaml, though the images have 2 classes" in ran.json["error"]["message"]
+    assert "heads is empty in pipeline.yaml, though the images have labels" in ran.json["error"]["message"]
     assert pipeline("run", "extract", "-c", tmp_path, "--set", "extract.size=16").code == 0
 
 
