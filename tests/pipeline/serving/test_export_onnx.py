@@ -72,7 +72,7 @@ def test_above_protobuf_s_limit_its_weights_are_beside_it(
     monkeypatch.setattr("pipeline.show.progress._EVERY_S", 0)
     told = command("export", "logistic", "-c", foreign, "-o", path, expect=0)
     assert "large.onnx.data (" in told.out
-    for step in ("computing the probabilities of 24 images: 1 of 1", "writing large.onnx: 1 of 1", "testing it in a"):
+    for step in ("computing the predictions of 24 images: 1 of 1", "writing large.onnx: 1 of 1", "testing it in a"):
         assert step in told.err
     about = json.loads(path.with_name("large.onnx.json").read_bytes())
     data = path.with_name("large.onnx.data").read_bytes()
