@@ -59,13 +59,13 @@ def listening_ports() -> list[int]:
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert {address.ip for address in listening} <= {"127.0.0.1"}
     return [address.port for address in listening]
 
 
 @pytest.fixture(scope="module")
 def ports() -> Iterator[list[int]]:
-    before = set(listening_ports()) if psutil.Process().net_connections("inet") else set()
+    before = set(listening_ports())  # of tests before: a client may keep its connection
     with local_cluster.start_processes(2):
         yield sorted(set(listening_ports()) - before)
 
