@@ -7,9 +7,11 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,20 +31,30 @@ def lay_out(folder: Path) -> Path:
     labels, part = rng.integers(0, CLASSES, ROWS), rng.choice(3, ROWS, p=(0.7, 0.15, 0.15))
     centres = 0.08 * rng.standard_normal((CLASSES, DIM), dtype=np.float32)
     x = np.maximum(rng.standard_normal((ROWS, DIM), dtype=np.float32) + centres[labels], 0)
-    ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(ROWS)]
+    heads = ", ".join(f"{kind}: {{kind: {kind}}}" for kind in KINDS)
+    text = f"data: {{table: table.jsonl}}\nheads: {{{heads}}}\n"
+    config = cache_rows(folder, text, x, [f"class{label}" for label in labels], part)
+    np.save(folder / "labels.npy", labels)
+    return config
+
+
+def cache_rows(folder: Path, text: str, x: np.ndarray, labels: Sequence[Any], part: np.ndarray) -> Path:
+    """A project with that pipeline.yaml whose rows x are all cached, and x and part as plain arrays.
+
+    labels: as table.jsonl has them; part (n,): 0 for train, 1 for val, 2 for test.
+    """
+    ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(len(x))]
     with open(folder / "table.jsonl", "w") as file:
-        for number, image in enumerate(ids):
-            row = {"id": image, "path": f"{number}.png", "label": f"class{labels[number]}"}
+        for number, (image, label) in enumerate(zip(ids, labels, strict=True)):
+            row = {"id": image, "path": f"{number}.png", "label": label}
             file.write(json.dumps({**row, "split": ("train", "val", "test")[part[number]]}) + "\n")
     config = folder / "pipeline.yaml"
-    config.write_text(
-        f"data: {{table: table.jsonl}}\nheads: {{{', '.join(f'{kind}: {{kind: {kind}}}' for kind in KINDS)}}}\n"
-    )
+    config.write_text(text)
     store = Project(config, Options(), make_progress(Console(), quiet=True)).store("pooled")
-    for start in range(0, ROWS, SHARD):
+    for start in range(0, len(x), SHARD):
         store.put(ids[start : start + SHARD], x[start : start + SHARD], {"engine": "none", "device": "none"})
-    for name, array in {"features": x, "labels": labels, "part": part}.items():
-        np.save(folder / f"{name}.npy", array)
+    np.save(folder / "features.npy", x)
+    np.save(folder / "part.npy", part)
     return config
 
 

@@ -5,7 +5,6 @@ Both try the same penalties; RidgeCV on the array in memory, by leave-one-out, a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -15,14 +14,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from benchmarks.contest import asked_rounds, pipeline, race, report
-from pipeline.project.project import Options, Project
-from pipeline.show.progress import make_progress
+from benchmarks.heads import DIM, ROWS, cache_rows
 
-ROWS, DIM, LABELS = 100_000, 1280, 100
-SHARD = 6_250
+LABELS = 100
 
 
 def lay_out(folder: Path) -> Path:
@@ -34,19 +30,10 @@ def lay_out(folder: Path) -> Path:
     rare = rng.uniform(0.5, 0.98, LABELS)
     labels = np.stack([of > np.quantile(of, share) for of, share in zip(scores.T, rare, strict=True)], axis=1)
     part = rng.choice(3, ROWS, p=(0.7, 0.15, 0.15))
-    ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(ROWS)]
-    with open(folder / "table.jsonl", "w") as file:
-        for number, image in enumerate(ids):
-            names = [f"l{label:02}" for label in np.flatnonzero(labels[number])]
-            row = {"id": image, "path": f"{number}.png", "label": names}
-            file.write(json.dumps({**row, "split": ("train", "val", "test")[part[number]]}) + "\n")
-    config = folder / "pipeline.yaml"
-    config.write_text("data: {table: table.jsonl, target: {kind: labels}}\nheads: {ridge: {kind: ridge}}\n")
-    store = Project(config, Options(), make_progress(Console(), quiet=True)).store("pooled")
-    for start in range(0, ROWS, SHARD):
-        store.put(ids[start : start + SHARD], x[start : start + SHARD], {"engine": "none", "device": "none"})
-    for name, array in {"features": x, "labels": labels, "part": part}.items():
-        np.save(folder / f"{name}.npy", array)
+    names = [[f"l{label:02}" for label in np.flatnonzero(has)] for has in labels]
+    text = "data: {table: table.jsonl, target: {kind: labels}}\nheads: {ridge: {kind: ridge}}\n"
+    config = cache_rows(folder, text, x, names, part)
+    np.save(folder / "labels.npy", labels)
     return config
 
 

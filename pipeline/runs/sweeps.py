@@ -103,7 +103,7 @@ def run_sweep(project: Project, name: str, manifest: Manifest, as_start: bool = 
     """
     from threadpoolctl import threadpool_limits
 
-    target = train_heads.find_target(project, manifest)
+    target = train_heads.check_target(project, manifest)
     spec, trial = project.config.heads[name], as_start or project.is_trial("head", name)
     if spec.sweep is None:
         report = train_heads.run_head(project, name, spec, manifest, target)

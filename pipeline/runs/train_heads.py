@@ -75,7 +75,7 @@ class Fitted:
 def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, target: Target) -> HeadReport:
     """Train a head of that name and those settings on cached rows, unless it is cached.
 
-    `target` is what `find_target` returned. Raises Unusable where such a head cannot be trained on the rows.
+    `target` is what `check_target` returned. Raises Unusable where such a head cannot be trained on the rows.
     """
     spec, manifest = choose_rows(project, spec, manifest)
     labelled_rows.check_splits(manifest, spec.choose, target)
@@ -222,7 +222,7 @@ def head_folder(project: Project, name: str, spec: HeadConfig, manifest: Manifes
     return project.folder / "models" / "head" / name / key
 
 
-def find_target(project: Project, manifest: Manifest) -> Target:
+def check_target(project: Project, manifest: Manifest) -> Target:
     """What heads predict. Raises Unusable where labels or splits do not allow a head."""
     check_leaks(project, manifest)
     target = project.find_target(manifest)

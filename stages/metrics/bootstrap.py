@@ -33,8 +33,8 @@ class Prepared(Protocol):
     """A model's predictions, of which figures under weights are quickly computed."""
 
     @property
-    def rankings(self) -> Sequence[Any]:
-        """What each resample sorts or accumulates: as many as there are make resampling slow."""
+    def sorts(self) -> int:
+        """Orders of the rows, or columns of pairs, that a resample goes through: many make resampling slow."""
 
     def figures(self, weights: np.ndarray, ranking: bool) -> dict[str, np.ndarray]:
         """weights (n, r) -> each figure (r,), NaN where undefined; those that rank, where not `ranking`, too."""
@@ -56,7 +56,7 @@ def resample(prepared: Sequence[Prepared], drawn: np.ndarray, seed: int) -> list
 
     n = len(drawn)
     total = int(np.clip(_DRAWN / n, FEWEST, RESAMPLES))
-    ranked = min(total, int(_RANKED / (n * max(1, len(prepared[0].rankings)))))
+    ranked = min(total, int(_RANKED / (n * max(1, prepared[0].sorts))))
     parts: list[list[dict[str, np.ndarray]]] = [[] for _ in prepared]
     with threadpool_limits(1, "blas"):  # the same to the last bit on any number of cores
         for start, weights in draw_resamples(drawn, total, seed):
@@ -103,6 +103,10 @@ class Weighted:
         k = p.shape[1]
         columns = [] if len(classes) < 2 or k > classification.MOST_RANKED else [1] if k == 2 else classes
         self.rankings = [Ranking(truth == c, p[:, c]) for c in columns]
+
+    @property
+    def sorts(self) -> int:
+        return len(self.rankings)
 
     def figures(self, weights: np.ndarray, ranking: bool = True) -> dict[str, np.ndarray]:
         """weights (n, r) -> each figure of evaluate.metrics, (r,), NaN where undefined or not asked for."""

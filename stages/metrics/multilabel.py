@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from stages.metrics import bootstrap, resampled
-from stages.metrics.figures import Calibration, Compared, Difference, Figures
+from stages.metrics.figures import Calibration, Compared, Figures
 
-FORMS: Mapping[str, resampled.Form] = {
+FORMS: resampled.Forms = {
     "macro_ap": "share", "micro_ap": "share", "macro_auroc": "share", "macro_f1": "share", "micro_f1": "share",
     "exact_match": "share", "log_loss": "size", "brier": "size",
 }  # fmt: skip
@@ -41,29 +42,18 @@ def metrics(truth: np.ndarray, p: np.ndarray, thresholds: np.ndarray | float = 0
     of all (image, label) pairs together; macro_f1, micro_f1 and exact_match (all known labels right): of labels whose
     probability is at least the threshold. None where there is no such label.
     """
-    if not len(truth):
-        return Figures(0, dict.fromkeys(FORMS))
-    found = Weighted(truth, p, thresholds).figures(np.ones((len(truth), 1)), True)
-    return Figures(len(truth), {name: float(v[0]) if np.isfinite(v[0]) else None for name, v in found.items()})
+    return resampled.metrics(FORMS, partial(Weighted, thresholds=thresholds), truth, p)
 
 
 def judge(truth: np.ndarray, p: np.ndarray, names: Sequence[str], groups: Sequence[str | None], seed: int) -> Figures:
     """The same with intervals; `details` has the figures of each label."""
     details = {"per_label": dict(_per_label(truth, p, names))} if len(truth) else {}
-    return replace(_with_intervals(truth, p, groups, seed), details=details)
-
-
-def _with_intervals(truth: np.ndarray, p: np.ndarray, groups: Sequence[str | None], seed: int) -> Figures:
-    found = metrics(truth, p)
-    ci = resampled.figure_intervals(FORMS, found.values, Weighted(truth, p), groups, seed) if found.n else {}
-    return replace(found, ci=ci or dict.fromkeys(FORMS))
+    return replace(resampled.judge(FORMS, Weighted, truth, p, groups, seed), details=details)
 
 
 def compare(truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]) -> Compared:
     """Figures with intervals of both, and each figure of b less that of a."""
-    one, two = (_with_intervals(truth, of, groups, 0) for of in (a, b))
-    prepared = [Weighted(truth, of) for of in (a, b) if len(truth)]
-    return one, two, Difference(resampled.differences(one.values, two.values, prepared, groups), {})
+    return resampled.compare(FORMS, Weighted, truth, a, b, groups)
 
 
 class Weighted:
@@ -84,8 +74,8 @@ class Weighted:
         self.micro = bootstrap.Ranking(pairs, p.ravel()[cells]) if pairs.any() else None
 
     @property
-    def rankings(self) -> Sequence[Any]:
-        return [self.micro] * 2 * len(self.labels)
+    def sorts(self) -> int:
+        return 2 * len(self.labels)
 
     def figures(self, weights: np.ndarray, ranking: bool) -> dict[str, np.ndarray]:
         """weights (n, r) -> each figure (r,), NaN where undefined or not asked for."""

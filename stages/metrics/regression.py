@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from stages.metrics import resampled
-from stages.metrics.figures import Calibration, Compared, Difference, Figures
+from stages.metrics.figures import Calibration, Compared, Figures
 
-FORMS: Mapping[str, resampled.Form] = {
+FORMS: resampled.Forms = {
     "relative_error": "size", "mae": "size", "rmse": "size", "r2": "score", "spearman": "correlation",
 }  # fmt: skip
 """The figures, in the order they are shown."""
@@ -30,41 +29,29 @@ def metrics(truth: np.ndarray, predicted: np.ndarray) -> Figures:
     sqrt(1 - r2). mae and rmse: in the number's unit, None of several numbers. spearman: correlation of ranks. All but
     mae and rmse are None where a number is the same in all rows.
     """
-    if not len(truth):
-        return Figures(0, dict.fromkeys(FORMS))
-    found = Weighted(truth, predicted).figures(np.ones((len(truth), 1)), True)
-    values = {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in found.items()}
-    return Figures(len(truth), values)
+    return resampled.metrics(FORMS, Weighted, truth, predicted)
 
 
 def judge(
     truth: np.ndarray, predicted: np.ndarray, names: Sequence[str], groups: Sequence[str | None], seed: int
 ) -> Figures:
     """The same with intervals; `details` has the figures of each number where there are several."""
-    found, details = _with_intervals(truth, predicted, groups, seed), {}
+    found, details = resampled.judge(FORMS, Weighted, truth, predicted, groups, seed), {}
     if len(names) > 1 and found.n:
         parts = (metrics(truth[:, [i]], predicted[:, [i]]) for i in range(len(names)))
         details["per_number"] = {name: {"n": part.n, **part.values} for name, part in zip(names, parts, strict=True)}
     return replace(found, details=details)
 
 
-def _with_intervals(truth: np.ndarray, predicted: np.ndarray, groups: Sequence[str | None], seed: int) -> Figures:
-    found = metrics(truth, predicted)
-    ci = resampled.figure_intervals(FORMS, found.values, Weighted(truth, predicted), groups, seed) if found.n else {}
-    return replace(found, ci=ci or dict.fromkeys(FORMS))
-
-
 def compare(truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]) -> Compared:
     """Figures with intervals of both, and each figure of b less that of a."""
-    one, two = (_with_intervals(truth, of, groups, 0) for of in (a, b))
-    prepared = [Weighted(truth, of) for of in (a, b) if len(truth)]
-    return one, two, Difference(resampled.differences(one.values, two.values, prepared, groups), {})
+    return resampled.compare(FORMS, Weighted, truth, a, b, groups)
 
 
 class Weighted:
     """A model's predictions, prepared so that the figures of weighted rows are a few products."""
 
-    rankings: Sequence[Any] = ()
+    sorts = 1  # of ranks, once for all resamples
 
     def __init__(self, truth: np.ndarray, predicted: np.ndarray) -> None:
         wrong = predicted - truth

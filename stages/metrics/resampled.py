@@ -1,29 +1,40 @@
-"""Owns intervals of figures that a bootstrap alone tells about. Not those of classes (intervals.py), nor the draws."""
+"""Owns figures that a bootstrap alone tells about, and their intervals. Not those of classes (intervals.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from stages.metrics import bootstrap, intervals
 from stages.metrics.bootstrap import Prepared
-from stages.metrics.figures import Figure, Interval
+from stages.metrics.figures import Compared, Difference, Figure, Figures, Interval
 
 Form = Literal["share", "size", "correlation", "score"]
 """What a figure is: share of 0 to 1, a size that is never below 0, a correlation of -1 to 1, or a score of at most
 1."""
 
 
-def figure_intervals(
-    forms: Mapping[str, Form],
-    values: Mapping[str, float | None],
-    prepared: Prepared,
-    groups: Sequence[str | None],
-    seed: int,
-) -> dict[str, Interval | None]:
-    """The 95% interval of each figure; None where it is undefined or cannot be resampled, and of one row or group.
+Forms = Mapping[str, Form]
+"""The figures of a target by name, in the order they are shown."""
+
+Prepare = Callable[[np.ndarray, np.ndarray], Prepared]
+"""What is true of n rows, and what is predicted for them, prepared for resampling."""
+
+
+def metrics(forms: Forms, prepare: Prepare, truth: np.ndarray, predicted: np.ndarray) -> Figures:
+    """The figures of n rows, each once; all None where there is no row."""
+    if not len(truth):
+        return Figures(0, dict.fromkeys(forms))
+    return _plain(prepare(truth, predicted), len(truth))
+
+
+def judge(
+    forms: Forms, prepare: Prepare, truth: np.ndarray, predicted: np.ndarray, groups: Sequence[str | None], seed: int
+) -> Figures:
+    """The same, each with its 95% interval: None where undefined or not to be resampled, and of one row or group.
 
     The variance is that of a bootstrap over rows, or groups where there are any; quantiles are Student's t. Shares have
     Wilson's interval (1927) at the size that has this variance, sizes one on the log scale, correlations Fisher's z.
@@ -31,12 +42,28 @@ def figure_intervals(
     units = bootstrap.resampling_units(groups)
     count = int(units.max(initial=-1)) + 1
     if count < 2:
-        return dict.fromkeys(forms)
-    (drawn,) = bootstrap.resample([prepared], units, seed)
-    return {
-        name: _interval(form, values[name], intervals.variance(drawn[name], count), count)
+        return replace(metrics(forms, prepare, truth, predicted), ci=dict.fromkeys(forms))
+    prepared = prepare(truth, predicted)
+    found, (drawn,) = _plain(prepared, len(truth)), bootstrap.resample([prepared], units, seed)
+    ci = {
+        name: _interval(form, found.values[name], intervals.variance(drawn[name], count), count)
         for name, form in forms.items()
     }
+    return replace(found, ci=ci)
+
+
+def compare(
+    forms: Forms, prepare: Prepare, truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: Sequence[str | None]
+) -> Compared:
+    """Figures with intervals of both, and each figure of b less that of a."""
+    one, two = (judge(forms, prepare, truth, of, groups, 0) for of in (a, b))
+    prepared = [prepare(truth, of) for of in (a, b) if len(truth)]
+    return one, two, Difference(_differences(one.values, two.values, prepared, groups), {})
+
+
+def _plain(prepared: Prepared, n: int) -> Figures:
+    found = prepared.figures(np.ones((n, 1)), True)
+    return Figures(n, {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in found.items()})
 
 
 def _interval(form: Form, value: float | None, variance: float | None, count: int) -> Interval | None:
@@ -56,7 +83,7 @@ def _interval(form: Form, value: float | None, variance: float | None, count: in
     return [value - t * deviation, min(value + t * deviation, 1.0)]
 
 
-def differences(
+def _differences(
     a: Mapping[str, float | None],
     b: Mapping[str, float | None],
     prepared: Sequence[Prepared],
