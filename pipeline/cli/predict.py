@@ -1,5 +1,6 @@
 """Owns the `pipeline predict` command: options and printing. Not the predictions (serving/predict.py)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,26 +90,21 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
 def _show_table(found: Predicted) -> None:
     """One line for each image, the path last and never broken."""
     if found.confidence is None:
-        shown = {name: values for name, values in found.columns().items() if name[:2] != "p_" and name != "id"}
-        paths = shown.pop("path")
-        cells = [[name, *map(_cell, values)] for name, values in shown.items() if name != "at_threshold"]
+        hidden = ("id", "path", "at_threshold")
+        columns = found.columns().items()
+        shown: dict[str, Any] = {n: v for n, v in columns if n not in hidden and not n.startswith("p_")}
     else:
-        paths, both = found.paths, zip(found.predicted, found.at_threshold or found.predicted, strict=True)
-        marked = (name if name == other else f"{name} *" for name, other in both)
-        cells = [["predicted", *marked], ["confidence", *(f"{confidence:.3f}" for confidence in found.confidence)]]
-    widths = [max(map(cell_len, map(escape_line, column))) for column in cells]
-    texts = (
-        "  ".join([*(_fit(text, width) for text, width in zip(row, widths, strict=True)), path])
-        for row, path in zip(zip(*cells, strict=True), ["path", *paths], strict=True)
-    )
+        both = zip(found.predicted, found.at_threshold or found.predicted, strict=True)
+        marked = [name if name == other else f"{name} *" for name, other in both]
+        shown = {"predicted": marked, "confidence": [f"{confidence:.3f}" for confidence in found.confidence]}
+    cells = [_aligned(name, values, number=name == "confidence") for name, values in shown.items()]
+    texts = ("  ".join(row) for row in zip(*cells, ["path", *found.paths], strict=True))
     echo("\n".join(map(escape_line, texts)), lines=True)
 
 
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
-
-
-def _fit(text: str, width: int) -> str:
-    """Numbers to the right."""
-    text = escape_line(text)
-    return f"{text:>{width}}" if text[-1:].isdigit() or text == "confidence" else set_cell_size(text, width)
+def _aligned(name: str, values: Sequence[Any], number: bool) -> list[str]:
+    """A column with its title, of one width: numbers to the right."""
+    number = number or not any(isinstance(value, str) for value in values)
+    texts = [escape_line(text if isinstance(text, str) else f"{text:.4g}") for text in (name, *values)]
+    width = max(map(cell_len, texts))
+    return [f"{text:>{width}}" if number else set_cell_size(text, width) for text in texts]

@@ -72,22 +72,16 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
             f"{models['A']} has the classes {_few(classes)}, but {models['B']} has {_few(others)}",
             "only models of the same classes can be compared",
         )
-    kinds = {model.head.target.kind for model in models.values()}
-    if today.config.data.target.kind not in kinds:
+    target, kind = models["A"].head.target, today.config.data.target.kind
+    if {kind} != {model.head.target.kind for model in models.values()}:
+        own = " and ".join(f"{model} predicts {model.head.target.kind}" for model in models.values())
         raise Unusable(
-            f"data.target.kind is {today.config.data.target.kind}, but these models predict {' and '.join(kinds)}",
-            "compare them where data.target is as they had it: --set data.target=...",
-        )
-    if len(kinds) > 1:
-        raise Unusable(
-            f"one predicts {' and the other '.join(sorted(kinds))}", "only models of one kind of target can be compared"
+            f"{own}, but data.target.kind is {kind}", "only models of one kind, on labels of it, are compared"
         )
     today.manifest.check_labels()
     inferences = {side: Inference(recorded_model.restore(today, model), model) for side, model in models.items()}
     stores = {side: inference.stores(today.cache) for side, inference in inferences.items()}
-    rows, dropped = _fair(
-        today.manifest, [model.manifest() for model in models.values()], models["A"].head.target, stores
-    )
+    rows, dropped = _fair(today.manifest, [model.manifest() for model in models.values()], target, stores)
     hints = {side: _extraction(today, model) for side, model in models.items() if dropped.get(_ROWLESS[side])}
     if not rows:
         if shared := _judged_on_the_same_folds(models["A"], models["B"]):
@@ -106,7 +100,7 @@ def compare(path: Path, options: Options, progress: Progress, a: str, b: str) ->
 def _compare_rows(
     a: Model, b: Model, rows: Sequence[Row], of_a: np.ndarray, of_b: np.ndarray, out_of_fold: bool = False
 ) -> Comparison:
-    """Both on these rows, from probabilities (n, classes), each in the order of its own classes."""
+    """Both on these rows, from predictions (n, columns), each in the order of its own target."""
     target, others = a.head.target, list(b.head.target)
     labels, groups = [row.label or "" for row in rows], [row.group for row in rows]
     of_b = of_b[:, [others.index(name) for name in target]]

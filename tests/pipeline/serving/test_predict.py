@@ -404,3 +404,10 @@ def test_from_python_classes_and_probabilities_stand_beside_the_paths(
     assert opened.predict("head/logistic", str(new / "b")).reused == 1
     with pytest.raises(Unusable, match="no image is named"):
         opened.predict("logistic", [])
+
+
+def test_names_stay_to_the_left_though_they_end_in_a_digit_and_numbers_to_the_right() -> None:
+    from pipeline.cli.predict import _aligned
+
+    assert _aligned("predicted", ["cat2", "dog"], number=False) == ["predicted", "cat2     ", "dog      "]
+    assert _aligned("low", [-0.5, 12.25], number=False) == ["  low", " -0.5", "12.25"]
