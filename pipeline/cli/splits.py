@@ -25,5 +25,5 @@ def redraw_command(call: Call) -> None:
 
 
 def _show(done: Redrawn) -> None:
-    show_counts(done.counts)
+    show_counts(done.counts, done.target)
     echo(f"\nwrote {done.path}: {done.images:,} images, {done.moved:,} of them in another split than before")

@@ -10,6 +10,8 @@ from pipeline.config.fields import Count, Fraction, Keyed, Section, Whole
 from stages.data.cells import Cells, TargetKind
 from stages.data.images import MAX_PIXELS
 from stages.data.scan import FollowLinks
+from stages.targets.kinds import KINDS
+from stages.targets.target import Target
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -71,6 +73,11 @@ class Data(Section, keyed="none"):
     on_leak: Literal["fail", "warn"] = "fail"
     max_pixels: Count = MAX_PIXELS
     follow_links: FollowLinks = "inside"
+
+    @property
+    def predicted(self) -> type[Target]:
+        """The kind of target."""
+        return KINDS[self.target.kind]
 
     @property
     def names(self) -> list[str]:

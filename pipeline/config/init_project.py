@@ -17,6 +17,7 @@ from pipeline.config.data_schema import Columns
 from stages.data import scan, tables
 from stages.data.cells import Cells
 from stages.data.scan import Found
+from stages.targets.kinds import KINDS
 
 DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
 
@@ -162,7 +163,7 @@ def _write(
         about=about, root=yaml_file.format_value(root), classes=listed, table=labels, links=links,
         target=_target_line(cells),
     )  # fmt: skip
-    for logistic, ridge in _OF_NUMBERS if cells is not None and cells.kind == "number" else ():
+    for logistic, ridge in _OF_NUMBERS if cells is not None and KINDS[cells.kind].linear == "ridge" else ():
         text = text.replace(logistic, ridge)
     if not trainable:
         none = "heads: {}                     # none yet: fewer than two classes. With labels (or data.table):"

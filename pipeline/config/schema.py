@@ -12,13 +12,14 @@ from pipeline.config import head_schema
 from pipeline.config.data_schema import Data
 from pipeline.config.fields import Count, Keyed, Positive, Real, Section, Whole, one_of
 from pipeline.config.finetune_schema import FineTune
-from pipeline.config.head_schema import HEAD_KINDS, AnyHead, Logistic
+from pipeline.config.head_schema import HEAD_KINDS, AnyHead, Auto, Logistic
 from stages.bases import catalogue, published
 from stages.bases.catalogue import PREPROCESS_WORDS, Base, Preprocess
 from stages.bases.formats import BUILT
 from stages.bases.recipe import Layout, Pooling, StoredDtype
 from stages.data.images import Decode, Fit, PixelSpec, Resize
 from stages.engines import select
+from stages.targets.kinds import KINDS
 
 
 class PreprocessConfig(Section, keyed="extract"):
@@ -197,18 +198,26 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_heads(cls, written: Any) -> Any:
-        """Of numbers, a ridge head; else `heads` has its default."""
+        """The linear head that the target takes, where that isn't the default of `heads`."""
         data = written.get("data") if isinstance(written, dict) else None
         target = data.get("target") if isinstance(data, dict) else None
-        number = isinstance(target, dict) and target.get("kind") == "number"
-        return {**written, "heads": {"ridge": {"kind": "ridge"}}} if number and "heads" not in written else written
+        kind = target.get("kind") if isinstance(target, dict) else None
+        linear = KINDS[kind].linear if isinstance(kind, str) and kind in KINDS else Logistic().kind
+        if "heads" in written or linear == Logistic().kind:
+            return written
+        return {**written, "heads": {linear: {"kind": linear}}}
 
     @model_validator(mode="after")
     def _heads_fit_the_target(self) -> RunConfig:
+        if self.data.predicted.probabilities:
+            return self
+        fit = [kind for kind, row in HEAD_KINDS.items() if row.numbers]
         for name, head in self.heads.items():
-            if self.data.target.kind == "number" and not HEAD_KINDS[head.kind].numbers:
-                kinds = ", ".join(kind for kind, row in HEAD_KINDS.items() if row.numbers)
-                raise ValueError(f"heads.{name}: a {head.kind} head gives probabilities, no numbers; expected {kinds}")
+            if head.kind not in fit:
+                expected = f"expected {', '.join(fit)}"
+                raise ValueError(f"heads.{name}: a {head.kind} head gives probabilities, no numbers; {expected}")
+            if isinstance(head, Auto) and "kinds" not in head.model_fields_set:
+                self.heads[name] = head.model_copy(update={"kinds": [kind for kind in head.kinds if kind in fit]})
         return self
 
     @field_validator("heads", "finetune")

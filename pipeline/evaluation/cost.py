@@ -21,6 +21,7 @@ from stages.heads.matrix import FeatureMatrix
 from stages.metrics import bootstrap, classification, kfold
 from stages.metrics.figures import Figure, Figures
 from stages.targets.classes import Classes
+from stages.targets.target import Target
 
 LOSS = 0.005
 """Of accuracy, that the interval of the difference must exclude."""
@@ -53,16 +54,17 @@ class Judged:
         return vars(self)
 
 
-def choose_rows(manifest: Manifest) -> tuple[tuple[Row, ...], Classes]:
+def choose_rows(manifest: Manifest, target: type[Target]) -> tuple[tuple[Row, ...], Classes]:
     """The labelled images of train and val that heads are judged on, as train, and their classes; () where they can't.
 
-    Classes of one image, which folds cannot judge, are left out.
+    Of soft labels, the class of the largest share; of several labels and of numbers there are none. Classes of one
+    image, which folds cannot judge, are left out.
     """
-    if not any(row.label is not None and row.split != "test" for row in manifest.rows):
+    if not target.exclusive or not any(row.label is not None and row.split != "test" for row in manifest.rows):
         return (), Classes()
-    found = shortlist.choose_images(manifest, _MOST_JUDGED)
+    found = shortlist.choose_images(manifest, _MOST_JUDGED, lambda rows: target.strata([r.label or "" for r in rows]))
     found.check_labels()
-    rows = found.samples
+    rows = tuple(row._replace(label=target.counted(row.label or "")[0]) for row in found.samples)
     while alone := kfold.find_unfoldable(rows):
         rows = tuple(row for row in rows if row.label != alone)
     classes = Classes(sorted({row.label or "" for row in rows}))

@@ -100,8 +100,7 @@ def quantise(
         images = trial_images.Images(project, recipe)
         seen, shown = images.take(pictures)
         work = _Work(images, progress, int8.float_model(recipe, file, layers), shown)
-        of_classes = project.config.data.target.kind == Classes.kind
-        rows, classes = cost.choose_rows(project.manifest) if of_classes else ((), Classes())
+        rows, classes = cost.choose_rows(project.manifest, project.target_kind)
         labelled = len({row.group or row.id for row in rows})
         work.judge_by(rows if labelled >= cost.LEAST_JUDGED else (), classes)
         tried = work.search()

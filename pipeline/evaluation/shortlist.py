@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from cache import registrations
 from cache.errors import Unusable
 from pipeline.config import yaml_file
-from pipeline.config.head_schema import HeadConfig, Logistic, Ridge
+from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.config.schema import BaseChoice, RunConfig, TapConfig
 from pipeline.project.project import Options, Progress, Project
 from pipeline.runs import extraction, train_heads
@@ -211,8 +211,8 @@ def _judge(
     tried: Project, rows: Sequence[Row], target: Target, progress: Progress
 ) -> tuple[dict[str, np.ndarray], Figures]:
     """Predictions of a head on each tap, out of fold, and figures of the choice: nested, or cross-fitted on many."""
-    head = Logistic if target.probabilities else Ridge
-    specs = {name: head(tap=name, choose="folds") for name in tried.config.extract.taps}
+    head = HEAD_KINDS[target.linear].spec
+    specs = {name: head.model_validate({"tap": name, "choose": "folds"}) for name in tried.config.extract.taps}
     ids, y = [row.id for row in rows], labelled_rows.encode(rows, target)
 
     def candidate(spec: HeadConfig) -> selection.Candidate:

@@ -180,7 +180,7 @@ class Project:
 
     @property
     def target_kind(self) -> type[Target]:
-        return kinds.KINDS[self.config.data.target.kind]
+        return self.config.data.predicted
 
     def find_target(self, manifest: Manifest) -> Target:
         """What heads predict on those images. Raises Unusable where their labels do not allow a head."""

@@ -50,9 +50,10 @@ class Redrawn:
     images: int
     moved: int
     counts: dict[str, dict[str, int]]
+    target: type[Target]
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "path": str(self.path)}
+        return {**vars(self), "path": str(self.path), "target": self.target.kind}
 
 
 class SplitRecord:
@@ -100,7 +101,8 @@ class SplitRecord:
             old = self._readable_lines(before)
             if self._replace(before, new, len(new)):
                 moved = sum(image in old and old[image].split != line.split for image, line in new.items())
-                return Redrawn(self.path, len(new), moved, Manifest(assigned).counts(classes, self.target.counted))
+                counts = Manifest(assigned).counts(classes, self.target.counted)
+                return Redrawn(self.path, len(new), moved, counts, self.target)
 
     def _look(self, rows: Sequence[Row]) -> tuple[bytes | None, dict[str, Line], tuple[Row, ...]]:
         """The bytes of the file, its lines, and the rows with their splits; as before where neither has changed."""

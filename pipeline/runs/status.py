@@ -12,6 +12,7 @@ from pipeline.runs import boundary_rows, extraction, finetuning, miss_reasons, r
 from stages.bases.recipe import Recipe
 from stages.data.manifest import Manifest
 from stages.extract import throughput
+from stages.targets.target import Target
 
 State = Literal["HIT", "PARTIAL", "MISS", "BLOCKED"]
 
@@ -47,7 +48,7 @@ class Status:
 
     Both leave out `unhashed` files, whose ids are unknown, and `rejected` ones: images without a row that the last run
     rejected or, if files are read, all that cannot be decoded. `stops`: the run exits 3 because of them, before any
-    head. `not_made`: fine-tunings that never ran; they do not count for `fresh`.
+    head. `not_made`: fine-tunings that never ran; they do not count for `fresh`. `target`: the kind that is predicted.
     """
 
     stages: list[StageStatus]
@@ -55,6 +56,7 @@ class Status:
     unhashed: int
     rejected: int
     stops: bool
+    target: type[Target]
     not_made: list[str] = field(default_factory=list)
 
     @property
@@ -62,7 +64,7 @@ class Status:
         return all(stage.state == "HIT" for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "fresh": self.fresh}
+        return {**vars(self), "target": self.target.kind, "fresh": self.fresh}
 
 
 def preview_run(project: Project, estimate: bool = True) -> Status:
@@ -95,8 +97,8 @@ def preview_stages(project: Project, heads: Collection[str], tuned: Sequence[str
     by_head = {s.name: s for s in stages if s.stage == "head"}
     for name in () if unknown else tuned:
         stages += _finetune(project, name, manifest, by_head[project.config.finetune[name].head])
-    counts = project.count(manifest)
-    return Status(stages, counts, len(project.found.unhashed), rejected, refused > 0)
+    counts, unhashed = project.count(manifest), len(project.found.unhashed)
+    return Status(stages, counts, unhashed, rejected, refused > 0, project.target_kind)
 
 
 def _unknown_weights(project: Project) -> dict[str, _Unknown]:

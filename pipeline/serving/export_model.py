@@ -33,11 +33,6 @@ _PICTURES = (
     "alpha composited over white, 16 bits scaled to 8, grayscale repeated. Resizing and scaling are inside"
 )
 _RESIZED = ("size", "fit", "resize", "resize_to")
-_WORDS = {
-    "classes": "for each class, in the order of `classes`, its probability after the temperature; they sum to 1",
-    "labels": "for each label, in the order of `classes`, its probability",
-    "number": "for each number, in the order of `classes`, its value in its unit",
-}
 
 
 @dataclass(frozen=True)
@@ -149,7 +144,7 @@ def _about(
             "name": check["output"],
             "dtype": "float32",
             "shape": [batch or "n", len(target)],
-            "words": _WORDS["classes" if target.exclusive else target.kind],
+            "words": target.answers,
         },
         "licences": {
             "weights": "; ".join(dict.fromkeys(_licences(model))),

@@ -125,7 +125,7 @@ def show_quantised(found: Quantised) -> None:
         table.add_row(*cells, *("",) * (6 - len(cells)))
     OUT.print(table)
     if found.chosen.judged is None:
-        few = f"{found.labelled:,} labelled images or groups are too few to tell half a point of accuracy"
+        few = f"{found.labelled:,} images or groups with a class are too few to tell half a point of accuracy"
         echo(f"\n{few}, which takes {cost.LEAST_JUDGED:,}; so a mean cosine of {TURN} was asked for")
     else:
         judged = found.chosen.judged

@@ -15,6 +15,7 @@ from pipeline.show.console import ERR, OUT, echo, escape_line, format_figure, fo
 from pipeline.show.evaluation_tables import show_gain, show_metrics
 from pipeline.show.run_tables import show_counts
 from stages.metrics.figures import EVALUATED, NAMES, title
+from stages.targets import kinds
 
 _WIDTH = 100
 _LABEL = 13
@@ -88,7 +89,7 @@ def show_model(details: Mapping[str, Any]) -> None:
         fill.break_long_words = False
         for line in fill.wrap(escape_line(text)):
             echo(line)
-    show_counts(details["counts"])
+    show_counts(details["counts"], kinds.kind_of(details["head"]))
     echo("")
     show_metrics(details["metrics"])
     if details["metrics"].baseline:
@@ -158,9 +159,8 @@ def _facts(record: Mapping[str, Any], head: Mapping[str, Any]) -> list[tuple[str
         )
     facts.append(("images", f"{record['images']:,}, manifest {record['manifest']}"))
     classes, more = record["classes"], len(record["classes"]) - _MOST_CLASSES
-    kind = head.get("target", {}).get("kind", "classes")
-    kind = "soft classes" if kind == "soft" else kind
-    facts.append((kind, ", ".join(classes[:_MOST_CLASSES]) + (f", and {more} more" if more > 0 else "")))
+    text = ", ".join(classes[:_MOST_CLASSES]) + (f", and {more} more" if more > 0 else "")
+    facts.append((kinds.kind_of(head).noun, text))
     chosen = {name: value for name, value in head["chosen"].items() if not isinstance(value, Mapping)}
     chosen |= {"members": len(head["chosen"]["members"])} if "members" in chosen else {}
     facts.append(("chosen", _listed(chosen)))

@@ -31,6 +31,7 @@ from pipeline.show.console import (
 from stages.data import splits
 from stages.data.manifest import SPLITS
 from stages.metrics.figures import title
+from stages.targets.target import Target
 
 SCHEMA_VERSION = 1
 _MOST_CLASSES = 20
@@ -171,22 +172,22 @@ def show_status(status: Status, verbose: bool) -> None:
         for name, (before, now) in s.differences.items():
             echo(f"  {s.stage} {s.name}: {name}: {before} -> {now}")
     if status.counts:
-        show_counts(status.counts, status.unhashed > 0)
+        show_counts(status.counts, status.target, status.unhashed > 0)
     if status.rejected:
         echo(f"\nrejected: {count_of(status.rejected, 'image')} (a run tries again, and lists them in rejects.csv)")
     if status.stops:
         echo("  a run stops after extraction, with exit 3, unless they are repaired or removed, or data.on_bad is skip")
     if status.unhashed:
-        echo(f"\nimages per class and split: without {status.unhashed:,} files that are not hashed yet (--hash)")
+        echo(f"\nimages in each split: without {status.unhashed:,} files that are not hashed yet (--hash)")
 
 
-def show_counts(counts: Mapping[str, Mapping[str, int]], partial: bool = False) -> None:
-    table = make_table("class", *(f">{split}" for split in SPLITS))
+def show_counts(counts: Mapping[str, Mapping[str, int]], target: type[Target], partial: bool = False) -> None:
+    table = make_table(target.word, *(f">{split}" for split in SPLITS))
     for label, by_split in list(counts.items())[:_MOST_CLASSES]:
         table.add_row(label, *(f"{by_split[split]:,}" for split in SPLITS))
     OUT.print()
     OUT.print(table)
     if len(counts) > _MOST_CLASSES:
-        echo(f"and {len(counts) - _MOST_CLASSES} more classes (all of them: --json)")
+        echo(f"and {len(counts) - _MOST_CLASSES} more {target.noun} (all of them: --json)")
     if (few := splits.describe_few(counts)) and not partial:
         echo(few, ERR)

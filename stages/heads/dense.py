@@ -25,7 +25,7 @@ LEAST_GAIN = 1.0
 
 @dataclass
 class _Start:
-    """Settings of the head that training starts from: logistic or, where predictions are no probabilities, ridge."""
+    """Settings of the head that training starts from: those of the linear head that its target takes."""
 
     folds: int
     seed: int
@@ -153,7 +153,7 @@ class _Trainer:
         if not self.starts:
             return Layer(np.zeros((self.features.dim, self.outputs)), np.zeros(self.outputs))
         here, settings = np.sort(numbers), _Start(self.spec.folds, self.spec.seed)
-        linear = logistic if self.target.probabilities else ridge
+        linear = {"logistic": logistic, "ridge": ridge}[self.target.linear]
         head = linear.fit(settings, self.features.some(here), [self.rows[i] for i in here], self.target)
         first: Layer = head.layers[0]
         return first

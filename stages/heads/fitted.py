@@ -18,7 +18,6 @@ from cache.errors import Unusable
 from stages.data.manifest import Manifest
 from stages.heads.matrix import Spans, divide_by_length
 from stages.targets import kinds
-from stages.targets.classes import Classes
 from stages.targets.target import Target
 
 VERSION = 5
@@ -199,7 +198,8 @@ def head_key(
 
     judging: version of what decides the figures of its kind alone.
     """
-    kind = None if target.kind == Classes.kind else target.kind
+    written = target.to_json()  # nothing of classes, which older keys don't name
+    kind = written["target"]["kind"] if written else None
     parts = {"version": VERSION, "spec": spec, "classes": list(target), "target": kind, "taps": extract_keys}
     parts["judging"] = judging
     return keys.digest("head", {**parts, "samples": manifest.samples_digest})

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from cache.errors import Unusable
 from stages.metrics import calibration, classification, intervals, paired_tests, plots
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
 from stages.metrics.plots import Format
-from stages.targets.target import Rows, Target
+from stages.targets.target import Labelled, Rows, Target
 
 SCALES = np.logspace(-0.5, 3, 29)
 """Factors from a score of least squares to a logit, among which a parabola finds the best."""
@@ -22,9 +23,23 @@ class Classes(Target):
     """The class of an image. Two classes: one score, its sigmoid is the second's; more: softmax."""
 
     kind: ClassVar[str] = "classes"
+    word: ClassVar[str] = "class"
     noun: ClassVar[str] = "classes"
+    answers: ClassVar[str] = (
+        "for each class, in the order of `classes`, its probability after the temperature; they sum to 1"
+    )
     exclusive: ClassVar[bool] = True
     factors: ClassVar[np.ndarray | None] = SCALES
+
+    @classmethod
+    def find(cls, images: Labelled) -> Self:
+        names = images.ordered(cls.names_in({*images.labels}))
+        if len(names) == 1:
+            raise Unusable(
+                f"there is one class only, {names[0]!r}; a head needs two or more",
+                "check data.root: it should hold one folder per class",
+            )
+        return cls(names)
 
     @property
     def outputs(self) -> int:
@@ -114,6 +129,11 @@ class Classes(Target):
     def plots(self, splits: Mapping[str, Rows], form: Format) -> Iterator[tuple[str, bytes]]:
         columns = {split: (classification.label_columns(labels, self), p) for split, (labels, p) in splits.items()}
         return plots.draw_plots(columns, self, form)
+
+    @classmethod
+    def names_in(cls, labels: Collection[str]) -> Collection[str]:
+        """The classes that these labels name."""
+        return labels
 
     def to_json(self) -> dict[str, Any]:
         return {}

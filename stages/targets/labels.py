@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,16 +15,34 @@ from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
 from stages.metrics.plots import Format
 from stages.targets.classes import SCALES
-from stages.targets.target import Rows, Target
+from stages.targets.target import Labelled, Rows, Target, read
 
 
 class Labels(Target):
     """Independent labels: a score for each, its sigmoid the probability. Unknown ones are in no loss and no figure."""
 
     kind: ClassVar[str] = "labels"
+    word: ClassVar[str] = "label"
     noun: ClassVar[str] = "labels"
+    answers: ClassVar[str] = "for each label, in the order of `classes`, its probability"
     each: ClassVar[bool] = False
     factors: ClassVar[np.ndarray | None] = SCALES[::2]
+
+    @classmethod
+    def find(cls, images: Labelled) -> Self:
+        has, unknown = Counter[str](), Counter[str]()
+        for label, n in Counter(images.labels).items():
+            for name, mark in read(cls.kind, label).items():
+                has[name] += n if mark else 0
+                unknown[name] += n if mark is None else 0
+        names = images.ordered({*has, *(images.columns if len(images.columns) > 1 else ())})
+        for name in names:
+            if has[name] in (0, len(images.labels) - unknown[name]):
+                raise Unusable(
+                    f"{'every' if has[name] else 'no'} image has the label {name!r}, so there is nothing to learn",
+                    "leave that label out of the table, or of data.target.columns",
+                )
+        return cls(names)
 
     @property
     def outputs(self) -> int:

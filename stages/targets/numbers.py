@@ -13,7 +13,7 @@ from stages.metrics import number_plots, regression
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
 from stages.metrics.plots import Format
-from stages.targets.target import Rows, Target, written
+from stages.targets.target import Labelled, Rows, Target, read, written
 
 QUANTILES = 5
 """Strata of splits and folds, at most."""
@@ -29,9 +29,12 @@ class Numbers(Target):
     """
 
     kind: ClassVar[str] = "number"
+    word: ClassVar[str] = "number"
     noun: ClassVar[str] = "numbers"
+    answers: ClassVar[str] = "for each number, in the order of `classes`, its value in its unit"
     each: ClassVar[bool] = False
     probabilities: ClassVar[bool] = False
+    linear: ClassVar[str] = "ridge"
     loss: ClassVar[str] = "squared_error"
 
     centre: tuple[float, ...]
@@ -45,6 +48,21 @@ class Numbers(Target):
         made.centre, made.scale = tuple(centre) or (0.0,) * len(made), tuple(scale) or (1.0,) * len(made)
         made.units = tuple(units) or ("",) * len(made)
         return made
+
+    @classmethod
+    def find(cls, images: Labelled) -> Self:
+        """Centre and scale are those of images not in test."""
+        target = cls(images.columns)
+        if wrong := [label for label in images.learnt if not target.knows(label)]:
+            raise Unusable(
+                f"the label {wrong[0]!r} has no number {' and '.join(target)}",
+                "name a table with data.table, and its column with data.columns.label or data.target.columns",
+            )
+        values = target.numbers(images.learnt)
+        for name, of in zip(target, values.T, strict=True):
+            if (of == of[0]).all():
+                raise Unusable(f"{name} is {of[0]:g} for all images, so there is nothing to learn", "check that column")
+        return cls(images.columns, values.mean(axis=0).tolist(), values.std(axis=0).tolist(), images.units)
 
     @property
     def outputs(self) -> int:
@@ -88,7 +106,7 @@ class Numbers(Target):
 
     @classmethod
     def counted(cls, label: str) -> Sequence[str]:
-        return ("images",)
+        return tuple(read(cls.kind, label))
 
     def losses(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """The squared error in units of `scale`, its mean over the numbers."""

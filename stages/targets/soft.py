@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
 from stages.metrics.plots import Format
 from stages.targets.classes import Classes
-from stages.targets.target import Rows, Target
+from stages.targets.target import Rows, Target, read
 
 
 class Soft(Classes):
@@ -25,6 +25,8 @@ class Soft(Classes):
     """
 
     kind: ClassVar[str] = "soft"
+    word: ClassVar[str] = "soft class"
+    noun: ClassVar[str] = "soft classes"
 
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         shares = self.shares(labels)
@@ -71,6 +73,10 @@ class Soft(Classes):
 
     def to_json(self) -> dict[str, Any]:
         return Target.to_json(self)
+
+    @classmethod
+    def names_in(cls, labels: Collection[str]) -> Collection[str]:
+        return {name for label in labels for name in read(cls.kind, label)}
 
     def _graded(self, labels: Sequence[str]) -> np.ndarray | None:
         """What log_loss and brier are against; None where the classes alone say it."""

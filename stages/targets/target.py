@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from cache.errors import Unusable
 from stages.metrics.figures import Calibration, Compared, Figures
 from stages.metrics.kfold import Strata
 from stages.metrics.plots import Format
@@ -26,6 +27,37 @@ def written(label: str) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def read(kind: str, label: str) -> Mapping[str, Any]:
+    """What is in a label of that kind. Raises Unusable where it isn't JSON, as labels of classes are not."""
+    found = written(label)
+    if found is not None:
+        return found
+    raise Unusable(
+        f"the label {label!r} is none of data.target.kind: {kind}",
+        "name the table and its columns (data.table, data.target.columns), or use kind: classes",
+    )
+
+
+class Labelled(NamedTuple):
+    """What a target is found by: labels of all images, and of those not in test; the columns that have them.
+
+    order: of the names, where pipeline.yaml has one. units: of numbers.
+    """
+
+    labels: Sequence[str]
+    learnt: Sequence[str]
+    columns: Sequence[str] = ()
+    order: Sequence[str] | None = None
+    units: Sequence[str] = ()
+
+    def ordered(self, names: Collection[str]) -> tuple[str, ...]:
+        """The names in their order, by default sorted. Raises Unusable where the order has others."""
+        if self.order is not None and sorted(self.order) != sorted(names):
+            found = f"data.classes is {sorted(self.order)}, but the images have {sorted(names)}"
+            raise Unusable(found, "list each class once")
+        return tuple(self.order or sorted(names))
+
+
 class Target(tuple[str, ...], ABC):
     """What a head predicts: the names of the columns of its predictions, in order, and what their numbers are.
 
@@ -34,10 +66,15 @@ class Target(tuple[str, ...], ABC):
     """
 
     kind: ClassVar[str]
+    word: ClassVar[str]
     noun: ClassVar[str]
-    """What a column is, in the plural."""
+    """What a column is, in the singular and in the plural."""
+    answers: ClassVar[str]
+    """What the output of an exported network is, in words."""
     probabilities: ClassVar[bool] = True
     """Whether predictions are probabilities."""
+    linear: ClassVar[str] = "logistic"
+    """The kind of linear head that is fitted to it, where none is asked for."""
     exclusive: ClassVar[bool] = False
     """Whether an image has one of the columns, or shares of them that sum to 1."""
     each: ClassVar[bool] = True
@@ -46,6 +83,11 @@ class Target(tuple[str, ...], ABC):
     """What `losses` are called, their mean."""
     factors: ClassVar[np.ndarray | None] = None
     """What least squares' scores may be multiplied by to become scores; None: they are scores as they are."""
+
+    @classmethod
+    @abstractmethod
+    def find(cls, images: Labelled) -> Self:
+        """The target of these images. Raises Unusable where no head can be trained on them, as with one class only."""
 
     @property
     @abstractmethod
