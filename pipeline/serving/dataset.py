@@ -3,7 +3,7 @@
 Not computing them (extraction.py), nor the files they may be written to (export_features.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ CHUNK_BYTES = 32_000_000
 
 class Features(NamedTuple):
     """X float32 (n, dim), or (n, h, w, channels) for maps; y (n,) str objects or None, of other
-    targets as `Target.values` has it; ids (n,) str, of 64 hex digits.
+    targets as `Target.values` has it, with columns in the order of predictions; ids (n,) str, of 64 hex digits.
 
     X is a new ndarray, or a dask array.
     """
@@ -34,17 +34,22 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images, each once, and their rows at a tap, not read yet."""
+    """Images, each once, and their rows at a tap, not read yet.
+
+    columns, order: of what is predicted, as in pipeline.yaml.
+    """
 
     tap: str
     key: str
     images: tuple[Row, ...]
     rows: LazyRows
     target: type[Target]
+    columns: Sequence[str]
+    order: Sequence[str] | None
 
     @property
     def y(self) -> np.ndarray:
-        return self.target.values([image.label for image in self.images])
+        return self.target.values([image.label for image in self.images], self.columns, self.order)
 
     @property
     def ids(self) -> np.ndarray:
@@ -103,4 +108,5 @@ def select_rows(project: Project, manifest: Manifest, tap: str, split: str | Non
             f"no image is in {split or 'the project'} ({sizes})", "see data.split in pipeline.yaml, or add images"
         )
     store = project.store(tap)
-    return Dataset(tap, store.key, images, store.rows([image.id for image in images]), project.target_kind)
+    data, rows = project.config.data, store.rows([image.id for image in images])
+    return Dataset(tap, store.key, images, rows, project.target_kind, data.names, data.classes)

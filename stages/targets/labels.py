@@ -55,7 +55,9 @@ class Labels(Target):
         return np.array(rows, dtype=np.float64).reshape(len(labels), len(self))
 
     @classmethod
-    def values(cls, labels: Sequence[str | None]) -> np.ndarray:
+    def values(
+        cls, labels: Sequence[str | None], columns: Sequence[str] = (), order: Sequence[str] | None = None
+    ) -> np.ndarray:
         """(n,) objects: a tuple of the labels that each image has, None without any known."""
         out = np.empty(len(labels), dtype=object)
         for i, label in enumerate(labels):

@@ -79,12 +79,15 @@ class Numbers(Target):
         return self.scores(self.numbers(labels))
 
     @classmethod
-    def values(cls, labels: Sequence[str | None]) -> np.ndarray:
-        """(n,) float64, of several numbers (n, numbers), sorted by name; NaN without a label."""
-        found = [None if label is None else [*json.loads(label).values()] for label in labels]
-        width = max((len(row) for row in found if row is not None), default=1)
-        rows = np.array([[np.nan] * width if row is None else row for row in found], dtype=np.float64)
-        return rows[:, 0] if width == 1 else rows
+    def values(
+        cls, labels: Sequence[str | None], columns: Sequence[str] = (), order: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """(n,) float64, of several numbers (n, numbers), as `columns`, else sorted by name; NaN without a label."""
+        found = [{} if label is None else json.loads(label) for label in labels]
+        sets = {name for numbers in found for name in numbers}
+        names = columns if {*columns} == sets else sorted(sets) or [""]
+        rows = np.array([[numbers.get(name, np.nan) for name in names] for numbers in found], dtype=np.float64)
+        return rows.reshape(len(labels)) if len(names) == 1 else rows.reshape(len(labels), len(names))
 
     def predict(self, scores: np.ndarray) -> np.ndarray:
         return np.asarray(scores * np.array(self.scale) + np.array(self.centre))

@@ -33,10 +33,13 @@ class Soft(Classes):
         return shares.argmax(axis=1) if _are_hard(shares) else shares
 
     @classmethod
-    def values(cls, labels: Sequence[str | None]) -> np.ndarray:
-        """(n, classes) float64, sorted by name; NaN without a label."""
+    def values(
+        cls, labels: Sequence[str | None], columns: Sequence[str] = (), order: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """(n, classes) float64, as `order`, else sorted by name; NaN without a label."""
         found = [{} if label is None else json.loads(label) for label in labels]
-        names = sorted({name for share in found for name in share})
+        known = sorted({name for share in found for name in share})
+        names = order if order is not None and {*known} <= {*order} else known
         rows = [[share.get(name, 0.0) if share else np.nan for name in names] for share in found]
         return np.array(rows, dtype=np.float64).reshape(len(labels), len(names))
 

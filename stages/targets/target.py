@@ -99,8 +99,13 @@ class Target(tuple[str, ...], ABC):
         """y of n labels: (n,) int, the column of each; or (n, columns) float64, NaN where unknown."""
 
     @classmethod
-    def values(cls, labels: Sequence[str | None]) -> np.ndarray:
-        """What images have, for users: (n,) objects, the names of classes, None without a label."""
+    def values(
+        cls, labels: Sequence[str | None], columns: Sequence[str] = (), order: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """What images have, for users: (n,) objects, the names of classes, None without a label.
+
+        columns, order: as in Labelled; what has columns of its own has them as predictions do.
+        """
         return np.array(labels, dtype=object)
 
     @abstractmethod

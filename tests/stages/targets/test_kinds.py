@@ -121,3 +121,16 @@ def test_users_get_numbers_as_numbers_and_labels_as_names() -> None:
     assert Numbers.values(['{"a": 2.5, "b": 1.0}', '{"a": 3.0, "b": 2.0}']).tolist() == [[2.5, 1.0], [3.0, 2.0]]
     assert Labels.values(['{"cat": 1, "dog": null}', "{}", None]).tolist() == [("cat",), (), None]
     assert np.array_equal(Soft.values(['{"b": 0.25, "a": 0.75}', None]), [[0.75, 0.25], [np.nan] * 2], equal_nan=True)
+
+
+def test_users_get_columns_in_the_order_of_predictions() -> None:
+    """That of data.target.columns, or of data.classes; by name where labels have others."""
+    two = ['{"a": 2.5, "b": 1.0}', None, '{"a": 3.0, "b": 2.0}']
+    expected = np.array([[1.0, 2.5], [np.nan, np.nan], [2.0, 3.0]])
+    assert np.array_equal(Numbers.values(two, ["b", "a"]), expected, equal_nan=True)
+    assert np.array_equal(Numbers.values(two, ["label"]), expected[:, ::-1], equal_nan=True)
+    assert Numbers.values([None, None], ["b", "a"]).shape == (2,)
+    shares = ['{"a": 0.75, "b": 0.25}', '{"b": 1.0}']
+    assert Soft.values(shares, ["a", "b"]).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert Soft.values(shares, ["a", "b"], ["c", "b", "a"]).tolist() == [[0, 0.25, 0.75], [0, 1.0, 0]]
+    assert Soft.values(shares, ["a", "b"], ["b", "c"]).tolist() == [[0.75, 0.25], [0.0, 1.0]]
