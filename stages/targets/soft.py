@@ -49,6 +49,9 @@ class Soft(Classes):
             len(labels), len(self)
         )
 
+    def knows(self, label: str) -> bool:
+        return Target.knows(self, label)
+
     @classmethod
     def strata(cls, labels: Sequence[str]) -> Strata:
         shares = (json.loads(label) for label in labels)

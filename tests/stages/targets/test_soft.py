@@ -161,3 +161,10 @@ def test_of_folds_too_a_head_learns_from_shares() -> None:
         p = head.out_of_fold.predictions
         first = np.array([row.label == "c0" for row in samples])
         assert p[first, 0].mean() > 0.5 > p[~first, 0].mean()
+
+
+def test_shares_of_its_classes_are_known_and_a_class_by_itself_is_not() -> None:
+    target = Soft(["a", "b"])
+    assert target.knows('{"a": 0.25, "b": 0.75}')
+    assert not target.knows('{"a": 0.25, "c": 0.75}')
+    assert not target.knows("a")
