@@ -70,7 +70,9 @@ class Classes(Target):
         if scores.shape[1] == 1:
             s, truth = scores[:, 0], y if y.ndim == 1 else y[:, 1]
             loss = np.logaddexp(0, s) - truth * s
-            return float(loss.sum(dtype=np.float64)), (1 / (1 + np.exp(-s)) - truth).astype(scores.dtype)[:, None]
+            with np.errstate(over="ignore"):  # of a step too far: 1 / inf is 0
+                wrong = 1 / (1 + np.exp(-s)) - truth
+            return float(loss.sum(dtype=np.float64)), wrong.astype(scores.dtype)[:, None]
         here = np.arange(len(y))
         scores -= scores.max(axis=1, keepdims=True)
         right = scores[here, y] if y.ndim == 1 else np.einsum("ij,ij->i", scores, y.astype(scores.dtype))

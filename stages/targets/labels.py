@@ -100,7 +100,8 @@ class Labels(Target):
         known = np.isfinite(y)
         truth = np.where(known, y, 0).astype(scores.dtype)
         loss = np.where(known, np.logaddexp(0, scores) - truth * scores, 0)
-        wrong = np.where(known, 1 / (1 + np.exp(-scores)) - truth, 0)
+        with np.errstate(over="ignore"):  # of a step too far: 1 / inf is 0
+            wrong = np.where(known, 1 / (1 + np.exp(-scores)) - truth, 0)
         return float(loss.sum(dtype=np.float64)), wrong.astype(scores.dtype)
 
     def regressed(self, y: np.ndarray) -> np.ndarray:

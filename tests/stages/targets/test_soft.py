@@ -18,7 +18,9 @@ from stages.heads.labelled_rows import encode
 from stages.metrics import classification
 from stages.targets.classes import Classes
 from stages.targets.evaluate import evaluate_splits
+from stages.targets.labels import Labels
 from stages.targets.soft import Soft
+from stages.targets.target import Target
 from tests.support.problems import features, hard_shares, in_train, names, part, problem, rows, shares_of
 
 HEADS = {"logistic": (logistic.fit, Logistic()), "ridge": (ridge.fit, Ridge()), "knn": (knn.fit, Knn())}
@@ -168,3 +170,14 @@ def test_shares_of_its_classes_are_known_and_a_class_by_itself_is_not() -> None:
     assert target.knows('{"a": 0.25, "b": 0.75}')
     assert not target.knows('{"a": 0.25, "c": 0.75}')
     assert not target.knows("a")
+
+
+@pytest.mark.parametrize("target", [Classes(["a", "b"]), Soft(["a", "b"]), Labels(["a", "b"])], ids=lambda t: t.kind)
+def test_scores_beyond_all_numbers_have_a_gradient_without_a_warning(target: Target) -> None:
+    y = np.array([0, 1]) if target.kind == "classes" else np.array([[1.0, 0.0], [0.0, 1.0]])
+    for dtype, far in ((np.float32, 200.0), (np.float64, 2000.0)):
+        scores = np.tile(np.array([[-far], [far]], dtype), (1, target.outputs))
+        lost, gradient = target.errors(scores.copy(), y)
+        assert lost == (far * 2 if target.kind == "labels" else 0)
+        expected = [[-1, 0], [1, 0]] if target.kind == "labels" else [[0], [0]]
+        assert (gradient.dtype, gradient.tolist()) == (dtype, expected)
