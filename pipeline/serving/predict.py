@@ -56,8 +56,9 @@ class Predicted(Tabular):
     ignored: int
 
     def summary(self) -> str:
-        counts = ", ".join(f"{name} {n:,}" for name, n in Counter(self.predicted).most_common(5))
-        counts = counts if self.classes.probabilities else ", ".join(self.classes)
+        counts = ", ".join(self.classes)
+        if self.classes.probabilities:
+            counts = ", ".join(f"{name} {n:,}" for name, n in Counter(self.predicted).most_common(5))
         return f"{self.model}, {len(self.paths):,} images: {counts or 'none'}"
 
     @property
@@ -77,8 +78,11 @@ class Predicted(Tabular):
 
     @property
     def predicted(self) -> Sequence[Any]:
-        """The most probable class of each image, its labels, or its number, as in `pipeline predictions`."""
-        return list(self._said.get("predicted", ()))
+        """The most probable class of each image, its labels, or its number, as in `pipeline predictions`.
+
+        Of several numbers all, in the order of `classes`.
+        """
+        return list(self._said.get("predicted", self.probabilities))
 
     @property
     def at_threshold(self) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""A table with all that may be predicted of a picture: labels, numbers, shares."""
+"""A table with all that may be predicted of a picture, labels, numbers, shares, and what a head says by hand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ import numpy as np
 from tests.support import fakes
 
 N = 48
+
+TARGETS = {
+    "labels": "{kind: labels, columns: [odd, light, large]}",
+    "number": "{kind: number, columns: [level], units: [lx]}",
+    "numbers": "{kind: number, columns: [level, depth], units: [lx, m]}",
+    "soft": "{kind: soft, columns: [dark, bright]}",
+    "shares": "{kind: soft, columns: [low, mid, high]}",
+}
+NAMES = {
+    "labels": ["large", "light", "odd"],
+    "number": ["level"],
+    "numbers": ["level", "depth"],
+    "soft": ["bright", "dark"],
+    "shares": ["high", "low", "mid"],
+}
+"""What is predicted, in the order of predictions: numbers as they are named, others sorted."""
+
+
+def linear(target: str) -> str:
+    """The kind of a linear head on it."""
+    return "ridge" if target[:6] == "number" else "logistic"
 
 
 def write_table(folder: Path) -> None:
@@ -30,6 +51,9 @@ def write_table(folder: Path) -> None:
                 "depth": round(float(rng.normal()), 3),
                 "bright": share,
                 "dark": round(1 - share, 3),
+                "high": 0.7 if bright else 0.1,
+                "mid": round(0.06 * (i % 4), 2),
+                "low": round((0.3 if bright else 0.9) - 0.06 * (i % 4), 2),
                 "tags": ";".join(name for name, has in (("a", bright), ("b", i % 3)) if has) or ";",
                 "same": 7,
                 "none": 0,
@@ -52,3 +76,30 @@ def write_config(folder: Path, target: str, heads: str = "{first: {}}") -> Path:
         f"  target: {target}\nextract: {{size: 16}}\nheads: {heads}\n"
     )
     return config
+
+
+def read_table(folder: Path) -> dict[str, dict[str, str]]:
+    """Its rows by path."""
+    return {row["path"]: row for row in csv.DictReader((folder / "table.csv").open(newline=""))}
+
+
+def splits_of(folder: Path) -> dict[str, str]:
+    """The split of each path, as a run has drawn it."""
+    return {row["path"]: row["split"] for row in csv.DictReader((folder / "splits.csv").read_text().splitlines()[1:])}
+
+
+def by_hand(target: str, folder: Path, model: Path, x: np.ndarray) -> np.ndarray:
+    """What a linear head in the folder `model` says of rows, from its arrays and the table, in double precision."""
+    with np.load(model / "head.npz") as arrays:
+        scores = x.astype(np.float64) @ arrays["layer0_weights"] + arrays["layer0_bias"]
+    if target[:6] == "number":
+        table, splits = read_table(folder), splits_of(folder)
+        learnt = np.array(
+            [[float(table[path][name]) for name in NAMES[target]] for path in table if splits[path] != "test"]
+        )
+        return np.asarray(learnt.mean(axis=0) + scores * learnt.std(axis=0))
+    if target == "shares":
+        powers = np.exp(scores)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    p = 1 / (1 + np.exp(-scores))
+    return np.concatenate([1 - p, p], axis=1) if target == "soft" else p
