@@ -97,9 +97,10 @@ def _print_model(written: Exported) -> None:
     echo(f"wrote {written.file}: {decimal(about['bytes'])}, and {', '.join(beside)}")
     echo(f"  model {about['model']['name']} {about['model']['key'][:SHORT]}")
     images = count_of(check["images"], "image")
+    in_scales = "" if about["output"]["name"] == "probabilities" else " standard deviations"
     echo(
         f"  {images} in a fresh process ({check['runtime']}): "
-        f"probabilities differ by at most {check['max_difference']:.1e}"
+        f"{about['output']['name']} differ by at most {check['max_difference']:.1e}{in_scales}"
     )
     if check["decode_scaled_adds"] is not None:
         echo(f"  decode: scaled, which the file cannot do, changes them by at most {check['decode_scaled_adds']:.1e}")
