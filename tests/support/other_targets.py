@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,18 +89,40 @@ def splits_of(folder: Path) -> dict[str, str]:
     return {row["path"]: row["split"] for row in csv.DictReader((folder / "splits.csv").read_text().splitlines()[1:])}
 
 
-def by_hand(target: str, folder: Path, model: Path, x: np.ndarray) -> np.ndarray:
-    """What a linear head in the folder `model` says of rows, from its arrays and the table, in double precision."""
-    with np.load(model / "head.npz") as arrays:
-        scores = x.astype(np.float64) @ arrays["layer0_weights"] + arrays["layer0_bias"]
+def truth_of(target: str, folder: Path, paths: Sequence[str]) -> np.ndarray:
+    """What the table says of those images, in the order of predictions; NaN for an empty cell."""
+    table = read_table(folder)
+    return np.array([[float(table[path][name] or "nan") for name in NAMES[target]] for path in paths])
+
+
+def predictions(target: str, folder: Path, scores: np.ndarray) -> np.ndarray:
+    """What scores of a head mean: numbers in their units, by mean and deviation of the images that are not in test."""
     if target[:6] == "number":
-        table, splits = read_table(folder), splits_of(folder)
-        learnt = np.array(
-            [[float(table[path][name]) for name in NAMES[target]] for path in table if splits[path] != "test"]
-        )
+        learnt = truth_of(target, folder, [path for path, split in splits_of(folder).items() if split != "test"])
         return np.asarray(learnt.mean(axis=0) + scores * learnt.std(axis=0))
     if target == "shares":
         powers = np.exp(scores)
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
     p = 1 / (1 + np.exp(-scores))
     return np.concatenate([1 - p, p], axis=1) if target == "soft" else p
+
+
+def by_hand(target: str, folder: Path, model: Path, x: np.ndarray) -> np.ndarray:
+    """What a linear head in the folder `model` says of rows, from its arrays, in double precision."""
+    with np.load(model / "head.npz") as arrays:
+        return predictions(target, folder, x.astype(np.float64) @ arrays["layer0_weights"] + arrays["layer0_bias"])
+
+
+def figures(target: str, truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    """Some figures of n images, by their formulas: truth and said (n, columns)."""
+    if target[:6] == "number":
+        share = ((said - truth) ** 2).mean(axis=0) / truth.var(axis=0)
+        return {"n": len(said), "relative_error": np.sqrt(share).mean(), "r2": (1 - share).mean()}
+    if target == "labels":
+        known = np.isfinite(truth)
+        lost = -np.log(np.where(truth == 1, said, 1 - said))
+        right = ((said >= 0.5) == (truth == 1)) | ~known
+        by_image = (lost * known).sum(axis=1) / known.sum(axis=1)
+        return {"n": len(said), "log_loss": by_image.mean(), "exact_match": right.all(axis=1).mean()}
+    right = said.argmax(axis=1) == truth.argmax(axis=1)
+    return {"n": len(said), "log_loss": -(truth * np.log(said)).sum(axis=1).mean(), "accuracy": right.mean()}

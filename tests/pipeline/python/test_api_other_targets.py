@@ -30,10 +30,8 @@ class Made(NamedTuple):
 
     def columns(self, ids: np.ndarray) -> np.ndarray:
         """What the table says of those images, in the order of predictions; NaN for an empty cell."""
-        table = other_targets.read_table(self.folder)
         paths = {row.id: row.path for row in self.opened.manifest}
-        rows = [[float(table[paths[i]][name] or "nan") for name in NAMES[self.target]] for i in ids]
-        return np.array(rows)
+        return other_targets.truth_of(self.target, self.folder, [paths[i] for i in ids])
 
 
 @pytest.fixture(scope="module", params=TARGETS)
@@ -78,24 +76,9 @@ def test_a_head_s_predictions_are_those_of_its_arrays(made: Made) -> None:
 def test_figures_of_test_are_those_of_y_and_of_what_the_head_says(made: Made) -> None:
     """By formulas of their own."""
     X, _, ids = made.opened.features("test")
-    said, truth, found = made.head.predict(X), made.columns(ids), made.head.metrics["test"]
-    assert found["n"] == len(ids)
-    if made.target[:6] == "number":
-        wrong = said - truth
-        share = (wrong**2).mean(axis=0) / truth.var(axis=0)
-        assert found["relative_error"] == pytest.approx(np.sqrt(share).mean())
-        assert found["r2"] == pytest.approx((1 - share).mean())
-        assert found["mae"] == (pytest.approx(np.abs(wrong).mean()) if made.target == "number" else None)
-    elif made.target == "labels":
-        known = np.isfinite(truth)
-        lost = -np.log(np.where(truth == 1, said, 1 - said))
-        assert found["log_loss"] == pytest.approx(
-            np.mean([row[mask].mean() for row, mask in zip(lost, known, strict=True)])
-        )
-        assert found["exact_match"] == np.mean(((said >= 0.5) == (truth == 1)).all(axis=1, where=known))
-    else:
-        assert found["log_loss"] == pytest.approx(-(truth * np.log(said)).sum(axis=1).mean())
-        assert found["accuracy"] == (said.argmax(axis=1) == truth.argmax(axis=1)).mean()
+    found = made.head.metrics["test"]
+    expected = other_targets.figures(made.target, made.columns(ids), made.head.predict(X))
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
 def test_predictions_of_files_are_those_of_their_rows(made: Made) -> None:
