@@ -65,9 +65,9 @@ def numbered(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def textured(seed: int, bright: bool) -> bytes:
+def textured(seed: int, bright: bool, size: int = 20) -> bytes:
     """A PNG of noise, bright or dark: two classes that a head can tell apart."""
-    noise = np.random.default_rng(seed).integers(0, 120, (20, 20, 3), dtype=np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 120, (size, size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise + (100 if bright else 0)).save(buffer, "PNG")
     return buffer.getvalue()

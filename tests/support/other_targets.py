@@ -34,13 +34,13 @@ def linear(target: str) -> str:
     return "ridge" if target[:6] == "number" else "logistic"
 
 
-def write_table(folder: Path) -> None:
+def write_table(folder: Path, size: int = 20) -> None:
     """48 pictures with all that may be predicted of them."""
     rng, rows = np.random.default_rng(0), []
     (folder / "images").mkdir()
     for i in range(N):
         bright = i % 2 == 0
-        (folder / "images" / f"{i:02d}.png").write_bytes(fakes.textured(i, bright))
+        (folder / "images" / f"{i:02d}.png").write_bytes(fakes.textured(i, bright, size))
         share = round(float(rng.uniform(0.6, 1)) if bright else float(rng.uniform(0, 0.4)), 3)
         rows.append(
             {
@@ -95,10 +95,10 @@ def truth_of(target: str, folder: Path, paths: Sequence[str]) -> np.ndarray:
     return np.array([[float(table[path][name] or "nan") for name in NAMES[target]] for path in paths])
 
 
-def predictions(target: str, folder: Path, scores: np.ndarray) -> np.ndarray:
-    """What scores of a head mean: numbers in their units, by mean and deviation of the images that are not in test."""
+def predictions(target: str, folder: Path, scores: np.ndarray, splits: Sequence[str] = ("train", "val")) -> np.ndarray:
+    """What scores of a head mean: numbers in their units, by mean and deviation of the images in those splits."""
     if target[:6] == "number":
-        learnt = truth_of(target, folder, [path for path, split in splits_of(folder).items() if split != "test"])
+        learnt = truth_of(target, folder, [path for path, split in splits_of(folder).items() if split in splits])
         return np.asarray(learnt.mean(axis=0) + scores * learnt.std(axis=0))
     if target == "shares":
         powers = np.exp(scores)
