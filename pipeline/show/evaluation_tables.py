@@ -95,7 +95,7 @@ def show_crossval(heads: Mapping[str, OutOfFold]) -> None:
 
 def show_shortlist(found: Shortlist) -> None:
     """All candidates, the best first, with what their rows of all images take, and the one to take."""
-    echo(f"a logistic head on {found.images:,} labelled images of train and val, out of fold\n")
+    echo(f"a {found.classes.linear} head on {found.images:,} labelled images of train and val, out of fold\n")
     every = f"{found.all_images:,} images"
     ranking, second, third = headline = found.choice.headline
     titles = (f">{title(ranking)} (95%)", f">{title(second)} (95%)", f">{title(third)}")
