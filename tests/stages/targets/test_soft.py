@@ -180,4 +180,4 @@ def test_scores_beyond_all_numbers_have_a_gradient_without_a_warning(target: Tar
         lost, gradient = target.errors(scores.copy(), y)
         assert lost == (far * 2 if target.kind == "labels" else 0)
         expected = [[-1, 0], [1, 0]] if target.kind == "labels" else [[0], [0]]
-        assert (gradient.dtype, gradient.tolist()) == (dtype, expected)
+        assert (gradient.dtype, gradient.tolist()) == (np.dtype(dtype), expected)
