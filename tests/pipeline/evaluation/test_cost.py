@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from pipeline.evaluation import cost
+from stages.data.manifest import Manifest
 from stages.metrics import intervals
+from stages.targets.labels import Labels
+from stages.targets.numbers import Numbers
+from stages.targets.soft import Soft
+from stages.targets.target import Target
+from tests.support.problems import rows
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -30,3 +38,16 @@ def test_fewer_images_than_the_least_cannot_tell() -> None:
         change[0] = 1e-6
         low, _ = cost.difference_of_means(change, [None] * n).ci or (-1, 1)
         assert (low > -cost.LOSS) == enough
+
+
+@pytest.mark.parametrize("kind", [Labels, Numbers])
+def test_what_has_no_classes_is_judged_by_no_accuracy(kind: type[Target]) -> None:
+    label = '{"a": 1}' if kind is Labels else '{"a": 1.5}'
+    assert cost.choose_rows(Manifest(tuple(rows([label] * 4, ["train"] * 4))), kind) == ((), ())
+
+
+def test_shares_are_judged_by_the_class_of_the_largest() -> None:
+    labels = [*['{"a": 0.7, "b": 0.3}', '{"a": 0.2, "b": 0.8}'] * 3, '{"a": 0.1, "b": 0.2, "c": 0.7}']
+    found, classes = cost.choose_rows(Manifest(tuple(rows(labels, ["train"] * 6 + ["val"]))), Soft)
+    assert Counter(row.label for row in found) == {"a": 3, "b": 3}, "one image alone cannot be folded"
+    assert classes == ("a", "b")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import pipeline as frozenbase
 from pipeline.results import registry
 from tests.conftest import command
 from tests.support import other_targets, own_models
@@ -183,6 +184,19 @@ def test_every_command_shows_it(made: Made) -> None:
     ranked = "relative_error" if made.target == "numbers" else "log_loss"
     assert compared["b"]["metrics"][ranked] == pytest.approx(made.tuned["metrics"]["test"][ranked])
     assert compared["images"] == made.tuned["metrics"]["test"]["n"] > 5
+
+
+def test_from_python_it_is_the_average_or_the_best_seed(made: Made) -> None:
+    tuned = frozenbase.open(made.config).finetune("last")
+    assert (tuned.key, tuned.history) == (made.tuned["key"], {})
+    assert tuned.metrics["test"] == made.tuned["metrics"]["test"]
+    found = frozenbase.open(made.config).predict("finetune/last", made.folder.parent / "images")
+    assert list(found.classes) == NAMES[made.target]
+    alone = frozenbase.open(made.config, {"finetune.last.average": False}).finetune("last")
+    ranked = "relative_error" if made.target == "numbers" else "log_loss"
+    best = min(made.tuned["seeds"], key=lambda seed: seed["metrics"]["val"][ranked])
+    assert alone.key == best["key"]
+    assert {len(curve) for curve in alone.history.values()} >= {2, 3}
 
 
 def test_weights_of_classes_are_refused(made: Made) -> None:

@@ -17,7 +17,13 @@ from cache.errors import PipelineError
 from pipeline.results import registry
 from pipeline.serving import export_check, export_kinds, export_model
 from pipeline.serving.export_kinds import Kind
+from stages.export.deployable import Deployable
+from stages.heads.fitted import Head, Layer, Layers
 from stages.runtime.silent_imports import import_openvino
+from stages.targets.labels import Labels
+from stages.targets.numbers import Numbers
+from stages.targets.soft import Soft
+from stages.targets.target import Target
 from tests.conftest import command, opened
 from tests.support import other_targets, own_models
 from tests.support.other_targets import NAMES, TARGETS
@@ -191,6 +197,41 @@ def test_a_network_with_a_hidden_layer_and_a_fine_tuned_model(
     command("run", "finetune", "-c", made.config, *TRUST, expect=0)
     path = written(made, kind, name, tmp_path / f"model.{kind}")
     assert_same(made, answers(kind, path, made.images), made.predict(name))
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-scores)))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize(
+    "target", [Labels("ab"), Numbers("ab", (1e3, 0.0), (50.0, 2.0)), Soft("abc")], ids=lambda t: t.kind
+)
+def test_an_average_is_the_mean_of_what_members_say(target: Target, members: int) -> None:
+    """Of shares then at the temperature, which labels and numbers have none of."""
+    import keras
+
+    from stages.export import keras_network
+
+    rng, row = np.random.default_rng(0), keras.Input((4,))
+    layers = [Layer(rng.normal(size=(4, len(target))), rng.normal(size=len(target))) for _ in range(members)]
+    heads = [Head("ridge", target, Layers([layer]), {}) for layer in layers]
+    said = [keras_network.head_function(head, f"h{i}")({"0": row}) for i, head in enumerate(heads)]
+    temperature = 1.7 if target.exclusive else 1.0
+    network = keras.Model(row, keras_network.predictions(said, Deployable((), heads[0], temperature)))
+    x = rng.normal(size=(5, 4))
+    found, scores = np.asarray(network(x)), np.stack([x @ layer.weights + layer.bias for layer in layers])
+    if target.kind == "labels":
+        expected = sigmoid(scores).mean(axis=0)
+    elif target.kind == "number":
+        expected = 1e3 * np.array([1, 0]) + scores.mean(axis=0) * np.array([50, 2])
+    else:
+        expected = softmax(np.log(np.mean([softmax(one) for one in scores], axis=0)) / 1.7)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("made", ["numbers"], indirect=True)
