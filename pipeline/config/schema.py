@@ -220,6 +220,17 @@ class RunConfig(Section):
                 self.heads[name] = head.model_copy(update={"kinds": [kind for kind in head.kinds if kind in fit]})
         return self
 
+    @model_validator(mode="after")
+    def _weights_fit_the_target(self) -> RunConfig:
+        if self.data.predicted.exclusive:  # shares may be those of one class each
+            return self
+        specs: list[tuple[str, Any]] = [(f"finetune.{name}", spec) for name, spec in self.finetune.items()]
+        specs += [(f"heads.{name}", spec) for name, head in self.heads.items() for spec in head.points().values()]
+        if wrong := [name for name, spec in specs if getattr(spec, "class_weight", "none") == "balanced"]:
+            kind = self.data.target.kind
+            raise ValueError(f"{wrong[0]}.class_weight: balanced weighs classes; data.target.kind is {kind}")
+        return self
+
     @field_validator("heads", "finetune")
     @classmethod
     def _names_are_folders(cls, named: dict[str, Any]) -> dict[str, Any]:

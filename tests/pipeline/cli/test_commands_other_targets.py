@@ -46,13 +46,6 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Made(target, config, ran.json["heads"])
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        return pyarrow.parquet.read_table(path).to_pylist()
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def said_in(made: Made, rows: list[dict[str, Any]]) -> np.ndarray:
     """Numbers or probabilities of rows of a table."""
     start = "predicted_" if made.target == "numbers" else "p_"
@@ -68,8 +61,12 @@ def test_two_heads_are_compared_on_test_alone(made: Made, tmp_path: Path) -> Non
     found = command("compare", "first", "near", "-c", made.config, "--json", expect=0).json["compare"]
     expected = []
     for side, name in (("a", "first"), ("b", "near")):
-        command("predictions", name, "-c", made.config, "-o", tmp_path / f"{name}.csv", expect=0)
-        rows = [row for row in read(tmp_path / f"{name}.csv") if row["split"] == "test"]
+        command("predictions", name, "-c", made.config, "-o", tmp_path / f"{name}.parquet", expect=0)
+        rows = [
+            row
+            for row in pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").to_pylist()
+            if row["split"] == "test"
+        ]
         expected.append(figures(made, rows))
         assert found["images"] == len(rows) > 5
         assert {n: found[side]["metrics"][n] for n in expected[-1]} == pytest.approx(expected[-1])
@@ -87,14 +84,14 @@ def test_models_of_another_kind_are_not_compared(made: Made) -> None:
     assert "but data.target.kind is" in " ".join(ran.err.split())
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_figures_of_crossval_are_those_of_the_file_that_it_writes(made: Made, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"out.{suffix}"
+def test_figures_of_crossval_are_those_of_the_file_that_it_writes(made: Made, tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
     words = ("crossval", "first", "near", "-c", made.config, "--folds", "3", "-o", path, "--json")
     found = command(*words, expect=0).json["crossval"]
     splits = other_targets.splits_of(made.folder)
+    table = pyarrow.parquet.read_table(path).to_pylist()
     for name in ("first", "near"):
-        rows = [row for row in read(path) if row["head"] == name]
+        rows = [row for row in table if row["head"] == name]
         assert sorted(row["path"] for row in rows) == sorted(path for path in splits if splits[path] != "test")
         expected = figures(made, rows)
         assert {n: found[name]["metrics"][n] for n in expected} == pytest.approx(expected)
@@ -183,12 +180,20 @@ def test_a_shortlist_is_ranked_by_the_loss_of_the_target(made: Made, pipeline: P
     assert ran.code == 0
 
 
-@pytest.mark.parametrize("made", ["numbers"], indirect=True)
-def test_weights_of_classes_are_refused(made: Made, pipeline: Pipeline) -> None:
-    heads = "heads={deep: {kind: dense, class_weight: balanced, epochs: 1}}"
-    ran = pipeline("run", "-c", made.config, "--set", heads)
-    assert ran.code == 2
-    assert "class_weight: balanced weighs classes, and images have no one class here" in " ".join(ran.err.split())
+WEIGHTS = [
+    ("heads", "{deep: {kind: dense, class_weight: balanced}}"),
+    ("heads", "{deep: {kind: dense, sweep: {class_weight: [none, balanced]}}}"),
+    ("finetune", "{deep: {head: first, unfreeze_from: block16, class_weight: balanced}}"),
+]
+
+
+@pytest.mark.parametrize("made", ["labels", "numbers"], indirect=True)
+@pytest.mark.parametrize(("section", "written"), WEIGHTS)
+def test_weights_of_classes_are_refused_before_anything_is_computed(made: Made, section: str, written: str) -> None:
+    ran = command("run", "extract", "-c", made.config, "--json", "--set", f"{section}={written}", expect=2)
+    kind = "number" if made.target == "numbers" else "labels"
+    message = f"{section}.deep.class_weight: balanced weighs classes; data.target.kind is {kind}"
+    assert message in ran.json["error"]["message"]
 
 
 @pytest.mark.parametrize("made", ["labels", "numbers"], indirect=True)

@@ -199,9 +199,9 @@ def test_from_python_it_is_the_average_or_the_best_seed(made: Made) -> None:
     assert {len(curve) for curve in alone.history.values()} >= {2, 3}
 
 
-def test_weights_of_classes_are_refused(made: Made) -> None:
-    ran = command(
-        "run", "finetune", "-c", made.config, "--json", "--set", "finetune.last.class_weight=balanced", expect=2
-    )
+@pytest.mark.parametrize("made", ["shares"], indirect=True)
+def test_weights_of_classes_have_no_meaning_for_shares(made: Made) -> None:
+    words = ("--set", "finetune.last.class_weight=balanced")
+    ran = command("run", "finetune", "-c", made.config, "--json", *words, expect=2)
     message = ran.json["error"]["message"]
     assert message.startswith("class_weight: balanced weighs classes, and images have no one class here")
