@@ -48,11 +48,11 @@ def export() -> None:
 @_OUTPUT
 @_FORCE
 def model_command(call: Call, model: str | None, kind: Kind | None, output: Path, force: bool) -> None:
-    """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
+    """Write MODEL as one network: uint8 RGB pictures of any size in, predictions out.
 
     MODEL is head/NAME or finetune/NAME (as pipeline.yaml made it; of a sweep, the best), a tag, or a key.
     PATH ends in .keras, .onnx or .xml (OpenVINO). PATH.json has classes, threshold, input and licences. Before the file
-    is published, a fresh process without this package runs it on 32 original images: its probabilities must be the
+    is published, a fresh process without this package runs it on 32 original images: its predictions must be the
     model's, to 0.005.
     """
     if model is None:
@@ -99,7 +99,7 @@ def _print_model(written: Exported) -> None:
     images = count_of(check["images"], "image")
     echo(
         f"  {images} in a fresh process ({check['runtime']}): "
-        f"probabilities differ by at most {check['max_difference']:.1e}"
+        f"predictions differ by at most {check['max_difference']:.1e}"
     )
     if check["decode_scaled_adds"] is not None:
         echo(f"  decode: scaled, which the file cannot do, changes them by at most {check['decode_scaled_adds']:.1e}")

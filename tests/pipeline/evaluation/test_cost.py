@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from pipeline.evaluation import cost
+from stages.data.manifest import Manifest
 from stages.metrics import intervals
+from stages.targets.classes import Classes
+from stages.targets.labels import Labels
+from stages.targets.numbers import Numbers
+from stages.targets.soft import Soft
+from tests.support.problems import rows
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -30,3 +38,14 @@ def test_fewer_images_than_the_least_cannot_tell() -> None:
         change[0] = 1e-6
         low, _ = cost.difference_of_means(change, [None] * n).ci or (-1, 1)
         assert (low > -cost.LOSS) == enough
+
+
+def test_soft_labels_are_judged_by_their_class_and_other_targets_are_not() -> None:
+    names = ["a", "b", "b", "a", "a", "b"]
+    shares = [json.dumps({"a": 0.7, "b": 0.3} if name == "a" else {"a": 0.1, "b": 0.9}) for name in names]
+    hard, classes = cost.choose_rows(Manifest(tuple(rows(names, ["train"] * 6))), Classes)
+    soft, same = cost.choose_rows(Manifest(tuple(rows(shares, ["train"] * 6))), Soft)
+    assert [(row.id, row.label) for row in soft] == [(row.id, row.label) for row in hard]
+    assert (classes, same) == (("a", "b"), ("a", "b"))
+    for kind, label in ((Labels, '{"a": 1}'), (Numbers, '{"a": 1.5}')):
+        assert cost.choose_rows(Manifest(tuple(rows([label] * 6, ["train"] * 6))), kind) == ((), ())

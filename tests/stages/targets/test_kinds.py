@@ -121,3 +121,17 @@ def test_users_get_numbers_as_numbers_and_labels_as_names() -> None:
     assert Numbers.values(['{"a": 2.5, "b": 1.0}', '{"a": 3.0, "b": 2.0}']).tolist() == [[2.5, 1.0], [3.0, 2.0]]
     assert Labels.values(['{"cat": 1, "dog": null}', "{}", None]).tolist() == [("cat",), (), None]
     assert np.array_equal(Soft.values(['{"b": 0.25, "a": 0.75}', None]), [[0.75, 0.25], [np.nan] * 2], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "counted"),
+    [
+        (Classes, "b", ["b"]),
+        (Soft, '{"a": 0.5, "b": 0.5}', ["a"]),
+        (Labels, '{"a": 1, "b": null, "c": 1}', ["a", "c"]),
+        (Labels, "{}", ["(none)"]),
+        (Numbers, '{"mass": 1.5, "size": 2}', ["mass", "size"]),
+    ],
+)
+def test_an_image_is_counted_by_what_its_label_names(kind: type[Target], label: str, counted: list[str]) -> None:
+    assert [*kind.counted(label)] == counted
