@@ -37,7 +37,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         encode, names = json.JSONEncoder().encode, Row._fields
         lines = ({k: v for k, v in zip(names, row, strict=True) if v is not None} for row in self.rows)
-        return "".join([encode(line) + "\n" for line in lines]).encode("ascii")
+        return b"".join([encode(line).encode("ascii") + b"\n" for line in lines])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
