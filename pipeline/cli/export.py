@@ -48,11 +48,11 @@ def export() -> None:
 @_OUTPUT
 @_FORCE
 def model_command(call: Call, model: str | None, kind: Kind | None, output: Path, force: bool) -> None:
-    """Write MODEL as one network: uint8 RGB pictures of any size in, probabilities out.
+    """Write MODEL as one network: uint8 RGB pictures of any size in, predictions out.
 
     MODEL is head/NAME or finetune/NAME (as pipeline.yaml made it; of a sweep, the best), a tag, or a key.
     PATH ends in .keras, .onnx or .xml (OpenVINO). PATH.json has classes, threshold, input and licences. Before the file
-    is published, a fresh process without this package runs it on 32 original images: its probabilities must be the
+    is published, a fresh process without this package runs it on 32 original images: its predictions must be the
     model's, to 0.005.
     """
     if model is None:
@@ -100,7 +100,7 @@ def _print_model(written: Exported) -> None:
     in_scales = "" if about["output"]["name"] == "probabilities" else " standard deviations"
     echo(
         f"  {images} in a fresh process ({check['runtime']}): "
-        f"{about['output']['name']} differ by at most {check['max_difference']:.1e}{in_scales}"
+        f"predictions differ by at most {check['max_difference']:.1e}{in_scales}"
     )
     if check["decode_scaled_adds"] is not None:
         echo(f"  decode: scaled, which the file cannot do, changes them by at most {check['decode_scaled_adds']:.1e}")

@@ -87,8 +87,9 @@ class Data(Section, keyed="none"):
     @property
     def cells(self) -> Cells | None:
         """How these are read; None: one of them has the class."""
-        target = self.target
-        return None if target.kind == "classes" else Cells(target.kind, self.names, target.separator)
+        target, two = self.target, self.classes or ()
+        named = (two,) if len(two) == 2 and len(self.names) == 1 else ()
+        return None if target.kind == "classes" else Cells(target.kind, self.names, target.separator, *named)
 
     @model_validator(mode="after")
     def _has_a_table(self) -> Data:

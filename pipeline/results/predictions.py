@@ -1,6 +1,6 @@
 """Owns a model's predictions with paths, labels, splits and groups, as it stores them. Computes none.
 
-A model's folder has ids and probabilities in predictions.npz, and the whole table in predictions.csv.
+A model's folder has ids and predictions in predictions.npz, and the whole table in predictions.csv.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ MOST_JUDGED = 250_000_000
 
 
 def rows_to_keep(rows: Sequence[Row], target: Target, folds: bool = False) -> np.ndarray:
-    """The numbers of the rows whose probabilities are stored: all, or above MOST those of val and test.
+    """The numbers of the rows whose predictions are stored: all, or above MOST those of val and test.
 
     folds: train is judged out of fold, so it is stored always. Raises Unusable above MOST_JUDGED.
     """
@@ -43,7 +43,7 @@ def rows_to_keep(rows: Sequence[Row], target: Target, folds: bool = False) -> np
 
 @dataclass(frozen=True)
 class Predictions:
-    """The rows of rows_to_keep, where copies count once; probabilities (n, columns), of numbers these, float64.
+    """The rows of rows_to_keep, where copies count once; probabilities (n, columns), of numbers their values, float64.
 
     folds (n,): where folds chose, those of the rows of train, whose probabilities are out of fold; -1 for others.
     """

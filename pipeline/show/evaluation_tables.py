@@ -227,7 +227,7 @@ def show_finetune(reports: Mapping[str, FineTuneReport]) -> None:
             _show_seeds(report)
         if best.metrics.start is not None:  # an older model has none
             gap = f"{best.metrics.start:.1e}"
-            echo(f"before training, its probabilities of val differed from the frozen head's by at most {gap}")
+            echo(f"before training, its predictions of val differed from the frozen head's by at most {gap}")
         for seed, one in report.seeds.items():
             if one.note:
                 echo(f"{name}{f', seed {seed}' if len(report.seeds) > 1 else ''}: {one.note}")

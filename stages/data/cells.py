@@ -32,6 +32,8 @@ class Cells:
     kind: TargetKind
     columns: Sequence[str]
     separator: str = ";"
+    classes: Sequence[str] = ("0", "1")
+    """Of a column of probabilities: that it isn't, and that it is."""
 
     def label(self, record: Mapping[str, Any]) -> str | None:
         """The label of a row, None where it has none. Raises ValueError for a cell that is none of its kind."""
@@ -66,7 +68,7 @@ class Cells:
         if wrong := [name for name, share in shares.items() if not 0 <= share <= 1]:
             raise ValueError(f"{wrong[0]} is {shares[wrong[0]]:g}; a {what} is 0 to 1")
         if what == "probability":
-            return {"0": 1 - shares[self.columns[0]], "1": shares[self.columns[0]]}
+            return dict(zip(self.classes, (1 - shares[self.columns[0]], shares[self.columns[0]]), strict=True))
         total = sum(shares.values())
         if abs(total - 1) > _SUM_ERROR:
             raise ValueError(f"{' + '.join(shares)} is {total:g}; shares of one image sum to 1")

@@ -51,18 +51,17 @@ class Spec(Protocol):
 
 @dataclass(frozen=True)
 class Sums:
-    """Over n rows, float64, of features about `shift`: x (dim,), xx (dim, dim), y (outputs,), xy, yy (a number)."""
+    """Over n rows, float64, of features about `shift`: x (dim,), xx (dim, dim), y (outputs,), xy."""
 
     n: Any
     x: np.ndarray
     xx: np.ndarray
     y: np.ndarray
     xy: np.ndarray
-    yy: Any
 
     @classmethod
     def over(cls, x: np.ndarray, y: np.ndarray) -> Sums:
-        return cls(len(x), x.sum(axis=0), x.T @ x, y.sum(axis=0), x.T @ y, float((y * y).sum()))
+        return cls(len(x), x.sum(axis=0), x.T @ x, y.sum(axis=0), x.T @ y)
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

@@ -71,8 +71,9 @@ def assign_folds(rows: Sequence[Row], k: int, seed: int, strata: Strata | None =
     units = len(set(drawn.tolist()))
     largest = strata.largest
     if min(units, largest) < k:
+        of_class = f", {largest} images of the largest class," if strata.needed else ""
         raise Unusable(
-            f"{units} {what}, {largest} images of the largest class, are too few for {k} folds",
+            f"{units} {what}{of_class} are too few for {k} folds",
             f"--folds {min(units, largest)}" if min(units, largest) > 1 else "add images",
         )
     folds = _split(drawn, strata, k, seed)

@@ -13,6 +13,7 @@ import pytest
 import pipeline as frozenbase
 from pipeline.config.fields import Positive
 from pipeline.config.head_schema import HEAD_KINDS, Auto, Dense, HeadConfig, HeadKind, Logistic
+from pipeline.config.schema import RunConfig
 from stages.data.manifest import Row
 from stages.heads.fitted import Head
 from stages.heads.labelled_rows import encode, rows_in_split
@@ -115,3 +116,13 @@ def test_mistakes_in_a_new_kind_name_its_fields(pipeline: Pipeline, config: Path
 def test_packages_of_a_choice_are_those_of_its_kinds() -> None:
     assert Auto().packages == Logistic().packages == ()
     assert Auto(kinds=["ridge", "dense"]).packages == Dense().packages != ()
+
+
+def test_auto_on_numbers_tries_those_that_give_numbers_unless_kinds_are_named() -> None:
+    def kinds(auto: dict[str, Any], target: str) -> Any:
+        data = {"table": "t.csv", "target": {"kind": target}}
+        return RunConfig.model_validate({"data": data, "heads": {"best": auto}}).heads["best"].effective()["kinds"]
+
+    assert kinds({"kind": "auto"}, "number") == ["ridge", "knn"]
+    assert kinds({"kind": "auto"}, "labels") == ["logistic", "ridge", "knn"]
+    assert kinds({"kind": "auto", "kinds": ["logistic", "knn"]}, "number") == ["logistic", "knn"]

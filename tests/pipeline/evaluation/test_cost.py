@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 
 import numpy as np
 import pytest
@@ -10,10 +10,10 @@ import pytest
 from pipeline.evaluation import cost
 from stages.data.manifest import Manifest
 from stages.metrics import intervals
+from stages.targets.classes import Classes
 from stages.targets.labels import Labels
 from stages.targets.numbers import Numbers
 from stages.targets.soft import Soft
-from stages.targets.target import Target
 from tests.support.problems import rows
 
 
@@ -40,14 +40,12 @@ def test_fewer_images_than_the_least_cannot_tell() -> None:
         assert (low > -cost.LOSS) == enough
 
 
-@pytest.mark.parametrize("kind", [Labels, Numbers])
-def test_what_has_no_classes_is_judged_by_no_accuracy(kind: type[Target]) -> None:
-    label = '{"a": 1}' if kind is Labels else '{"a": 1.5}'
-    assert cost.choose_rows(Manifest(tuple(rows([label] * 4, ["train"] * 4))), kind) == ((), ())
-
-
-def test_shares_are_judged_by_the_class_of_the_largest() -> None:
-    labels = [*['{"a": 0.7, "b": 0.3}', '{"a": 0.2, "b": 0.8}'] * 3, '{"a": 0.1, "b": 0.2, "c": 0.7}']
-    found, classes = cost.choose_rows(Manifest(tuple(rows(labels, ["train"] * 6 + ["val"]))), Soft)
-    assert Counter(row.label for row in found) == {"a": 3, "b": 3}, "one image alone cannot be folded"
-    assert classes == ("a", "b")
+def test_soft_labels_are_judged_by_their_class_and_other_targets_are_not() -> None:
+    names = ["a", "b", "b", "a", "a", "b"]
+    shares = [json.dumps({"a": 0.7, "b": 0.3} if name == "a" else {"a": 0.1, "b": 0.9}) for name in names]
+    hard, classes = cost.choose_rows(Manifest(tuple(rows(names, ["train"] * 6))), Classes)
+    soft, same = cost.choose_rows(Manifest(tuple(rows(shares, ["train"] * 6))), Soft)
+    assert [(row.id, row.label) for row in soft] == [(row.id, row.label) for row in hard]
+    assert (classes, same) == (("a", "b"), ("a", "b"))
+    for kind, label in ((Labels, '{"a": 1}'), (Numbers, '{"a": 1.5}')):
+        assert cost.choose_rows(Manifest(tuple(rows([label] * 6, ["train"] * 6))), kind) == ((), ())

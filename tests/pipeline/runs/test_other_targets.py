@@ -92,6 +92,25 @@ def test_a_run_is_a_hit_afterwards_and_its_models_are_shown(pipeline: Pipeline, 
     assert len(done(pipeline("models", "-c", config, "--json"))["models"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "title", "named"),
+    [
+        ("labels", ["label"], {"large", "light", "odd", "(none)"}),
+        ("number", ["number"], {"level"}),
+        ("soft", ["soft", "class"], {"bright", "dark"}),
+    ],
+)
+def test_status_counts_images_by_what_is_predicted(
+    pipeline: Pipeline, tmp_path: Path, name: str, title: Sequence[str], named: set[str]
+) -> None:
+    write_table(tmp_path)
+    config = write_config(tmp_path, KINDS[name].settings, KINDS[name].heads)
+    status = done(pipeline("status", "-c", config, "--hash", "--json"))["status"]
+    assert (status["target"], status["counts"].keys()) == (name, named)
+    shown = pipeline("status", "-c", config, "--hash").out
+    assert [*title, "train", "val", "test"] in [line.split() for line in shown.splitlines()]
+
+
 def test_predictions_have_the_columns_of_the_kind(pipeline: Pipeline, config: Path, kind: Kind, tmp_path: Path) -> None:
     done(pipeline("run", "-c", config, "--json"))
     stored = pipeline("predictions", "first", "-c", config)

@@ -184,7 +184,7 @@ def test_its_json_says_what_the_answers_are(made: Made, tmp_path: Path) -> None:
         assert about["target"]["centre"] == pytest.approx(truth.mean(axis=0))
         assert about["target"]["scale"] == pytest.approx(truth.std(axis=0))
     assert (about["check"]["images"], about["check"]["limit"]) == (32, 0.005)
-    said = f"{name} differ by at most {about['check']['max_difference']:.1e}"
+    said = f"predictions differ by at most {about['check']['max_difference']:.1e}"
     assert f"{said}{' standard deviations' if number else ''}\n" in ran.out
     assert_same(made, answers("onnx", tmp_path / "model.onnx", made.images), made.predict("first"))
 

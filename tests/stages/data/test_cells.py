@@ -189,3 +189,11 @@ def test_a_mistake_says_its_row_and_a_missing_column_those_there(tmp_path: Path)
     with pytest.raises(Unusable, match=r"t\.csv: no column 'size'; it has 'age', 'path'") as caught:
         read(path, "number", ["age", "size"])
     assert "data.target.columns" in caught.value.hint
+
+
+def test_a_column_of_probabilities_is_of_the_second_class() -> None:
+    """Their names are 0 and 1, or the two that pipeline.yaml has."""
+    record = {"cracked": "0.25"}
+    assert label("soft", record) == {"0": 0.75, "1": 0.25}
+    named = Cells("soft", ["cracked"], classes=["intact", "cracked"]).label(record)
+    assert json.loads(named or "") == {"intact": 0.75, "cracked": 0.25}

@@ -134,3 +134,17 @@ def test_users_get_columns_in_the_order_of_predictions() -> None:
     assert Soft.values(shares, ["a", "b"]).tolist() == [[0.75, 0.25], [0.0, 1.0]]
     assert Soft.values(shares, ["a", "b"], ["c", "b", "a"]).tolist() == [[0, 0.25, 0.75], [0, 1.0, 0]]
     assert Soft.values(shares, ["a", "b"], ["b", "c"]).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "counted"),
+    [
+        (Classes, "b", ["b"]),
+        (Soft, '{"a": 0.5, "b": 0.5}', ["a"]),
+        (Labels, '{"a": 1, "b": null, "c": 1}', ["a", "c"]),
+        (Labels, "{}", ["(none)"]),
+        (Numbers, '{"mass": 1.5, "size": 2}', ["mass", "size"]),
+    ],
+)
+def test_an_image_is_counted_by_what_its_label_names(kind: type[Target], label: str, counted: list[str]) -> None:
+    assert [*kind.counted(label)] == counted
