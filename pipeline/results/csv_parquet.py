@@ -38,8 +38,9 @@ def as_csv(columns: Columns) -> bytes:
 
     Texts that a spreadsheet would run as formulas are escaped, see spreadsheet_text.py.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    out = io.BytesIO()
+    text = io.TextIOWrapper(out, "utf-8", "backslashreplace", newline="")  # text of the whole would be copied twice
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     n = max(map(len, columns.values()), default=0)
     for start in range(0, n, _LINES):
@@ -48,7 +49,8 @@ def as_csv(columns: Columns) -> bytes:
             v.tolist() if isinstance(v, np.ndarray) else [text and escape_formula(text) for text in v] for v in parts
         )
         writer.writerows(zip(*cells, strict=True))
-    return out.getvalue().encode("utf-8", "backslashreplace")
+    text.flush()
+    return out.getvalue()
 
 
 def as_parquet(columns: Columns) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -35,9 +35,13 @@ class Manifest:
     rows: tuple[Row, ...]
 
     def to_bytes(self) -> bytes:
+        return b"".join(self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
         encode, names = json.JSONEncoder().encode, Row._fields
-        lines = ({k: v for k, v in zip(names, row, strict=True) if v is not None} for row in self.rows)
-        return "".join([encode(line) + "\n" for line in lines]).encode("ascii")
+        for row in self.rows:
+            line = {k: v for k, v in zip(names, row, strict=True) if v is not None}
+            yield encode(line).encode("ascii") + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
@@ -49,7 +53,10 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        found = hashlib.sha256()
+        for line in self._lines():
+            found.update(line)
+        return found.hexdigest()
 
     @cached_property
     def ids(self) -> tuple[str, ...]:

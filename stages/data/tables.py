@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -193,7 +194,8 @@ def read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         if kind == ".csv":
             return _read_csv(path, _decode(path, notes))
         if kind == ".jsonl":
-            records = [json.loads(line) for line in _decode(path, notes).split("\n") if line.strip()]
+            decode = json.JSONDecoder(object_pairs_hook=_share).decode
+            records = [decode(line) for line in _decode(path, notes).split("\n") if line.strip()]
             if not all(isinstance(record, dict) for record in records):
                 raise ValueError("a line is not a JSON object")
             return records
@@ -208,6 +210,19 @@ def read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise Unusable(f"data.table: {path} cannot be read: {error}") from error
     raise Unusable(f"data.table: {path} is of an unknown kind; expected .csv, .jsonl or .parquet")
+
+
+def _share(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names, and texts in lists, are kept once for all rows.
+
+    Else 100,000 rows of 26 labels took 200 MB that, strewn among what stays, were not given back.
+    """
+    return {
+        sys.intern(name): [sys.intern(part) if isinstance(part, str) else part for part in value]
+        if isinstance(value, list)
+        else value
+        for name, value in pairs
+    }
 
 
 def _decode(path: Path, notes: list[str]) -> str:

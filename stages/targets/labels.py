@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from sys import intern
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -51,8 +52,10 @@ class Labels(Target):
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         """1 for a label that the image has, 0 for one it hasn't, NaN where that is unknown."""
         found = (json.loads(text) for text in labels)
-        rows = [[np.nan if has.get(name, 0) is None else has.get(name, 0) for name in self] for has in found]
-        return np.array(rows, dtype=np.float64).reshape(len(labels), len(self))
+        out = np.empty((len(labels), len(self)))  # a list of lists would be as large again
+        for row, has in zip(out, found, strict=True):
+            row[:] = [np.nan if has.get(name, 0) is None else has.get(name, 0) for name in self]
+        return out
 
     @classmethod
     def values(cls, labels: Sequence[str | None]) -> np.ndarray:
@@ -76,7 +79,8 @@ class Labels(Target):
         A unit goes where what it has is furthest below its share, rare labels first: iterative stratification
         (Sechidis, Tsoumakas and Vlahavas 2011; stages/data/stratified.py).
         """
-        names = [tuple(name for name, has in json.loads(label).items() if has) or ("",) for label in labels]
+        # each name is kept once, not for each image
+        names = [tuple(intern(name) for name, has in json.loads(label).items() if has) or ("",) for label in labels]
         return Strata(names, needed=cls.each)
 
     @classmethod

@@ -136,6 +136,15 @@ def test_a_misspelt_column_is_not_silence(tmp_path: Path, part: str) -> None:
     assert caught.value.hint == f"name the column with data.columns.{part}{near}"
 
 
+@pytest.mark.parametrize("cell", [["wide cat"], {"wide cat": 1}])
+def test_a_name_in_cells_of_json_is_kept_once_for_all_rows(tmp_path: Path, cell: object) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text(2 * (json.dumps({"path": "1.png", "label": cell}) + "\n"))
+    one, two = tables.read_records(path, [])
+    assert one == two == {"path": "1.png", "label": cell}
+    assert next(iter(one["label"])) is next(iter(two["label"]))
+
+
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match=r"data\.table: .*gone\.csv is not there"):
         table(tmp_path / "gone.csv", tmp_path)
