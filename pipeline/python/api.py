@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation import audit
-from pipeline.evaluation.audit import Audit
+from pipeline.evaluation.audit_findings import Audit
 from pipeline.project.project import Options, Project, no_progress
 from pipeline.results import registry
 from pipeline.results.csv_parquet import Columns
@@ -72,7 +72,7 @@ class OpenPipeline:
         self._project = project
 
     def audit(self, tap: str | None = None) -> Audit:
-        """Labels that are probably wrong, and odd images, by cached rows of a tap; None for the first.
+        """Copies, suspect labels and odd images, by cached rows of a tap (None: the first) and the pictures.
 
         Raises Unusable where there are too few images, NotAvailable where a row is missing.
         """
