@@ -19,7 +19,7 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 @click.option("--tap", metavar="NAME", help="Whose rows are compared.  [default: the first in pipeline.yaml]")
 @click.option("-o", "--output", type=_PATH, metavar="FILE", help="Write all findings to this .csv or .parquet file.")
 @click.option("--write-groups", "groups", type=_PATH, metavar="FILE",
-              help="Write a table for data.table, in which copies are a group, which splits keep together.")  # fmt: skip
+              help="Write a table for data.table, in which copies are a group, that splits keep.")  # fmt: skip
 def audit_command(call: Call, tap: str | None, output: Path | None, groups: Path | None) -> None:
     """Look for copies, suspect labels and odd images, by cached rows and the pictures.
 

@@ -39,4 +39,4 @@ def find_suspects(p: np.ndarray, y: np.ndarray) -> Suspects:
     best = reached.argmax(axis=1)
     others = p.copy()
     others[here, y] = -1
-    return Suspects(p[here, y], others.argmax(axis=1), (reached[here, best] >= 0) & (best != y))
+    return Suspects(p[here, y], others.argmax(axis=1), reached[here, best] > reached[here, y])
