@@ -20,6 +20,7 @@ COMMANDS = {
     "crossval": "evaluate:crossval_command",
     "predictions": "evaluate:predictions_command",
     "plot": "evaluate:plot_command",
+    "audit": "audit:audit_command",
     "tag": "models:tag_command",
     "reproduce": "models:reproduce_command",
     "export": "export:export",

@@ -1,6 +1,5 @@
 """Owns out-of-fold figures of the heads in pipeline.yaml. Not the folds (kfold.py)."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +11,13 @@ from pipeline.project.project import Project
 from pipeline.results.csv_parquet import Columns
 from pipeline.results.predictions import Predictions
 from pipeline.runs import train_heads
+from pipeline.serving import dataset
 from stages.data.manifest import Row
 from stages.heads.fitted import Head
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import kfold
 from stages.metrics.figures import Figures
 from stages.targets import evaluate
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,7 @@ def crossval(project: Project, spec: HeadConfig, k: int, every: bool) -> OutOfFo
     little below that of the folds; intervals cover the choice of the evaluated rows, not of the training rows. Raises
     Unusable where there are too few rows, NotAvailable where a row is missing.
     """
-    manifest = project.manifest
-    absent = {image for tap in spec.taps for image in project.store(tap).missing(manifest.ids)}
-    if project.config.data.on_bad == "skip" and absent:
-        log.warning("%d of %d images have no row and are left out", len(absent), len(manifest.ids))
-        manifest = manifest.without(absent)
+    manifest = dataset.images_with_rows(project, spec.taps)
     train_heads.check_leaks(project, manifest)
     target = project.find_target(manifest)
     splits = ("train", "val", "test") if every else ("train", "val")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.evaluation import audit
+from pipeline.evaluation.audit_findings import Audit
 from pipeline.project.project import Options, Project, no_progress
 from pipeline.results import registry
 from pipeline.results.csv_parquet import Columns
@@ -68,6 +70,13 @@ class OpenPipeline:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+
+    def audit(self, tap: str | None = None) -> Audit:
+        """Copies, suspect labels and odd images, by cached rows of a tap (None: the first) and the pictures.
+
+        Raises Unusable where there are too few images, NotAvailable where a row is missing.
+        """
+        return audit.audit(self._project, tap)
 
     @property
     def manifest(self) -> tuple[Row, ...]:

@@ -3,7 +3,8 @@
 Not computing them (extraction.py), nor the files they may be written to (export_features.py).
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from pipeline.project.project import Project
 from pipeline.runs import train_heads
 from stages.data.manifest import SPLITS, Manifest, Row
 from stages.targets.target import Target
+
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 32_000_000
 """About how much of X is in memory at a time, unless it is read whole."""
@@ -84,6 +87,16 @@ def check_request(project: Project, tap: str, split: str | None) -> None:
         raise Unusable(f"no tap {tap!r} in {project.path.name}; it has {', '.join(taps)}", "name one of those")
     if split not in (None, *SPLITS):
         raise Unusable(f"there is no split {split!r}", f"name one of {', '.join(SPLITS)}, or none for all images")
+
+
+def images_with_rows(project: Project, taps: Collection[str]) -> Manifest:
+    """The images; with data.on_bad: skip, those that have rows at all these taps, as a run leaves out the others."""
+    manifest = project.manifest
+    absent = {image for tap in taps for image in project.store(tap).missing(manifest.ids)}
+    if project.config.data.on_bad == "fail" or not absent:
+        return manifest
+    log.warning("%d of %d images have no row and are left out", len(absent), len(manifest.ids))
+    return manifest.without(absent)
 
 
 def select_rows(project: Project, manifest: Manifest, tap: str, split: str | None) -> Dataset:

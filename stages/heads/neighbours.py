@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -44,19 +44,34 @@ class Neighbours:
 
     def nearest(self, features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k most similar rows of each of features (n, dim), the nearest first: cosines (n, k), what they have."""
-        x = _unit_rows(features)
-        cosines: np.ndarray = np.empty((len(x), 0), np.float32)
-        numbers: np.ndarray = np.empty((len(x), 0), np.int64)
-        for start in range(0, len(self.rows), TILE):
-            similar = x @ self.rows[start : start + TILE].T
-            found = _largest(similar, k)
-            cosines = np.concatenate([cosines, np.take_along_axis(similar, found, axis=1)], axis=1)
-            numbers = np.concatenate([numbers, found + start], axis=1)
-            if start:
-                kept = _largest(cosines, k)
-                cosines, numbers = (np.take_along_axis(both, kept, axis=1) for both in (cosines, numbers))
-        order = np.argsort(-cosines, axis=1, kind="stable")
-        return np.take_along_axis(cosines, order, axis=1), self.columns[np.take_along_axis(numbers, order, axis=1)]
+        parts = ((start, self.rows[start : start + TILE]) for start in range(0, len(self.rows), TILE))
+        cosines, numbers = nearest(unit_rows(features), parts, k)
+        return cosines, self.columns[numbers]
+
+
+def nearest(
+    x: np.ndarray, parts: Iterable[tuple[int, np.ndarray]], k: int, own: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of x (n, dim), the k most similar stored rows, the nearest first: cosines and numbers, (n, k) each.
+
+    parts: of the stored rows, the number of the first and the rows. All rows have length 1. own (n,): the number under
+    which each of x is stored itself, which is left out. The search is exact.
+    """
+    cosines: np.ndarray = np.empty((len(x), 0), np.float32)
+    numbers: np.ndarray = np.empty((len(x), 0), np.int64)
+    for start, rows in parts:
+        similar = x @ rows.T
+        if own is not None:
+            here = np.flatnonzero((own >= start) & (own < start + len(rows)))
+            similar[here, own[here] - start] = -np.inf
+        found = _largest(similar, k)
+        cosines = np.concatenate([cosines, np.take_along_axis(similar, found, axis=1)], axis=1)
+        numbers = np.concatenate([numbers, found + start], axis=1)
+        if start:
+            kept = _largest(cosines, k)
+            cosines, numbers = (np.take_along_axis(both, kept, axis=1) for both in (cosines, numbers))
+    order = np.argsort(-cosines, axis=1, kind="stable")
+    return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(numbers, order, axis=1)
 
 
 def vote(cosines: np.ndarray, y: np.ndarray, temperature: float, target: Target) -> np.ndarray:
@@ -64,7 +79,7 @@ def vote(cosines: np.ndarray, y: np.ndarray, temperature: float, target: Target)
     return target.vote(np.exp((cosines - cosines[:, :1]) / temperature, dtype=np.float64), y)
 
 
-def _unit_rows(features: np.ndarray) -> np.ndarray:
+def unit_rows(features: np.ndarray) -> np.ndarray:
     """features (n, dim) as float32, each row of length 1; a row of zeros stays, equally similar to all."""
     x = np.asarray(features, dtype=np.float32)
     lengths = np.linalg.norm(x, axis=1, keepdims=True)

@@ -1,0 +1,40 @@
+"""Owns `pipeline audit`: options, output, exit codes. Not what it finds (evaluation/audit.py)."""
+
+from pathlib import Path
+
+import rich_click as click
+
+from pipeline.cli.options import Call, shared_options
+from pipeline.evaluation.audit import audit
+from pipeline.evaluation.audit_findings import Audit
+from pipeline.project.project import Project
+from pipeline.results import csv_parquet
+from pipeline.show.audit_tables import show_audit
+
+_PATH = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("audit")
+@shared_options("set", "offline")
+@click.option("--tap", metavar="NAME", help="Whose rows are compared.  [default: the first in pipeline.yaml]")
+@click.option("-o", "--output", type=_PATH, metavar="FILE", help="Write all findings to this .csv or .parquet file.")
+@click.option("--write-groups", "groups", type=_PATH, metavar="FILE",
+              help="Write a table for data.table, in which copies are a group, that splits keep.")  # fmt: skip
+def audit_command(call: Call, tap: str | None, output: Path | None, groups: Path | None) -> None:
+    """Look for copies, suspect labels and odd images, by cached rows and the pictures.
+
+    Copies: pictures that agree all over, though resized, recompressed, brighter or mirrored. Suspect labels: heads that
+    never saw the image confidently say another class (confident learning). Odd images: much farther from their nearest
+    neighbours of their class than others are.
+    """
+    written = [path for path in (output, groups) if path is not None]
+
+    def work() -> Audit:
+        for path in written:
+            csv_parquet.check_path(path)
+        found = audit(Project(call.config, call.options, call.progress), tap, groups)
+        if output is not None:
+            csv_parquet.write_table(found.columns(), output)
+        return found
+
+    call.finish(work, lambda found: show_audit(found, written))

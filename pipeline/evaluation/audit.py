@@ -1,0 +1,191 @@
+"""Owns the audit of a project: copies, suspect labels, odd images. Not how they are found (stages/audit).
+
+Cached rows are read, and pictures decoded; no network runs, and nothing of the project is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cache.errors import NotAvailable, Unusable
+from pipeline.config.head_schema import HEAD_KINDS
+from pipeline.evaluation.audit_findings import Audit, Copies, Copy, Labels, OddOne, SuspectLabel
+from pipeline.project.project import Project
+from pipeline.results import csv_parquet
+from pipeline.runs import extraction, train_heads
+from pipeline.serving import dataset
+from stages.audit import copies, odd_ones, wrong_labels
+from stages.audit.likeness import SIDE, thumbnail
+from stages.data.images import ImageRejected, PixelSpec
+from stages.data.manifest import Manifest, Row
+from stages.extract import prefetch
+from stages.heads import labelled_rows
+from stages.heads.matrix import FeatureMatrix
+from stages.metrics import kfold
+from stages.runtime.parallel import run_in_threads
+from stages.targets.classes import Classes
+
+NEIGHBOURS = 10
+"""Of each image, whose labels are set against its own."""
+
+SAMPLE, SAMPLE_SIDE = 60, 256
+"""Pictures that copies are made of, to tell which kinds of copies would be found, and their size then."""
+
+_SHOWN, _AT_ONCE = 3, 512
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images, each once, with their rows and nearest neighbours, and the class that each counts as; "" for none."""
+
+    rows: Sequence[Row]
+    features: FeatureMatrix
+    near: np.ndarray
+    names: np.ndarray
+
+
+def audit(project: Project, tap: str | None = None, groups: Path | None = None) -> Audit:
+    """What cached rows of a tap (None: the first) and the pictures tell of all images; byte copies count once.
+
+    groups: a table to write, for data.table: the images, those that are copies in one group. Raises Unusable where
+    there are too few images, or the same bytes have two labels; NotAvailable where a row is missing, or `groups` is
+    given and a picture.
+    """
+    tap = next(iter(project.config.extract.taps)) if tap is None else tap
+    dataset.check_request(project, tap, None)
+    manifest = dataset.images_with_rows(project, [tap])
+    manifest.check_labels()
+    rows = [*{row.id: row for row in reversed(manifest.rows)}.values()]
+    if len(rows) < odd_ones.LEAST:
+        raise Unusable(f"{len(rows)} images are too few to audit", f"{odd_ones.LEAST} or more are compared")
+    kind, features = project.target_kind, FeatureMatrix([project.store(tap).rows([row.id for row in rows])])
+    names = [kind.counted(row.label)[0] if kind.exclusive and row.label is not None else "" for row in rows]
+    with project.progress("comparing rows", None) as advance:
+        images = _Images(rows, features, odd_ones.find_nearest(features, NEIGHBOURS)[1], np.array(names))
+        advance(len(rows))
+    left_out: list[str] = []
+    found = None
+    try:
+        found = _find_copies(project, tap, manifest, images)
+    except NotAvailable as why:
+        if groups is not None:
+            raise
+        left_out.append(f"copies are not looked for: {why.message}")
+    pairs = np.empty((0, 2), int) if found is None else found.pairs
+    joined = _join(rows, pairs)
+    if groups is not None:
+        _write_groups(manifest, rows, joined, groups)
+    odd, lone = _find_odd(images)
+    if lone:
+        left_out.append(f"{lone:,} images are of classes with fewer than {odd_ones.LEAST}, so none of them is odd")
+    labels = _judge_labels(tap, images, joined, len(pairs)) if kind.exclusive else None
+    if labels is None:
+        takes = "two classes with two images, or groups, each" if kind.exclusive else "one class for each image"
+        left_out.append(f"labels are not judged: that takes {takes}")
+    copied = None if found is None else _describe_copies(project, tap, manifest, rows, found)
+    return Audit(tap, len(rows), copied, labels, odd, left_out)
+
+
+def _find_copies(project: Project, tap: str, manifest: Manifest, images: _Images) -> copies.Copies:
+    """Raises NotAvailable where a picture is not here."""
+    thumbnails = np.zeros((len(images.rows), SIDE, SIDE), np.uint8)  # a picture that cannot be read is of one colour
+    ids = [row.id for row in images.rows]
+    with project.progress("reading pictures", len(ids)) as advance:
+        for number, pixels in _read(project, tap, manifest, ids, SIDE):
+            thumbnails[number] = thumbnail(pixels)
+            advance(1)
+    return copies.find_copies(thumbnails, images.near)
+
+
+def _read(
+    project: Project, tap: str, manifest: Manifest, ids: Sequence[str], side: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The number and the pixels (side, side, 3) of each image that can be decoded, some at a time."""
+    recipe = replace(project.spec(tap).recipe, pixels=PixelSpec(side, side, max_pixels=project.config.data.max_pixels))
+    paths = extraction.image_paths(project, manifest, ids)
+
+    def read(image: str) -> np.ndarray | None:
+        try:
+            return prefetch.read_image(image, paths[image], [recipe], [])[0]
+        except ImageRejected:
+            return None
+
+    for start in range(0, len(ids), _AT_ONCE):
+        some = run_in_threads(read, ids[start : start + _AT_ONCE])
+        yield from ((start + i, pixels) for i, pixels in enumerate(some) if pixels is not None)
+
+
+def _describe_copies(
+    project: Project, tap: str, manifest: Manifest, rows: Sequence[Row], found: copies.Copies
+) -> Copies:
+    """With the copies that would be found: of a sample by ids, which are digests."""
+    pairs = [
+        Copy(rows[i], rows[j], round(alike, 4))
+        for (i, j), alike in zip(found.pairs.tolist(), found.likeness.tolist(), strict=True)
+    ]
+    sample = [
+        pixels for _, pixels in _read(project, tap, manifest, sorted(row.id for row in rows)[:SAMPLE], SAMPLE_SIDE)
+    ]
+    groups = len(set(copies.join_groups(found.pairs, len(rows))[found.pairs.ravel()].tolist()))
+    return Copies(pairs, groups, round(found.threshold, 4), copies.shares_found(sample, found.threshold))
+
+
+def _join(rows: Sequence[Row], pairs: np.ndarray) -> np.ndarray:
+    """The group of each image, by its number: of the copies, and of the groups that there were."""
+    first: dict[str, int] = {}
+    same = [(first.setdefault(row.group, i), i) for i, row in enumerate(rows) if row.group is not None]
+    return copies.join_groups(np.concatenate([pairs, np.array(same, int).reshape(-1, 2)]), len(rows))
+
+
+def _write_groups(manifest: Manifest, rows: Sequence[Row], joined: np.ndarray, path: Path) -> None:
+    """All images, as a table for data.table; a group has the name that it had, or the path of its first image."""
+    sizes, group = np.bincount(joined, minlength=len(rows)), {}
+    for row, first in zip(rows, joined.tolist(), strict=True):
+        group[row.id] = (rows[first].group or rows[first].path) if sizes[first] > 1 else row.group
+    fields = {name: [getattr(row, name) for row in manifest.rows] for name in ("path", "label")}
+    csv_parquet.write_table({**fields, "group": [group[row.id] for row in manifest.rows]}, path)
+
+
+def _find_odd(images: _Images) -> tuple[list[OddOne], int]:
+    """The odd ones, and how many images are of classes too small to tell."""
+    scores = odd_ones.find_odd(images.features, images.names)
+    worst = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= odd_ones.ODD]
+    return [OddOne(images.rows[i], round(float(scores[i]), 3)) for i in worst], int(np.isnan(scores).sum())
+
+
+def _judge_labels(tap: str, images: _Images, joined: np.ndarray, pairs: int) -> Labels | None:
+    """By logistic heads out of fold, on images of all splits; None where folds leave fewer than two classes."""
+    named = zip(images.rows, images.names, strict=True)
+    labelled = [row._replace(label=name or None, split="train") for row, name in named]
+    sizes = np.bincount(joined, minlength=len(labelled))
+    grouped = [row._replace(group=f"{of}") if sizes[of] > 1 else row for row, of in zip(labelled, joined, strict=True)]
+    judged = [i for i, row in enumerate(grouped) if row.label]
+    while alone := kfold.find_unfoldable([grouped[i] for i in judged]):
+        judged = [i for i in judged if grouped[i].label != alone]
+    target = Classes(sorted({grouped[i].label or "" for i in judged}))
+    if len(target) < 2:
+        return None
+    spec = HEAD_KINDS["logistic"].spec.model_validate({"tap": tap, "choose": "folds"})
+
+    def predict(rows: Sequence[Row]) -> np.ndarray:
+        some = images.features.some(np.array(judged))
+        found = train_heads.fit_kind(spec, some, [rows[i] for i in judged], target).out_of_fold
+        assert found is not None
+        return found.predictions
+
+    y = labelled_rows.encode([grouped[i] for i in judged], target)
+    p = predict(grouped)
+    accuracy = float((p.argmax(axis=1) == y).mean())
+    across = float((predict(labelled).argmax(axis=1) == y).mean()) if pairs else accuracy
+    suspects, found = wrong_labels.find_suspects(p, y), []
+    for place in (place for place in suspects.order if suspects.confident[place]):
+        i, instead = judged[place], suspects.instead[place]
+        others = [j for j in images.near[i] if images.names[j] not in ("", images.names[i])]
+        near = [images.rows[j].path for j in others[:_SHOWN]]
+        own, other = float(suspects.own[place]), float(p[place, instead])
+        found.append(SuspectLabel(images.rows[i], target[instead], own, other, len(others), images.near.shape[1], near))
+    return Labels(len(judged), found, accuracy, across)

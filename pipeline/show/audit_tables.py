@@ -1,0 +1,64 @@
+"""Owns how an audit is printed. Not its findings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.evaluation.audit_findings import Audit, Copies, Labels, OddOne
+from pipeline.show.console import OUT, count_of, echo, make_table
+
+_SHOWN = 10
+
+
+def show_audit(found: Audit, written: Sequence[Path]) -> None:
+    """The worst findings of each kind, and how many there are."""
+    echo(f"{count_of(found.images, 'image')}, by rows of tap {found.tap}")
+    if found.copies is not None:
+        _show_copies(found.copies)
+    if found.labels is not None:
+        _show_labels(found.labels)
+    _show_odd_ones(found.odd_ones, "its class" if found.labels else "the data set")
+    for text in found.left_out:
+        echo(text)
+    lists = found.copies.pairs if found.copies else (), found.labels.suspects if found.labels else (), found.odd_ones
+    for path in written:
+        echo(f"wrote {path}")
+    if not written and max(map(len, lists)) > _SHOWN:
+        echo(f"\nthe first {_SHOWN} of each are shown; all of them: -o findings.csv, or --json")
+
+
+def _show_copies(found: Copies) -> None:
+    many = f"{count_of(len(found.pairs), 'pair')} of images are copies, in {count_of(found.groups, 'group')}"
+    echo(f"\n{many}: {found.across_splits:,} across splits, {found.of_two_labels:,} with two labels")
+    table = make_table("image", "split", "label", "copy", "split", "label", ">alike")
+    for one in found.pairs[:_SHOWN]:
+        cells = (cell or "" for row in (one.image, one.of) for cell in (row.path, row.split, row.label))
+        table.add_row(*cells, f"{one.likeness:.4f}")
+    if found.pairs:
+        OUT.print(table)
+    would = ", ".join(f"{kind} {share:.0%}" for kind, share in found.found_of.items())
+    echo(f"of copies made of some of your images, that would find: {would}")
+
+
+def _show_labels(found: Labels) -> None:
+    n = len(found.suspects)
+    right = f"{found.accuracy:.1%}"
+    if found.across_copies != found.accuracy:
+        right += f" ({found.across_copies:.1%} where copies may be in two folds)"
+    what = f"{count_of(n, 'label')} of {found.images:,} {'is' if n == 1 else 'are'} suspect"
+    echo(f"\n{what}: heads that never saw the image, right in {right}, confidently say another class")
+    table = make_table("image", "split", "label", ">p", "rather", ">p", ">neighbours against", "such as")
+    for one in found.suspects[:_SHOWN]:
+        image, against = one.image, f"{one.against} of {one.neighbours}"
+        table.add_row(image.path, image.split or "", image.label or "", f"{one.own:.3f}", one.instead,
+                      f"{one.other:.3f}", against, next(iter(one.near), ""))  # fmt: skip
+    if n:
+        OUT.print(table)
+
+
+def _show_odd_ones(found: Sequence[OddOne], of: str) -> None:
+    echo(f"\n{count_of(len(found), 'image')} unlike the rest of {of}")
+    table = make_table("image", "split", "label", ">z")
+    for one in found[:_SHOWN]:
+        table.add_row(one.image.path, one.image.split or "", one.image.label or "", f"{one.score:.1f}")
+    if found:
+        OUT.print(table)

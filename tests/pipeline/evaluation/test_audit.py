@@ -1,0 +1,143 @@
+"""audit.py: what is planted in a project is found, shown and written, and nothing of the project changes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pipeline as frozenbase
+from tests.conftest import Pipeline
+from tests.support.disk import read_tree
+
+
+def draw(seed: int, bright: bool) -> Image.Image:
+    """Blurred noise, dark or bright."""
+    noise = np.random.default_rng(seed).integers(0, 120, (12, 12, 3), dtype=np.uint8) + (130 if bright else 0)
+    return Image.fromarray(noise.astype(np.uint8)).resize((90, 90), Image.Resampling.BICUBIC)
+
+
+def save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    path.write_bytes(file.getvalue())
+
+
+@pytest.fixture
+def config(tmp_path: Path, fake_embed: None, pipeline: Pipeline) -> Path:
+    """40 dark and 40 bright pictures; three mirrored copies, one of them under the other label; one wrong label."""
+    for i in range(80):
+        save(draw(i, i >= 40), tmp_path / "images" / ("bright" if i >= 40 else "dark") / f"{i:02d}.png")
+    for i, label in ((1, "dark"), (2, "dark"), (3, "bright")):
+        mirrored = draw(i, False).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        save(mirrored, tmp_path / "images" / label / f"copy{i}.png")
+    save(draw(99, True), tmp_path / "images" / "dark" / "wrong.png")
+    config = tmp_path / "pipeline.yaml"
+    config.write_text("data: {split: {method: stratified}}\nextract: {size: 32}\n")
+    pipeline("run", "extract", "-c", config, expect=0)
+    return config
+
+
+def audited(pipeline: Pipeline, config: Path, *more: str | Path) -> dict[str, Any]:
+    ran = pipeline("audit", "-c", config, "--json", *more)
+    assert ran.code == 0, ran.out
+    return dict(ran.json["audit"])
+
+
+def test_copies_and_wrong_labels_are_found_and_nothing_is_written(pipeline: Pipeline, config: Path) -> None:
+    before = read_tree(config.parent)
+    found = audited(pipeline, config)
+    pairs = {
+        frozenset((Path(one["image"]["path"]).stem, Path(one["of"]["path"]).stem)) for one in found["copies"]["pairs"]
+    }
+    assert pairs == {frozenset((f"{i:02d}", f"copy{i}")) for i in (1, 2, 3)}
+    assert (found["images"], found["copies"]["groups"]) == (84, 3)
+    suspects = [one["image"]["path"] for one in found["labels"]["suspects"]]
+    assert {*suspects[:2]} == {"dark/wrong.png", "bright/copy3.png"}
+    assert {one["instead"] for one in found["labels"]["suspects"][:2]} == {"dark", "bright"}
+    assert found["labels"]["accuracy"] > 0.9
+    assert found["left_out"] == []
+    assert read_tree(config.parent) == before
+
+
+def test_it_is_shown_and_findings_are_a_table(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
+    shown = pipeline("audit", "-c", config, "-o", tmp_path / "found.csv", expect=0).out
+    assert "3 pairs of images are copies, in 3 groups" in shown
+    assert "1 with two labels" in shown
+    assert "of copies made of some of your images, that would find: resized" in shown
+    assert "dark/wrong.png" in shown
+    assert f"wrote {tmp_path / 'found.csv'}" in shown
+    rows = list(csv.DictReader((tmp_path / "found.csv").open(newline="")))
+    assert [*rows[0]] == ["finding", "id", "path", "label", "split", "group", "score", "other"]
+    assert [row["finding"] for row in rows].count("copy") == 3
+    (wrong,) = [row for row in rows if row["finding"] == "suspect label" and row["path"] == "dark/wrong.png"]
+    assert (wrong["other"], float(wrong["score"]) < 0.5) == ("bright", True)
+
+
+def test_the_table_of_groups_keeps_copies_in_one_split(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
+    audited(pipeline, config, "--write-groups", tmp_path / "groups.csv")
+    rows = {row["path"]: row for row in csv.DictReader((tmp_path / "groups.csv").open(newline=""))}
+    assert len(rows) == 84
+    assert rows["bright/copy3.png"]["group"] == rows["dark/03.png"]["group"] != ""
+    assert rows["dark/10.png"]["group"] == ""
+    sets = ("--set", "data.table=groups.csv", "--set", "data.split.seed=1")
+    pipeline("run", "head", "-c", config, *sets, expect=0)
+    splits = {
+        row.path: row.split for row in frozenbase.open(config, ["data.table=groups.csv", "data.split.seed=1"]).manifest
+    }
+    assert splits["bright/copy3.png"] == splits["dark/03.png"]
+    assert splits["dark/copy1.png"] == splits["dark/01.png"]
+
+
+def test_without_pictures_labels_are_still_judged(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
+    saved = next((tmp_path / ".features" / "manifests").glob("*.jsonl"))
+    (tmp_path / "images").rename(tmp_path / "gone")
+    found = audited(pipeline, config, "--set", f"data.table={saved}")
+    assert found["copies"] is None
+    assert "copies are not looked for" in found["left_out"][0]
+    assert len(found["labels"]["suspects"]) >= 2
+    ran = pipeline("audit", "-c", config, "--set", f"data.table={saved}", "--write-groups", tmp_path / "groups.csv")
+    assert ran.code == 4
+    assert not (tmp_path / "groups.csv").exists()
+
+
+def test_of_numbers_only_copies_and_odd_images_are_looked_for(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
+    paths = sorted(path.relative_to(tmp_path / "images") for path in (tmp_path / "images").rglob("*.png"))
+    (tmp_path / "t.csv").write_text("path,mass\n" + "".join(f"{path},{i / 7:.3f}\n" for i, path in enumerate(paths)))
+    sets = ("--set", "data.table=t.csv", "--set", "data.target={kind: number, columns: [mass]}", "--set", "heads={}")
+    found = audited(pipeline, config, *sets)
+    assert found["labels"] is None
+    assert found["left_out"] == ["labels are not judged: that takes one class for each image"]
+    assert len(found["copies"]["pairs"]) == 3
+    assert "unlike the rest of the data set" in pipeline("audit", "-c", config, *sets, expect=0).out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--tap", "none"], 2, "no tap 'none'"),
+        (["-o", "found.txt"], 2, "expected a name that ends in .csv or .parquet"),
+        (["--set", "extract.size=40"], 4, "run extract"),
+    ],
+)
+def test_what_cannot_be_audited_is_one_sentence(
+    pipeline: Pipeline, config: Path, words: list[str], code: int, said: str
+) -> None:
+    ran = pipeline("audit", "-c", config, *words)
+    assert ran.code == code, ran.err
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_it_is_there_in_python(config: Path) -> None:
+    found = frozenbase.open(config).audit()
+    assert found.copies is not None
+    assert found.copies.of_two_labels == 1
+    assert json.dumps(found.to_json())
