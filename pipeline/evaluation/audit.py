@@ -5,7 +5,9 @@ Cached rows are read, and pictures decoded; no network runs, and nothing of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from pipeline.runs import extraction, train_heads
 from pipeline.serving import dataset
 from stages.audit import copies, odd_ones, wrong_labels
 from stages.audit.likeness import SIDE, thumbnail
-from stages.data.images import ImageRejected, PixelSpec
+from stages.data.image_formats import open_image
+from stages.data.images import ImageRejected, PixelSpec, decode
 from stages.data.manifest import Manifest, Row
 from stages.extract import prefetch
 from stages.heads import labelled_rows
@@ -32,10 +35,10 @@ from stages.targets.classes import Classes
 NEIGHBOURS = 10
 """Of each image, whose labels are set against its own."""
 
-SAMPLE, SAMPLE_SIDE = 60, 256
-"""Pictures that copies are made of, to tell which kinds of copies would be found, and their size then."""
+SAMPLE, SAMPLE_SIDE = 60, 512
+"""Pictures that copies are made of, to tell which kinds of copies would be found; at their own size, or this one."""
 
-_SHOWN, _AT_ONCE = 3, 512
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -82,56 +85,55 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None) 
     odd, lone = _find_odd(images)
     if lone:
         left_out.append(f"{lone:,} images are of classes with fewer than {odd_ones.LEAST}, so none of them is odd")
-    labels = _judge_labels(tap, images, joined, len(pairs)) if kind.exclusive else None
-    if labels is None:
-        takes = "two classes with two images, or groups, each" if kind.exclusive else "one class for each image"
-        left_out.append(f"labels are not judged: that takes {takes}")
-    copied = None if found is None else _describe_copies(project, tap, manifest, rows, found)
+    labels = None
+    try:
+        if not kind.exclusive:
+            raise Unusable("that takes one class for each image")
+        labels = _judge_labels(tap, images, joined, len(pairs))
+    except Unusable as why:
+        left_out.append(f"labels are not judged: {why.message}")
+    copied = None if found is None else _describe_copies(project, manifest, rows, found)
     return Audit(tap, len(rows), copied, labels, odd, left_out)
 
 
 def _find_copies(project: Project, tap: str, manifest: Manifest, images: _Images) -> copies.Copies:
     """Raises NotAvailable where a picture is not here."""
     thumbnails = np.zeros((len(images.rows), SIDE, SIDE), np.uint8)  # a picture that cannot be read is of one colour
-    ids = [row.id for row in images.rows]
+    ids, pixels = [row.id for row in images.rows], PixelSpec(SIDE, SIDE, max_pixels=project.config.data.max_pixels)
+    recipe, paths = replace(project.spec(tap).recipe, pixels=pixels), extraction.image_paths(project, manifest, ids)
     with project.progress("reading pictures", len(ids)) as advance:
-        for number, pixels in _read(project, tap, manifest, ids, SIDE):
-            thumbnails[number] = thumbnail(pixels)
+
+        def read(number: int) -> None:
+            with suppress(ImageRejected):
+                thumbnails[number] = thumbnail(prefetch.read_image(ids[number], paths[ids[number]], [recipe], [])[0])
             advance(1)
+
+        run_in_threads(read, range(len(ids)))
     return copies.find_copies(thumbnails, images.near)
 
 
-def _read(
-    project: Project, tap: str, manifest: Manifest, ids: Sequence[str], side: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The number and the pixels (side, side, 3) of each image that can be decoded, some at a time."""
-    recipe = replace(project.spec(tap).recipe, pixels=PixelSpec(side, side, max_pixels=project.config.data.max_pixels))
-    paths = extraction.image_paths(project, manifest, ids)
-
-    def read(image: str) -> np.ndarray | None:
-        try:
-            return prefetch.read_image(image, paths[image], [recipe], [])[0]
-        except ImageRejected:
-            return None
-
-    for start in range(0, len(ids), _AT_ONCE):
-        some = run_in_threads(read, ids[start : start + _AT_ONCE])
-        yield from ((start + i, pixels) for i, pixels in enumerate(some) if pixels is not None)
-
-
-def _describe_copies(
-    project: Project, tap: str, manifest: Manifest, rows: Sequence[Row], found: copies.Copies
-) -> Copies:
+def _describe_copies(project: Project, manifest: Manifest, rows: Sequence[Row], found: copies.Copies) -> Copies:
     """With the copies that would be found: of a sample by ids, which are digests."""
     pairs = [
         Copy(rows[i], rows[j], round(alike, 4))
         for (i, j), alike in zip(found.pairs.tolist(), found.likeness.tolist(), strict=True)
     ]
-    sample = [
-        pixels for _, pixels in _read(project, tap, manifest, sorted(row.id for row in rows)[:SAMPLE], SAMPLE_SIDE)
-    ]
+    ids = sorted(row.id for row in rows)[:SAMPLE]
+    paths = extraction.image_paths(project, manifest, ids)
+    sample = [pixels for pixels in run_in_threads(lambda image: _at_its_size(paths[image]), ids) if pixels is not None]
     groups = len(set(copies.join_groups(found.pairs, len(rows))[found.pairs.ravel()].tolist()))
     return Copies(pairs, groups, round(found.threshold, 4), copies.shares_found(sample, found.threshold))
+
+
+def _at_its_size(paths: Sequence[str]) -> np.ndarray | None:
+    """The pixels (h, w, 3) of a picture, its longer side at most SAMPLE_SIDE; None where it cannot be read."""
+    with suppress(OSError, ImageRejected):
+        data = next(Path(path) for path in paths if os.path.exists(path)).read_bytes()
+        image = open_image(data)
+        width, height = (SAMPLE_SIDE, SAMPLE_SIDE) if image is None else image.size
+        scale = min(1, SAMPLE_SIDE / max(width, height))
+        return decode(data, PixelSpec(max(1, round(scale * height)), max(1, round(scale * width))))
+    return None
 
 
 def _join(rows: Sequence[Row], pairs: np.ndarray) -> np.ndarray:
@@ -157,8 +159,8 @@ def _find_odd(images: _Images) -> tuple[list[OddOne], int]:
     return [OddOne(images.rows[i], round(float(scores[i]), 3)) for i in worst], int(np.isnan(scores).sum())
 
 
-def _judge_labels(tap: str, images: _Images, joined: np.ndarray, pairs: int) -> Labels | None:
-    """By logistic heads out of fold, on images of all splits; None where folds leave fewer than two classes."""
+def _judge_labels(tap: str, images: _Images, joined: np.ndarray, pairs: int) -> Labels:
+    """By logistic heads out of fold, on images of all splits. Raises Unusable where folds cannot judge two classes."""
     named = zip(images.rows, images.names, strict=True)
     labelled = [row._replace(label=name or None, split="train") for row, name in named]
     sizes = np.bincount(joined, minlength=len(labelled))
@@ -168,7 +170,7 @@ def _judge_labels(tap: str, images: _Images, joined: np.ndarray, pairs: int) -> 
         judged = [i for i in judged if grouped[i].label != alone]
     target = Classes(sorted({grouped[i].label or "" for i in judged}))
     if len(target) < 2:
-        return None
+        raise Unusable("that takes two classes with two images, or groups, each")
     spec = HEAD_KINDS["logistic"].spec.model_validate({"tap": tap, "choose": "folds"})
 
     def predict(rows: Sequence[Row]) -> np.ndarray:

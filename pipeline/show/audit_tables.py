@@ -36,7 +36,7 @@ def _show_copies(found: Copies) -> None:
     if found.pairs:
         OUT.print(table)
     would = ", ".join(f"{kind} {share:.0%}" for kind, share in found.found_of.items())
-    echo(f"of copies made of some of your images, that would find: {would}")
+    echo(f"copies made of some of your images are as alike: {would}")
 
 
 def _show_labels(found: Labels) -> None:

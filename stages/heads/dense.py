@@ -14,7 +14,7 @@ from stages.data.manifest import Row
 from stages.heads import dense_network, logistic, ridge
 from stages.heads.dense_network import Spec
 from stages.heads.fitted import Head, Layer, Layers, OutOfFold
-from stages.heads.labelled_rows import encode, rows_in_split
+from stages.heads.labelled_rows import encode, find_unfoldable, rows_in_split
 from stages.heads.matrix import FeatureMatrix, Scaler, unit_spans
 from stages.heads.selection import Selection
 from stages.targets.target import Target
@@ -152,11 +152,24 @@ class _Trainer:
         """A linear head fitted on rows of those numbers, and chosen by folds of them, or by the val among them."""
         if not self.starts:
             return Layer(np.zeros((self.features.dim, self.outputs)), np.zeros(self.outputs))
-        here, settings = np.sort(numbers), _Start(self.spec.folds, self.spec.seed)
+        (here, rows), settings = self._foldable(numbers), _Start(self.spec.folds, self.spec.seed)
         linear = {"logistic": logistic, "ridge": ridge}[self.target.linear]
-        head = linear.fit(settings, self.features.some(here), [self.rows[i] for i in here], self.target)
+        head = linear.fit(settings, self.features.some(here), rows, self.target)
         first: Layer = head.layers[0]
         return first
+
+    def _foldable(self, numbers: np.ndarray) -> tuple[np.ndarray, list[Row]]:
+        """The numbers, ascending, and their rows. A class with one image or group here, as folds of folds may leave it,
+        is there twice, and without groups."""
+        here = np.sort(numbers)
+        rows = [self.rows[i] for i in here]
+        while self.selection.folds is not None and (alone := find_unfoldable(rows, self.target)):
+            of = self.target.strata([row.label or "" for row in rows]).members[alone]
+            for i in of:
+                rows[i] = rows[i]._replace(group=None)
+            order = np.argsort(np.concatenate([here, here[of]]), kind="stable")
+            here, rows = np.concatenate([here, here[of]])[order], [[*rows, *(rows[i] for i in of)][i] for i in order]
+        return here, rows
 
     def _loss(self, data: _Data) -> float:
         """Of the scores that they start from."""

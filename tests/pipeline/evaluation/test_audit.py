@@ -71,7 +71,7 @@ def test_it_is_shown_and_findings_are_a_table(pipeline: Pipeline, config: Path, 
     shown = pipeline("audit", "-c", config, "-o", tmp_path / "found.csv", expect=0).out
     assert "3 pairs of images are copies, in 3 groups" in shown
     assert "1 with two labels" in shown
-    assert "of copies made of some of your images, that would find: resized" in shown
+    assert "copies made of some of your images are as alike: resized 100%" in shown
     assert "dark/wrong.png" in shown
     assert f"wrote {tmp_path / 'found.csv'}" in shown
     rows = list(csv.DictReader((tmp_path / "found.csv").open(newline="")))

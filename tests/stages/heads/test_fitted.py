@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from cache.errors import Unusable
 from pipeline.config.head_schema import HEAD_KINDS
-from stages.data.manifest import Manifest
+from stages.data.manifest import Manifest, Row
 from stages.heads import fitted
 from stages.heads.fitted import Head, Layer, Layers
 from stages.heads.neighbours import Neighbours
@@ -124,6 +124,20 @@ def test_without_val_folds_choose_and_judge(fit: Fit, n: int) -> None:
     right = [(p.argmax(axis=1) == truth).mean() for p in (head.out_of_fold.predictions, head.predict(x))]
     assert right[1] + 0.05 > right[0] > 0.75
     assert head.to_files() == fit(features(x), samples, names(2)).to_files()
+
+
+@each_kind
+def test_folds_judge_a_class_of_two_images(fit: Fit) -> None:
+    """Outside of a fold one of them is left, so that folds of those rows cannot choose; with groups, one group."""
+    x, samples = problem(2, n=40)
+    rare = np.random.default_rng(5).normal(loc=4, size=(2, x.shape[1])).astype(np.float32)
+    more = [Row(id=f"{9 + i:064x}", path="", label="rare", split="train") for i in range(2)]
+    for group in (None, "g"):
+        rows = [*in_train(samples), more[0]._replace(group=group), more[1]]
+        head = fit(features(np.concatenate([x, rare])), rows, Classes([*names(2), "rare"]))
+        assert head.out_of_fold is not None
+        assert np.isfinite(head.out_of_fold.predictions).all()
+        assert head.predict(np.concatenate([x, rare])).shape == (len(rows), 3)
 
 
 @each_kind
