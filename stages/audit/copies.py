@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.audit.likeness import coarse, is_flat, likeness, thumbnail, views
-from stages.audit.likeness import make_copies as make_copies
+from stages.audit.likeness import coarse, is_flat, likeness, make_copies, thumbnail, views
+from stages.audit.odd_ones import AT_ONCE
 from stages.heads.neighbours import TILE, nearest
 from stages.runtime import hardware
 from stages.runtime.parallel import run_in_threads
@@ -94,8 +94,8 @@ def _candidates(thumbnails: np.ndarray) -> list[np.ndarray]:
     """(n, CANDIDATES) each: by the coarse thumbnails, and by them mirrored."""
     found: list[list[np.ndarray]] = [[], []]
     starts = range(0, len(thumbnails), TILE)
-    for start in starts:
-        own = np.arange(start, min(start + TILE, len(thumbnails)))
+    for start in range(0, len(thumbnails), AT_ONCE):
+        own = np.arange(start, min(start + AT_ONCE, len(thumbnails)))
         x = coarse(thumbnails[own])
         for mirrored in (False, True):
             parts = ((at, coarse(thumbnails[at : at + TILE], mirrored)) for at in starts)

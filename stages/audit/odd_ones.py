@@ -10,6 +10,9 @@ from stages.heads.neighbours import TILE, nearest, unit_rows
 NEIGHBOURS = 5
 """Of its own kind, whose mean distance an image is judged by; fewer where there are fewer."""
 
+AT_ONCE = TILE // 4
+"""Rows that are compared with a tile: their cosines and the order of these are some 200 MB."""
+
 ODD = 2.5
 """Modified z-score from which on an image is worth a look. One picture of another data set among those of a class was
 first in 60 of 61 trials, with scores from 2.4 to 5.3; of four clean sets 0.5 to 5 % of the images are above."""
@@ -23,10 +26,9 @@ def find_nearest(features: FeatureMatrix, k: int) -> tuple[np.ndarray, np.ndarra
 
     Exact. Rows are read in blocks, again for each block that is compared with them, so memory doesn't grow with them.
     """
-    everything = np.arange(len(features))
-    blocks = [everything[start : start + TILE] for start in range(0, len(everything), TILE)]
-    found = []
-    for own in blocks:
+    everything, found = np.arange(len(features)), []
+    for own in (everything[start : start + AT_ONCE] for start in range(0, len(everything), AT_ONCE)):
+        blocks = (everything[start : start + TILE] for start in range(0, len(everything), TILE))
         parts = ((int(block[0]), unit_rows(features.take(block))) for block in blocks)
         found.append(nearest(unit_rows(features.take(own)), parts, min(k, len(features) - 1), own))
     return np.concatenate([cosines for cosines, _ in found]), np.concatenate([numbers for _, numbers in found])

@@ -13,8 +13,10 @@ from stages.heads.matrix import FeatureMatrix
 
 
 @settings(max_examples=30, deadline=None)
-@given(n=st.integers(3, 40), k=st.integers(1, 12), tile=st.integers(1, 50), seed=st.integers(0, 99))
-def test_neighbours_are_those_of_all_cosines(n: int, k: int, tile: int, seed: int) -> None:
+@given(
+    n=st.integers(3, 40), k=st.integers(1, 12), tile=st.integers(1, 50), own=st.integers(1, 50), seed=st.integers(0, 99)
+)
+def test_neighbours_are_those_of_all_cosines(n: int, k: int, tile: int, own: int, seed: int) -> None:
     x = np.random.default_rng(seed).normal(size=(n, 5)).astype(np.float32)
     unit = neighbours.unit_rows(x)
     cosines = unit @ unit.T
@@ -22,6 +24,7 @@ def test_neighbours_are_those_of_all_cosines(n: int, k: int, tile: int, seed: in
     expected = -np.sort(-cosines, axis=1)[:, : min(k, n - 1)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(odd_ones, "TILE", tile)
+        patch.setattr(odd_ones, "AT_ONCE", own)
         found, numbers = odd_ones.find_nearest(FeatureMatrix([x]), k)
     assert found == pytest.approx(expected, abs=1e-5)
     assert np.take_along_axis(cosines, numbers, axis=1) == pytest.approx(expected, abs=1e-5)
