@@ -4,6 +4,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from cache.errors import Unusable
 from pipeline.cli.options import Call, shared_options
 from pipeline.evaluation.audit import audit
 from pipeline.evaluation.audit_findings import Audit
@@ -19,7 +20,7 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 @click.option("--tap", metavar="NAME", help="Whose rows are compared.  [default: the first in pipeline.yaml]")
 @click.option("-o", "--output", type=_PATH, metavar="FILE", help="Write all findings to this .csv or .parquet file.")
 @click.option("--write-groups", "groups", type=_PATH, metavar="FILE",
-              help="Write a table for data.table, in which copies are a group, that splits keep.")  # fmt: skip
+              help="For class folders: write a table for data.table, in which copies are a group.")  # fmt: skip
 def audit_command(call: Call, tap: str | None, output: Path | None, groups: Path | None) -> None:
     """Look for copies, suspect labels and odd images, by cached rows and the pictures.
 
@@ -32,9 +33,11 @@ def audit_command(call: Call, tap: str | None, output: Path | None, groups: Path
     def work() -> Audit:
         for path in written:
             csv_parquet.check_path(path)
+        if output is not None and output == groups:
+            raise Unusable(f"{output} is named twice", "name two files")
         found = audit(Project(call.config, call.options, call.progress), tap, groups)
         if output is not None:
             csv_parquet.write_table(found.columns(), output)
         return found
 
-    call.finish(work, lambda found: show_audit(found, written))
+    call.finish(work, lambda found: show_audit(found, written, output is not None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.fields import Count, Fraction, Keyed, Section, Whole
 from stages.data.cells import Cells, TargetKind
@@ -88,8 +88,15 @@ class Data(Section, keyed="none"):
     def cells(self) -> Cells | None:
         """How these are read; None: one of them has the class."""
         target, two = self.target, self.classes or ()
-        named = (two,) if len(two) == 2 and len(self.names) == 1 else ()
+        named = (two,) if target.kind == "soft" and len(two) == 2 and len(self.names) == 1 else ()
         return None if target.kind == "classes" else Cells(target.kind, self.names, target.separator, *named)
+
+    @field_validator("classes")
+    @classmethod
+    def _are_different(cls, named: list[str] | None) -> list[str] | None:
+        if named is not None and (len({*named}) < len(named) or "" in named):
+            raise ValueError(f"{', '.join(map(repr, named))}: each class is listed once, by its name")
+        return named
 
     @model_validator(mode="after")
     def _has_a_table(self) -> Data:

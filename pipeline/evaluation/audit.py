@@ -6,6 +6,7 @@ Cached rows are read, and pictures decoded; no network runs, and nothing of the 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from cache.errors import NotAvailable, Unusable
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.evaluation.audit_findings import Audit, Copies, Copy, Labels, OddOne, SuspectLabel
 from pipeline.project.project import Project
-from pipeline.results import csv_parquet
+from pipeline.results import csv_parquet, predictions
 from pipeline.runs import extraction, train_heads
 from pipeline.serving import dataset
 from stages.audit import copies, odd_ones, wrong_labels
@@ -28,7 +29,6 @@ from stages.data.manifest import Manifest, Row
 from stages.extract import prefetch
 from stages.heads import labelled_rows
 from stages.heads.matrix import FeatureMatrix
-from stages.metrics import kfold
 from stages.runtime.parallel import run_in_threads
 from stages.targets.classes import Classes
 
@@ -54,15 +54,22 @@ class _Images:
 def audit(project: Project, tap: str | None = None, groups: Path | None = None) -> Audit:
     """What cached rows of a tap (None: the first) and the pictures tell of all images; byte copies count once.
 
-    groups: a table to write, for data.table: the images, those that are copies in one group. Raises Unusable where
-    there are too few images, or the same bytes have two labels; NotAvailable where a row is missing, or `groups` is
-    given and a picture.
+    groups: a table to write, of images in class folders, in which copies are in one group, for data.table. Raises
+    Unusable where there are too few images, or the same bytes have two labels; NotAvailable where a row is missing, or
+    `groups` is given and a picture.
     """
     tap = next(iter(project.config.extract.taps)) if tap is None else tap
     dataset.check_request(project, tap, None)
     manifest = dataset.images_with_rows(project, [tap])
     manifest.check_labels()
-    rows = [*{row.id: row for row in reversed(manifest.rows)}.values()]
+    if groups is not None and project.config.data.table is not None:
+        raise Unusable(
+            f"--write-groups makes a table of class folders; here data.table is {project.config.data.table}",
+            "give that table a column group (data.columns.group); -o lists the pairs",
+        )
+    known = {row.id: row for row in reversed(manifest.rows) if row.label is not None}
+    first = {row.id: row for row in reversed(manifest.rows)} | known
+    rows = [first[image] for image in manifest.ids]
     if len(rows) < odd_ones.LEAST:
         raise Unusable(f"{len(rows)} images are too few to audit", f"{odd_ones.LEAST} or more are compared")
     kind, features = project.target_kind, FeatureMatrix([project.store(tap).rows([row.id for row in rows])])
@@ -79,9 +86,9 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None) 
             raise
         left_out.append(f"copies are not looked for: {why.message}")
     pairs = np.empty((0, 2), int) if found is None else found.pairs
-    joined = _join(rows, pairs)
+    joined = _join(manifest, rows, pairs)
     if groups is not None:
-        _write_groups(manifest, rows, joined, groups)
+        _write_groups(project, rows, joined, groups)
     odd, lone = _find_odd(images)
     if lone:
         left_out.append(f"{lone:,} images are of classes with fewer than {odd_ones.LEAST}, so none of them is odd")
@@ -93,7 +100,7 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None) 
     except Unusable as why:
         left_out.append(f"labels are not judged: {why.message}")
     copied = None if found is None else _describe_copies(project, manifest, rows, found)
-    return Audit(tap, len(rows), copied, labels, odd, left_out)
+    return Audit(tap, len(rows), copied, labels, odd, bool(images.names.any()), left_out)
 
 
 def _find_copies(project: Project, tap: str, manifest: Manifest, images: _Images) -> copies.Copies:
@@ -136,20 +143,25 @@ def _at_its_size(paths: Sequence[str]) -> np.ndarray | None:
     return None
 
 
-def _join(rows: Sequence[Row], pairs: np.ndarray) -> np.ndarray:
-    """The group of each image, by its number: of the copies, and of the groups that there were."""
-    first: dict[str, int] = {}
-    same = [(first.setdefault(row.group, i), i) for i, row in enumerate(rows) if row.group is not None]
+def _join(manifest: Manifest, rows: Sequence[Row], pairs: np.ndarray) -> np.ndarray:
+    """The group of each image, by its number: of the copies, and of all the groups that its paths are in."""
+    number, first = {row.id: i for i, row in enumerate(rows)}, dict[str, int]()
+    grouped = [(row.group, number[row.id]) for row in manifest.rows if row.group is not None]
+    same = [(first.setdefault(group, i), i) for group, i in grouped]
     return copies.join_groups(np.concatenate([pairs, np.array(same, int).reshape(-1, 2)]), len(rows))
 
 
-def _write_groups(manifest: Manifest, rows: Sequence[Row], joined: np.ndarray, path: Path) -> None:
-    """All images, as a table for data.table; a group has the name that it had, or the path of its first image."""
-    sizes, group = np.bincount(joined, minlength=len(rows)), {}
-    for row, first in zip(rows, joined.tolist(), strict=True):
-        group[row.id] = (rows[first].group or rows[first].path) if sizes[first] > 1 else row.group
-    fields = {name: [getattr(row, name) for row in manifest.rows] for name in ("path", "label")}
-    csv_parquet.write_table({**fields, "group": [group[row.id] for row in manifest.rows]}, path)
+def _write_groups(project: Project, rows: Sequence[Row], joined: np.ndarray, path: Path) -> None:
+    """All images, with the splits of their folders; a group has the path of its first image as name."""
+    sizes = np.bincount(joined, minlength=len(rows))
+    group = {row.id: rows[of].path for row, of in zip(rows, joined.tolist(), strict=True) if sizes[of] > 1}
+    found, columns = project.found.rows, project.config.data.columns
+    named: dict[str, Sequence[str | None]] = {columns.path: [row.path for row in found]}
+    named[columns.label] = [row.label for row in found]
+    if any(row.split for row in found):
+        named[columns.split] = [row.split for row in found]
+    named[columns.group] = [group.get(row.id) for row in found]
+    csv_parquet.write_table(named, path)
 
 
 def _find_odd(images: _Images) -> tuple[list[OddOne], int]:
@@ -163,11 +175,13 @@ def _judge_labels(tap: str, images: _Images, joined: np.ndarray, pairs: int) -> 
     """By logistic heads out of fold, on images of all splits. Raises Unusable where folds cannot judge two classes."""
     named = zip(images.rows, images.names, strict=True)
     labelled = [row._replace(label=name or None, split="train") for row, name in named]
-    sizes = np.bincount(joined, minlength=len(labelled))
-    grouped = [row._replace(group=f"{of}") if sizes[of] > 1 else row for row, of in zip(labelled, joined, strict=True)]
-    judged = [i for i, row in enumerate(grouped) if row.label]
-    while alone := kfold.find_unfoldable([grouped[i] for i in judged]):
-        judged = [i for i in judged if grouped[i].label != alone]
+    grouped = [row._replace(group=f"{of}") for row, of in zip(labelled, joined, strict=True)]
+    units: dict[str, set[str]] = defaultdict(set)
+    for row in grouped:
+        units[row.label or ""].add(row.group or "")
+    judged = [i for i, row in enumerate(grouped) if row.label and len(units[row.label]) > 1]
+    if len(judged) * len(units) > predictions.MOST_JUDGED:
+        raise Unusable(f"{len(judged):,} images times {len(units):,} classes are too many")
     target = Classes(sorted({grouped[i].label or "" for i in judged}))
     if len(target) < 2:
         raise Unusable("that takes two classes with two images, or groups, each")

@@ -39,7 +39,7 @@ class Copies:
 
     @property
     def of_two_labels(self) -> int:
-        return sum(pair.image.label != pair.of.label for pair in self.pairs)
+        return sum(None not in (p.image.label, p.of.label) and p.image.label != p.of.label for p in self.pairs)
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,17 @@ class OddOne:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the rows of a tap, and the pictures, tell of `images`. left_out: what was not done, and why; then None."""
+    """What the rows of a tap, and the pictures, tell of `images`. left_out: what was not done, and why; then None.
+
+    by_class: whether odd ones are unlike others of their class, not of all images.
+    """
 
     tap: str
     images: int
     copies: Copies | None
     labels: Labels | None
     odd_ones: Sequence[OddOne]
+    by_class: bool
     left_out: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cache.errors import Unusable
+from cache.errors import NotAvailable, Unusable
 from cache.lazy_rows import LazyRows
 from pipeline.project.project import Project
 from pipeline.runs import train_heads
@@ -90,11 +90,16 @@ def check_request(project: Project, tap: str, split: str | None) -> None:
 
 
 def images_with_rows(project: Project, taps: Collection[str]) -> Manifest:
-    """The images; with data.on_bad: skip, those that have rows at all these taps, as a run leaves out the others."""
+    """The images; with data.on_bad: skip, those that have rows at all these taps, as a run leaves out the others.
+
+    Raises NotAvailable where that leaves none.
+    """
     manifest = project.manifest
     absent = {image for tap in taps for image in project.store(tap).missing(manifest.ids)}
     if project.config.data.on_bad == "fail" or not absent:
         return manifest
+    if len(absent) == len(manifest.ids):
+        raise NotAvailable("no image has a row", "pipeline run extract computes them")
     log.warning("%d of %d images have no row and are left out", len(absent), len(manifest.ids))
     return manifest.without(absent)
 
@@ -122,4 +127,7 @@ def select_rows(project: Project, manifest: Manifest, tap: str, split: str | Non
         )
     store = project.store(tap)
     data, rows = project.config.data, store.rows([image.id for image in images])
-    return Dataset(tap, store.key, images, rows, project.target_kind, data.names, data.classes)
+    kind, order = project.target_kind, data.classes
+    if order is None and kind.exclusive:  # of all images, since those of a split may lack some
+        order = sorted(kind.names_in({row.label or "" for row in labelled}))
+    return Dataset(tap, store.key, images, rows, kind, data.names, order)

@@ -9,20 +9,20 @@ from pipeline.show.console import OUT, count_of, echo, make_table
 _SHOWN = 10
 
 
-def show_audit(found: Audit, written: Sequence[Path]) -> None:
-    """The worst findings of each kind, and how many there are."""
+def show_audit(found: Audit, written: Sequence[Path], full: bool) -> None:
+    """The worst findings of each kind, and how many there are. full: whether a file has them all."""
     echo(f"{count_of(found.images, 'image')}, by rows of tap {found.tap}")
     if found.copies is not None:
         _show_copies(found.copies)
     if found.labels is not None:
         _show_labels(found.labels)
-    _show_odd_ones(found.odd_ones, "its class" if found.labels else "the data set")
+    _show_odd_ones(found.odd_ones, "their class" if found.by_class else "the data set")
     for text in found.left_out:
         echo(text)
     lists = found.copies.pairs if found.copies else (), found.labels.suspects if found.labels else (), found.odd_ones
     for path in written:
         echo(f"wrote {path}")
-    if not written and max(map(len, lists)) > _SHOWN:
+    if not full and max(map(len, lists)) > _SHOWN:
         echo(f"\nthe first {_SHOWN} of each are shown; all of them: -o findings.csv, or --json")
 
 
@@ -35,8 +35,8 @@ def _show_copies(found: Copies) -> None:
         table.add_row(*cells, f"{one.likeness:.4f}")
     if found.pairs:
         OUT.print(table)
-    would = ", ".join(f"{kind} {share:.0%}" for kind, share in found.found_of.items())
-    echo(f"copies made of some of your images are as alike: {would}")
+    if made := ", ".join(f"{kind} {share:.0%}" for kind, share in found.found_of.items()):
+        echo(f"copies made of some of your images are as alike: {made}")
 
 
 def _show_labels(found: Labels) -> None:

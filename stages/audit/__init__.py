@@ -1,1 +1,1 @@
-"""What cached rows tell of a data set: labels that little speaks for, images unlike the rest of their class."""
+"""What rows and pictures tell of a data set: copies, suspect labels, images unlike the rest of their class."""

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.audit.likeness import coarse, is_flat, likeness, make_copies, thumbnail, views
+from stages.audit.likeness import coarse, is_flat, likeness, make_copies, mirror, thumbnail, views
 from stages.audit.odd_ones import AT_ONCE
 from stages.heads.neighbours import TILE, nearest
-from stages.runtime import hardware
 from stages.runtime.parallel import run_in_threads
 
 CANDIDATES = 4
@@ -51,7 +50,7 @@ def find_copies(thumbnails: np.ndarray, near: np.ndarray) -> Copies:
         return others, likeness(views(thumbnails[i]), thumbnails[others])
 
     pictures = np.flatnonzero(~flat).tolist()
-    for i, (others, alike) in zip(pictures, run_in_threads(compare, pictures, hardware.cpu_count()), strict=True):
+    for i, (others, alike) in zip(pictures, run_in_threads(compare, pictures), strict=True):
         for j, value in zip(others.tolist(), alike.tolist(), strict=True):
             pair = (i, j) if i < j else (j, i)
             compared[pair] = max(value, compared.get(pair, -1.0))
@@ -71,6 +70,8 @@ def shares_found(pictures: Sequence[np.ndarray], threshold: float) -> dict[str, 
     found: dict[str, list[bool]] = defaultdict(list)
     for pixels in pictures:
         own = thumbnail(pixels)
+        if is_flat(own[None])[0]:
+            continue
         for kind, copy in make_copies(pixels):
             small = thumbnail(copy)
             alike = max(likeness(views(own), small[None])[0], likeness(views(small), own[None])[0])
@@ -92,15 +93,16 @@ def join_groups(pairs: np.ndarray, n: int) -> np.ndarray:
 
 def _candidates(thumbnails: np.ndarray) -> list[np.ndarray]:
     """(n, CANDIDATES) each: by the coarse thumbnails, and by them mirrored."""
-    found: list[list[np.ndarray]] = [[], []]
-    starts = range(0, len(thumbnails), TILE)
-    for start in range(0, len(thumbnails), AT_ONCE):
-        own = np.arange(start, min(start + AT_ONCE, len(thumbnails)))
-        x = coarse(thumbnails[own])
-        for mirrored in (False, True):
-            parts = ((at, coarse(thumbnails[at : at + TILE], mirrored)) for at in starts)
-            found[mirrored].append(nearest(x, parts, min(CANDIDATES, len(thumbnails) - 1), own)[1])
-    return [np.concatenate(parts) for parts in found]
+    starts, found = range(0, len(thumbnails), TILE), []
+    small = np.concatenate([coarse(thumbnails[at : at + TILE]) for at in starts])
+    for view in (lambda part: part, mirror):
+        parts = []
+        for start in range(0, len(small), AT_ONCE):
+            own = np.arange(start, min(start + AT_ONCE, len(small)))
+            tiles = ((at, view(small[at : at + TILE])) for at in starts)
+            parts.append(nearest(small[own], tiles, min(CANDIDATES, len(small) - 1), own)[1])
+        found.append(np.concatenate(parts))
+    return found
 
 
 def _choose_threshold(pairs: np.ndarray, alike: np.ndarray, n: int) -> float:

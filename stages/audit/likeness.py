@@ -19,8 +19,9 @@ SIDE, COARSE, TILES = 96, 24, 4
 MARGINS = (0.0, 0.025, 0.05)
 """Of each side, that one picture may lack of the other."""
 
-_SEEN = 0.05
-"""Of the mean contrast of a picture's tiles: flatter ones, such as background, are not compared."""
+_SEEN, LEAST_SEEN = 0.05, 3
+"""Of the mean contrast of a picture's tiles: what is flatter in both pictures, such as background, is not compared. In
+fewer tiles than LEAST_SEEN nothing can be said: they count as unlike."""
 
 _QUANTILE = 0.1
 _FLAT = 2.0
@@ -34,17 +35,22 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 def is_flat(thumbnails: np.ndarray) -> np.ndarray:
     """Whether each of (n, SIDE, SIDE) is of one colour: (n,)."""
-    return np.asarray(thumbnails.reshape(len(thumbnails), -1).std(axis=1) < _FLAT)
+    return np.array([thumb.std() < _FLAT for thumb in thumbnails], dtype=bool)
 
 
-def coarse(thumbnails: np.ndarray, mirrored: bool = False) -> np.ndarray:
+def coarse(thumbnails: np.ndarray) -> np.ndarray:
     """What is finer than a fifth of (n, SIDE, SIDE), by which candidates are found: (n, COARSE ** 2), of length 1."""
     of, n = SIDE // COARSE, len(thumbnails)
     small = thumbnails.reshape(n, COARSE, of, COARSE, of).mean(axis=(2, 4), dtype=np.float32)
     fine = small - uniform_filter(small, size=(0, 5, 5))
-    fine = (fine[:, :, ::-1] if mirrored else fine).reshape(n, -1)
+    fine = fine.reshape(n, -1)
     fine -= fine.mean(axis=1, keepdims=True)
     return np.asarray(fine / np.maximum(np.linalg.norm(fine, axis=1, keepdims=True), 1e-6))
+
+
+def mirror(found: np.ndarray) -> np.ndarray:
+    """What `coarse` gives of the mirrored pictures."""
+    return found.reshape(-1, COARSE, COARSE)[:, :, ::-1].reshape(len(found), -1)
 
 
 def views(thumb: np.ndarray) -> np.ndarray:
@@ -61,11 +67,15 @@ def likeness(seen: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Of a picture by its `views` to thumbnails (n, SIDE, SIDE): the best view's, up to 1 for the same, (n,)."""
     tiles = _tiles(others)
     products = np.einsum("vtp,ntp->vnt", seen, tiles)
-    squares = np.einsum("vtp,vtp->vt", seen, seen)[:, None] * np.einsum("ntp,ntp->nt", tiles, tiles)
-    contrast = np.sqrt(squares)
-    compared = contrast > _SEEN * contrast.mean(axis=2, keepdims=True)
-    agree = np.where(compared, products / np.maximum(contrast, 1e-9), 1)
-    return np.asarray(np.quantile(agree, _QUANTILE, axis=2).max(axis=0))
+    one, other = (np.sqrt(np.einsum("ntp,ntp->nt", some, some)) for some in (seen, tiles))
+    compared = _has_contrast(one)[:, None] | _has_contrast(other)
+    agree = np.where(compared, products / np.maximum(one[:, None] * other, 1e-9), 1)
+    there = compared.sum(axis=2)
+    lowest = np.sort(agree, axis=2)  # tiles that are not compared come last, with those that agree
+    place = np.maximum(there - 1, 0) * _QUANTILE
+    low, rest = np.floor(place).astype(int)[..., None], place % 1
+    below, above = (np.take_along_axis(lowest, np.minimum(low + i, tiles.shape[1] - 1), 2)[..., 0] for i in (0, 1))
+    return np.asarray(np.where(there < LEAST_SEEN, -1, below + (above - below) * rest).max(axis=0))
 
 
 def make_copies(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -81,6 +91,11 @@ def make_copies(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield "mirrored", pixels[:, ::-1]
     x, y = round(0.025 * width), round(0.025 * height)
     yield "cropped", pixels[y : height - y, x : width - x]
+
+
+def _has_contrast(contrasts: np.ndarray) -> np.ndarray:
+    """Whether tiles (n, tiles) are not flat, as their picture goes."""
+    return np.asarray(contrasts > np.sqrt(_SEEN) * contrasts.mean(axis=1, keepdims=True))
 
 
 def _tiles(thumbnails: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ def find_odd(features: FeatureMatrix, kinds: np.ndarray) -> np.ndarray:
     (Iglewicz and Hoaglin 1993, How to Detect and Handle Outliers.)
 
     kinds (n,): what each row is. The distance is 1 - the mean cosine of the NEIGHBOURS nearest rows of its kind; its
-    logarithm is compared with the median of its kind, in units of the median absolute deviation / 0.6745.
+    logarithm is compared with the median of its kind, in units of the median absolute deviation / 0.6745, or of 1.2533
+    times the mean one where that is 0.
     """
     scores = np.full(len(kinds), np.nan)
     for kind in np.unique(kinds):
@@ -50,6 +51,7 @@ def find_odd(features: FeatureMatrix, kinds: np.ndarray) -> np.ndarray:
         cosines, _ = find_nearest(features.some(members), NEIGHBOURS)
         distance = np.log(np.maximum(1 - cosines.mean(axis=1, dtype=np.float64), 1e-6))
         median = np.median(distance)
-        spread = np.median(np.abs(distance - median)) / 0.6745
-        scores[members] = (distance - median) / max(float(spread), 1e-9)
+        apart = np.abs(distance - median)
+        spread = float(np.median(apart)) / 0.6745 or 1.2533 * float(apart.mean()) or 1.0  # more than half are the same
+        scores[members] = (distance - median) / spread
     return scores

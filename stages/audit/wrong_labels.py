@@ -12,10 +12,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Suspects:
-    """Of n images: the probability of its own label, the class it is more probably of, and whether that is confident.
+    """Of n images: the probability of its own label, which other class it may be of, and whether that is confident.
 
-    own (n,) float64; instead (n,) int, the column of the most probable other class; confident (n,) bool. order: all
-    images, the least probable own label first; of equal ones the first.
+    own (n,) float64; instead (n,) int, the column of the class that makes it suspect, of others of the most probable
+    other one; confident (n,) bool. order: all images, the least probable own label first; of equal ones the first.
     """
 
     own: np.ndarray
@@ -39,4 +39,5 @@ def find_suspects(p: np.ndarray, y: np.ndarray) -> Suspects:
     best = reached.argmax(axis=1)
     others = p.copy()
     others[here, y] = -1
-    return Suspects(p[here, y], others.argmax(axis=1), reached[here, best] > reached[here, y])
+    confident = reached[here, best] > reached[here, y]
+    return Suspects(p[here, y], np.where(confident, best, others.argmax(axis=1)), confident)

@@ -134,7 +134,6 @@ class Classes(Target):
 
     @classmethod
     def names_in(cls, labels: Collection[str]) -> Collection[str]:
-        """The classes that these labels name."""
         return labels
 
     def to_json(self) -> dict[str, Any]:

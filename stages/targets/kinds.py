@@ -29,8 +29,8 @@ def load_target(names: Sequence[str], written: Mapping[str, Any] | None) -> Targ
 
 
 def kind_of(head: Mapping[str, Any]) -> type[Target]:
-    """What a head predicts whose head.json has that content."""
-    return KINDS[head.get("target", {}).get("kind", Classes.kind)]
+    """What a head predicts whose head.json has that content. Raises Unusable where its kind is newer."""
+    return type(load_target((), head.get("target")))
 
 
 class Settings(Protocol):

@@ -85,7 +85,7 @@ class Numbers(Target):
         """(n,) float64, of several numbers (n, numbers), as `columns`, else sorted by name; NaN without a label."""
         found = [{} if label is None else json.loads(label) for label in labels]
         sets = {name for numbers in found for name in numbers}
-        names = columns if {*columns} == sets else sorted(sets) or [""]
+        names = columns if columns and sets <= {*columns} else sorted(sets) or [""]
         rows = np.array([[numbers.get(name, np.nan) for name in names] for numbers in found], dtype=np.float64)
         return rows.reshape(len(labels)) if len(names) == 1 else rows.reshape(len(labels), len(names))
 

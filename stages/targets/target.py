@@ -89,6 +89,11 @@ class Target(tuple[str, ...], ABC):
     def find(cls, images: Labelled) -> Self:
         """The target of these images. Raises Unusable where no head can be trained on them, as with one class only."""
 
+    @classmethod
+    def names_in(cls, labels: Collection[str]) -> Collection[str]:
+        """The classes that these labels name; none of other targets, which columns of a table name."""
+        return ()
+
     @property
     @abstractmethod
     def outputs(self) -> int:

@@ -104,8 +104,28 @@ def test_without_pictures_labels_are_still_judged(pipeline: Pipeline, config: Pa
     assert "copies are not looked for" in found["left_out"][0]
     assert len(found["labels"]["suspects"]) >= 2
     ran = pipeline("audit", "-c", config, "--set", f"data.table={saved}", "--write-groups", tmp_path / "groups.csv")
-    assert ran.code == 4
+    assert (ran.code, "makes a table of class folders; here data.table is" in ran.err) == (2, True)
     assert not (tmp_path / "groups.csv").exists()
+
+
+def test_groups_keep_the_splits_of_folders(
+    pipeline: Pipeline, fake_embed: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i in range(24):
+        split = "test" if i % 4 == 0 else "train"
+        save(draw(i, i % 2 == 1), tmp_path / "images" / split / ("bright" if i % 2 else "dark") / f"{i:02d}.png")
+    save(
+        draw(2, False).transpose(Image.Transpose.FLIP_LEFT_RIGHT), tmp_path / "images" / "train" / "dark" / "copy2.png"
+    )
+    config = tmp_path / "pipeline.yaml"
+    config.write_text("extract: {size: 32}\n")
+    pipeline("run", "extract", "-c", config, expect=0)
+    audited(pipeline, config, "--write-groups", tmp_path / "groups.csv")
+    rows = list(csv.DictReader((tmp_path / "groups.csv").open(newline="")))
+    assert {row["split"] for row in rows} == {"train", "test"}
+    assert all(row["path"].startswith(row["split"]) for row in rows)
+    grouped = [row["path"] for row in rows if row["group"]]
+    assert grouped == ["train/dark/02.png", "train/dark/copy2.png"]
 
 
 def test_of_numbers_only_copies_and_odd_images_are_looked_for(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
@@ -125,6 +145,8 @@ def test_of_numbers_only_copies_and_odd_images_are_looked_for(pipeline: Pipeline
         (["--tap", "none"], 2, "no tap 'none'"),
         (["-o", "found.txt"], 2, "expected a name that ends in .csv or .parquet"),
         (["--set", "extract.size=40"], 4, "run extract"),
+        (["--set", "extract.size=40", "--set", "data.on_bad=skip"], 4, "no image has a row"),
+        (["-o", "a.csv", "--write-groups", "a.csv"], 2, "a.csv is named twice"),
     ],
 )
 def test_what_cannot_be_audited_is_one_sentence(
