@@ -17,7 +17,8 @@ def guess_cells(records: Sequence[Mapping[str, Any]]) -> Cells | None:
     """How the rows have what is to be predicted; None: as classes, or not plainly as anything else.
 
     Decimals in the column `label` are numbers, integers are classes. Lists there, or a separator in several rows, are
-    labels, and so are two or more columns of 0, 1 and blanks, if there is no column `label`.
+    labels. Without a column `label`, two or more columns of 0, 1 and blanks are labels; and where all columns are of
+    decimals, they are numbers, or shares if they sum to 1.
     """
     found = [record.get("label") for record in records]
     values = [value for value in found if value is not None and value == value and str(value).strip()]
@@ -38,7 +39,13 @@ def guess_cells(records: Sequence[Mapping[str, Any]]) -> Cells | None:
     marks = [name for name in names if _marked({str(record.get(name)).strip() for record in records})]
     rows = [[str(record.get(name)).strip().removesuffix(".0") for name in marks] for record in records]
     one_each = all(row.count("1") == 1 and row.count("0") == len(row) - 1 for row in rows)
-    return Cells("labels", marks) if len(marks) > 1 and not one_each else None
+    if len(marks) > 1 and not one_each:
+        return Cells("labels", marks)
+    if marks or not names or not all(_are_decimals([record.get(name) for record in records]) for name in names):
+        return None
+    shares = [[_number(record.get(name)) or 0 for name in names] for record in records]
+    sums = len(names) > 1 and all(abs(sum(row) - 1) < 0.01 and min(row) >= 0 for row in shares)
+    return Cells("soft" if sums else "number", names)
 
 
 def _is_list(value: Any) -> bool:
@@ -48,6 +55,12 @@ def _is_list(value: Any) -> bool:
     except ValueError:
         return False
     return isinstance(found, list) and all(isinstance(name, str) for name in found)
+
+
+def _are_decimals(values: Sequence[Any]) -> bool:
+    """Whether they are numbers and blanks, some of them no integer."""
+    found = [_number(value) for value in values if value is not None and value == value and str(value).strip()]
+    return None not in found and any(number is not None and number != int(number) for number in found)
 
 
 def _marked(values: set[str]) -> bool:

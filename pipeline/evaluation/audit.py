@@ -81,10 +81,10 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None) 
     found = None
     try:
         found = _find_copies(project, tap, manifest, images)
-    except NotAvailable as why:
+    except NotAvailable:
         if groups is not None:
             raise
-        left_out.append(f"copies are not looked for: {why.message}")
+        left_out.append("copies are not looked for: the pictures are not all here")
     pairs = np.empty((0, 2), int) if found is None else found.pairs
     joined = _join(manifest, rows, pairs)
     if groups is not None:
@@ -195,7 +195,9 @@ def _judge_labels(tap: str, images: _Images, joined: np.ndarray, pairs: int) -> 
 
     y = labelled_rows.encode([grouped[i] for i in judged], target)
     p = predict(grouped)
-    accuracy = float((p.argmax(axis=1) == y).mean())
+    accuracy, shares = float((p.argmax(axis=1) == y).mean()), np.bincount(y) / len(y)
+    if target.losses(y, p).mean() >= target.losses(y, np.tile(shares, (len(y), 1))).mean():
+        raise Unusable(f"heads that never saw an image are right in {accuracy:.0%}, and know no more than chance")
     across = float((predict(labelled).argmax(axis=1) == y).mean()) if pairs else accuracy
     suspects, found = wrong_labels.find_suspects(p, y), []
     for place in (place for place in suspects.order if suspects.confident[place]):

@@ -92,14 +92,20 @@ def check_request(project: Project, tap: str, split: str | None) -> None:
 def images_with_rows(project: Project, taps: Collection[str]) -> Manifest:
     """The images; with data.on_bad: skip, those that have rows at all these taps, as a run leaves out the others.
 
-    Raises NotAvailable where that leaves none.
+    Raises NotAvailable where others have none, or none has.
     """
     manifest = project.manifest
     absent = {image for tap in taps for image in project.store(tap).missing(manifest.ids)}
-    if project.config.data.on_bad == "fail" or not absent:
+    if not absent:
         return manifest
     if len(absent) == len(manifest.ids):
         raise NotAvailable("no image has a row", "pipeline run extract computes them")
+    if project.config.data.on_bad == "fail":
+        first = next(row.path for row in manifest.rows if row.id in absent)
+        raise NotAvailable(
+            f"{len(absent):,} of {len(manifest.ids):,} images have no row; the first: {first}",
+            "pipeline run extract computes them; where it rejects some, --set data.on_bad=skip leaves them out",
+        )
     log.warning("%d of %d images have no row and are left out", len(absent), len(manifest.ids))
     return manifest.without(absent)
 

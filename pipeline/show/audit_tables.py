@@ -5,33 +5,36 @@ from pathlib import Path
 
 from pipeline.evaluation.audit_findings import Audit, Copies, Labels, OddOne
 from pipeline.show.console import OUT, count_of, echo, make_table
+from stages.targets.target import written
 
 _SHOWN = 10
 
 
-def show_audit(found: Audit, written: Sequence[Path], full: bool) -> None:
+def show_audit(found: Audit, files: Sequence[Path], full: bool) -> None:
     """The worst findings of each kind, and how many there are. full: whether a file has them all."""
     echo(f"{count_of(found.images, 'image')}, by rows of tap {found.tap}")
     if found.copies is not None:
-        _show_copies(found.copies)
+        _show_copies(found.copies, found.by_class)
     if found.labels is not None:
         _show_labels(found.labels)
     _show_odd_ones(found.odd_ones, "their class" if found.by_class else "the data set")
     for text in found.left_out:
         echo(text)
     lists = found.copies.pairs if found.copies else (), found.labels.suspects if found.labels else (), found.odd_ones
-    for path in written:
+    for path in files:
         echo(f"wrote {path}")
     if not full and max(map(len, lists)) > _SHOWN:
         echo(f"\nthe first {_SHOWN} of each are shown; all of them: -o findings.csv, or --json")
 
 
-def _show_copies(found: Copies) -> None:
-    many = f"{count_of(len(found.pairs), 'pair')} of images are copies, in {count_of(found.groups, 'group')}"
-    echo(f"\n{many}: {found.across_splits:,} across splits, {found.of_two_labels:,} with two labels")
+def _show_copies(found: Copies, by_class: bool) -> None:
+    pairs, n = count_of(len(found.pairs), "pair"), len(found.pairs)
+    many = f"{pairs} of images {'looks' if n == 1 else 'look'} like copies, in {count_of(found.groups, 'group')}"
+    labels = f", {found.of_two_labels:,} with two labels" if by_class else ""
+    echo(f"\n{many}: {found.across_splits:,} across splits{labels}")
     table = make_table("image", "split", "label", "copy", "split", "label", ">alike")
     for one in found.pairs[:_SHOWN]:
-        cells = (cell or "" for row in (one.image, one.of) for cell in (row.path, row.split, row.label))
+        cells = (cell for row in (one.image, one.of) for cell in (row.path, row.split or "", _written(row.label)))
         table.add_row(*cells, f"{one.likeness:.4f}")
     if found.pairs:
         OUT.print(table)
@@ -41,15 +44,14 @@ def _show_copies(found: Copies) -> None:
 
 def _show_labels(found: Labels) -> None:
     n = len(found.suspects)
-    right = f"{found.accuracy:.1%}"
-    if found.across_copies != found.accuracy:
-        right += f" ({found.across_copies:.1%} where copies may be in two folds)"
+    right, across = f"{found.accuracy:.1%}", f"{found.across_copies:.1%}"
+    right += f" ({across} where copies may be in two folds)" if across != right else ""
     what = f"{count_of(n, 'label')} of {found.images:,} {'is' if n == 1 else 'are'} suspect"
     echo(f"\n{what}: heads that never saw the image, right in {right}, confidently say another class")
     table = make_table("image", "split", "label", ">p", "rather", ">p", ">neighbours against", "such as")
     for one in found.suspects[:_SHOWN]:
         image, against = one.image, f"{one.against} of {one.neighbours}"
-        table.add_row(image.path, image.split or "", image.label or "", f"{one.own:.3f}", one.instead,
+        table.add_row(image.path, image.split or "", _written(image.label), f"{one.own:.3f}", one.instead,
                       f"{one.other:.3f}", against, next(iter(one.near), ""))  # fmt: skip
     if n:
         OUT.print(table)
@@ -59,6 +61,20 @@ def _show_odd_ones(found: Sequence[OddOne], of: str) -> None:
     echo(f"\n{count_of(len(found), 'image')} unlike the rest of {of}")
     table = make_table("image", "split", "label", ">z")
     for one in found[:_SHOWN]:
-        table.add_row(one.image.path, one.image.split or "", one.image.label or "", f"{one.score:.1f}")
+        table.add_row(one.image.path, one.image.split or "", _written(one.image.label), f"{one.score:.1f}")
     if found:
         OUT.print(table)
+
+
+def _written(label: str | None) -> str:
+    """A label as people read it: of several labels, numbers or shares, each by its name."""
+    parts = None if label is None else written(label)
+    if parts is None:
+        return label or ""
+    return ", ".join(_named(name, value) for name, value in parts.items() if value != 0) or "(none)"
+
+
+def _named(name: str, value: float | None) -> str:
+    if value is None:
+        return f"{name} ?"
+    return name if value == 1 else f"{name} {value:.3g}"

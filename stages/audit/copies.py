@@ -22,9 +22,10 @@ NEAREST = 5
 LEAST = 0.5
 """Of the likeness of copies: of five altered kinds on six data sets, 99 % were above."""
 
-_RANK, _SHARE, _SIGMAS = 2, 0.999, 3.72
+_RANK, _SHARE, _SIGMAS, _MANY = 2, 0.999, 3.72, 1000
 """The threshold is what one picture in a thousand reaches with its third most similar one, which is seldom a copy; or,
-where many have several copies, what chance would give one in ten thousand, judged by the middle of all pictures."""
+where many have several copies, what chance would give one in ten thousand, judged by the middle of all pictures. Of
+fewer pictures than _MANY it is the higher of both."""
 
 
 class Copies(NamedTuple):
@@ -115,4 +116,4 @@ def _choose_threshold(pairs: np.ndarray, alike: np.ndarray, n: int) -> float:
     third = np.quantile([values[min(_RANK, len(values) - 1)] for values in best], _SHARE)
     middle, upper = np.quantile([values[0] for values in best], [0.5, 0.75])
     chance = middle + (upper - middle) / 0.6745 * _SIGMAS
-    return max(LEAST, float(np.tanh(min(third, chance))))
+    return max(LEAST, float(np.tanh(min(third, chance) if len(best) >= _MANY else max(third, chance))))

@@ -70,3 +70,24 @@ def test_marks_of_one_class_each_one_column_and_those_beside_a_label_are_none() 
     assert guess_cells(marks(("1", "1"), ("0", "1"), label="x")) is None
     assert guess_cells(marks(("1", "1"), ("0", "1"), label="")) is None
     assert guess_cells(marks(("1", "yes"), ("0", "no"))) is None
+
+
+def decimals(*rows: Sequence[Any], **more: Any) -> list[dict[str, Any]]:
+    return [{"path": f"{i}.png", "a": a, "b": b, **more} for i, (a, b) in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        (decimals(("0.25", "0.75"), ("1", "0")), Cells("soft", ["a", "b"])),
+        (decimals(("2.5", "0.75"), ("1", "0.5")), Cells("number", ["a", "b"])),
+        (decimals(("2.5", ""), ("", "0.5")), Cells("number", ["a", "b"])),
+        ([{"path": "a.png", "p": 0.25}, {"path": "b.png", "p": 1}], Cells("number", ["p"])),
+        (decimals(("2.5", "3"), ("1", "4")), None),
+        (decimals(("2.5", "x"), ("1", "0.5")), None),
+        (decimals(("2.5", "0.1"), ("1", "0.5"), note="seen"), None),
+        (decimals(("2.5", "0.1"), ("1", "0.5"), label="cat"), None),
+    ],
+)
+def test_decimals_alone_are_numbers_or_shares(records: Sequence[dict[str, Any]], expected: Cells | None) -> None:
+    assert guess_cells(records) == expected

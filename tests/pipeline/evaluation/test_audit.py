@@ -69,7 +69,7 @@ def test_copies_and_wrong_labels_are_found_and_nothing_is_written(pipeline: Pipe
 
 def test_it_is_shown_and_findings_are_a_table(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
     shown = pipeline("audit", "-c", config, "-o", tmp_path / "found.csv", expect=0).out
-    assert "3 pairs of images are copies, in 3 groups" in shown
+    assert "3 pairs of images look like copies, in 3 groups" in shown
     assert "1 with two labels" in shown
     assert "copies made of some of your images are as alike: resized 100%" in shown
     assert "dark/wrong.png" in shown
