@@ -28,10 +28,10 @@ def show_audit(found: Audit, files: Sequence[Path], full: bool) -> None:
 
 
 def _show_copies(found: Copies, by_class: bool) -> None:
-    pairs, n = count_of(len(found.pairs), "pair"), len(found.pairs)
-    many = f"{pairs} of images {'looks' if n == 1 else 'look'} like copies, in {count_of(found.groups, 'group')}"
-    labels = f", {found.of_two_labels:,} with two labels" if by_class else ""
-    echo(f"\n{many}: {found.across_splits:,} across splits{labels}")
+    n, labels = len(found.pairs), f", {found.of_two_labels:,} with two labels" if by_class else ""
+    look, groups = "looks" if n == 1 else "look", count_of(found.groups, "group")
+    many = f"{count_of(n, 'pair')} of images {look} like copies, in {groups}"
+    echo(f"\n{many}: {found.across_splits:,} across splits{labels}" if n else "\nno two images look like copies")
     table = make_table("image", "split", "label", "copy", "split", "label", ">alike")
     for one in found.pairs[:_SHOWN]:
         cells = (cell for row in (one.image, one.of) for cell in (row.path, row.split or "", _written(row.label)))

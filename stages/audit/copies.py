@@ -24,8 +24,8 @@ LEAST = 0.5
 
 _RANK, _SHARE, _SIGMAS, _MANY = 2, 0.999, 3.72, 1000
 """The threshold is what one picture in a thousand reaches with its third most similar one, which is seldom a copy; or,
-where many have several copies, what chance would give one in ten thousand, judged by the middle of all pictures. Of
-fewer pictures than _MANY it is the higher of both."""
+where many have several copies, what chance would give one in ten thousand, judged by the most similar ones of the
+middle of all pictures. Of fewer pictures than _MANY it is what chance would give the third ones, if that is higher."""
 
 
 class Copies(NamedTuple):
@@ -113,7 +113,16 @@ def _choose_threshold(pairs: np.ndarray, alike: np.ndarray, n: int) -> float:
         ranked[i].append(value)
         ranked[j].append(value)
     best = [sorted(values, reverse=True) for values in ranked if values]
-    third = np.quantile([values[min(_RANK, len(values) - 1)] for values in best], _SHARE)
-    middle, upper = np.quantile([values[0] for values in best], [0.5, 0.75])
-    chance = middle + (upper - middle) / 0.6745 * _SIGMAS
-    return max(LEAST, float(np.tanh(min(third, chance) if len(best) >= _MANY else max(third, chance))))
+    third = np.array([values[min(_RANK, len(values) - 1)] for values in best])
+    reached = np.quantile(third, _SHARE)
+    if len(best) < _MANY:
+        threshold = max(reached, _by_chance(third))
+    else:
+        threshold = min(reached, _by_chance(np.array([values[0] for values in best])))
+    return max(LEAST, float(np.tanh(threshold)))
+
+
+def _by_chance(z: np.ndarray) -> float:
+    """What one in ten thousand would reach if these were normal, by their median and upper quartile."""
+    middle, upper = np.quantile(z, [0.5, 0.75])
+    return float(middle + (upper - middle) / 0.6745 * _SIGMAS)
