@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation import audit
 from pipeline.evaluation.audit_findings import Audit
 from pipeline.project.project import Options, Project, no_progress
 from pipeline.results import registry
@@ -76,7 +75,9 @@ class OpenPipeline:
 
         Raises Unusable where there are too few images, NotAvailable where a row is missing.
         """
-        return audit.audit(self._project, tap)
+        from pipeline.evaluation.audit import audit  # with it scipy's filters, which nothing else needs
+
+        return audit(self._project, tap)
 
     @property
     def manifest(self) -> tuple[Row, ...]:

@@ -46,7 +46,7 @@ def as_csv(columns: Columns) -> bytes:
     for start in range(0, n, _LINES):
         parts = (values[start : start + _LINES] for values in columns.values())
         cells = (
-            v.tolist() if isinstance(v, np.ndarray) else [text and escape_formula(text) for text in v] for v in parts
+            v.tolist() if isinstance(v, np.ndarray) else [cell and escape_formula(cell) for cell in v] for v in parts
         )
         writer.writerows(zip(*cells, strict=True))
     text.flush()

@@ -67,7 +67,7 @@ def nearest(
         found = _largest(similar, k)
         cosines = np.concatenate([cosines, np.take_along_axis(similar, found, axis=1)], axis=1)
         numbers = np.concatenate([numbers, found + start], axis=1)
-        if start:
+        if cosines.shape[1] > k:
             kept = _largest(cosines, k)
             cosines, numbers = (np.take_along_axis(both, kept, axis=1) for both in (cosines, numbers))
     order = np.argsort(-cosines, axis=1, kind="stable")

@@ -129,7 +129,7 @@ def test_users_get_columns_in_the_order_of_predictions() -> None:
     expected = np.array([[1.0, 2.5], [np.nan, np.nan], [2.0, 3.0]])
     assert np.array_equal(Numbers.values(two, ["b", "a"]), expected, equal_nan=True)
     assert np.array_equal(Numbers.values(two, ["label"]), expected[:, ::-1], equal_nan=True)
-    assert Numbers.values([None, None], ["b", "a"]).shape == (2,)
+    assert Numbers.values([None, None], ["b", "a"]).shape == (2, 2)
     shares = ['{"a": 0.75, "b": 0.25}', '{"b": 1.0}']
     assert Soft.values(shares, ["a", "b"]).tolist() == [[0.75, 0.25], [0.0, 1.0]]
     assert Soft.values(shares, ["a", "b"], ["c", "b", "a"]).tolist() == [[0, 0.25, 0.75], [0, 1.0, 0]]
