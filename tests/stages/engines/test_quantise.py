@@ -168,7 +168,7 @@ def test_a_folder_without_a_project_will_do(small: Path, monkeypatch: pytest.Mon
     words = ("bases", "quantise", "../small.xml", "-o", "int8.xml", "--images", "../images", "--size", str(SIZE))
     assert "preprocess: nothing beside" in " ".join(command(*words, expect=2).err.split())
     ran = command(*words, "--set", "base.preprocess=unit", expect=0)
-    assert "labelled images or groups are too few" in ran.out
+    assert "images or groups with a class are too few" in ran.out
     assert sorted(path.name for path in elsewhere.iterdir()) == ["int8.bin", "int8.xml"]
 
 
