@@ -20,7 +20,7 @@ from stages.heads.matrix import Spans, divide_by_length
 from stages.targets import kinds
 from stages.targets.target import Target
 
-VERSION = 5
+VERSION = 6
 """Of the fitting arithmetic. Raise it when the same rows give another head."""
 
 SCHEMA = 4

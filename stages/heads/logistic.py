@@ -58,8 +58,8 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
 
     Rows are scaled as matrix.py says; memory holds those that are fitted or judged once, as float32. lbfgs follows C
     upwards, warm-started, all folds in step, until their log-loss has been worse than its best twice in a row
-    (Kornblith et al. 2019 choose C on a log grid too); then values near the best are tried. Raises Unusable where there
-    are too many weights to solve for, or too few rows for folds.
+    (Kornblith et al. 2019 choose C on a log grid too); then values near the best are tried. The head comes about by the
+    same steps. Raises Unusable where there are too many weights to solve for, or too few rows for folds.
     """
     outputs = target.outputs
     if features.dim * outputs > MOST_WEIGHTS:
@@ -131,7 +131,7 @@ class Trial:
 
 @dataclass
 class Tried:
-    """A C that was tried. models: of each part, None where they are no longer needed.
+    """A C that was tried. models: of each part, None where they are no longer needed; start: the C they started from.
 
     Of the judged rows, logits (repeats, n, outputs), None where val judges, and losses (repeats, n).
     """
@@ -139,6 +139,7 @@ class Tried:
     models: list[Model] | None
     logits: np.ndarray | None
     losses: np.ndarray
+    start: float | None
 
     @property
     def loss(self) -> float:
@@ -193,11 +194,11 @@ class Path:
 
     def follow(self, grid: Sequence[float]) -> None:
         """Each C in turn, started from the last solution, until one does not converge or judges clearly prefer less."""
-        models: list[Model] | None = None
+        last: float | None = None
         for c in grid:
-            models = self._try(c, models)
-            if models is None:
+            if not self._try(c, last):
                 break  # separable data, almost without a penalty
+            last = c
             losses = [tried.loss for tried in self.tried.values()]
             if min(losses[-_WORSE:]) > min(losses):
                 break
@@ -210,7 +211,7 @@ class Path:
         for factor in FINER if self.tried else ():
             best = self.best
             for c in (best / factor, best * factor):
-                self._try(c, self.tried[best].models)
+                self._try(c, best)
 
     @property
     def best(self) -> float:
@@ -221,8 +222,9 @@ class Path:
         sums = {c: float(tried.losses[:, judges].mean(axis=0).sum()) for c, tried in sorted(self.tried.items())}
         return next(c for c, found in sums.items() if found <= min(sums.values()) + TIE)
 
-    def _try(self, c: float, starts: list[Model] | None) -> list[Model] | None:
-        """The solution of each part, or None where one does not converge."""
+    def _try(self, c: float, start: float | None) -> bool:
+        """Solve each part, from the solutions at `start`; False where one does not converge."""
+        starts = None if start is None else self.tried[start].models
 
         def solve(number: int) -> Model | None:
             tolerance = TOLERANCE if self.selection.folds is None else _NEAR
@@ -232,11 +234,16 @@ class Path:
         found = [solve(0)] if alone else list(self.pool.map(solve, range(len(self.trials))))
         models = [model for model in found if model is not None]
         if len(models) < len(found):
-            return None
+            return False
         logits = self._logits(models)
         losses = np.stack([self._losses(draw) for draw in logits])
-        self.tried[c] = Tried(models, logits if self.selection.folds is not None else None, losses)
-        return models
+        self.tried[c] = Tried(models, logits if self.selection.folds is not None else None, losses, start)
+        return True
+
+    def _starts(self, c: float) -> list[float]:
+        """The values of C by which the solutions at `c` came about, that one last."""
+        start = self.tried[c].start
+        return [*([] if start is None else self._starts(start)), c]
 
     def _logits(self, models: Sequence[Model]) -> np.ndarray:
         """Of the judged rows: (repeats, n, outputs)."""
@@ -259,9 +266,12 @@ class Path:
         model, problem, rotation = tried.models[0], self.trials[0].problem, self.trials[0].rotation
         if self.selection.folds is not None:
             problem, rotation = self._problem(views, y, self.pool.map)
-            solved = problem.solve(best)
-            if solved is None:
-                raise Unusable(f"the logistic head did not converge at C={best:g}", "set its C lower")
+            solved: Model | None = None
+            for c in self._starts(best):  # as those that were judged: on separable rows many solutions are near enough
+                solved = problem.solve(c, solved)
+                if solved is None:
+                    raise Unusable(f"the logistic head did not converge at C={c:g}", "set its C lower")
+            assert solved is not None
             model = solved
         folded, bias = problem.scaler.fold(model.weights, model.bias)
         if rotation is not None:

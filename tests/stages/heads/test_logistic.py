@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from cache.errors import Unusable
 from pipeline.config.head_schema import Logistic
 from stages.heads import logistic
-from stages.heads.logistic_solver import Problem
+from stages.heads.logistic_solver import TOLERANCE, Model, Problem
 from stages.heads.matrix import Scaler
-from tests.support.problems import columns, features, names, part, problem, rows, scaled
+from tests.support.problems import columns, features, in_train, names, part, problem, rows, scaled
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
@@ -123,3 +123,23 @@ def test_where_val_chooses_the_problem_is_set_up_once(dim: int, monkeypatch: pyt
     head = logistic.fit(Logistic(), features(x), samples, names(2))
     assert len(made) == 1
     assert (head.predict(x).argmax(axis=1) == columns(samples)).mean() > 0.7
+
+
+def test_the_head_comes_about_by_the_steps_that_folds_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On separable rows a solution is near enough long before the minimum, so where it starts decides which it is."""
+    steps: list[tuple[Problem, float, bool]] = []
+    solve = Problem.solve
+
+    def noted(self: Problem, c: float, start: Model | None = None, tolerance: float = TOLERANCE) -> Model | None:
+        steps.append((self, c, start is None))
+        return solve(self, c, start, tolerance)
+
+    monkeypatch.setattr(Problem, "solve", noted)
+    x, samples = problem(3, n=120, signal=8.0)
+    head = logistic.fit(Logistic(choose="folds"), features(x), in_train(samples), names(3))
+    of_head = [(c, fresh) for of, c, fresh in steps if of is steps[-1][0]]
+    of_fold = [(c, fresh) for of, c, fresh in steps if of is steps[0][0]]
+    assert [fresh for _, fresh in of_head] == [True] + [False] * (len(of_head) - 1)
+    assert of_head[-1][0] == head.chosen["C"]
+    assert len(of_head) > 3
+    assert {*of_head} <= {*of_fold}
