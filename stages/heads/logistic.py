@@ -39,8 +39,7 @@ TIE = 0.03
 _NEAR = 1e-3
 """The largest gradient at which a solution may judge a C on folds; ten times that of a head."""
 
-_WORSE = 2
-_BLOCK = 4096
+_WORSE, _BLOCK = 2, 4096
 
 
 class Spec(Protocol):
@@ -242,8 +241,7 @@ class Path:
 
     def _starts(self, c: float) -> list[float]:
         """The values of C by which the solutions at `c` came about, that one last."""
-        start = self.tried[c].start
-        return [*([] if start is None else self._starts(start)), c]
+        return [*([] if (start := self.tried[c].start) is None else self._starts(start)), c]
 
     def _logits(self, models: Sequence[Model]) -> np.ndarray:
         """Of the judged rows: (repeats, n, outputs)."""
@@ -266,12 +264,9 @@ class Path:
         model, problem, rotation = tried.models[0], self.trials[0].problem, self.trials[0].rotation
         if self.selection.folds is not None:
             problem, rotation = self._problem(views, y, self.pool.map)
-            solved: Model | None = None
-            for c in self._starts(best):  # as those that were judged: on separable rows many solutions are near enough
-                solved = problem.solve(c, solved)
-                if solved is None:
-                    raise Unusable(f"the logistic head did not converge at C={c:g}", "set its C lower")
-            assert solved is not None
+            solved = problem.follow(self._starts(best))  # as those judged: on separable rows many are near enough
+            if solved is None:
+                raise Unusable(f"the logistic head did not converge at C={best:g}", "set its C lower")
             model = solved
         folded, bias = problem.scaler.fold(model.weights, model.bias)
         if rotation is not None:

@@ -70,6 +70,15 @@ class Problem:
         solved = found.x.reshape(shape).astype(dtype)
         return Model(solved[:-1], solved[-1], int(found.nit))
 
+    def follow(self, values: Sequence[float]) -> Model | None:
+        """The minimum for the last of these C, each solved from that before; None where one isn't reached."""
+        model: Model | None = None
+        for c in values:
+            model = self.solve(c, model)
+            if model is None:
+                return None
+        return model
+
     def loss(self, weights: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         """The loss at `weights` (dim + 1, outputs) float64, the bias last, and its gradient, flat float64."""
         folded, bias = self.scaler.fold(weights[:-1], weights[-1])
