@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.small_sets import LAY_OUT, Absent, features
+from benchmarks.small_sets import LAY_OUT, available
 from pipeline.config.head_schema import HEAD_KINDS
 from pipeline.runs import train_heads
 from stages.audit import wrong_labels
@@ -59,12 +59,7 @@ def main() -> None:
     asked = options.parse_args()
     print("| set | images | replaced | by | precision of as many | of the suspected | suspected | found of all | s |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for name in asked.sets:
-        try:
-            x, y = features(asked.folder, name)
-        except Absent as why:
-            print(f"{name}: {why}")
-            continue
+    for name, (x, y) in available(asked.folder, asked.sets).items():
         rows: dict[str, list[tuple[float, ...]]] = {}
         for seed in range(asked.draws):
             rng = np.random.default_rng(seed)

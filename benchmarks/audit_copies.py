@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 import pipeline
-from benchmarks.small_sets import LAY_OUT, Absent, features
+from benchmarks.small_sets import LAY_OUT, available
 from stages.audit import copies, odd_ones
 from stages.audit.likeness import SIDE, make_copies, thumbnail
 from stages.data.images import PixelSpec, decode
@@ -68,12 +68,7 @@ def main() -> None:
     asked = options.parse_args()
     print("| set | images | copies | recall | precision | without pairs found before | found before |")
     print("|---|---|---|---|---|---|---|")
-    for name in asked.sets:
-        try:
-            features(asked.folder, name)
-        except Absent as why:
-            print(f"{name}: {why}")
-            continue
+    for name in available(asked.folder, asked.sets):
         files = sorted(path for path in (asked.folder / name / "images").rglob("*") if path.is_file())
         chosen = sorted(random.Random(1).sample(range(len(files)), min(PLANTED, len(files) // 2)))
         there = rows_of(asked.folder / name)

@@ -5,7 +5,6 @@ Cached rows are read, and pictures decoded; no network runs, and nothing of the 
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cache.errors import NotAvailable, Unusable
 from pipeline.config.head_schema import HEAD_KINDS
@@ -23,7 +23,6 @@ from pipeline.runs import extraction, train_heads
 from pipeline.serving import dataset
 from stages.audit import copies, odd_ones, wrong_labels
 from stages.audit.likeness import SIDE, thumbnail
-from stages.data.image_formats import open_image
 from stages.data.images import ImageRejected, PixelSpec, decode
 from stages.data.manifest import Manifest, Row
 from stages.extract import prefetch
@@ -134,12 +133,11 @@ def _describe_copies(project: Project, manifest: Manifest, rows: Sequence[Row], 
 
 def _at_its_size(paths: Sequence[str]) -> np.ndarray | None:
     """The pixels (h, w, 3) of a picture, its longer side at most SAMPLE_SIDE; None where it cannot be read."""
-    with suppress(OSError, ImageRejected):
-        data = next(Path(path) for path in paths if os.path.exists(path)).read_bytes()
-        image = open_image(data)
-        width, height = (SAMPLE_SIDE, SAMPLE_SIDE) if image is None else image.size
-        scale = min(1, SAMPLE_SIDE / max(width, height))
-        return decode(data, PixelSpec(max(1, round(scale * height)), max(1, round(scale * width))))
+    for path in paths:
+        with suppress(OSError, ImageRejected):
+            image = Image.fromarray(decode(Path(path).read_bytes(), None))
+            image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+            return np.asarray(image)
     return None
 
 

@@ -79,6 +79,30 @@ def write_config(folder: Path, target: str, heads: str = "{first: {}}") -> Path:
     return config
 
 
+def write_project(folder: Path, target: str) -> Path:
+    """The table, and a pipeline.yaml with the linear head that the target takes."""
+    write_table(folder)
+    return write_config(folder, TARGETS[target], f"{{first: {{kind: {linear(target)}}}}}")
+
+
+def write_on_network(place: Path, target: str, size: int, more: str) -> Path:
+    """A pipeline.yaml in a folder of its own, on the network, table and images in `place`; more: heads and so on."""
+    (place / target).mkdir()
+    (place / target / "table.csv").write_bytes((place / "table.csv").read_bytes())
+    config = place / target / "pipeline.yaml"
+    config.write_text(f"""\
+data:
+  root: ../images
+  table: table.csv
+  split: {{method: stratified, val: 0.3, test: 0.2}}
+  target: {TARGETS[target]}
+base: ../cnn.keras
+cache: {{dir: ../cache}}
+extract: {{size: {size}}}
+{more}""")
+    return config
+
+
 def read_table(folder: Path) -> dict[str, dict[str, str]]:
     """Its rows by path."""
     return {row["path"]: row for row in csv.DictReader((folder / "table.csv").open(newline=""))}

@@ -14,7 +14,7 @@ import pipeline as frozenbase
 from pipeline.results import registry
 from tests.conftest import command
 from tests.support import other_targets, own_models
-from tests.support.other_targets import NAMES, TARGETS, N
+from tests.support.other_targets import NAMES, N
 
 SIZE = own_models.SIZE
 
@@ -43,23 +43,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["labels", "numbers", "shares"])
 def made(request: pytest.FixtureRequest, place: Path) -> Made:
     target = request.param
-    (place / target).mkdir()
-    config = place / target / "pipeline.yaml"
-    (place / target / "table.csv").write_bytes((place / "table.csv").read_bytes())
-    config.write_text(f"""\
-data:
-  root: ../images
-  table: table.csv
-  split: {{method: stratified, val: 0.3, test: 0.2}}
-  target: {TARGETS[target]}
-base: ../cnn.keras
-cache: {{dir: ../cache}}
-extract: {{size: {SIZE}}}
+    more = f"""\
 heads: {{first: {{kind: {other_targets.linear(target)}}}}}
 finetune:
   last: {{head: first, unfreeze_from: s2_1_conv, lr: 1.0e-3, epochs: 2, batch: 8, augment: {{flip: both}}, views: 2,
           seeds: [0, 1], average: true}}
-""")
+"""
+    config = other_targets.write_on_network(place, target, SIZE, more)
     ran = command("run", "finetune", "-c", config, "--json", "--set", "base.trust=true", expect=0)
     return Made(target, config, ran.json["finetune"]["last"])
 

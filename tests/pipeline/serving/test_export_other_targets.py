@@ -26,7 +26,7 @@ from stages.targets.soft import Soft
 from stages.targets.target import Target
 from tests.conftest import command, opened
 from tests.support import other_targets, own_models
-from tests.support.other_targets import NAMES, TARGETS
+from tests.support.other_targets import NAMES
 
 TRUST = ("--set", "base.trust=true")
 WORDS = {
@@ -70,22 +70,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=WORDS)
 def made(request: pytest.FixtureRequest, place: Path) -> Made:
     target = request.param
-    (place / target).mkdir()
-    config = place / target / "pipeline.yaml"
-    (place / target / "table.csv").write_bytes((place / "table.csv").read_bytes())
     deep = ", deep: {kind: dense, choose: val, units: [4], epochs: 2}" if target == "numbers" else ""
-    config.write_text(f"""\
-data:
-  root: ../images
-  table: table.csv
-  split: {{method: stratified, val: 0.3, test: 0.2}}
-  target: {TARGETS[target]}
-base: ../cnn.keras
-cache: {{dir: ../cache}}
-extract: {{size: 32}}
+    more = f"""\
 heads: {{first: {{kind: {other_targets.linear(target)}}}{deep}, near: {{kind: knn}}}}
 finetune: {{last: {{head: first, unfreeze_from: s2_1_conv, lr: 1.0e-3, epochs: 1, batch: 8}}}}
-""")
+"""
+    config = other_targets.write_on_network(place, target, own_models.SIZE, more)
     command("run", "-c", config, *TRUST, expect=0)
     return Made(target, config)
 

@@ -60,9 +60,7 @@ class Made(NamedTuple):
 @pytest.fixture(scope="module", params=TARGETS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     target, folder = request.param, tmp_path_factory.mktemp("made")
-    other_targets.write_table(folder)
-    heads = f"{{first: {{kind: {other_targets.linear(target)}}}}}"
-    config = other_targets.write_config(folder, TARGETS[target], heads)
+    config = other_targets.write_project(folder, target)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(opened_bases, "open_embed", fakes.FakeEmbed)
         head = command("run", "-c", config, "--json", expect=0).json["heads"]["first"]
