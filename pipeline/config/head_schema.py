@@ -135,7 +135,10 @@ class Dense(HeadConfig):
 
 
 class Auto(HeadConfig):
-    """The best of several kinds with their defaults. Which is in the key, so it can't depend on what is installed."""
+    """The first of several kinds with their defaults, or another that is clearly better.
+
+    Which kinds is in the key, so it can't depend on what is installed.
+    """
 
     kind: Literal["auto"] = "auto"
     kinds: Annotated[list[Literal["logistic", "ridge", "knn", "dense"]], Field(min_length=1)] = [
@@ -166,8 +169,7 @@ class HeadKind:
     numbers: whether it can predict numbers.
     folds: whether it can choose by folds, where there are no rows of val. nests: whether its module also has
     nest(spec, features, rows, target) -> OutOfFold | None, which judges a choice among heads that it makes by folds.
-    judging: version of how a choice by folds is judged, where other kinds don't share it; it is in the keys of these
-    heads.
+    choosing: version of how a kind chooses among heads, and of how that is judged; it is in the keys of its heads.
     """
 
     spec: type[HeadConfig]
@@ -180,7 +182,7 @@ class HeadKind:
     numbers: bool = True
     folds: bool = False
     nests: bool = False
-    judging: int | None = None
+    choosing: int | None = None
 
 
 HEAD_KINDS = {
@@ -190,7 +192,7 @@ HEAD_KINDS = {
     "dense": HeadKind(  # Keras has one seed for the process, and uses all cores by itself
         Dense, "stages.heads.dense", packages=("tensorflow", "keras"), parallel=False, finetunable=True, folds=True
     ),
-    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True, nests=True, judging=2),
+    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True, nests=True, choosing=3),
 }
 """A new kind is a row here and the module it names."""
 

@@ -217,8 +217,8 @@ def feature_matrix(project: Project, spec: HeadConfig, ids: Sequence[str]) -> Fe
 def head_folder(project: Project, name: str, spec: HeadConfig, manifest: Manifest, target: Target) -> Path:
     """The folder of a head: models/head/<name>/<key>."""
     spec, manifest = choose_rows(project, spec, manifest)
-    judging = HEAD_KINDS[spec.kind].judging if spec.choose == "folds" else None
-    key = fitted.head_key(spec.settings, target, [project.store(tap).key for tap in spec.taps], manifest, judging)
+    taps, choosing = [project.store(tap).key for tap in spec.taps], HEAD_KINDS[spec.kind].choosing
+    key = fitted.head_key(spec.settings, target, taps, manifest, choosing)
     return project.folder / "models" / "head" / name / key
 
 

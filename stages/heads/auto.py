@@ -36,10 +36,10 @@ class Spec(Protocol):
 
 
 def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Head:
-    """The head of the kind with the least loss on val, or out of fold; all are judged on the same folds.
+    """The head of the first kind, unless another's loss on val, or out of fold, is clearly lower (`prefer_first`).
 
-    The choice among kinds is cross-fitted too. A kind that the rows don't allow is left out, with a warning. Raises
-    Unusable where they allow none.
+    All are judged on the same folds. The choice among kinds is cross-fitted too. A kind that the rows don't allow is
+    left out, with a warning. Raises Unusable where they allow none.
     """
     y, chosen_on = encode(rows, target), Selection.of(spec, rows, target, repeats=1)
     truth, heads, judged = y[chosen_on.judged], [], []
@@ -55,11 +55,11 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
         judged.append(head.predict(features.take(chosen_on.judged)) if own is None else own.predictions)
     if not heads:
         raise refused
-    means = np.array([target.losses(truth, predictions).mean() for predictions in judged])
-    best = heads[int(means.argmin())]
+    losses = np.stack([target.losses(truth, predictions) for predictions in judged])
+    best = heads[selection.prefer_first(losses)]
     folds = [head.out_of_fold for head in heads if head.out_of_fold is not None]
-    found = selection.cross_choice(folds, truth, target) if folds else None
-    by_kind = {head.kind: round(float(loss), 6) for head, loss in zip(heads, means, strict=True)}
+    found = selection.cross_choice(folds, truth, target, selection.prefer_first) if folds else None
+    by_kind = {head.kind: round(float(loss), 6) for head, loss in zip(heads, losses.mean(axis=1), strict=True)}
     chosen = {"kind": best.kind, **best.chosen, f"{chosen_on.name}_{target.loss}_by_kind": by_kind}
     return Head(best.kind, target, best.form, chosen, found)
 
@@ -70,4 +70,5 @@ def nest(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Targe
     def candidate(module: str, settings: Any) -> Candidate:
         return Candidate(features, lambda some, outside: import_module(module).fit(settings, some, outside, target))
 
-    return selection.nest(spec, [candidate(*parts) for parts in spec.candidates.values()], rows, target)
+    candidates = [candidate(*parts) for parts in spec.candidates.values()]
+    return selection.nest(spec, candidates, rows, target, choose=selection.prefer_first)

@@ -190,16 +190,16 @@ def head_key(
     target: Target,
     extract_keys: Sequence[str],
     manifest: Manifest,
-    judging: int | None = None,
+    choosing: int | None = None,
 ) -> str:
     """A head's key: version of the code, spec (with seed), order of classes, extract keys of taps, labelled rows.
 
     Of another target than classes also its kind; the rest of it follows from the labelled rows.
 
-    judging: version of what decides the figures of its kind alone.
+    choosing: version of what its kind alone goes by.
     """
     written = target.to_json()  # nothing of classes, which older keys don't name
     kind = written["target"]["kind"] if written else None
     parts = {"version": VERSION, "spec": spec, "classes": list(target), "target": kind, "taps": extract_keys}
-    parts["judging"] = judging
+    parts["choosing"] = choosing
     return keys.digest("head", {**parts, "samples": manifest.samples_digest})

@@ -31,6 +31,9 @@ FEW = 100
 
 REPEATS = 3
 
+CLEARLY = 2.0
+"""Standard errors of a paired difference by which another candidate must be better than a preferred one."""
+
 MOST_CELLS = 5_000_000
 """Predictions that judge a setting. Of more rows of val, evenly spaced ones do; of folds, they are refused."""
 
@@ -120,14 +123,36 @@ class Selection:
         return OutOfFold(out, self.folds)
 
 
-def cross_choice(candidates: Sequence[OutOfFold], y: np.ndarray, target: Target) -> OutOfFold:
-    """Each fold of the first candidate by the one that has the least loss on the others; y: what the rows have."""
+Choose = Callable[[np.ndarray], int]
+"""Losses (candidates, rows) to the candidate that is taken."""
+
+
+def least_loss(losses: np.ndarray) -> int:
+    return int(losses.mean(axis=1).argmin())
+
+
+def prefer_first(losses: np.ndarray) -> int:
+    """The one with the least loss of those that are CLEARLY better than the first; where none is, the first.
+
+    A difference of a few rows' losses is mostly chance, and so would be the choice. (After the rule of one standard
+    error of Breiman et al. 1984, Classification and Regression Trees, section 3.4.3; here of the paired difference.)
+    """
+    gained = losses[0] - losses
+    errors = gained.std(axis=1, ddof=1) / np.sqrt(losses.shape[1]) if losses.shape[1] > 1 else np.inf
+    clear = gained.mean(axis=1) > CLEARLY * errors
+    return int(np.where(clear, losses.mean(axis=1), np.inf).argmin()) if clear.any() else 0
+
+
+def cross_choice(
+    candidates: Sequence[OutOfFold], y: np.ndarray, target: Target, choose: Choose = least_loss
+) -> OutOfFold:
+    """Each fold of the first candidate by the one that is chosen on the others; y: what the rows have."""
     first = candidates[0]
     losses = np.stack([target.losses(y, found.predictions) for found in candidates])
     out = np.empty_like(first.predictions)
     for fold in np.unique(first.folds):
         here = first.folds == fold
-        out[here] = candidates[int(losses[:, ~here].mean(axis=1).argmin())].predictions[here]
+        out[here] = candidates[choose(losses[:, ~here])].predictions[here]
     return OutOfFold(out, first.folds)
 
 
@@ -146,8 +171,9 @@ def nest(
     target: Target,
     threads: int = 1,
     advance: Callable[[int], object] = lambda n: None,
+    choose: Choose = least_loss,
 ) -> OutOfFold | None:
-    """Predictions of each fold of train by the candidate that has the least loss out of fold on the others.
+    """Predictions of each fold of train by the candidate that is chosen out of fold on the others.
 
     All candidates are fitted, and their own settings chosen, on the rows outside of the fold alone. One that these
     don't allow, or where it diverges, is left out there. `threads` fits run at a time; `advance` counts them. None
@@ -162,7 +188,7 @@ def nest(
     folds = kfold.assign_folds(labelled, kfold.most_folds(labelled, spec.folds, strata), spec.seed, strata)
     loaded = _load(candidates, train)
 
-    def judge(fold: int, candidate: Candidate) -> tuple[float, np.ndarray] | None:
+    def judge(fold: int, candidate: Candidate) -> tuple[np.ndarray, np.ndarray] | None:
         outside, features = np.flatnonzero(folds != fold), loaded[id(candidate.features)]
         others = [labelled[i] for i in outside]
         try:
@@ -173,7 +199,7 @@ def nest(
             advance(1)
         assert head.out_of_fold is not None
         losses = target.losses(encode(others, target), head.out_of_fold.predictions)
-        return float(losses.mean()), head.predict(features.take(np.flatnonzero(folds == fold)))
+        return losses, head.predict(features.take(np.flatnonzero(folds == fold)))
 
     out = np.empty((len(train), len(target)))
     numbers = np.unique(folds).tolist()
@@ -183,7 +209,7 @@ def nest(
         found = [one for one in judged[place * len(candidates) :][: len(candidates)] if one is not None]
         if not found:
             return None
-        out[folds == fold] = min(found, key=lambda one: one[0])[1]
+        out[folds == fold] = found[choose(np.stack([losses for losses, _ in found]))][1]
     return OutOfFold(out, folds)
 
 

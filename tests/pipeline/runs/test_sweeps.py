@@ -403,7 +403,7 @@ def test_many_images_are_cross_fitted_and_val_chooses_as_before(
 
 
 def test_the_best_kind_is_judged_as_a_choice_too(pipeline: Pipeline, project: Path) -> None:
-    """auto has a key of its own for that, where folds choose; a sweep over it is judged once more."""
+    """A sweep over it is judged once more."""
     project.write_text(
         project.read_text() + "heads: {a: {kind: auto, kinds: [ridge, knn]}, s: {kind: auto, kinds: [knn],"
         " sweep: {kinds: [[knn], [ridge, knn]]}}}\n"
@@ -422,7 +422,7 @@ def test_the_leaderboard_says_that_its_figures_only_rank(pipeline: Pipeline, swe
     assert "figures that rank the points; the best of many flatters itself" in " ".join(ran.out.split())
 
 
-def test_versions_of_judging_move_what_they_judge_and_nothing_else(
+def test_versions_of_choosing_move_what_is_chosen_so_and_nothing_else(
     pipeline: Pipeline, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auto = "kind: auto, kinds: [ridge, knn]"
@@ -432,10 +432,10 @@ def test_versions_of_judging_move_what_they_judge_and_nothing_else(
     )
     before = heads(pipeline, project)
     monkeypatch.setattr(choices, "VERSION", 2)
-    monkeypatch.setitem(HEAD_KINDS, "auto", replace(HEAD_KINDS["auto"], judging=3))
+    monkeypatch.setitem(HEAD_KINDS, "auto", replace(HEAD_KINDS["auto"], choosing=4))
     now = heads(pipeline, project)
-    assert {name for name in now if now[name]["key"] != before[name]["key"]} == {"a"}
-    assert {name for name in now if not now[name]["hit"]} == {"a", "few"}
+    assert {name for name in now if now[name]["key"] != before[name]["key"]} == {"a", "v"}
+    assert {name for name in now if not now[name]["hit"]} == {"a", "few", "v"}
     assert all(point["hit"] for point in now["few"]["points"])
     assert now["few"]["metrics"] == before["few"]["metrics"]
     assert len(list((project.parent / "models" / "head" / "few" / "choices").iterdir())) == 2

@@ -169,3 +169,29 @@ def test_auto_chooses_among_its_kinds_in_each_fold() -> None:
     assert all(not np.array_equal(head.predict(x), found.predictions) for head in alone)
     truth = np.array([row.label == "c1" for row in samples])
     assert (found.predictions.argmax(axis=1) == truth).mean() > 0.8
+
+
+def test_the_first_is_preferred_until_another_is_better_by_two_standard_errors_of_the_difference() -> None:
+    draw = np.random.default_rng(0)
+    first, luck = draw.normal(1, 1, 40), draw.normal(0, 1, 40)
+    luck = (luck - luck.mean()) / luck.std(ddof=1) / np.sqrt(40)  # differences with a standard error of 1/40
+    for gain, expected in ((-0.1, 0), (0.0, 0), (1.9, 0), (2.1, 1)):
+        losses = np.stack([first, first - gain / 40 - luck])
+        assert selection.prefer_first(losses) == expected
+        assert selection.least_loss(losses) == int(gain > 0)
+    assert selection.prefer_first(np.stack([first, first - 3 / 40 - luck, first - 0.5])) == 2
+    assert selection.prefer_first(np.array([[1.0], [0.0]])) == 0  # of one row nothing is known
+    assert selection.prefer_first(first[None]) == 0
+
+
+def test_auto_keeps_its_first_kind_on_few_rows_and_takes_another_that_is_clearly_better() -> None:
+    x, samples = problem(2, n=24, signal=1)
+    samples = in_train(samples)
+    for kinds in (["ridge", "knn"], ["knn", "ridge"]):
+        assert auto.fit(Auto(choose="folds", kinds=kinds), features(x), samples, CLASSES).kind == kinds[0]
+    plane = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)  # no line parts opposite quadrants
+    rows = in_train(problem(2, n=400)[1])
+    quadrants = [row._replace(label=f"c{int(a * b > 0)}") for row, (a, b) in zip(rows, plane.tolist(), strict=True)]
+    found = auto.fit(Auto(choose="folds", kinds=["ridge", "knn"]), features(plane), quadrants, CLASSES)
+    assert found.kind == "knn"
+    assert set(found.chosen["fold_log_loss_by_kind"]) == {"ridge", "knn"}
