@@ -14,8 +14,9 @@ from pipeline.serving import export_features, export_kinds, export_model
 from pipeline.serving.export_features import WRITERS, Written
 from pipeline.serving.export_kinds import Kind
 from pipeline.serving.export_model import Exported
-from pipeline.show.console import count_of, echo
+from pipeline.show.console import echo
 from stages.data.manifest import SPLITS
+from stages.runtime.counted_words import count_of
 
 _OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="PATH",
                        help="The file to write.")  # fmt: skip

@@ -12,8 +12,9 @@ from pipeline.project.project import Project
 from pipeline.results import csv_parquet
 from pipeline.serving import recorded_model
 from pipeline.serving.predict import Predicted, predict
-from pipeline.show.console import ERR, count_of, echo, escape_line
+from pipeline.show.console import ERR, echo, escape_line
 from stages.metrics import calibration
+from stages.runtime.counted_words import count_of
 
 
 @click.command("predict")

@@ -17,6 +17,7 @@ from pipeline.config.data_schema import Columns
 from stages.data import scan, tables
 from stages.data.cells import Cells
 from stages.data.scan import Found
+from stages.runtime.counted_words import count_of
 from stages.targets.kinds import KINDS
 
 DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
@@ -46,7 +47,7 @@ class Started:
         labels = Counter(row.label for row in rows if row.label is not None)
         splits = Counter(row.split for row in rows if row.split is not None)
         more = f", and {len(labels) - 8} more" if len(labels) > 8 else ""
-        lines = [f"{len(rows)} images in {self.images}"]
+        lines = [f"{count_of(len(rows), 'image')} in {self.images}"]
         if labels and self.cells is not None:
             kind, columns = self.cells.kind, ", ".join(self.cells.columns)
             unlabelled = sum(row.label is None for row in rows)

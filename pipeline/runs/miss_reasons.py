@@ -21,6 +21,7 @@ from pipeline.runs.provenance import describe_rows
 from stages.bases.published import find_published
 from stages.data.manifest import Manifest, Row
 from stages.heads import fitted
+from stages.runtime.counted_words import count_of
 
 _TAP = re.compile(r"(.*rows\.taps\.(\d+)\.)(\w+)")
 
@@ -201,10 +202,10 @@ def _moved(before: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
         if getattr(old[i], part) != getattr(new[i], part)
     )
     texts = {
-        "{} new images": len(new.keys() - old.keys()),
-        "{} images gone": len(old.keys() - new.keys()),
-        "labels changed: {} rows": counts["label"],
-        "split changed: {} rows moved": counts["split"],
-        "groups changed: {} rows": counts["group"],
+        ("{}", "new image"): len(new.keys() - old.keys()),
+        ("{} gone", "image"): len(old.keys() - new.keys()),
+        ("labels changed: {}", "row"): counts["label"],
+        ("split changed: {} moved", "row"): counts["split"],
+        ("groups changed: {}", "row"): counts["group"],
     }
-    return (text.format(n) for text, n in texts.items() if n)
+    return (text.format(count_of(n, word)) for (text, word), n in texts.items() if n)

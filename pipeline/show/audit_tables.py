@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.evaluation.audit_findings import Audit, Copies, Labels, OddOne
-from pipeline.show.console import OUT, count_of, echo, make_table
+from pipeline.show.console import OUT, echo, make_table
+from stages.runtime.counted_words import count_of
 from stages.targets.target import written
 
 _SHOWN = 10

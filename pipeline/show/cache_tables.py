@@ -10,7 +10,8 @@ from rich.filesize import decimal
 from pipeline.maintenance.export_import import MANIFEST, Moved
 from pipeline.maintenance.upkeep import Contents, Tidied, Verified
 from pipeline.results.model import SHORT
-from pipeline.show.console import ERR, OUT, count_of, echo, format_config_option, format_time, make_table, relative_path
+from pipeline.show.console import ERR, OUT, echo, format_config_option, format_time, make_table, relative_path
+from stages.runtime.counted_words import count_of
 
 _SHOWN = 5
 _KINDS = {

@@ -144,11 +144,6 @@ def format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
 
 
-def count_of(n: int, word: str) -> str:
-    """`1 shard`, `2,624 shards`."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
-
-
 def format_config_option(config: Path) -> str:
     """` -c FILE` quoted for a shell; empty for the default."""
     return "" if config == Path("pipeline.yaml") else f" -c {shlex.quote(str(config))}"

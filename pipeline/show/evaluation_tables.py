@@ -12,9 +12,10 @@ from pipeline.evaluation.quantise import TURN, Quantised
 from pipeline.evaluation.shortlist import Shortlist
 from pipeline.results.model import SHORT
 from pipeline.runs.finetune_report import Beside, FineTuneReport
-from pipeline.show.console import OUT, count_of, echo, format_figure, format_interval, make_table, relative_path
+from pipeline.show.console import OUT, echo, format_figure, format_interval, make_table, relative_path
 from stages.metrics import calibration
 from stages.metrics.figures import Calibration, Figure, Figures, Metrics, title
+from stages.runtime.counted_words import count_of
 
 _MOST_CLASSES = 20
 _MOST_GROUPS = 10

@@ -20,7 +20,6 @@ from pipeline.runs.train_heads import HeadReport
 from pipeline.show.console import (
     ERR,
     OUT,
-    count_of,
     echo,
     format_config_option,
     format_figure,
@@ -31,6 +30,7 @@ from pipeline.show.console import (
 from stages.data import splits
 from stages.data.manifest import SPLITS
 from stages.metrics.figures import title
+from stages.runtime.counted_words import count_of
 from stages.targets.target import Target
 
 SCHEMA_VERSION = 1

@@ -54,6 +54,11 @@ class Cells:
     def _labels(self, cells: Named, only: Any) -> dict[str, int | None]:
         if len(cells) == 1 and not isinstance(only, dict) and str(only).removesuffix(".0") not in ("0", "1"):
             names = only if isinstance(only, list) else _split(str(only), self.separator)
+            if not isinstance(only, list) and _is_fraction(names):
+                raise ValueError(
+                    f"{self.columns[0]} is {only}, between 0 and 1: neither a name nor a mark; of probabilities the "
+                    "kind is soft"
+                )
             return {str(name): 1 for name in names}
         marks = {name: _mark(name, cell) for name, cell in (only if isinstance(only, dict) else cells).items()}
         return {name: mark for name, mark in marks.items() if mark != 0}
@@ -91,6 +96,14 @@ def _written(cell: Any) -> Any:
         return json.loads(cell)
     except ValueError:
         return cell
+
+
+def _is_fraction(names: Sequence[str]) -> bool:
+    """Whether these are one name that is a number between 0 and 1, as no class is called."""
+    try:
+        return len(names) == 1 and 0 < float(names[0]) < 1
+    except ValueError:
+        return False
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from stages.data.manifest import Row
+from stages.runtime.counted_words import count_of
 
 _NONE = frozenset(["nan", "none", "null", "n/a", "na", "<na>", "?"])
 _MOST = 200
@@ -14,7 +15,7 @@ def find_odd_labels(rows: Iterable[Row]) -> list[str]:
     """A question for each label that may be none, or another's misspelling."""
     counts = Counter(row.label for row in rows if row.label is not None)
     notes = [
-        f"the label {label!r} ({n} images) is taken for a class; where it means none, leave it empty"
+        f"the label {label!r} ({count_of(n, 'image')}) is taken for a class; where it means none, leave it empty"
         for label, n in counts.items()
         if label.strip().lower() in _NONE
     ]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from cache import keys
 from cache.errors import Unusable
+from stages.runtime.counted_words import count_of
 
 SPLITS = ("train", "val", "test")
 
@@ -119,7 +120,8 @@ class Manifest:
         clashes = {image for image, found in labels.items() if len(found) > 1}
         if clashes:
             raise Unusable(
-                f"{len(clashes)} images have two labels for the same bytes: {_pairs(self.rows, clashes, True)}",
+                f"{count_of(len(clashes), 'image')} with two labels for the same bytes: "
+                f"{_pairs(self.rows, clashes, True)}",
                 "remove the wrong copy of each, or correct its label in the table",
             )
 
@@ -133,8 +135,9 @@ class Manifest:
         leaked = [name for name, found in splits.items() if len(found) > 1]
         images = {name for name in leaked if not name.startswith("group ")}
         groups = [name for name in leaked if name.startswith("group ")]
-        texts = [f"{len(images)} images: {_pairs(self.rows, images, False)}"] if images else []
-        return "; ".join(texts + ([f"{len(groups)} groups: {', '.join(groups[:_SHOWN])}"] if groups else []))
+        texts = [f"{count_of(len(images), 'image')}: {_pairs(self.rows, images, False)}"] if images else []
+        texts += [f"{count_of(len(groups), 'group')}: {', '.join(groups[:_SHOWN])}"] if groups else []
+        return "; ".join(texts)
 
 
 def _pairs(rows: Iterable[Row], ids: set[str], labels: bool) -> str:

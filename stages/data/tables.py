@@ -9,6 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def read_table(
     with_id = [keys.is_digest(row.id) for row in rows]
     if any(with_id) and not all(with_id):
         raise Unusable(
-            f"{path}: {with_id.count(False)} of {len(rows)} rows have no id of 64 hex digits, the first is row "
-            f"{with_id.index(False) + 1}",
+            f"{path}: {with_id.count(False)} of {len(rows)} rows have no id of 64 hex digits, the first is "
+            f"{_place(path, with_id.index(False) + 1)}",
             "leave the id column out, so that the files are hashed",
         )
     found.with_ids = all(with_id)
@@ -156,21 +157,43 @@ def _inside(rows: list[Row], root: Path, follow_links: FollowLinks, found: Found
 def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[str, str], cells: Cells | None) -> Row:
     values = {name: _text(record.get(column)) for name, column in columns.items()}
     if values["path"] is None:
-        raise Unusable(f"{path}: row {number} has no {columns['path']}", "give every row a path, or remove it")
+        raise Unusable(
+            f"{path}: {_place(path, number)} has no {columns['path']}", "give every row a path, or remove it"
+        )
     try:
         if b"\0" in os.fsencode(values["path"]):
             raise ValueError
     except ValueError as error:
-        raise Unusable(f"{path}: row {number} has the path {values['path']!r}, which no file can have") from error
+        raise Unusable(
+            f"{path}: {_place(path, number)} has the path {values['path']!r}, which no file can have"
+        ) from error
     split = values["split"]
     if split is not None and split.lower() not in SPLIT_NAMES:
-        raise Unusable(f"{path}: row {number} has split {split!r}; expected train, val or test")
+        raise Unusable(f"{path}: {_place(path, number)} has split {split!r}; expected train, val or test")
     split = SPLIT_NAMES[split.lower()] if split is not None else None
     try:
         label = values["label"] if cells is None else cells.label(record)
     except ValueError as error:
-        raise Unusable(f"{path}: row {number}: {error}", "correct the table, or data.target") from error
+        raise Unusable(f"{path}: {_place(path, number)}: {error}", "correct the table, or data.target") from error
     return Row(_text(record.get("id")) or "", values["path"], label, split, values["group"])
+
+
+def _place(path: Path, number: int) -> str:
+    """Where the record of that number, from 1, is in the file, as an editor or a spreadsheet counts: `line 12`.
+
+    Of Parquet, which has no lines, its row.
+    """
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return f"row {number}"
+    text = _decode(path, [])
+    if kind == ".jsonl":
+        lines = (line for line, content in enumerate(text.split("\n"), start=1) if content.strip())
+    else:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text))
+        next(reader)
+        lines = (reader.line_num for fields in reader if fields)
+    return f"line {next(islice(lines, number - 1, None))}"
 
 
 def _text(value: Any) -> str | None:
@@ -245,8 +268,13 @@ def _decode(path: Path, notes: list[str]) -> str:
         return data.decode("cp1252", "replace")
 
 
+def _separator(text: str) -> str:
+    """That of a CSV file, by its first line."""
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
 def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    separator = _separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     names = next(reader, [])
     if len(set(names)) < len(names):

@@ -15,6 +15,7 @@ from stages.data import stratified
 from stages.data.manifest import Row
 from stages.data.stratified import Unit
 from stages.metrics import bootstrap
+from stages.runtime.counted_words import count_of
 
 _INNER = 5
 """A fifth of the rows outside of a fold is the val split of its head."""
@@ -80,7 +81,7 @@ def assign_folds(rows: Sequence[Row], k: int, seed: int, strata: Strata | None =
     for label, here in strata.members.items() if strata.needed else ():
         if len(set(folds[here])) == 1:
             raise Unusable(
-                f"all {len(here)} images of class {label!r} are in one fold; none is left to fit on",
+                f"{count_of(len(here), 'image')} of class {label!r}, all in one fold: none is left to fit on",
                 f"add images of it{' in other groups' if what == 'groups' else ''}, or leave that class out",
             )
     return folds

@@ -243,7 +243,7 @@ def spoil(project: Path, how: str) -> None:
         ("one class", "there is one class only, 'bright'; a head needs two or more", "check data.root"),
         (
             "two labels",
-            "1 images have two labels for the same bytes: bright/copied.png (bright) = dark/0001.png (dark)",
+            "1 image with two labels for the same bytes: bright/copied.png (bright) = dark/0001.png (dark)",
             "remove the wrong copy",
         ),
         ("leak", "the same bytes or groups are in more than one split", "data.on_leak: warn"),

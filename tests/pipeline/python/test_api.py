@@ -156,7 +156,7 @@ def test_copies_count_once_and_images_without_a_label_come_last(project: Path) -
 def test_one_image_under_two_labels_is_refused(project: Path) -> None:
     images = project.parent / "images"
     shutil.copy(images / "dark" / "0000.png", images / "bright" / "copy.png")
-    with pytest.raises(Unusable, match="1 images have two labels"):
+    with pytest.raises(Unusable, match="1 image with two labels"):
         frozenbase.open(project).features()
 
 

@@ -445,9 +445,9 @@ def test_status_tells_of_a_fine_tuning_that_was_made_before_and_why_it_would_be_
     assert not {"tensorflow", "keras", "distributed"} & set(json.loads(watched.read_text().splitlines()[-1]))
     images = copied.parent / "images"
     (images / "bright" / "0000.png").rename(images / "dark" / "was_bright.png")
-    assert standing(copied)["last"] == ("MISS", "its head logistic: labels changed: 1 rows")
+    assert standing(copied)["last"] == ("MISS", "its head logistic: labels changed: 1 row")
     command("run", "-c", copied, expect=0)
-    assert standing(copied)["last"] == ("MISS", "labels changed: 1 rows")
+    assert standing(copied)["last"] == ("MISS", "labels changed: 1 row")
     (images / "dark" / "was_bright.png").rename(images / "bright" / "0000.png")
     other = "extract.taps.pooled.pooling=max"
     command("run", "-c", copied, "--set", other, expect=0)

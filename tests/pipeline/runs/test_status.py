@@ -94,11 +94,11 @@ def test_moved_labels_and_splits_are_counted(pipeline: Pipeline, project: Path) 
     pipeline("run", "-c", project)
     images = project.parent / "images"
     (images / "bright" / "0000.png").rename(images / "dark" / "was_bright.png")
-    assert status(pipeline, project)["head"]["reason"] == "labels changed: 1 rows"
+    assert status(pipeline, project)["head"]["reason"] == "labels changed: 1 row"
     (images / "dark" / "0001.png").unlink()
-    assert status(pipeline, project)["head"]["reason"] == "1 images gone; labels changed: 1 rows"
+    assert status(pipeline, project)["head"]["reason"] == "1 image gone; labels changed: 1 row"
     reason = status(pipeline, project, "--set", "data.split.seed=9")["head"]["reason"]
-    assert reason.startswith("1 images gone; labels changed: 1 rows; split changed: ")
+    assert reason.startswith("1 image gone; labels changed: 1 row; split changed: ")
 
 
 def test_the_nearest_entry_is_the_one_compared_with(pipeline: Pipeline, project: Path) -> None:

@@ -97,6 +97,11 @@ def test_what_a_row_says(kind: TargetKind, record: Mapping[str, Any], expected: 
         ("number", {"n": 10**400}, "which is no number"),
         ("labels", {"a": "2", "b": "0"}, "a is '2'; a label is 1, 0, or empty where it is unknown"),
         ("labels", {"a": "1", "b": "maybe"}, "b is 'maybe'; a label is 1, 0"),
+        (
+            "labels",
+            {"l": "0.25"},
+            "l is 0.25, between 0 and 1: neither a name nor a mark; of probabilities the kind is",
+        ),
         ("labels", {"a": 0.5, "b": 0}, "a is 0.5; a label is 1, 0"),
         ("labels", {"l": '{"rust": 0.5}'}, "rust is 0.5; a label is 1, 0"),
         ("soft", {"a": 0.5, "b": 0.6}, r"a \+ b is 1.1; shares of one image sum to 1"),
@@ -184,7 +189,7 @@ def test_a_table_of_csv_jsonl_and_parquet_says_the_same(tmp_path: Path) -> None:
 def test_a_mistake_says_its_row_and_a_missing_column_those_there(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("path,age\n1.png,3\n2.png,\n3.png,old\n")
-    with pytest.raises(Unusable, match=r"t\.csv: row 3: age is 'old', which is no number"):
+    with pytest.raises(Unusable, match=r"t\.csv: line 4: age is 'old', which is no number"):
         read(path, "number", ["age"])
     with pytest.raises(Unusable, match=r"t\.csv: no column 'size'; it has 'age', 'path'") as caught:
         read(path, "number", ["age", "size"])

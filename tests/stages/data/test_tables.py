@@ -13,6 +13,7 @@ from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.data import scan, tables
 from stages.data.manifest import Manifest, Row
+from stages.runtime.silent_imports import import_parquet
 from tests.support.fakes import numbered
 
 COLUMNS = {"path": "path", "label": "label", "split": "split", "group": "group"}
@@ -83,7 +84,7 @@ def test_a_file_that_the_table_names_and_is_not_there_is_a_reject(tmp_path: Path
     [
         ("t.csv", "path,label\n", "no rows"),
         ("t.csv", "file,label\n1.png,x\n", "no column 'path'; it has 'file', 'label'"),
-        ("t.csv", "path,label\n,x\n", "row 1 has no path"),
+        ("t.csv", "path,label\n,x\n", "t.csv: line 2 has no path"),
         ("t.csv", "path,label\n0.png,x\n00.jpg,Felis catus, domestic\n", "line 3: 3 fields; the header has 2"),
         ("t.csv", "path,label\n0.png\n", "line 2: 1 fields; the header has 2"),
         ("t.csv", "path,label,label\n0.png,a,b\n", "two columns of one name"),
@@ -93,13 +94,13 @@ def test_a_file_that_the_table_names_and_is_not_there_is_a_reject(tmp_path: Path
         ("t.csv", "path,cat,dog\n1.png,0,1\n2.png,1,0\n", "no column 'label'; it has 'path', 'cat', 'dog'"),
         ("t.csv", "path,label,Split\n1.png,x,train\n", "no column 'split'; it has 'path', 'label', 'Split'"),
         ("t.csv", "path,label,GROUP\n1.png,x,g\n", "no column 'group'; it has"),
-        ("t.jsonl", '{"path": "a\\u0000.png"}\n', "row 1 has the path 'a.x00.png', which no file can have"),
+        ("t.jsonl", '{"path": "a\\u0000.png"}\n', "line 1 has the path 'a.x00.png', which no file can have"),
         ("t.jsonl", '{"path": "a\\ud800.png"}\n', "which no file can have"),
-        ("t.csv", "path,split\n1.png,holdout\n", "row 1 has split 'holdout'; expected train, val or test"),
+        ("t.csv", "path,split\n1.png,holdout\n", "line 2 has split 'holdout'; expected train, val or test"),
         (
             "t.csv",
             f"id,path\n{'a' * 64},1.png\nx,2.png\n",
-            "1 of 2 rows have no id of 64 hex digits, the first is row 2",
+            "1 of 2 rows have no id of 64 hex digits, the first is line 3",
         ),
         ("t.csv", "path\n../../etc/passwd.png\n", "leaves data.root"),
         ("t.csv", "path\nsub/../secret.png\n", "leaves data.root"),
@@ -118,6 +119,26 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, name: str, content: str, me
     (tmp_path / name).write_text(content)
     with pytest.raises(Unusable, match=message):
         table(tmp_path / name, tmp_path / "root")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("t.csv", 'path;split;note\n\n1.png;;"two\nlines"\n\n2.png;none;\n', "line 6"),
+        ("t.jsonl", '{"path": "1.png"}\n\n{"path": "2.png", "split": "none"}\n', "line 3"),
+    ],
+)
+def test_a_mistake_is_where_an_editor_shows_it(tmp_path: Path, name: str, content: str, place: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(Unusable, match=f"{place} has split 'none'"):
+        table(tmp_path / name, tmp_path)
+
+
+def test_parquet_has_rows_instead_of_lines(tmp_path: Path) -> None:
+    pyarrow, parquet = import_parquet()
+    parquet.write_table(pyarrow.table({"path": ["1.png", "2.png"], "split": [None, "none"]}), tmp_path / "t.parquet")
+    with pytest.raises(Unusable, match="row 2 has split 'none'"):
+        table(tmp_path / "t.parquet", tmp_path)
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -227,7 +248,7 @@ def test_a_label_that_may_mean_none_is_asked_about(tmp_path: Path, text: str) ->
     lay(tmp_path, "1.png", "2.png")
     (tmp_path / "t.csv").write_text(f"path,label\n1.png,{text}\n2.png,cat\n")
     (note,) = table(tmp_path / "t.csv", tmp_path).notes
-    assert note == f"the label {text!r} (1 images) is taken for a class; where it means none, leave it empty"
+    assert note == f"the label {text!r} (1 image) is taken for a class; where it means none, leave it empty"
 
 
 def test_a_table_without_labels_may_have_other_columns(tmp_path: Path) -> None:

@@ -111,14 +111,14 @@ def test_a_class_with_two_images_is_fitted_in_every_fold() -> None:
 @pytest.mark.parametrize(
     ("labels", "groups", "k", "message"),
     [
-        (["a"] * 10 + ["b"] * 10 + ["c"], None, 5, "all 1 images of class 'c' are in one fold"),
+        (["a"] * 10 + ["b"] * 10 + ["c"], None, 5, "1 image of class 'c', all in one fold"),
         (["a", "b"] * 10, ["x", "y"] * 10, 5, "2 groups, 10 images of the largest class, are too few for 5 folds"),
         (["a", "b"] * 3, None, 5, "6 images, 3 images of the largest class, are too few for 5 folds"),
         (
             ["a", "b"] * 10,
             [f"g{i}" if i % 2 else "x" for i in range(20)],
             5,
-            "all 10 images of class 'a' are in one fold",
+            "10 images of class 'a', all in one fold",
         ),
         ([], None, 2, "0 images"),
         (["a", "b"] * 2, None, 2, None),
