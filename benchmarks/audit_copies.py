@@ -18,8 +18,9 @@ from PIL import Image
 
 import pipeline
 from benchmarks.small_sets import LAY_OUT, available
-from stages.audit import copies, odd_ones
-from stages.audit.likeness import SIDE, make_copies, thumbnail
+from stages.audit import copies
+from stages.audit.likeness import SIDE, coarse, make_copies, thumbnail
+from stages.audit.neighbour_search import Search
 from stages.data.images import PixelSpec, decode
 from stages.heads.matrix import FeatureMatrix
 from stages.runtime.parallel import run_in_threads
@@ -57,8 +58,9 @@ def wilson(hits: int, n: int) -> str:
 
 
 def find(thumbnails: np.ndarray, rows: np.ndarray) -> set[tuple[int, int]]:
-    _, near = odd_ones.find_nearest(FeatureMatrix([rows]), copies.NEAREST)
-    return {(i, j) for i, j in copies.find_copies(thumbnails, near).pairs.tolist()}
+    near, _ = Search(FeatureMatrix([rows]), copies.NEAREST, np.zeros(len(rows), int), 1).run()
+    found = copies.find_copies(thumbnails, coarse(thumbnails).astype(np.float16), near.numbers)
+    return {(i, j) for i, j in found.pairs.tolist()}
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ ELSEWHERE = {
     ("stages/engines/openvino_engine.py", "save"): "the same, by OpenVINO",
     ("stages/engines/openvino_files.py", "convert"): "the same, of a file, in a process of its own",
     ("stages/engines/quantise.py", "_save"): "a graph that is quantised, the same way",
+    ("pipeline/evaluation/audit_pictures.py", "read_pictures"): "thumbnails of an audit, in a temporary folder",
     ("pipeline/config/init_project.py", "_copy"): "the images of the demo",
     ("pipeline/serving/export_model.py", "write_checked"): "a draft that is tried, then published from its bytes",
     ("stages/export/keras_network.py", "save_network"): "that draft, where it was told to",

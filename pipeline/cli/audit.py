@@ -19,14 +19,17 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 @shared_options("set", "offline")
 @click.option("--tap", metavar="NAME", help="Whose rows are compared.  [default: the first in pipeline.yaml]")
 @click.option("-o", "--output", type=_PATH, metavar="FILE", help="Write all findings to this .csv or .parquet file.")
+@click.option("--sample", type=click.IntRange(min=1), metavar="N",
+              help="Look at N images, drawn at random, instead of all.")  # fmt: skip
 @click.option("--write-groups", "groups", type=_PATH, metavar="FILE",
               help="For class folders: write a table for data.table, in which copies are a group.")  # fmt: skip
-def audit_command(call: Call, tap: str | None, output: Path | None, groups: Path | None) -> None:
+def audit_command(call: Call, tap: str | None, output: Path | None, sample: int | None, groups: Path | None) -> None:
     """Look for copies, suspect labels and odd images, by cached rows and the pictures.
 
     Copies: pictures that agree all over, though resized, recompressed, brighter or mirrored. Suspect labels: heads that
     never saw the image confidently say another class (confident learning). Odd images: much farther from their nearest
-    neighbours of their class than others are.
+    neighbours of their class than others are. Odd pictures: of one colour, tiny, of an odd shape, blurred, dark, pale.
+    It also tells whether the class can be told from size, format or folder alone.
     """
     written = [path for path in (output, groups) if path is not None]
 
@@ -35,7 +38,7 @@ def audit_command(call: Call, tap: str | None, output: Path | None, groups: Path
             csv_parquet.check_path(path)
         if output is not None and output == groups:
             raise Unusable(f"{output} is named twice", "name two files")
-        found = audit(Project(call.config, call.options, call.progress), tap, groups)
+        found = audit(Project(call.config, call.options, call.progress), tap, groups, sample)
         if output is not None:
             csv_parquet.write_table(found.columns(), output)
         return found

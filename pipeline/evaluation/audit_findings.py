@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from pipeline.results.csv_parquet import Columns
 from stages.data.manifest import Row
+from stages.metrics.figures import Interval
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,20 @@ class Copy:
     image: Row
     of: Row
     likeness: float
+
+
+def find_contradictions(rows: Sequence[Row]) -> list[Copy]:
+    """Of images with byte-identical files under two labels, or in two splits: the first file, and each that differs."""
+    files: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        files[row.id].append(row)
+    found = []
+    for same in files.values():
+        known = next((row.label for row in same if row.label is not None), None)
+        told = {(row.label or known, row.split): row for row in reversed(same)}  # no label contradicts none
+        first = told.pop((same[0].label or known, same[0].split))
+        found += [Copy(first, row, 1.0) for row in reversed(told.values())]
+    return found
 
 
 @dataclass(frozen=True)
@@ -62,13 +78,37 @@ class SuspectLabel:
 class Labels:
     """The suspect ones of `images`, the least probable first.
 
-    accuracy: of the heads that judged them, with copies in one fold; across_copies: without regard to copies.
+    accuracy: of the heads that judged them, with copies in one fold; across_copies: without regard to copies; each with
+    its interval. copied: whether there are any, else both are the same.
     """
 
     images: int
     suspects: Sequence[SuspectLabel]
     accuracy: float
     across_copies: float
+    accuracy_ci: Interval | None
+    across_copies_ci: Interval | None
+    copied: bool
+
+
+@dataclass(frozen=True)
+class OddPicture:
+    """An image that is odd as a picture: its kind (of one colour, tiny, ...), and what was found, beside the usual."""
+
+    image: Row
+    kind: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """Something besides the picture that tells the class: accuracy out of fold, and that of the most frequent class."""
+
+    by: str
+    accuracy: float
+    accuracy_ci: Interval | None
+    majority: float
+    majority_ci: Interval | None
 
 
 @dataclass(frozen=True)
@@ -81,16 +121,23 @@ class OddOne:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the rows of a tap, and the pictures, tell of `images`. left_out: what was not done, and why; then None.
+    """What the rows of a tap, and the pictures, tell of `images` out of `of`, a sample if these are more.
 
-    by_class: whether odd ones are unlike others of their class, not of all images.
+    left_out: what was not done, and why; then None.
+
+    identical: files of the same bytes under two labels, or in two splits. by_class: whether odd ones are unlike others
+    of their class, not of all images.
     """
 
     tap: str
     images: int
+    of: int
+    identical: Sequence[Copy]
     copies: Copies | None
     labels: Labels | None
     odd_ones: Sequence[OddOne]
+    odd_pictures: Sequence[OddPicture] | None
+    shortcuts: Sequence[Shortcut] | None
     by_class: bool
     left_out: Sequence[str]
 
@@ -98,11 +145,18 @@ class Audit:
         return {name: _plain(value) for name, value in vars(self).items()}
 
     def columns(self) -> Columns:
-        """A row for each finding; score: likeness, the probability of its label, z; other: the copy, or the class."""
-        rows = [("copy", one.image, one.likeness, one.of.path) for one in (self.copies.pairs if self.copies else ())]
+        """A row for each finding about an image; score: likeness, the probability of its label, z, or nothing (NaN).
+
+        other: the copy, the class, or what is odd.
+        """
+        rows = [("identical", one.image, one.likeness, one.of.path) for one in self.identical]
+        pairs = self.copies.pairs if self.copies else ()
+        rows += [("copy", one.image, one.likeness, one.of.path) for one in pairs]
         suspects = self.labels.suspects if self.labels else ()
         rows += [("suspect label", one.image, one.own, one.instead) for one in suspects]
         rows += [("odd one", one.image, one.score, "") for one in self.odd_ones]
+        odd = self.odd_pictures or ()
+        rows += [("odd picture", one.image, np.nan, f"{one.kind}: {one.found}".removesuffix(": ")) for one in odd]
         return {
             "finding": [finding for finding, *_ in rows],
             **{name: [getattr(image, name) for _, image, *_ in rows] for name in Row._fields},
@@ -115,6 +169,6 @@ def _plain(value: Any) -> Any:
     """Findings as JSON."""
     if isinstance(value, Row):
         return value._asdict()
-    if isinstance(value, Copy | Copies | SuspectLabel | Labels | OddOne):
+    if isinstance(value, Copy | Copies | SuspectLabel | Labels | OddOne | OddPicture | Shortcut):
         return {name: _plain(part) for name, part in vars(value).items()}
     return [_plain(part) for part in value] if isinstance(value, list) else value

@@ -70,14 +70,15 @@ class OpenPipeline:
     def __init__(self, project: Project) -> None:
         self._project = project
 
-    def audit(self, tap: str | None = None) -> Audit:
-        """Copies, suspect labels and odd images, by cached rows of a tap (None: the first) and the pictures.
+    def audit(self, tap: str | None = None, sample: int | None = None) -> Audit:
+        """Copies, suspect labels, odd images and more, by cached rows of a tap (None: the first) and the pictures.
 
-        Raises Unusable where there are too few images, NotAvailable where a row is missing.
+        sample: so many images, drawn at random, instead of all. Raises Unusable where there are too few images,
+        NotAvailable where a row is missing.
         """
         from pipeline.evaluation.audit import audit  # with it scipy's filters, which nothing else needs
 
-        return audit(self._project, tap)
+        return audit(self._project, tap, sample=sample)
 
     @property
     def manifest(self) -> tuple[Row, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.audit.likeness import coarse, is_flat, likeness, make_copies, mirror, thumbnail, views
-from stages.audit.odd_ones import AT_ONCE
-from stages.heads.neighbours import TILE, nearest
+from stages.audit.likeness import is_flat, likeness, make_copies, mirror, thumbnail, views
+from stages.audit.neighbour_search import Search
+from stages.heads.matrix import FeatureMatrix, Source
 from stages.runtime.parallel import run_in_threads
 
 CANDIDATES = 4
@@ -28,6 +29,18 @@ where many have several copies, what chance would give one in ten thousand, judg
 middle of all pictures. Of fewer pictures than _MANY it is what chance would give the third ones, if that is higher."""
 
 
+_PART = 64
+"""Pictures that a thread compares before it reports."""
+
+Report = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+"""report(title, total) -> context that gives advance(n)."""
+
+
+def no_report(title: str, total: int) -> AbstractContextManager[Callable[[int], object]]:
+    """A Report that tells nobody."""
+    return nullcontext(lambda n: None)
+
+
 class Copies(NamedTuple):
     """Pairs (n, 2) int of pictures, the lower number first, the most alike first; how alike each is, (n,).
 
@@ -39,31 +52,39 @@ class Copies(NamedTuple):
     threshold: float
 
 
-def find_copies(thumbnails: np.ndarray, near: np.ndarray) -> Copies:
-    """thumbnails (n, SIDE, SIDE) uint8; near (n, k) int: the nearest rows of each. Pictures of one colour are none."""
-    flat = is_flat(thumbnails)
-    candidates = np.concatenate([near[:, :NEAREST], *_candidates(thumbnails)], axis=1)
-    compared: dict[tuple[int, int], float] = {}
+def find_copies(thumbnails: np.ndarray, small: Source, near: np.ndarray, report: Report = no_report) -> Copies:
+    """thumbnails (n, SIDE, SIDE) uint8, of which few are read at a time; small (n, COARSE ** 2): `coarse` of each.
 
-    def compare(i: int) -> tuple[np.ndarray, np.ndarray]:
-        others = np.unique(candidates[i])
-        others = others[~flat[others] & (others != i)]
-        return others, likeness(views(thumbnails[i]), thumbnails[others])
+    near (n, k) int: the nearest rows of each. Pictures of one colour are none. report: told of progress.
+    """
+    n, nearest_rows = len(thumbnails), near[:, :NEAREST]
+    candidates = np.concatenate([nearest_rows, *_candidates(small, report)], axis=1).astype(np.int32)
+    candidates.sort(axis=1)
+    alike = np.full(candidates.shape, np.nan, np.float32)
+    flat = np.concatenate([is_flat(thumbnails[at : at + _PART]) for at in range(0, n, _PART)])
 
-    pictures = np.flatnonzero(~flat).tolist()
-    for i, (others, alike) in zip(pictures, run_in_threads(compare, pictures), strict=True):
-        for j, value in zip(others.tolist(), alike.tolist(), strict=True):
-            pair = (i, j) if i < j else (j, i)
-            compared[pair] = max(value, compared.get(pair, -1.0))
-    if not compared:
+    def compare(start: int) -> None:
+        for i in (i for i in range(start, min(start + _PART, n)) if not flat[i]):
+            others, places = np.unique(candidates[i], return_index=True)
+            there = (others >= 0) & (others != i) & ~flat[others]
+            if there.any():
+                alike[i, places[there]] = likeness(views(thumbnails[i]), thumbnails[others[there]])
+        advance(min(_PART, n - start))
+
+    with report("comparing pictures", n) as advance:
+        run_in_threads(compare, range(0, n, _PART))
+    compared = np.isfinite(alike)
+    if not compared.any():
         return Copies(np.empty((0, 2), int), np.empty(0), 1.0)
-    pairs, alike = np.array(list(compared)), np.array(list(compared.values()))
-    threshold = _choose_threshold(pairs, alike, len(thumbnails))
-    rows = {(i, j) for i, others in enumerate(near[:, :NEAREST].tolist()) for j in others}
-    among = np.array([(i, j) in rows or (j, i) in rows for i, j in pairs.tolist()])
-    found = np.flatnonzero((alike > threshold) & among)
-    found = found[np.argsort(-alike[found], kind="stable")]
-    return Copies(pairs[found], alike[found], threshold)
+    one, other = np.nonzero(compared)[0], candidates[compared]
+    codes, values = _best(np.minimum(one, other).astype(np.int64) * n + np.maximum(one, other), alike[compared])
+    threshold = _choose_threshold(codes, values, n)
+    above = values > threshold
+    pairs, values = np.stack(np.divmod(codes[above], n), axis=1), values[above].astype(np.float64)
+    i, j = pairs.T
+    among = (nearest_rows[i] == j[:, None]).any(axis=1) | (nearest_rows[j] == i[:, None]).any(axis=1)
+    found = np.flatnonzero(among)[np.argsort(-values[among], kind="stable")]
+    return Copies(pairs[found], values[found], threshold)
 
 
 def shares_found(pictures: Sequence[np.ndarray], threshold: float) -> dict[str, float]:
@@ -92,33 +113,39 @@ def join_groups(pairs: np.ndarray, n: int) -> np.ndarray:
     return np.asarray(first[component])
 
 
-def _candidates(thumbnails: np.ndarray) -> list[np.ndarray]:
-    """(n, CANDIDATES) each: by the coarse thumbnails, and by them mirrored."""
-    starts, found = range(0, len(thumbnails), TILE), []
-    small = np.concatenate([coarse(thumbnails[at : at + TILE]) for at in starts])
-    for view in (lambda part: part, mirror):
-        parts = []
-        for start in range(0, len(small), AT_ONCE):
-            own = np.arange(start, min(start + AT_ONCE, len(small)))
-            tiles = ((at, view(small[at : at + TILE])) for at in starts)
-            parts.append(nearest(small[own], tiles, min(CANDIDATES, len(small) - 1), own)[1])
-        found.append(np.concatenate(parts))
+def _candidates(small: Source, report: Report) -> list[np.ndarray]:
+    """(n, CANDIDATES) each: by the coarse thumbnails, and by them mirrored; -1 for none."""
+    found, kinds = [], np.zeros(small.shape[0], np.int8)
+    for title, view in (("comparing thumbnails", None), ("comparing mirrored ones", mirror)):
+        search = Search(FeatureMatrix([small]), CANDIDATES, kinds, 1, view)
+        with report(title, search.pairs) as advance:
+            found.append(search.run(advance)[0].numbers)
     return found
 
 
-def _choose_threshold(pairs: np.ndarray, alike: np.ndarray, n: int) -> float:
-    """By how alike each picture is to its best and to its third best, in Fisher's z, which is nearly normal."""
-    ranked: list[list[float]] = [[] for _ in range(n)]
-    for (i, j), value in zip(pairs.tolist(), np.arctanh(np.clip(alike, -0.9999, 0.9999)).tolist(), strict=True):
-        ranked[i].append(value)
-        ranked[j].append(value)
-    best = [sorted(values, reverse=True) for values in ranked if values]
-    third = np.array([values[min(_RANK, len(values) - 1)] for values in best])
+def _best(codes: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each of the codes once, ascending, with the largest of its values."""
+    order = np.lexsort((-values, codes))
+    codes = codes[order]
+    first = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    return codes[first], values[order][first]
+
+
+def _choose_threshold(codes: np.ndarray, alike: np.ndarray, n: int) -> float:
+    """By how alike each picture is to its best and to its third best, in Fisher's z, which is nearly normal.
+
+    codes: lower number * n + higher number of each pair.
+    """
+    z = np.tile(np.arctanh(np.clip(alike, -0.9999, 0.9999)), 2)
+    picture = np.concatenate(np.divmod(codes, n))
+    order = np.lexsort((-z, picture))
+    z, picture = z[order], picture[order]
+    first = np.flatnonzero(np.concatenate([[True], picture[1:] != picture[:-1]]))
+    many = np.diff(np.concatenate([first, [len(picture)]]))
+    best, third = z[first], z[first + np.minimum(_RANK, many - 1)]
     reached = np.quantile(third, _SHARE)
-    if len(best) < _MANY:
-        threshold = max(reached, _by_chance(third))
-    else:
-        threshold = min(reached, _by_chance(np.array([values[0] for values in best])))
+    few = len(best) < _MANY
+    threshold = max(reached, _by_chance(third)) if few else min(reached, _by_chance(best))
     return max(LEAST, float(np.tanh(threshold)))
 
 

@@ -24,7 +24,7 @@ _SEEN, LEAST_SEEN = 0.05, 3
 fewer tiles than LEAST_SEEN nothing can be said: they count as unlike."""
 
 _QUANTILE = 0.1
-_FLAT = 2.0
+FLAT = 2.0
 """Standard deviation of grey values, of 255, below which a picture is of one colour, and like any other."""
 
 
@@ -35,7 +35,7 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 def is_flat(thumbnails: np.ndarray) -> np.ndarray:
     """Whether each of (n, SIDE, SIDE) is of one colour: (n,)."""
-    return np.array([thumb.std() < _FLAT for thumb in thumbnails], dtype=bool)
+    return np.array([thumb.std() < FLAT for thumb in thumbnails], dtype=bool)
 
 
 def coarse(thumbnails: np.ndarray) -> np.ndarray:

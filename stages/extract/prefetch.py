@@ -34,7 +34,7 @@ def read_image(image: str, paths: Sequence[str], recipes: Sequence[Recipe], seen
     The buffer that is hashed is the one that is decoded. Stat and digest of each file read are added to `seen`.
     Raises ImageRejected if no file has these bytes, or they cannot be decoded.
     """
-    return _pixels(_bytes(image, paths, seen), image, paths, recipes)
+    return _pixels(read_bytes(image, paths, seen), image, paths, recipes)
 
 
 def read_ahead(
@@ -49,7 +49,7 @@ def read_ahead(
     decoding = threading.Lock()
 
     def pixels(image: str, paths: Sequence[str]) -> list[np.ndarray]:
-        data = _bytes(image, paths, seen)
+        data = read_bytes(image, paths, seen)
         with decoding:
             return _pixels(data, image, paths, recipes)
 
@@ -66,17 +66,8 @@ def read_ahead(
         readers.shutdown(cancel_futures=True)
 
 
-def _pixels(data: bytes, image: str, paths: Sequence[str], recipes: Sequence[Recipe]) -> list[np.ndarray]:
-    specs = list(dict.fromkeys(recipe.pixels for recipe in recipes))
-    warn = partial(log.warning, "%s: %s", paths[0])
-    found = dict(zip(specs, images.decode_all(data, specs, warn), strict=True))
-    return [
-        found[recipe.pixels] if recipe.view is None else augment.apply_view(found[recipe.pixels], recipe.view, image)
-        for recipe in recipes
-    ]
-
-
-def _bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:
+def read_bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:
+    """The bytes of the first of `paths` that have the id `image`; otherwise as `read_image`."""
     reason = ""
     for path in paths:
         try:
@@ -96,3 +87,13 @@ def _bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:
             return data
         reason = "its bytes are not those of its id: changed during the run, or since the table was made"
     raise ImageRejected(reason)
+
+
+def _pixels(data: bytes, image: str, paths: Sequence[str], recipes: Sequence[Recipe]) -> list[np.ndarray]:
+    specs = list(dict.fromkeys(recipe.pixels for recipe in recipes))
+    warn = partial(log.warning, "%s: %s", paths[0])
+    found = dict(zip(specs, images.decode_all(data, specs, warn), strict=True))
+    return [
+        found[recipe.pixels] if recipe.view is None else augment.apply_view(found[recipe.pixels], recipe.view, image)
+        for recipe in recipes
+    ]

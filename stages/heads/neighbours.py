@@ -64,11 +64,11 @@ def nearest(
         if own is not None:
             here = np.flatnonzero((own >= start) & (own < start + len(rows)))
             similar[here, own[here] - start] = -np.inf
-        found = _largest(similar, k)
+        found = largest(similar, k)
         cosines = np.concatenate([cosines, np.take_along_axis(similar, found, axis=1)], axis=1)
         numbers = np.concatenate([numbers, found + start], axis=1)
         if cosines.shape[1] > k:
-            kept = _largest(cosines, k)
+            kept = largest(cosines, k)
             cosines, numbers = (np.take_along_axis(both, kept, axis=1) for both in (cosines, numbers))
     order = np.argsort(-cosines, axis=1, kind="stable")
     return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(numbers, order, axis=1)
@@ -86,7 +86,7 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     return np.asarray(x / np.where(lengths > 0, lengths, 1))
 
 
-def _largest(values: np.ndarray, k: int) -> np.ndarray:
+def largest(values: np.ndarray, k: int) -> np.ndarray:
     """Where the k largest values of each row (n, m) are, in no order: (n, min(k, m)) int."""
     k = min(k, values.shape[1])
     return np.argpartition(values, -k, axis=1)[:, -k:]

@@ -63,6 +63,26 @@ def wilson(share: np.ndarray | float, n: np.ndarray | float, z: float = _NORMAL)
     return np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
 
 
+def mean_of_groups(values: np.ndarray, groups: Sequence[str | None]) -> tuple[float, float]:
+    """The mean of n values, and its standard error where rows of a group are not independent (Liang and Zeger 1986).
+
+    None is a group of its own. The error of one group is infinite.
+    """
+    units = bootstrap.resampling_units(groups)
+    mean, sums = float(values.mean()), np.bincount(units, values - values.mean())
+    return mean, float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(values)) if len(
+        sums
+    ) > 1 else np.inf
+
+
+def share_with_interval(right: np.ndarray, groups: Sequence[str | None]) -> Figure:
+    """The share of n rows that are `right`, with Wilson's interval for the effective number of rows."""
+    share, error = mean_of_groups(right.astype(np.float64), groups)
+    units = len(set(bootstrap.resampling_units(groups).tolist()))
+    size = min(share * (1 - share) / error**2, len(right)) if 0 < error < np.inf else units
+    return Figure(share, [float(end) for end in wilson(share, size)])
+
+
 def paired_difference(
     labels: Sequence[str],
     a: np.ndarray,

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 import pipeline as frozenbase
+from pipeline.evaluation.audit_findings import find_contradictions
+from stages.data.manifest import Row
 from tests.conftest import Pipeline
 from tests.support.disk import read_tree
 
@@ -101,7 +103,7 @@ def test_without_pictures_labels_are_still_judged(pipeline: Pipeline, config: Pa
     (tmp_path / "images").rename(tmp_path / "gone")
     found = audited(pipeline, config, "--set", f"data.table={saved}")
     assert found["copies"] is None
-    assert "copies are not looked for" in found["left_out"][0]
+    assert "copies and odd pictures are not looked for" in found["left_out"][0]
     assert len(found["labels"]["suspects"]) >= 2
     ran = pipeline("audit", "-c", config, "--set", f"data.table={saved}", "--write-groups", tmp_path / "groups.csv")
     assert (ran.code, "makes a table of class folders; here data.table is" in ran.err) == (2, True)
@@ -163,3 +165,25 @@ def test_it_is_there_in_python(config: Path) -> None:
     assert found.copies is not None
     assert found.copies.of_two_labels == 1
     assert json.dumps(found.to_json())
+
+
+def test_one_file_under_two_labels_is_a_finding_and_the_audit_goes_on(
+    pipeline: Pipeline, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images/bright/same.png").write_bytes((tmp_path / "images/dark/05.png").read_bytes())
+    (tmp_path / "images/dark/twin.png").write_bytes((tmp_path / "images/dark/06.png").read_bytes())
+    found = audited(pipeline, config)
+    assert [(one["image"]["path"], one["of"]["path"]) for one in found["identical"]] == [
+        ("bright/same.png", "dark/05.png")
+    ]
+    assert found["labels"]["images"] == 83  # the 84th has no label of its own
+    shown = pipeline("audit", "-c", config, "-o", tmp_path / "found.csv", expect=0).out
+    assert "1 pair of files is the same byte for byte, under two labels or in two splits" in shown
+    rows = list(csv.DictReader((tmp_path / "found.csv").open(newline="")))
+    assert (rows[0]["finding"], rows[0]["other"]) == ("identical", "dark/05.png")
+
+
+def test_one_file_in_two_splits_is_a_finding_but_without_a_label_in_one_it_is_none() -> None:
+    same = [Row("a", "1", "x", "train"), Row("a", "2", "x", "test"), Row("a", "3", None, "train"), Row("b", "4", "x")]
+    assert [(one.image.path, one.of.path) for one in find_contradictions(same)] == [("1", "2")]
+    assert find_contradictions([Row("a", "1", "x", "train"), Row("a", "2", None, "train")]) == []

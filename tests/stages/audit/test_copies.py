@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.audit import copies
+from stages.audit import copies, neighbour_search
 from stages.audit.likeness import SIDE, coarse, is_flat, likeness, make_copies, mirror, thumbnail, views
 
 
@@ -68,6 +68,10 @@ def planted() -> tuple[np.ndarray, list[tuple[int, int]]]:
     return np.stack([thumbnail(one) for one in (*originals, *made)]), pairs
 
 
+def find(thumbs: np.ndarray, near: np.ndarray) -> copies.Copies:
+    return copies.find_copies(thumbs, coarse(thumbs), near)
+
+
 def near_in_rows(n: int, pairs: list[tuple[int, int]]) -> np.ndarray:
     """The five nearest rows of each, among which is its copy."""
     near = np.random.default_rng(0).integers(0, 300, (n, 5))
@@ -78,7 +82,7 @@ def near_in_rows(n: int, pairs: list[tuple[int, int]]) -> np.ndarray:
 
 def test_all_copies_are_found_and_no_other_pair(planted: tuple[np.ndarray, list[tuple[int, int]]]) -> None:
     thumbs, pairs = planted
-    found = copies.find_copies(thumbs, near_in_rows(len(thumbs), pairs))
+    found = find(thumbs, near_in_rows(len(thumbs), pairs))
     assert {*map(tuple, found.pairs.tolist())} == {*pairs}
     assert [*found.likeness] == sorted(found.likeness, reverse=True)
     assert copies.LEAST <= found.threshold < found.likeness.min()
@@ -86,23 +90,23 @@ def test_all_copies_are_found_and_no_other_pair(planted: tuple[np.ndarray, list[
 
 def test_what_rows_keep_apart_is_no_copy(planted: tuple[np.ndarray, list[tuple[int, int]]]) -> None:
     thumbs, pairs = planted
-    found = copies.find_copies(thumbs, near_in_rows(len(thumbs), pairs[:4]))
+    found = find(thumbs, near_in_rows(len(thumbs), pairs[:4]))
     assert {*map(tuple, found.pairs.tolist())} == {*pairs[:4]}
 
 
-def test_candidates_do_not_depend_on_the_size_of_tiles(
+def test_candidates_do_not_depend_on_the_size_of_blocks(
     planted: tuple[np.ndarray, list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thumbs, pairs = planted
     near = near_in_rows(len(thumbs), pairs)
-    whole = copies.find_copies(thumbs, near)
-    monkeypatch.setattr(copies, "TILE", 64)
-    assert np.array_equal(copies.find_copies(thumbs, near).pairs, whole.pairs)
+    whole = find(thumbs, near)
+    monkeypatch.setattr(neighbour_search, "BLOCK", 64)
+    assert np.array_equal(find(thumbs, near).pairs, whole.pairs)
 
 
 def test_pictures_of_one_colour_are_no_copies() -> None:
     thumbs = np.zeros((12, SIDE, SIDE), np.uint8)
-    assert len(copies.find_copies(thumbs, near_in_rows(12, []) % 12).pairs) == 0
+    assert len(find(thumbs, near_in_rows(12, []) % 12).pairs) == 0
 
 
 def test_the_share_of_copies_that_would_be_found_falls_with_the_threshold() -> None:
