@@ -22,7 +22,7 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 @click.option("--sample", type=click.IntRange(min=1), metavar="N",
               help="Look at N images, drawn at random, instead of all.")  # fmt: skip
 @click.option("--write-groups", "groups", type=_PATH, metavar="FILE",
-              help="For class folders: write a table for data.table, in which copies are a group.")  # fmt: skip
+              help="Write a table for data.table, in which copies are a group; yours is kept otherwise.")  # fmt: skip
 def audit_command(call: Call, tap: str | None, output: Path | None, sample: int | None, groups: Path | None) -> None:
     """Look for copies, suspect labels and odd images, by cached rows and the pictures.
 
@@ -34,8 +34,8 @@ def audit_command(call: Call, tap: str | None, output: Path | None, sample: int 
     written = [path for path in (output, groups) if path is not None]
 
     def work() -> Audit:
-        for path in written:
-            csv_parquet.check_path(path)
+        if output is not None:
+            csv_parquet.check_path(output)
         if output is not None and output == groups:
             raise Unusable(f"{output} is named twice", "name two files")
         found = audit(Project(call.config, call.options, call.progress), tap, groups, sample)

@@ -5,8 +5,8 @@ Cached rows are read, and pictures decoded; no network runs, and nothing of the 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,12 @@ from pipeline.evaluation.audit_findings import (
     find_contradictions,
 )
 from pipeline.project.project import Project
-from pipeline.results import csv_parquet, predictions
+from pipeline.results import csv_parquet, grouped_table, predictions
 from pipeline.runs import train_heads
 from pipeline.serving import dataset
 from stages.audit import copies, odd_ones, shortcuts, wrong_labels
 from stages.audit.neighbour_search import Search
+from stages.data import tables
 from stages.data.manifest import Manifest, Row
 from stages.heads import labelled_rows
 from stages.heads.matrix import FeatureMatrix
@@ -60,20 +61,16 @@ class _Images:
 def audit(project: Project, tap: str | None = None, groups: Path | None = None, sample: int | None = None) -> Audit:
     """What cached rows of a tap (None: the first) and the pictures tell of all images; byte copies count once.
 
-    groups: a table to write, of images in class folders, in which copies are in one group, for data.table. sample: so
-    many images, drawn by their ids, instead of all. Raises Unusable where there are too few images, or `groups` cannot
-    be written; NotAvailable where a row is missing, or `groups` is given and a picture.
+    groups: a table to write, for data.table, in which copies are in one group: of class folders a new one, else the
+    user's with such a column. sample: so many images, drawn by their ids, instead of all. Raises Unusable where there
+    are too few images, or `groups` cannot be written; NotAvailable where a row is missing, or `groups` is given and a
+    picture.
     """
     tap = next(iter(project.config.extract.taps)) if tap is None else tap
     dataset.check_request(project, tap, None)
+    if groups is not None:
+        _check_groups(project, groups, sample)
     manifest = dataset.images_with_rows(project, [tap])
-    if groups is not None and project.config.data.table is not None:
-        raise Unusable(
-            f"--write-groups makes a table of class folders; here data.table is {project.config.data.table}",
-            "give that table a column group (data.columns.group); -o lists the pairs",
-        )
-    if groups is not None and sample is not None:
-        raise Unusable("--write-groups takes all images: others have copies too", "leave out --sample")
     identical = find_contradictions(manifest.rows)
     images = _look(project, tap, manifest, identical, sample)
     left_out: list[str] = []
@@ -88,7 +85,8 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None, 
     pairs = np.empty((0, 2), int) if found is None else found.pairs
     joined = _join(manifest, images.rows, pairs)
     if groups is not None:
-        _write_groups(project, images.rows, joined, groups)
+        of = {row.id: group for row, group in zip(images.rows, joined.tolist(), strict=True)}
+        _write_groups(project, manifest, of, groups)
     odd, lone = _find_odd(images)
     if lone:
         one = f"{count_of(lone, 'image')} {'is' if lone == 1 else 'are'} of classes"
@@ -115,6 +113,15 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None, 
         bool(images.names.any()),
         left_out,
     )
+
+
+def _check_groups(project: Project, path: Path, sample: int | None) -> None:
+    if sample is not None:
+        raise Unusable("--write-groups takes all images: others have copies too", "leave out --sample")
+    if project.config.data.table is None:
+        csv_parquet.check_path(path)
+    else:
+        grouped_table.check_path(project.at(project.config.data.table), path)
 
 
 def _look(project: Project, tap: str, manifest: Manifest, identical: Sequence[Copy], sample: int | None) -> _Images:
@@ -146,16 +153,26 @@ def _join(manifest: Manifest, rows: Sequence[Row], pairs: np.ndarray) -> np.ndar
     return copies.join_groups(np.concatenate([pairs, np.array(same, int).reshape(-1, 2)]), len(rows))
 
 
-def _write_groups(project: Project, rows: Sequence[Row], joined: np.ndarray, path: Path) -> None:
-    """All images, with the splits of their folders; a group has the path of its first image as name."""
-    sizes = np.bincount(joined, minlength=len(rows))
-    group = {row.id: rows[of].path for row, of in zip(rows, joined.tolist(), strict=True) if sizes[of] > 1}
-    found, columns = project.found.rows, project.config.data.columns
-    named: dict[str, Sequence[str | None]] = {columns.path: [row.path for row in found]}
-    named[columns.label] = [row.label for row in found]
+def _write_groups(project: Project, manifest: Manifest, joined: Mapping[str, int], path: Path) -> None:
+    """joined: the group of each image, by its id. A group has a name that it had, or the path of its first image."""
+    sizes, had = Counter(joined.values()), dict[int, str]()
+    for row in manifest.rows:
+        if row.group is not None:
+            had.setdefault(joined[row.id], row.group)
+    first = {joined[row.id]: row.path for row in reversed(manifest.rows)}
+    group = {image: had.get(of, first[of]) for image, of in joined.items() if of in had or sizes[of] > 1}
+    found, data = project.found.rows, project.config.data
+    if data.table is not None:
+        table, ids = project.at(data.table), {row.path: row.id for row in found}
+        paths = tables.find_paths(table, data.columns.path, project.root, data.follow_links, project.found.with_ids)
+        told = {number: group[ids[of]] for number, of in paths.items() if ids.get(of) in group}
+        grouped_table.write_grouped(table, path, data.columns.group, told)
+        return
+    named: dict[str, Sequence[str | None]] = {data.columns.path: [row.path for row in found]}
+    named[data.columns.label] = [row.label for row in found]
     if any(row.split for row in found):
-        named[columns.split] = [row.split for row in found]
-    named[columns.group] = [group.get(row.id) for row in found]
+        named[data.columns.split] = [row.split for row in found]
+    named[data.columns.group] = [group.get(row.id) for row in found]
     csv_parquet.write_table(named, path)
 
 

@@ -63,6 +63,16 @@ def read_table(
     return found
 
 
+def find_paths(path: Path, column: str, root: Path, follow_links: FollowLinks, with_ids: bool) -> dict[int, str]:
+    """The number of each record, from 0, and the path of its image in `Found.rows`; without records that were left out.
+
+    with_ids: as `Found` has it.
+    """
+    rows = [Row(f"{number}", _text(one.get(column)) or "") for number, one in enumerate(read_records(path, []))]
+    rows = rows if with_ids else _nearest(rows, root, path.name, Found())
+    return {int(row.id): row.path for row in _inside(rows, root, follow_links, Found())}
+
+
 def _present(path: Path, records: Sequence[Mapping[str, Any]], columns: Mapping[str, str], cells: Cells) -> Cells:
     """The cells, or those of a saved manifest. Raises Unusable where the table lacks a column."""
     names = {name for record in records for name in record}
@@ -179,18 +189,15 @@ def _row(path: Path, number: int, record: Mapping[str, Any], columns: Mapping[st
 
 
 def _place(path: Path, number: int) -> str:
-    """Where the record of that number, from 1, is in the file, as an editor or a spreadsheet counts: `line 12`.
-
-    Of Parquet, which has no lines, its row.
-    """
+    """Where the record of that number, from 1, is, as an editor counts: `line 12`; of Parquet, `row 12`."""
     kind = path.suffix.lower()
     if kind == ".parquet":
         return f"row {number}"
-    text = _decode(path, [])
+    text = decode_text(path, [])
     if kind == ".jsonl":
         lines = (line for line, content in enumerate(text.split("\n"), start=1) if content.strip())
     else:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(text))
         next(reader)
         lines = (reader.line_num for fields in reader if fields)
     return f"line {next(islice(lines, number - 1, None))}"
@@ -215,10 +222,10 @@ def read_records(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     kind = path.suffix.lower()
     try:
         if kind == ".csv":
-            return _read_csv(path, _decode(path, notes))
+            return _read_csv(path, decode_text(path, notes))
         if kind == ".jsonl":
             decode = json.JSONDecoder(object_pairs_hook=_share).decode
-            records = [decode(line) for line in _decode(path, notes).split("\n") if line.strip()]
+            records = [decode(line) for line in decode_text(path, notes).split("\n") if line.strip()]
             if not all(isinstance(record, dict) for record in records):
                 raise ValueError("a line is not a JSON object")
             return records
@@ -248,7 +255,7 @@ def _share(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _decode(path: Path, notes: list[str]) -> str:
+def decode_text(path: Path, notes: list[str]) -> str:
     """UTF-8; UTF-16 with a byte order mark, as spreadsheets write it; else Windows-1252, with a warning."""
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -268,13 +275,13 @@ def _decode(path: Path, notes: list[str]) -> str:
         return data.decode("cp1252", "replace")
 
 
-def _separator(text: str) -> str:
+def separator_of(text: str) -> str:
     """That of a CSV file, by its first line."""
     return max(",;\t", key=text.partition("\n")[0].count)
 
 
 def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
-    separator = _separator(text)
+    separator = separator_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     names = next(reader, [])
     if len(set(names)) < len(names):

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
 
 import pipeline as frozenbase
 from pipeline.evaluation.audit_findings import find_contradictions
+from pipeline.results import csv_parquet
+from stages.data import tables
 from stages.data.manifest import Row
 from tests.conftest import Pipeline
 from tests.support.disk import read_tree
@@ -105,9 +108,9 @@ def test_without_pictures_labels_are_still_judged(pipeline: Pipeline, config: Pa
     assert found["copies"] is None
     assert "copies and odd pictures are not looked for" in found["left_out"][0]
     assert len(found["labels"]["suspects"]) >= 2
-    ran = pipeline("audit", "-c", config, "--set", f"data.table={saved}", "--write-groups", tmp_path / "groups.csv")
-    assert (ran.code, "makes a table of class folders; here data.table is" in ran.err) == (2, True)
-    assert not (tmp_path / "groups.csv").exists()
+    ran = pipeline("audit", "-c", config, "--set", f"data.table={saved}", "--write-groups", tmp_path / "groups.jsonl")
+    assert ran.code == 4, ran.err
+    assert not (tmp_path / "groups.jsonl").exists()
 
 
 def test_groups_keep_the_splits_of_folders(
@@ -128,6 +131,79 @@ def test_groups_keep_the_splits_of_folders(
     assert all(row["path"].startswith(row["split"]) for row in rows)
     grouped = [row["path"] for row in rows if row["group"]]
     assert grouped == ["train/dark/02.png", "train/dark/copy2.png"]
+
+
+def write_table(folder: Path, name: str) -> list[dict[str, Any]]:
+    """All images of `config` with two columns more, and two groups: one of a pair of copies, one of others."""
+    paths = sorted(path.relative_to(folder / "images").as_posix() for path in (folder / "images").rglob("*.png"))
+    groups = {"dark/01.png": "night", "dark/30.png": "pair", "dark/31.png": "pair"}
+    rows = [
+        {"note": "=1+1; a" if i % 2 else "", "path": path, "label": path.split("/")[0], "group": groups.get(path),
+         "weight": i / 8}
+        for i, path in enumerate(paths)
+    ]  # fmt: skip
+    if name.endswith(".csv"):
+        with (folder / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif name.endswith(".jsonl"):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        csv_parquet.import_parquet()[1].write_table(pyarrow.Table.from_pylist(rows), folder / name)
+    return rows
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_a_table_is_written_anew_with_its_groups_and_those_of_copies(
+    pipeline: Pipeline, config: Path, tmp_path: Path, name: str
+) -> None:
+    before = write_table(tmp_path, name)
+    sets = ("--set", f"data.table={name}", "--set", "data.on_leak=warn")
+    new = tmp_path / f"new{Path(name).suffix}"
+    found = audited(pipeline, config, *sets, "--write-groups", new)
+    assert {"accuracy", "across_copies", "accuracy_ci", "across_copies_ci"} <= {*found["labels"]}
+    assert found["labels"]["copied"]
+    read = tables.read_records
+    old, rows = read(tmp_path / name, []), read(new, [])
+    assert [*rows[0]] == [*before[0]]
+    assert [{**row, "group": 0} for row in rows] == [{**row, "group": 0} for row in old]
+    group = {row["path"]: row["group"] or None for row in rows}
+    assert group["dark/01.png"] == group["dark/copy1.png"] == "night"
+    assert group["dark/30.png"] == group["dark/31.png"] == "pair"
+    assert group["dark/03.png"] == group["bright/copy3.png"] == "bright/copy3.png"
+    assert sum(name is not None for name in group.values()) == 8
+    project = frozenbase.open(config, [f"data.table={new.name}"])
+    assert {row.path: row.group for row in project.manifest} == group
+
+
+def test_a_table_without_groups_gets_a_column_and_rows_that_were_left_out_keep_none(
+    pipeline: Pipeline, config: Path, tmp_path: Path
+) -> None:
+    paths = sorted(path.relative_to(tmp_path / "images").as_posix() for path in (tmp_path / "images").rglob("*.png"))
+    lines = [f"{path.upper() if '/02' in path else path},{path.split('/')[0]}" for path in paths]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *lines, "dark/absent.png,dark"]) + "\n")
+    sets = ("--set", "data.table=t.csv", "--set", "data.on_bad=skip")
+    shown = pipeline("audit", "-c", config, *sets, "--write-groups", tmp_path / "new.csv", expect=0).out
+    assert "accuracy out of fold: " in shown
+    assert "where they may be in two" in shown
+    rows = list(csv.DictReader((tmp_path / "new.csv").open(newline="")))
+    assert [*rows[0]] == ["path", "label", "group"]
+    assert rows[-1] == {"path": "dark/absent.png", "label": "dark", "group": ""}
+    group = {row["path"]: row["group"] for row in rows}
+    assert group["DARK/02.PNG"] == group["dark/copy2.png"] == "dark/02.png"
+    for name, said in (("t.csv", "is data.table itself"), ("new.parquet", "expected a name that ends in .csv")):
+        ran = pipeline("audit", "-c", config, *sets, "--write-groups", tmp_path / name)
+        assert (ran.code, said in ran.err) == (2, True), ran.err
+
+
+def test_a_sample_is_said_to_be_one(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
+    found = audited(pipeline, config, "--sample", "40")
+    assert (found["images"], found["of"]) == (40, 84)
+    assert "40 images, a random sample of 84, by rows" in pipeline("audit", "-c", config, "--sample", "40").out
+    assert audited(pipeline, config, "--sample", "900")["images"] == 84
+    ran = pipeline("audit", "-c", config, "--sample", "40", "--write-groups", tmp_path / "g.csv")
+    assert (ran.code, "--write-groups takes all images" in ran.err) == (2, True)
 
 
 def test_of_numbers_only_copies_and_odd_images_are_looked_for(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
