@@ -56,7 +56,7 @@ def _jsonl(table: Path, column: str, groups: Mapping[int, str]) -> bytes:
 
 def _parquet(table: Path, column: str, groups: Mapping[int, str]) -> bytes:
     pyarrow, parquet = import_parquet()
-    found, out = parquet.read_table(table), pyarrow.BufferOutputStream()
+    found = parquet.read_table(table)
     there = column in found.column_names
     before = found[column].to_pylist() if there else [None] * len(found)
     cells = [groups.get(number, None if cell is None else str(cell)) for number, cell in enumerate(before)]
@@ -65,5 +65,6 @@ def _parquet(table: Path, column: str, groups: Mapping[int, str]) -> bytes:
         found = found.set_column(found.column_names.index(column), column, filled)
     else:
         found = found.append_column(column, filled)
+    out = pyarrow.BufferOutputStream()
     parquet.write_table(found, out)
     return bytes(out.getvalue())
