@@ -1,7 +1,8 @@
 """Owns features as one file for other programs: npz, Parquet or HDF5. Not which rows (dataset.py), nor shards.
 
 Each file has ids, labels, splits, groups, paths and features, a row for each image, and once the tap and the extract
-key. Reading it takes neither this package nor pickle.
+key. Reading it takes neither this package nor pickle. Parquet has absolute paths too, as `files`, by which viewers show
+the images (Spotlight, FiftyOne).
 """
 
 from collections.abc import Callable, Mapping
@@ -65,12 +66,12 @@ def export_features(
         project.progress("writing", len(chosen.images)) as advance,
         atomic_files.publish_stream(path.absolute()) as buffer,
     ):
-        WRITERS[kind](buffer, chosen, advance)
+        WRITERS[kind](buffer, chosen, project.root.absolute(), advance)
     rows = chosen.rows
     return Written(path, kind, tap, chosen.key, rows.shape, rows.dtype.name, path.stat().st_size)
 
 
-def _npz(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
+def _npz(buffer: BinaryIO, chosen: Dataset, root: Path, advance: Advance) -> None:
     """Arrays by name; text of fixed width, "" for none. Features are in memory at once."""
     text = {name: [value or "" for value in values] for name, values in _columns(chosen).items()}
     arrays: dict[str, Any] = {"features": chosen.rows[:], **text, **_about(chosen)}
@@ -78,7 +79,7 @@ def _npz(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
     advance(len(chosen.images))
 
 
-def _hdf5(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
+def _hdf5(buffer: BinaryIO, chosen: Dataset, root: Path, advance: Advance) -> None:
     """Datasets by name; text is UTF-8, "" for none."""
     with h5py.File(buffer, "w") as file:
         file.attrs.update(_about(chosen))
@@ -90,13 +91,14 @@ def _hdf5(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
             advance(len(rows))
 
 
-def _parquet(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
+def _parquet(buffer: BinaryIO, chosen: Dataset, root: Path, advance: Advance) -> None:
     """A column each; features are lists of fixed length, maps flat, their shape in the metadata; null for none."""
     pa, parquet = import_parquet()
     shape = chosen.rows.shape[1:]
     width = int(np.prod(shape))
     about = {**_about(chosen), "shape": ",".join(map(str, shape))}
     columns = _columns(chosen)
+    columns["files"] = [as_utf8(str(root / image.path)) for image in chosen.images]
     features = pa.field("features", pa.list_(pa.from_numpy_dtype(chosen.rows.dtype), width))
     schema = pa.schema([*(pa.field(name, pa.string()) for name in columns), features], metadata=about)
     with parquet.ParquetWriter(buffer, schema) as writer:
@@ -107,7 +109,7 @@ def _parquet(buffer: BinaryIO, chosen: Dataset, advance: Advance) -> None:
             advance(len(rows))
 
 
-WRITERS: Mapping[str, Callable[[BinaryIO, Dataset, Advance], None]] = {
+WRITERS: Mapping[str, Callable[[BinaryIO, Dataset, Path, Advance], None]] = {
     "npz": _npz,
     "parquet": _parquet,
     "hdf5": _hdf5,

@@ -60,7 +60,7 @@ def test_what_is_in_the_file_is_what_python_gets(
     opened = frozenbase.open(project, (groups[1], *(text for text in more if "=" in text)))
     expected = opened.features("val" if "val" in more else None)
     found = read(export(pipeline, project, kind, *groups, *more))
-    assert set(found) == NAMES
+    assert set(found) == NAMES | ({"files"} if kind == "parquet" else set())
     assert found["features"].dtype == ("float16" if "extract.dtype=float16" in more else "float32")
     assert np.array_equal(found["features"].astype(np.float32), expected.X)
     assert list(found["ids"]) == expected.ids.tolist()
@@ -71,6 +71,19 @@ def test_what_is_in_the_file_is_what_python_gets(
         assert list(found[name]) == [getattr(rows[i], field) or nothing for i in expected.ids]
     assert str(found["tap"]) == "pooled"
     assert len(str(found["extract_key"])) == 64
+
+
+def test_parquet_has_what_viewers_take(pipeline: Pipeline, project: Path) -> None:
+    """Lists of one length and of floats, as embeddings, and text columns, one of them of files that are there."""
+    table = parquet.read_table(export(pipeline, project, "parquet"))
+    features = table.schema.field("features").type
+    assert (features.list_size, str(features.value_type)) == (frozenbase.open(project).features().X.shape[1], "float")
+    assert {str(table.schema.field(name).type) for name in table.column_names if name != "features"} == {"string"}
+    files = [Path(path) for path in table["files"].to_pylist()]
+    assert all(path.is_absolute() and path.is_file() for path in files)
+    assert [path.read_bytes() for path in files] == [
+        (project.parent / "images" / path).read_bytes() for path in table["paths"].to_pylist()
+    ]
 
 
 @pytest.mark.parametrize("kind", WRITERS)
