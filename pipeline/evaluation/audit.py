@@ -203,8 +203,8 @@ def _judged(images: _Images, joined: np.ndarray) -> tuple[list[int], list[Row]]:
 
 def _find_shortcuts(
     project: Project, judged: Sequence[int], rows: Sequence[Row], facts: np.ndarray | None
-) -> list[Shortcut]:
-    """By size, format and bytes, where pictures were read, and by folder, where a table has the labels."""
+) -> list[Shortcut] | None:
+    """By size, format and bytes, where pictures were read, and by folder, where a table has the labels; else None."""
     columns, here = {}, np.ones(len(rows), bool)
     if facts is not None and (facts["width"][judged] > 0).any():
         here = facts["width"][judged] > 0
@@ -212,6 +212,8 @@ def _find_shortcuts(
     known = [row for row, there in zip(rows, here, strict=True) if there]
     if project.config.data.table is not None and (folders := shortcuts.folders(known)) is not None:
         columns["folder"] = folders
+    if not columns:
+        return None
     return [
         Shortcut(one.by, one.accuracy.value or 0.0, one.accuracy.ci, one.majority.value or 0.0, one.majority.ci)
         for one in shortcuts.find_shortcuts(columns, known)

@@ -94,7 +94,8 @@ def _show_odd_ones(found: Sequence[OddOne], of: str) -> None:
 
 
 def _show_odd_pictures(found: Sequence[OddPicture]) -> None:
-    echo(f"\n{count_of(len(found), 'picture')} odd as pictures" if found else "\nno picture is odd as a picture")
+    many, are = count_of(len(found), "picture"), "is" if len(found) == 1 else "are"
+    echo(f"\n{many} {are} odd as such" if found else "\nno picture is odd as such")
     table = make_table("image", "split", "label", "is", "~found")
     for one in _first_of_each(found):
         table.add_row(one.image.path, one.image.split or "", _written(one.image.label), one.kind, one.found)

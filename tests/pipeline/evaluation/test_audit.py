@@ -108,6 +108,7 @@ def test_without_pictures_labels_are_still_judged(pipeline: Pipeline, config: Pa
     assert found["copies"] is None
     assert "copies and odd pictures are not looked for" in found["left_out"][0]
     assert len(found["labels"]["suspects"]) >= 2
+    assert (found["shortcuts"], found["odd_pictures"]) == (None, None)
     ran = pipeline("audit", "-c", config, "--set", f"data.table={saved}", "--write-groups", tmp_path / "groups.jsonl")
     assert ran.code == 4, ran.err
     assert not (tmp_path / "groups.jsonl").exists()
@@ -204,6 +205,32 @@ def test_a_sample_is_said_to_be_one(pipeline: Pipeline, config: Path, tmp_path: 
     assert audited(pipeline, config, "--sample", "900")["images"] == 84
     ran = pipeline("audit", "-c", config, "--sample", "40", "--write-groups", tmp_path / "g.csv")
     assert (ran.code, "--write-groups takes all images" in ran.err) == (2, True)
+
+
+def test_odd_pictures_and_shortcuts_are_found_and_shown(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "cameras/old").mkdir(parents=True)
+    (tmp_path / "cameras/new").mkdir()
+    lines = ["path,label"]
+    for i in range(40):
+        bright = i % 2 == 1
+        place = f"{'new' if bright else 'old'}/{i}.jpg"
+        draw(i, bright).resize((90, 80) if bright else (70, 80)).save(tmp_path / "cameras" / place)
+        lines.append(f"{place},{'day' if bright else 'night'}")
+    save(Image.new("RGB", (90, 80), (20, 90, 30)), tmp_path / "cameras/new/one.png")
+    (tmp_path / "c.csv").write_text("\n".join([*lines, "new/one.png,day"]) + "\n")
+    sets = ("--set", "data.root=cameras", "--set", "data.table=c.csv")
+    pipeline("run", "extract", "-c", config, *sets, expect=0)
+    found = audited(pipeline, config, *sets)
+    assert [(one["image"]["path"], one["kind"]) for one in found["odd_pictures"]] == [("new/one.png", "one colour")]
+    told = {one["by"]: one for one in found["shortcuts"]}
+    assert {"size", "folder"} <= {*told}
+    assert told["size"]["accuracy"] == told["folder"]["accuracy"] == 1
+    assert told["folder"]["majority"] < 0.6
+    shown = pipeline("audit", "-c", config, *sets, "-o", tmp_path / "f.csv", expect=0).out
+    assert "the class can be told from size alone: accuracy 1.000 (0.91" in shown
+    assert "1 picture is odd as such" in shown
+    rows = list(csv.DictReader((tmp_path / "f.csv").open(newline="")))
+    assert [row["other"] for row in rows if row["finding"] == "odd picture"] == ["one colour"]
 
 
 def test_of_numbers_only_copies_and_odd_images_are_looked_for(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:

@@ -172,3 +172,17 @@ def test_a_paired_difference_is_narrower_than_two_figures() -> None:
     assert low < found.value < high < 0
     alone = intervals.metrics_with_intervals(labels, p, classes, groups).ci["log_loss"] or (0, 0)
     assert high - low < (alone[1] - alone[0]) / 2
+
+
+def test_a_share_of_groups_counts_them_and_not_their_rows() -> None:
+    right = np.random.default_rng(0).uniform(size=300) < 0.8
+    alone = intervals.share_with_interval(right, [None] * 300)
+    low, high = (float(end) for end in intervals.wilson(right.mean(), 300))
+    assert alone.value == pytest.approx(right.mean())
+    assert alone.ci == pytest.approx([low, high], abs=1e-3)
+    groups = [f"{i}" for i in range(300) for _ in range(4)]
+    fourfold = intervals.share_with_interval(np.repeat(right, 4), groups)
+    assert fourfold.ci == pytest.approx(alone.ci, abs=1e-6)
+    every = intervals.share_with_interval(np.ones(40, bool), [f"{i // 4}" for i in range(40)])
+    assert every.ci == pytest.approx([float(end) for end in intervals.wilson(1.0, 10)])
+    assert intervals.mean_of_groups(np.arange(3.0), ["a"] * 3) == (1.0, np.inf)
