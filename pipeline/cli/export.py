@@ -7,8 +7,9 @@ from typing import get_args
 import rich_click as click
 from rich.filesize import decimal
 
-from pipeline.cli.options import Call, shared_options
+from pipeline.cli.options import Call, results_folder, shared_options
 from pipeline.project.project import Project
+from pipeline.results import registry
 from pipeline.results.model import SHORT
 from pipeline.serving import export_features, export_kinds, export_model
 from pipeline.serving.export_features import WRITERS, Written
@@ -71,8 +72,11 @@ def model_command(call: Call, model: str | None, kind: Kind | None, output: Path
 @_OUTPUT
 @click.option("--tap", default="pooled", show_default=True, metavar="NAME", help="The tap to take.")
 @click.option("--split", type=click.Choice(SPLITS), help="Images of one split only.  [default: all]")
+@click.option("--model", metavar="MODEL", help="Add what this model predicts, to Parquet.")
 @_FORCE
-def features_command(call: Call, kind: str | None, output: Path, tap: str, split: str | None, force: bool) -> None:
+def features_command(
+    call: Call, kind: str | None, output: Path, tap: str, split: str | None, model: str | None, force: bool
+) -> None:
     """Write ids, labels, splits, groups, paths and features to one file, a row for each image.
 
     Rows that are missing are computed first. The file is published whole or not at all.
@@ -80,7 +84,8 @@ def features_command(call: Call, kind: str | None, output: Path, tap: str, split
 
     def work() -> Written:
         project = Project(call.config, call.options, call.progress)
-        return export_features.export_features(project, kind, output, tap, split, force)
+        chosen = None if model is None else registry.find(results_folder(call.config), model)
+        return export_features.export_features(project, kind, output, tap, split, force, chosen)
 
     call.finish(work, _print, "written")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
@@ -84,6 +86,24 @@ def test_parquet_has_what_viewers_take(pipeline: Pipeline, project: Path) -> Non
     assert [path.read_bytes() for path in files] == [
         (project.parent / "images" / path).read_bytes() for path in table["paths"].to_pylist()
     ]
+
+
+def test_parquet_has_what_a_model_predicts(pipeline: Pipeline, project: Path) -> None:
+    pipeline("run", "head", "-c", project, expect=0)
+    (project.parent / "images" / "none.png").write_bytes(fakes.numbered(1))
+    table = parquet.read_table(export(pipeline, project, "parquet", "--model", "head/logistic"))
+    ran = pipeline("predictions", "logistic", "-c", project)
+    told = {row["id"]: row for row in csv.DictReader(io.StringIO(ran.out))}
+    rows = table.select(["ids", "predicted", "p_bright", "p_dark"]).to_pylist()
+    assert len(rows) == len(told) + 1
+    for row in rows:
+        expected = told.get(row["ids"])
+        if expected is None:
+            assert [row["predicted"], row["p_bright"], row["p_dark"]] == [None] * 3
+        else:
+            assert [row["predicted"], row["p_dark"]] == [expected["predicted"], float(expected["p_dark"])]
+    ran = pipeline("export", "features", "-c", project, "-o", project.parent / "f.npz", "--model", "logistic")
+    assert (ran.code, "--model adds columns to Parquet alone" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
