@@ -21,6 +21,8 @@ COMMANDS = {
     "predictions": "evaluate:predictions_command",
     "plot": "evaluate:plot_command",
     "audit": "audit:audit_command",
+    "curve": "labelling:curve_command",
+    "suggest": "labelling:suggest_command",
     "tag": "models:tag_command",
     "reproduce": "models:reproduce_command",
     "export": "export:export",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -49,6 +50,11 @@ class HeadConfig(Section, keyed="head"):
     def effective(self) -> dict[str, Any]:
         """Its fields, those without effect at these settings as None: equal ones give the same head."""
         return self.model_dump(exclude={"sweep", *(["folds"] if self.choose == "val" else [])})
+
+    def settled(self, chosen: Mapping[str, Any]) -> HeadConfig:
+        """The same with what a head of these settings `chosen` for itself, as C, alpha or k: there is less to try."""
+        found = {name: value for name, value in chosen.items() if name in type(self).model_fields and name != "kind"}
+        return self.model_copy(update=found)
 
     def points(self) -> dict[str, HeadConfig]:
         """Each point of the grid that `sweep` spans, named like `C=0.1 tap=early`; without a sweep, itself as ''.
@@ -157,6 +163,11 @@ class Auto(HeadConfig):
         shared = {"choose": self.choose, "folds": self.folds, "seed": self.seed}
         rows = {kind: HEAD_KINDS[kind] for kind in self.kinds}
         return {kind: (row.module, row.spec.model_validate(shared)) for kind, row in rows.items()}
+
+    def settled(self, chosen: Mapping[str, Any]) -> HeadConfig:
+        """The kind that was chosen, with what it chose."""
+        _, best = self.candidates[chosen["kind"]]
+        return best.settled(chosen).model_copy(update={"tap": self.tap})
 
 
 @dataclass(frozen=True)

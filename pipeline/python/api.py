@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.audit_findings import Audit
 from pipeline.project.project import Options, Project, no_progress
@@ -25,6 +25,10 @@ from pipeline.serving.predict import Predicted, predict
 from stages.data.manifest import Row
 from stages.heads.fitted import Head
 from stages.metrics.figures import Metrics
+
+if TYPE_CHECKING:
+    from pipeline.labelling.curve import Learned
+    from pipeline.labelling.suggest import Suggested
 
 
 def open(
@@ -79,6 +83,35 @@ class OpenPipeline:
         from pipeline.evaluation.audit import audit  # with it scipy's filters, which nothing else needs
 
         return audit(self._project, tap, sample=sample)
+
+    def curve(self, head: str, repeats: int = 1) -> Learned:
+        """The figures of that head by the number of images, and their forecast at twice as many, from cached rows.
+
+        `draw("png")` is its picture. Raises Unusable where there is no such head, or too few images; NotAvailable where
+        a row is missing.
+        """
+        from pipeline.labelling.curve import learning_curve
+
+        return learning_curve(self._project, head, repeats)
+
+    def suggest(
+        self,
+        head: str,
+        images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        n: int = 50,
+        replays: int = 10,
+    ) -> Suggested:
+        """Which `n` of these images to label next for that head, of those without a label, and what that saves.
+
+        images: folders or files, relative to the current folder; their rows are computed and stored where need be.
+        `suggestions` is the list, `replayed` what suggestions saved on the labels that are there, in so many replays.
+        Raises Unusable where the head was not trained, or no image is without a label; NotAvailable where rows and
+        weights are missing.
+        """
+        from pipeline.labelling.suggest import suggest
+
+        several = [images] if isinstance(images, str | os.PathLike) else images
+        return suggest(self._project, head, [os.fspath(path) for path in several], n, replays)
 
     @property
     def manifest(self) -> tuple[Row, ...]:

@@ -126,3 +126,20 @@ def test_auto_on_numbers_tries_those_that_give_numbers_unless_kinds_are_named() 
     assert kinds({"kind": "auto"}, "number") == ["ridge", "knn"]
     assert kinds({"kind": "auto"}, "labels") == ["logistic", "ridge", "knn"]
     assert kinds({"kind": "auto", "kinds": ["logistic", "knn"]}, "number") == ["logistic", "knn"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "chosen", "settled"),
+    [
+        ("logistic", {"C": 0.1, "iterations": 9}, {"kind": "logistic", "C": 0.1}),
+        ("ridge", {"alpha": 10.0, "scale": 2.0}, {"kind": "ridge", "alpha": 10.0}),
+        ("knn", {"k": 20}, {"kind": "knn", "k": 20}),
+        ("dense", {"epoch": 3}, {"kind": "dense", "epochs": 100}),
+        ("auto", {"kind": "ridge", "alpha": 10.0}, {"kind": "ridge", "alpha": 10.0}),
+    ],
+)
+def test_what_a_head_chose_is_what_the_next_one_takes(
+    kind: str, chosen: dict[str, Any], settled: dict[str, Any]
+) -> None:
+    spec = HEAD_KINDS[kind].spec.model_validate({"tap": ["a", "b"], "folds": 3}).settled(chosen)
+    assert spec.model_dump().items() >= {**settled, "tap": ["a", "b"], "folds": 3}.items()

@@ -1,0 +1,1 @@
+"""Whether more labelled images would help a head, and which."""

@@ -1,0 +1,1 @@
+"""What to label next: how figures grow with the number of images, and which images would teach a head most."""
