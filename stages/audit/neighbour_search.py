@@ -108,6 +108,10 @@ class Search:
         """Among all rows, and among those of its kind, where -1 stands for none. advance: called for each pair."""
         for start in range(0, len(self.features), HELD * self._block):
             self.compare(start, advance)
+        return self.answer()
+
+    def answer(self) -> tuple[Nearest, Nearest]:
+        """What was found so far, in the order of the rows: among all, and among their kinds."""
         found = self._all.ordered(self._order)
         if len(self._ends) > 1:
             return found, self._own.ordered(self._order)
