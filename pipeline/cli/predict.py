@@ -37,6 +37,9 @@ def predict_command(call: Call, model: str, paths: tuple[str, ...], output: Path
 
     at_threshold (--json, --output): the class by the threshold that was fitted there, if any.
 
+    unknown: yes where an image is none of what MODEL knows: it is farther from the images that MODEL was fitted on than
+    all but 5 % of these (heads.NAME.unknown). unknown_score (--json, --output): by how much; above 1 it is unknown.
+
     p_CLASS (--json, --output): probabilities without a temperature, as in `pipeline predictions`. The threshold applies
     to these.
     """
@@ -83,6 +86,9 @@ def _show(found: Predicted, output: Path | None, quiet: bool) -> None:
     if found.threshold is not None:
         marked = "; * marks other classes" if found.at_threshold != found.predicted else ""
         echo(f"at_threshold: {found.classes[1]} from p_{found.classes[1]} {found.threshold:.3f} on{marked}", ERR)
+    if found.unknown is not None and found.model.unknown is not None:
+        some = f"{found.unknown.sum():,} of {count_of(len(found.paths), 'image')}"
+        echo(f"unknown: {some}, none of what the model knows; of its own kind, {found.model.unknown.rate:.2%} are", ERR)
     fitted = found.model.calibration
     for note in (*(fitted.notes or ()), *calibration.describe_limits(fitted)):
         echo(note, ERR)
@@ -94,10 +100,13 @@ def _show_table(found: Predicted) -> None:
         hidden = ("id", "path", "at_threshold")
         columns = found.columns().items()
         shown: dict[str, Any] = {n: v for n, v in columns if n not in hidden and not n.startswith("p_")}
+        shown.pop("unknown_score", None)
     else:
         both = zip(found.predicted, found.at_threshold or found.predicted, strict=True)
         marked = [name if name == other else f"{name} *" for name, other in both]
         shown = {"predicted": marked, "confidence": [f"{confidence:.3f}" for confidence in found.confidence]}
+    if found.unknown is not None:
+        shown["unknown"] = ["yes" if one else "" for one in found.unknown]
     cells = [_aligned(name, values, number=name == "confidence") for name, values in shown.items()]
     texts = ("  ".join(row) for row in zip(*cells, ["path", *found.paths], strict=True))
     echo("\n".join(map(escape_line, texts)), lines=True)

@@ -17,12 +17,15 @@ from stages.heads.fitted import Activation, Form, Layers
 from stages.heads.neighbours import Neighbours
 
 MOST_POINTS = 10_000
+DEFAULT_RATE = 0.05
+"""Of false alarms, at which an image is said to be unknown; also of heads that were made before there was a field."""
 
 
 class HeadConfig(Section, keyed="head"):
     """Fields of all kinds. `tap` is one name or several, whose features are joined in that order.
 
     choose: whether val, or folds of train and val together, choose settings; auto is one of both (train_heads.py).
+    unknown: the rate of false alarms at which an image is said to be none of what the head knows; 0: none is.
     """
 
     kind: str
@@ -31,6 +34,7 @@ class HeadConfig(Section, keyed="head"):
     tap: Annotated[str | Annotated[list[str], Field(min_length=1), Different], Keyed("head", by_value=False)] = "pooled"
     sweep: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]] | None, Keyed("head", by_value=False)] = None
     seed: Whole = 0
+    unknown: Fraction = DEFAULT_RATE
 
     @property
     def taps(self) -> list[str]:
@@ -40,7 +44,8 @@ class HeadConfig(Section, keyed="head"):
     @property
     def settings(self) -> dict[str, Any]:
         """The fields that enter a head's key by value; taps enter by their extract keys."""
-        return self.model_dump(exclude=self.not_by_value())
+        default = {"unknown"} if self.unknown == DEFAULT_RATE else set()
+        return self.model_dump(exclude=self.not_by_value() | default)  # older heads' keys have no such field
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ their bytes below today's data.root, whatever their names.
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 
 from cache import registrations
 from cache.errors import NotAvailable, PipelineError, Unusable
+from pipeline.config.head_schema import HeadConfig
 from pipeline.project.project import Options, Progress, Project
-from pipeline.results import registry
+from pipeline.results import registry, unknown
 from pipeline.results.model import Model
 from pipeline.results.record_diff import Pair, find_differences, format_changes, pair_fields
 from pipeline.runs import boundary_rows, extraction, train_heads
@@ -26,6 +27,9 @@ from stages.data.manifest import Manifest, Row
 from stages.extract import schedule
 from stages.heads import labelled_rows
 from stages.metrics.figures import NAMES, Metrics
+from stages.targets.target import Target
+from stages.unknown import fitting
+from stages.unknown.distance import Unknown
 
 log = logging.getLogger(__name__)
 
@@ -154,11 +158,13 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
         rows, every = (left, full) if tuned is None else (start_rows(spec, left), start_rows(spec, full))
         fitted = train_heads.fit_head(then, spec, rows, target)
         now, metrics, arrays = train_heads.head_environment(then, spec, rows.ids), fitted.metrics, fitted.head.arrays()
+        arrays, metrics = _with_unknown(then, model, spec, rows, target, arrays, metrics)
         key = train_heads.head_folder(then, name, spec, every, target).name
         if tuned is not None:
             start = Start(fitted.head, key, spec, target)
             key, now, metrics, arrays = _tuned_again(then, today, model, full, left, start)
-    _compare_arrays(done, {**model.head.arrays(), **model.tail}, arrays)
+    distance = {} if model.unknown is None else model.unknown.distance.arrays()
+    _compare_arrays(done, {**model.head.arrays(), **model.tail, **distance}, arrays)
     again = metrics.to_json()
     recorded = dict(model.metrics)
     if model.calibration.notes is None:  # fitted by an older rule, on however few images
@@ -170,6 +176,27 @@ def reproduce(path: Path, options: Options, progress: Progress, text: str, recom
     if key != model.key:
         done.differences["head key" if tuned is None else "model key"] = Pair(model.key, key)
     return done
+
+
+def _with_unknown(
+    then: Project,
+    model: Model,
+    spec: HeadConfig,
+    rows: Manifest,
+    target: Target,
+    arrays: dict[str, np.ndarray],
+    metrics: Metrics,
+) -> tuple[dict[str, np.ndarray], Metrics]:
+    """Also what tells unknown images, fitted again, where the model has it; its figures alone, where it was deleted."""
+    if model.unknown is None and not model.figures.unknown:
+        return arrays, metrics
+    features = train_heads.feature_matrix(then, spec, [row.id for row in rows.samples])
+    distance = fitting.fit(features, rows.samples, target)
+    if distance is None:  # with the images that are left
+        return arrays, metrics
+    again = Unknown.at(distance, spec.unknown)
+    figures = unknown.figures(again, features, rows.samples) if model.figures.unknown else {}
+    return {**arrays, **({} if model.unknown is None else distance.arrays())}, replace(metrics, unknown=figures)
 
 
 def _tuned_again(
@@ -224,7 +251,7 @@ def _files(today: Project, ids: Collection[str]) -> Sequence[Row]:
 def _compare_arrays(done: Reproduction, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:
     if {name: array.shape for name, array in before.items()} == {name: array.shape for name, array in after.items()}:
         pairs = [(array, after[name]) for name, array in before.items()]
-        done.weights_difference = max(float(np.abs(a - b).max()) for a, b in pairs)
+        done.weights_difference = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
         done.arrays_same = all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
 
 

@@ -1,1 +1,4 @@
-"""What lies under models/: records, names, tags, predictions, and how records differ. Makes no model."""
+"""What lies under models/: records, names, tags, predictions, what tells unknown images, and how records differ.
+
+Makes no model.
+"""

@@ -15,13 +15,15 @@ from cache import keys, npz, records
 from cache.errors import Unusable
 from cache.hash_index import HashIndex, default_index_path
 from cache.store import key_of
-from pipeline.config.head_schema import HEAD_KINDS
+from pipeline.config.head_schema import DEFAULT_RATE, HEAD_KINDS
+from pipeline.results import unknown
 from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular, figure_columns
 from stages.data.manifest import Manifest
 from stages.heads.average import KIND, Average
 from stages.heads.fitted import Head
 from stages.metrics.figures import EVALUATED, Calibration, Metrics
+from stages.unknown.distance import Unknown
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +182,19 @@ class Model(Tabular):
     def figures(self) -> Metrics:
         """Its metrics, typed; of a sweep's best point, those of folds are of the choice, not those by which it won."""
         return Metrics.from_json(records.read(self.judged_in / "metrics.json"))
+
+    @cached_property
+    def unknown(self) -> Unknown | None:
+        """What tells images that are none of what it knows; None of fine-tuned models, which have no rows for it, and
+        where no run has fitted it since this version."""
+        stage, _, name = self.name.partition("/")
+        config = self.record.get("config", {}).get("heads", {}).get(name)
+        if stage != "head" or config is None:
+            return None
+        taps = [config["tap"]] if isinstance(config["tap"], str) else config["tap"]
+        keyed = [self.record["extract"][tap]["key"] for tap in taps]
+        found = unknown.read(unknown.folder_of(self.folder.parents[3], keyed, self.manifest(), self.head.target))
+        return None if found is None else Unknown.at(found, config.get("unknown", DEFAULT_RATE))
 
     @property
     def calibration(self) -> Calibration:

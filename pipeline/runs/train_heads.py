@@ -5,10 +5,11 @@ Not the arithmetic (one module of stages/heads for each kind), nor finding a mod
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from cache import records
-from cache.errors import Unusable
+from cache.errors import NotAvailable, Unusable
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
-from pipeline.results import predictions
+from pipeline.results import predictions, unknown
 from pipeline.runs import provenance
 from stages.data.manifest import Manifest, Row
 from stages.heads import fitted, labelled_rows, selection
@@ -31,6 +32,7 @@ from stages.runtime.parallel import run_in_threads
 from stages.runtime.silent_imports import without_banners
 from stages.targets import evaluate
 from stages.targets.target import Target
+from stages.unknown.distance import Unknown
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,9 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     spec, manifest = choose_rows(project, spec, manifest)
     labelled_rows.check_splits(manifest, spec.choose, target)
     if cached := find_head(project, name, spec, manifest, target):
+        if spec.unknown and unknown.is_missing(_unknown_folder(project, spec, manifest, target)):  # of an older head
+            with contextlib.suppress(NotAvailable):  # nor is it refused where its rows are not there
+                tell_unknown(project, spec, manifest, target)
         return cached
     folder = head_folder(project, name, spec, manifest, target)
     key = folder.name
@@ -87,9 +92,10 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     log_dir = getattr(spec, "log_dir", None)
     logged = spec if log_dir is None else spec.model_copy(update={"log_dir": str(project.at(log_dir) / name / key)})
     done = fit_head(project, logged, manifest, target)
+    metrics = replace(done.metrics, unknown=tell_unknown(project, spec, manifest, target))
     contents = {
         **done.head.to_files(),
-        "metrics.json": records.dump(done.metrics.to_json()),
+        "metrics.json": records.dump(metrics.to_json()),
         **predictions.Predictions.of(done.rows, done.predictions, target, manifest, done.folds).to_files(),
         "manifest.jsonl": manifest.to_bytes(),
     }
@@ -106,7 +112,7 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
         **head_environment(project, spec, [row.id for row in manifest.samples]),
     }
     records.publish_folder(folder, contents, provenance.make_record(project, about, stores, manifest))
-    return HeadReport(key, False, folder, done.metrics, _lacking(manifest, target))
+    return HeadReport(key, False, folder, metrics, _lacking(manifest, target))
 
 
 def find_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, target: Target) -> HeadReport | None:
@@ -174,6 +180,21 @@ def fit_head(project: Project, spec: HeadConfig, manifest: Manifest, target: Tar
         judged = [rows[i] for i in train]
         metrics = evaluate.judge_choice(metrics, judged, nested.predictions, target, spec.seed, nested.folds, "nested")
     return Fitted(head, rows, found, metrics, folds)
+
+
+def tell_unknown(project: Project, spec: HeadConfig, manifest: Manifest, target: Target) -> dict[str, Any]:
+    """Find or fit what tells images that are unknown to such a head; its figures, as metrics.json has them."""
+    if not spec.unknown:
+        return {}
+    features = feature_matrix(project, spec, [row.id for row in manifest.samples])
+    folder = _unknown_folder(project, spec, manifest, target)
+    distance = unknown.find_or_fit(folder, features, manifest.samples, target)
+    found = None if distance is None else Unknown.at(distance, spec.unknown)
+    return unknown.figures(found, features, manifest.samples)
+
+
+def _unknown_folder(project: Project, spec: HeadConfig, manifest: Manifest, target: Target) -> Path:
+    return unknown.folder_of(project.folder, [project.store(tap).key for tap in spec.taps], manifest, target)
 
 
 def predict_blocks(

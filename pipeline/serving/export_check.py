@@ -24,7 +24,8 @@ from stages.targets.target import Target
 
 IMAGES = 32
 LIMIT = 5e-3
-"""The largest difference that a file may have, of a probability, or of a number in standard deviations."""
+"""The largest difference that a file may have, of a probability, of a number in standard deviations, or of a score as
+unknown, in which the threshold is 1."""
 
 _RUNNER = Path(stages.__path__[0]) / "export" / "standalone_runner.py"
 _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
@@ -35,8 +36,8 @@ _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUD
 class Sample:
     """An original image, and its predictions (columns,), at the model's temperature.
 
-    expected: by this package, of the image decoded in full. stored: as recorded when the model was made,
-    NaN where that is out of fold.
+    expected: by this package, of the image decoded in full, and behind it, if the model can tell, its score as unknown.
+    stored: as recorded when the model was made, NaN where that is out of fold.
     """
 
     file: Path
@@ -75,14 +76,19 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
 def check_file(
     file: Path, deployable: Deployable, samples: Sequence[Sample], log: IO[bytes], advance: Callable[[int], object]
 ) -> dict[str, Any]:
-    """Run the file on whole images: its largest difference, its runtime, and the names of its input and output.
+    """Run the file on whole images: its largest difference, its runtime, and the names of its input and outputs.
 
     `log` gets the standard error of the process. Raises PipelineError where it is too far off, or cannot be run.
     """
     whole = (images.decode(sample.file.read_bytes(), None) for sample in samples)
     names, found = _run_file(file, whole, log, advance)
     expected, stored = (np.stack([getattr(sample, part) for sample in samples]) for part in ("expected", "stored"))
-    target = deployable.head.target
+    target, columns = deployable.head.target, len(deployable.head.target)
+    unknown = float(np.abs(found[:, columns:] - expected[:, columns:]).max(initial=0))
+    if not unknown <= LIMIT:
+        off = f"of {len(samples)} images, a score as unknown differs by up to {unknown:.2g}, and the limit is {LIMIT:g}"
+        raise PipelineError(f"the file is not the model: {off}", "nothing was written")
+    found, expected = found[:, :columns], expected[:, :columns]
     largest = _largest(target, found, expected)
     if not largest <= LIMIT:
         what = "a probability" if target.probabilities else "a number, in standard deviations,"
@@ -95,7 +101,8 @@ def check_file(
         "max_difference": largest,
         "limit": LIMIT,
         "decode_scaled_adds": _largest(target, stored[own], expected[own]) if scaled and own.any() else None,
-        **{name: names[name] for name in ("runtime", "settings", "input", "output") if name in names},
+        **({"max_difference_unknown": unknown} if deployable.unknown is not None else {}),
+        **{name: names[name] for name in ("runtime", "settings", "input", "outputs") if name in names},
     }
 
 
@@ -118,7 +125,8 @@ def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
 def _run_file(
     file: Path, pictures: Iterable[np.ndarray], log: IO[bytes], advance: Callable[[int], object]
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What standalone_runner.py prints of the file, and predictions (n, columns) of pictures uint8 (h, w, 3)."""
+    """What standalone_runner.py prints of the file, and the numbers of its outputs, (n, columns), of
+    pictures uint8 (h, w, 3)."""
     found = []
     packages = {"PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}  # as in this process
     with subprocess.Popen(

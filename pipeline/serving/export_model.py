@@ -107,7 +107,7 @@ def load_deployable(today: Project, model: Model) -> Deployable:
         FrozenBase(recipe, taps, then.weight_file(recipe, today.options.offline)) for recipe, taps in by_recipe.items()
     )
     elements = recorded_model.averaged_elements(then, model)
-    return Deployable(bases, head, 1.0 if temperature is None else temperature, tail, elements)
+    return Deployable(bases, head, 1.0 if temperature is None else temperature, tail, elements, model.unknown)
 
 
 def _about(
@@ -141,18 +141,28 @@ def _about(
             ],
         },
         "output": {
-            "name": check["output"],
+            "name": check["outputs"][0],
             "dtype": "float32",
             "shape": [batch or "n", len(target)],
             "words": target.answers,
         },
+        **_unknown(deployable, check, batch),
         "licences": {
             "weights": "; ".join(dict.fromkeys(_licences(model))),
             "data": "not known",
         },
-        "check": {name: value for name, value in check.items() if name not in ("input", "output")},
+        "check": {name: value for name, value in check.items() if name not in ("input", "outputs")},
         "versions": hardware.versions(["frozenbase", "tensorflow", "keras", "numpy", "pillow", *NEEDS[kind]]),
     }
+
+
+def _unknown(deployable: Deployable, check: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
+    """What PATH.json says of the second output, of a model that can tell unknown images."""
+    if deployable.unknown is None:
+        return {}
+    words = "above 1, the picture is none of what the model knows, whatever the first output says"
+    output = {"name": check["outputs"][1], "dtype": "float32", "shape": [batch or "n"], "words": words}
+    return {"unknown": {"rate": deployable.unknown.rate, "output": output}}
 
 
 def _licences(model: Model) -> Iterator[str]:

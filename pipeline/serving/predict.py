@@ -42,7 +42,8 @@ class Predicted(Tabular):
     `paths` are as they were named, `ids` the SHA-256 of the files. `probabilities` (n, classes), float64, are without a
     temperature, as in `pipeline predictions`; where the model predicts numbers, these. `rejected` lists the images that
     cannot be used, which are not among the n. `computed` and `reused` count different images, `ignored` the files in
-    folders that are no images.
+    folders that are no images. `unknown_score` (n,) float64 is how far each is from the images that the model was
+    fitted on, over the distance that it took for a threshold: above 1 it is unknown. None where the model cannot tell.
     """
 
     model: Model
@@ -54,6 +55,7 @@ class Predicted(Tabular):
     computed: int
     reused: int
     ignored: int
+    unknown_score: np.ndarray | None = None
 
     def summary(self) -> str:
         counts = ", ".join(self.classes)
@@ -94,12 +96,21 @@ class Predicted(Tabular):
         """The probability of the predicted class at `temperature`, if there is one: (n,) float64; else None."""
         return self._said.get("confidence")
 
+    @property
+    def unknown(self) -> np.ndarray | None:
+        """Whether each image is none of what the model knows: (n,) bool; None where the model cannot tell."""
+        return None if self.unknown_score is None else self.unknown_score > 1
+
     def columns(self) -> Columns:
-        """id, path, predicted, at_threshold if there is one, confidence, and `p_CLASS` for each class of the model.
+        """id, path, predicted, at_threshold if there is one, confidence, unknown and unknown_score if the model can
+        tell, and `p_CLASS` for each class of the model.
 
         Of numbers predicted, low and high, where several with their names behind.
         """
-        return {"id": self.ids, "path": self.paths, **self._said}
+        behind = {name: values for name, values in self._said.items() if name.startswith("p_")}
+        before = {name: values for name, values in self._said.items() if name not in behind}
+        told = {} if self.unknown is None else {"unknown": self.unknown, "unknown_score": self.unknown_score}
+        return {"id": self.ids, "path": self.paths, **before, **told, **behind}
 
     def to_json(self) -> dict[str, Any]:
         """All of it; `predictions` has an object for each image, with the probabilities by class."""
@@ -111,6 +122,7 @@ class Predicted(Tabular):
             "model": {"name": self.model.name, "key": self.model.key},
             **self.classes.to_json(),
             **{name: getattr(self, name) for name in ("classes", "threshold", "temperature")},
+            **({} if self.model.unknown is None else {"unknown_rate": self.model.unknown.rate}),
             "images": len(self.paths),
             **{name: getattr(self, name) for name in ("computed", "reused", "ignored")},
             "rejected": [reject._asdict() for reject in self.rejected],
@@ -154,16 +166,18 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
     ids = {row.path: row.id for row in images.rows if row.id in found}
     good = [file for file in files if file.reason is None and file.place in ids]
     classes = model.head.target
+    said = np.array([found[ids[file.place]] for file in good]).reshape(len(good), len(classes) + 1)
     return Predicted(
         model,
         tuple(file.path for file in good),
         tuple(ids[file.place] for file in good),
         classes,
-        np.array([found[ids[file.place]] for file in good]).reshape(len(good), len(classes)),
+        said[:, :-1],
         tuple(Reject(f.path, f.reason or reasons[f.place]) for f in files if f.reason or f.place in reasons),
         len(found) - reused,
         reused,
         ignored,
+        None if model.unknown is None else said[:, -1],
     )
 
 
@@ -180,12 +194,13 @@ def _on_temporary_cache(project: Project) -> Iterator[Project]:
 
 
 def _predict(inference: Inference, cache: Cache, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """id -> predictions (columns,)."""
-    return dict(zip(ids, inference.predict(cache, ids), strict=True))
+    """id -> predictions and, behind them, its score as unknown: (columns + 1,)."""
+    said = inference.predict(cache, ids), inference.unknown_scores(cache, ids)[:, None]
+    return dict(zip(ids, np.hstack(said), strict=True))
 
 
 def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, np.floating) else value
+    return value.item() if isinstance(value, np.floating | np.bool_) else value
 
 
 class _File(NamedTuple):

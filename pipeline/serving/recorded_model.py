@@ -19,6 +19,7 @@ from pipeline.config import yaml_file
 from pipeline.config.head_schema import HeadConfig
 from pipeline.config.schema import BaseChoice
 from pipeline.project.project import Project
+from pipeline.results import unknown
 from pipeline.results.model import Model
 from pipeline.results.record_diff import find_differences, format_changes
 from pipeline.runs import boundary_rows, train_heads
@@ -184,6 +185,13 @@ class Inference:
         every, plain, *views = np.arange(len(ids)), *rows
         members = average.split(self.head, self._model.tail)
         return self._network.mean_predictions(members, Cached(plain, views, every), every, len(rows))
+
+    def unknown_scores(self, cache: Cache, ids: Sequence[str]) -> np.ndarray:
+        """Of the images `ids`: (n,) float64, above 1 for those that are unknown; NaN where the model cannot tell."""
+        if not ids or self._model.unknown is None:
+            return np.full(len(ids), np.nan)
+        rows = FeatureMatrix([store.rows(ids) for store in self.stores(cache)])
+        return unknown.scores(self._model.unknown, rows, np.arange(len(ids)))
 
     @cached_property
     def _network(self) -> Network:

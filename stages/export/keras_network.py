@@ -12,7 +12,7 @@ from keras import layers, ops
 
 from stages.bases.recipe import FrozenBase
 from stages.data.augment import Element
-from stages.export import resize
+from stages.export import resize, unknown_score
 from stages.export.deployable import Deployable
 from stages.heads.average import Member
 from stages.heads.fitted import Head
@@ -23,19 +23,30 @@ Kind = Literal["keras", "onnx"]
 
 
 def build_network(deployable: Deployable) -> keras.Model:
-    """uint8 RGB (n, any height, any width, 3) -> predictions (n, columns) float32.
+    """uint8 RGB (n, any height, any width, 3) -> predictions (n, columns) float32, and scores as unknown (n,) float32.
 
     Resizing as in the recipes is part of it. Raises Unusable where a part does not fit.
     """
     image = image_input()
     views = [[preprocessed(image, base, element) for base in deployable.bases] for element in deployable.elements]
     members = enumerate(deployable.members)
-    said = [scores for number, member in members for scores in _scores(deployable, number, member, views)]
-    return keras.Model(image, predictions(said, deployable), name="frozenbase")
+    pairs = [pair for number, member in members for pair in _scores(deployable, number, member, views)]
+    return keras.Model(image, outputs([said for said, _ in pairs], pairs[0][1], deployable), name="frozenbase")
+
+
+def output_names(deployable: Deployable) -> list[str]:
+    """Of a file's outputs, in order."""
+    return [output_name(deployable.head.target), *([] if deployable.unknown is None else [unknown_score.NAME])]
 
 
 def output_name(target: Target) -> str:
     return "probabilities" if target.probabilities else "numbers"
+
+
+def outputs(said: Sequence[Any], rows: Mapping[str, Any], deployable: Deployable) -> Any:
+    """Predictions, of what `head_function` gives, and of a model that can tell, scores as unknown of these rows."""
+    found = predictions(said, deployable)
+    return found if deployable.unknown is None else [found, unknown_score.unknown_score(rows, deployable.unknown)]
 
 
 def predictions(said: Sequence[Any], deployable: Deployable) -> Any:
@@ -66,8 +77,10 @@ def preprocessed(image: Any, base: FrozenBase, element: Element = (0, False)) ->
     return trace.preprocess(turned(resize.resize_to_fit(image, base.recipe.pixels), element), base.recipe.preprocess)
 
 
-def _scores(deployable: Deployable, number: int, member: Member, views: Sequence[Sequence[Any]]) -> Iterator[Any]:
-    """What a member says of each view, as `head_function` gives it."""
+def _scores(
+    deployable: Deployable, number: int, member: Member, views: Sequence[Sequence[Any]]
+) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """What a member says of each view, as `head_function` gives it, and the rows it says it of."""
     head, tail = member
     networks = [
         _network(base, tail, f"_{number}_{i}" if number or i else "") for i, base in enumerate(deployable.bases)
@@ -77,7 +90,7 @@ def _scores(deployable: Deployable, number: int, member: Member, views: Sequence
         rows: dict[str, Any] = {}
         for base, network, fitted in zip(deployable.bases, networks, pixels, strict=True):
             rows |= _rows(network, base, fitted)
-        yield logits(rows)
+        yield logits(rows), rows
 
 
 def head_function(head: Head, prefix: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -133,7 +146,7 @@ def save_network(model: keras.Model, kind: Kind, path: Path) -> None:
         model.save(path)
         return
     write_onnx(model, path)
-    _name_parts(path, model.output_names[0])
+    _name_parts(path, model.output_names)
 
 
 def write_onnx(model: keras.Model, path: Path, opset: int | None = None) -> None:
@@ -145,16 +158,19 @@ def write_onnx(model: keras.Model, path: Path, opset: int | None = None) -> None
         model.export(path, format="onnx", verbose=False, input_signature=signature, opset_version=opset)
 
 
-def _name_parts(path: Path, output: str) -> None:
-    """Name the output of an ONNX file, and the dimensions that any size fits."""
+def _name_parts(path: Path, names: Sequence[str]) -> None:
+    """Name the outputs of an ONNX file, and the dimensions that any size fits."""
     import onnx
 
     file = onnx.load(path)
-    (image,), (said,) = file.graph.input, file.graph.output
+    (image,), said = file.graph.input, list(file.graph.output)
+    named = {part.name: name for part, name in zip(said, names, strict=True)}
     for node in file.graph.node:
-        node.output[:] = [output if name == said.name else name for name in node.output]
-    said.name = output
-    for part, names in ((image, ("n", "height", "width")), (said, ("n",))):
-        for dimension, name in zip(part.type.tensor_type.shape.dim, names, strict=False):
+        for ends in (node.input, node.output):
+            ends[:] = [named.get(name, name) for name in ends]
+    for part in said:
+        part.name = named[part.name]
+    for part, free in ((image, ("n", "height", "width")), *((part, ("n",)) for part in said)):
+        for dimension, name in zip(part.type.tensor_type.shape.dim, free, strict=False):
             dimension.dim_param = name
     onnx.save(file, path)

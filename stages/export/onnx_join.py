@@ -52,9 +52,9 @@ def join(
     opset: int,
     batch: int | None,
     most: int,
-    output: str,
+    outputs: Sequence[str],
 ) -> None:
-    """Write pictures -> each part's `before` -> its `file`, if it has one -> `after` -> `output` to `path`.
+    """Write pictures -> each part's `before` -> its `file`, if it has one -> `after` -> `outputs` to `path`.
 
     The `inputs` of a part: by the name of an input of `after`, the tap of the file that it takes, None for the one
     output of `before`. Above `most` bytes, weights go to `data_path`. Raises Unusable where versions of operators
@@ -76,15 +76,15 @@ def join(
                 given = models[-1].graph.output[0].name if layer == "output" else f"base{i}/{layer}"
             nodes.append(_link("Cast", given, f"after/{name}", to=onnx.TensorProto.FLOAT))
     models.append(_read(Path(after), "after/", opset))
-    (said,) = models[-1].graph.output
-    nodes += [*models[-1].graph.node, _link("Identity", said.name, output)]
+    said = dict(zip(outputs, models[-1].graph.output, strict=True))
+    nodes += [*models[-1].graph.node, *(_link("Identity", part.name, name) for name, part in said.items())]
     n = "n" if batch is None else batch
-    columns = said.type.tensor_type.shape.dim[1].dim_value
+    shapes = {name: [n, *(dim.dim_value for dim in part.type.tensor_type.shape.dim[1:])] for name, part in said.items()}
     graph = onnx.helper.make_graph(
         [],
         "frozenbase",
         [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [n, "height", "width", 3])],
-        [onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [n, columns])],
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()],
     )
     domains: dict[str, int] = {}
     for kind in (kind for model in models for kind in model.opset_import):

@@ -48,7 +48,7 @@ def save_network(deployable: Deployable, path: Path) -> int | None:
         _around_file(base, batch) if _is_onnx(base) else _of_keras(base, i) for i, base in enumerate(deployable.bases)
     ]
     rows = {name: row for piece in pieces for name, row in piece.rows.items()}
-    said = keras_network.predictions([keras_network.head_function(head, "head_")(rows)], deployable)
+    said = keras_network.outputs([keras_network.head_function(head, "head_")(rows)], rows, deployable)
     after = keras.Model([tensor for piece in pieces for tensor, _ in piece.inputs], said)
     with atomic_files.temporary_folder() as folder:
         written = min(opset, onnx_join.NEWEST_CONVERTED)
@@ -64,7 +64,7 @@ def save_network(deployable: Deployable, path: Path) -> int | None:
             for i, piece in enumerate(pieces)
         ]
         whole = {"path": str(path), "opset": opset, "batch": batch, "most": onnx_join.MOST_BYTES}
-        whole["output"] = keras_network.output_name(head.target)
+        whole["outputs"] = keras_network.output_names(deployable)
         job = {"parts": parts, "after": str(folder / "after.onnx"), **whole}
         _join([base for base in deployable.bases if _is_onnx(base)], job)
     return batch

@@ -44,13 +44,13 @@ def save_network(deployable: Deployable, path: Path) -> int | None:
     inputs = {name: keras.Input(tuple(row.get_partial_shape().get_max_shape())[1:], name=f"tap{name}")
               for name, row in rows.items()}  # fmt: skip
     flat = {name: layers.Flatten()(tensor) for name, tensor in inputs.items()}
-    said = keras_network.predictions([keras_network.head_function(head, "head_")(flat)], deployable)
+    said = keras_network.outputs([keras_network.head_function(head, "head_")(flat)], flat, deployable)
     after = _converted(keras.Model(list(inputs.values()), said))
-    (found,) = _attach(after, {f"tap{name}": row for name, row in rows.items()})
-    result = openvino.opset13.result(found)
-    whole = openvino.Model([result], [image], "frozenbase")
+    found = _attach(after, {f"tap{name}": row for name, row in rows.items()})
+    whole = openvino.Model([openvino.opset13.result(part) for part in found], [image], "frozenbase")
     whole.inputs[0].set_names({"image"})
-    whole.outputs[0].set_names({keras_network.output_name(head.target)})
+    for part, name in zip(whole.outputs, keras_network.output_names(deployable), strict=True):
+        part.set_names({name})
     openvino_engine.save(openvino, whole, path)
     return batch
 

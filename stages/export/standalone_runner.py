@@ -1,7 +1,8 @@
 """Owns running an exported file without this package, as a program: standalone_runner.py FILE. A TensorFlow room.
 
 No module imports it, and it imports none of this package. Standard input: pictures, each a line with height and width,
-then its RGB bytes. Standard output: one line of JSON about the file, then one for each picture, its probabilities.
+then its RGB bytes. Standard output: one line of JSON about the file, then one for each picture, the numbers of all its
+outputs, probabilities first.
 """
 
 import json
@@ -30,7 +31,7 @@ def main(path: str) -> None:
     while header := sys.stdin.buffer.readline():
         height, width = map(int, header.split())
         pixels = np.frombuffer(sys.stdin.buffer.read(3 * height * width), np.uint8).reshape(1, height, width, 3)
-        out.write(json.dumps(np.asarray(run(pixels))[0].tolist()) + "\n")
+        out.write(json.dumps([float(number) for part in run(pixels) for number in np.ravel(part)]) + "\n")
         out.flush()
 
 
@@ -44,8 +45,13 @@ def keras_file(path: str) -> tuple[Run, dict[str, Any]]:
     import keras
 
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    about = {"input": model.inputs[0].name, "output": model.output_names[0], "runtime": f"keras {keras.__version__}"}
-    return lambda pixels: model(pixels, training=False), about
+    about = {"input": model.inputs[0].name, "outputs": model.output_names, "runtime": f"keras {keras.__version__}"}
+
+    def run(pixels: Any) -> Any:
+        said = model(pixels, training=False)
+        return said if isinstance(said, list | tuple) else [said]
+
+    return run, about
 
 
 def onnx_file(path: str) -> tuple[Run, dict[str, Any]]:
@@ -53,9 +59,9 @@ def onnx_file(path: str) -> tuple[Run, dict[str, Any]]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
-    about = {"input": name, "output": output, "runtime": f"onnxruntime {onnxruntime.__version__}"}
-    return lambda pixels: session.run(None, {name: pixels})[0], about
+    name, outputs = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
+    about = {"input": name, "outputs": outputs, "runtime": f"onnxruntime {onnxruntime.__version__}"}
+    return lambda pixels: session.run(None, {name: pixels}), about
 
 
 def openvino_file(path: str) -> tuple[Run, dict[str, Any]]:
@@ -66,8 +72,9 @@ def openvino_file(path: str) -> tuple[Run, dict[str, Any]]:
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(path, "CPU", hint)
     version = openvino.get_version().partition("-")[0]
-    about = {"input": model.input(0).any_name, "output": model.output(0).any_name, "runtime": f"openvino {version}"}
-    return lambda pixels: model([pixels])[0], {**about, "settings": hint}
+    outputs = [output.any_name for output in model.outputs]
+    about = {"input": model.input(0).any_name, "outputs": outputs, "runtime": f"openvino {version}"}
+    return lambda pixels: model([pixels]).to_tuple(), {**about, "settings": hint}
 
 
 if __name__ == "__main__":

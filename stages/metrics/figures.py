@@ -143,7 +143,8 @@ class Metrics:
 
     Of a fine-tuned model also `baseline`, figures of the frozen head, and the `difference` from it, by split; `start`
     is by how much a probability of val differed from the head's before training. `judged` says how the figures of val,
-    or of folds, came about.
+    or of folds, came about. `unknown`: rate and threshold of what tells unknown images, and by split the share of them,
+    `rejected`; of a head without it, and of older ones, {}.
     """
 
     splits: Mapping[str, Figures]
@@ -152,6 +153,7 @@ class Metrics:
     difference: Mapping[str, Difference] = field(default_factory=dict)
     start: float | None = None
     judged: Judged = "val"
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def chosen_on(self) -> str:
@@ -167,7 +169,8 @@ class Metrics:
         """The same with test hidden (null in JSON), so that no model is chosen by it."""
         own = self.chosen_on
         fitted = self.calibration and replace(self.calibration, splits={own: self.calibration.splits[own]})
-        return replace(self, splits={own: self.splits[own]}, calibration=fitted)
+        unknown = {name: value for name, value in self.unknown.items() if name != "test"}
+        return replace(self, splits={own: self.splits[own]}, calibration=fitted, unknown=unknown)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
@@ -175,11 +178,14 @@ class Metrics:
         difference = {split: Difference.from_json(part) for split, part in found.get("difference", {}).items()}
         start = found.get("start", {}).get("difference")
         judged = found.get("judged", "val")
-        return cls(_splits(found), fitted, _splits(found.get("baseline", {})), difference, start, judged)
+        baseline, unknown = _splits(found.get("baseline", {})), found.get("unknown", {})
+        return cls(_splits(found), fitted, baseline, difference, start, judged, unknown)
 
     def to_json(self) -> dict[str, Any]:
         start = {} if self.start is None else {"difference": self.start}
-        parts = {name: getattr(self, name) for name in ("calibration", "baseline", "difference")} | {"start": start}
+        parts = {name: getattr(self, name) for name in ("calibration", "baseline", "difference", "unknown")} | {
+            "start": start
+        }
         splits = {split: self.splits.get(split) for split in (self.chosen_on, "test")}
         judged = {} if self.judged == "val" else {"judged": self.judged}
         return dict(_plain({**splits, **judged, **{name: part for name, part in parts.items() if part}}))

@@ -59,6 +59,7 @@ OTHER_VALUE = {
     "heads.*.kind": "ridge",
     "heads.*.C": "0.5",
     "heads.*.seed": "1",
+    "heads.*.unknown": "0.1",
     "heads.*.choose": "val",
     "heads.*.kinds": "[knn]",
     "heads.*.alpha": "2",

@@ -107,7 +107,7 @@ def test_what_the_row_excludes_is_refused_by_name(pipeline: Pipeline, config: Pa
 
 def test_mistakes_in_a_new_kind_name_its_fields(pipeline: Pipeline, config: Path) -> None:
     ran = pipeline("run", "-c", config, "--set", "heads.near.scal=1")
-    assert (ran.code, "known here are kind, choose, folds, tap, sweep, seed, scale" in ran.err) == (2, True)
+    assert (ran.code, "known here are kind, choose, folds, tap, sweep, seed, unknown, scale" in ran.err) == (2, True)
     assert "did you mean heads.near.scale?" in ran.err
     ran = pipeline("run", "-c", config, "--set", "heads.near.kind=farthest")
     assert "kind should be one of logistic, ridge, knn, dense, auto, nearest, got" in " ".join(ran.err.split())

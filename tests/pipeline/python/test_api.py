@@ -63,13 +63,16 @@ def test_results_are_short_in_a_prompt_and_tables_elsewhere(project: Path) -> No
         assert frame.loc["log_loss", "folds_high"] == head.metrics["folds"]["ci"]["log_loss"][1]
         assert "<td>accuracy</td>" in result._repr_html_()
     frame = found.to_frame()
-    assert list(frame.columns) == ["id", "path", "predicted", "confidence", "p_bright", "p_dark"]
+    assert found.unknown_score is not None
+    told = ["unknown", "unknown_score"]
+    assert list(frame.columns) == ["id", "path", "predicted", "confidence", *told, "p_bright", "p_dark"]
     assert len(frame) == 12
     hostile = replace(found, paths=("<script>", *found.paths[1:]))
     assert "&lt;script&gt;" in hostile._repr_html_()
     assert "<script>" not in hostile._repr_html_()
     many = replace(found, **{name: getattr(found, name) * 3 for name in ("paths", "ids")},
-                   probabilities=np.tile(found.probabilities, (3, 1)))  # fmt: skip
+                   probabilities=np.tile(found.probabilities, (3, 1)),
+                   unknown_score=np.tile(found.unknown_score, 3))  # fmt: skip
     assert (many._repr_html_().count("<tr>"), "and 16 more" in many._repr_html_()) == (21, True)
 
 

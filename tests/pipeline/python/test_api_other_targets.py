@@ -107,7 +107,8 @@ def test_results_are_frames_and_short_in_a_prompt(made: Made) -> None:
     assert len(frame) == 3
     if made.target[:6] == "number":
         names = [""] if made.target == "number" else [f"_{name}" for name in NAMES["numbers"]]
-        assert list(frame)[2:] == [f"{part}{name}" for name in names for part in ("predicted", "low", "high")]
+        said = [f"{part}{name}" for name in names for part in ("predicted", "low", "high")]
+        assert list(frame)[2:] == [*said, "unknown", "unknown_score"]
         middle = np.array([(frame[f"low{name}"] + frame[f"high{name}"]) / 2 for name in names]).T
         assert middle == pytest.approx(found.probabilities)
     else:

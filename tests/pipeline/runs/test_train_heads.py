@@ -26,7 +26,7 @@ def trained(pipeline: Pipeline, config: Path, *more: str) -> tuple[Ran, dict[str
 
 def test_metrics_have_intervals_details_and_a_calibration(pipeline: Pipeline, project: Path) -> None:
     _, metrics = trained(pipeline, project)
-    assert set(metrics) == {"folds", "test", "calibration", "judged"}
+    assert set(metrics) == {"folds", "test", "calibration", "judged", "unknown"}
     for split in ("folds", "test"):
         figures = metrics[split]
         assert set(figures) == {"n", *classification.NAMES, "ci", "confusion", "per_class"}

@@ -62,7 +62,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text(f"""
 data: {{split: {{val: 0.3, test: 0.2}}}}
 extract: {{size: {SIZE}, taps: {{pooled: {{}}, early: {{layer: block3_add, pooling: max}}}}}}
-heads: {{both: {{kind: logistic, C: 1.0e-3, choose: val, tap: [pooled, early]}}, knn: {{kind: knn, k: 3}}}}
+heads:
+  both: {{kind: logistic, C: 1.0e-3, choose: val, unknown: 0.3, tap: [pooled, early]}}
+  knn: {{kind: knn, k: 3}}
 """)
     with pytest.MonkeyPatch.context() as patched:  # val has seven images
         patched.setattr(calibration, "LEAST_IMAGES", 5)
@@ -201,8 +203,12 @@ def test_what_is_written_says_what_the_model_says(project: Path, tmp_path: Path,
     assert (about["classes"], about["positive_class"]) == (["cat", "cup"], "cup")
     assert (about["input"]["name"], about["output"]["name"]) == ("image", "probabilities")
     assert about["input"]["shape"] == ["n", "height", "width", 3]
+    assert about["unknown"]["rate"] == 0.3
+    assert about["unknown"]["output"]["name"] == "unknown_score"
+    assert about["check"]["max_difference_unknown"] <= 1e-3
     if kind == "onnx":
-        assert names_of(path) == ({"image": ["n", "height", "width", 3]}, {"probabilities": ["n", 2]})
+        outputs = {"probabilities": ["n", 2], "unknown_score": ["n"]}
+        assert names_of(path) == ({"image": ["n", "height", "width", 3]}, outputs)
     assert about["licences"] == {"weights": "Apache-2.0", "data": "not known"}
     model = registry.find(project.parent, "both")
     assert about["model"] == {"name": "head/both", "key": model.key, "kind": "logistic"}

@@ -327,7 +327,7 @@ def test_the_table_has_a_line_for_each_image_however_long_its_path(pipeline: Pip
         (folder / f"{number}.png").write_bytes(fakes.textured(number, bright=True))
     ran = pipeline("predict", "logistic", folder, "-c", config)
     header, *lines = ran.out.splitlines()
-    assert header.split() == ["predicted", "confidence", "path"]
+    assert header.split() == ["predicted", "confidence", "unknown", "path"]
     written = str(folder).encode("utf-8", "backslashreplace").decode()
     for number, line in enumerate(lines):
         assert line.endswith(f"  {written}/{number}.png")

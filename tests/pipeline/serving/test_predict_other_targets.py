@@ -25,7 +25,10 @@ COLUMNS = {
     "soft": {"predicted": TEXT, "confidence": NUMBER, "p_bright": NUMBER, "p_dark": NUMBER},
     "shares": {"predicted": TEXT, "confidence": NUMBER, "p_high": NUMBER, "p_low": NUMBER, "p_mid": NUMBER},
 }
-"""Of files of `predict`, after id and path."""
+"""Of files of `predict`, after id and path, without those of UNKNOWN."""
+
+UNKNOWN = ("unknown", "unknown_score")
+"""Which are before the first `p_NAME`, or last; test_unknown.py tells what they say."""
 
 CALIBRATED = ("at_threshold", "confidence", "low", "high")
 """Which `predictions` has not."""
@@ -85,7 +88,8 @@ def test_a_csv_has_the_columns_of_the_target(made: Made, tmp_path: Path) -> None
     assert len(rows) == N
     kinds = COLUMNS[made.target]
     for row in rows:
-        assert list(row) == ["id", "path", *kinds]
+        assert [name for name in row if name not in UNKNOWN] == ["id", "path", *kinds]
+        assert {*UNKNOWN} < row.keys()
         read = {name: row[name] if kind == TEXT else float(row[name]) for name, kind in kinds.items()}
         assert read == {name: plain(value) for name, value in made.columns(Path(row["path"]).name).items()}
 
@@ -93,7 +97,8 @@ def test_a_csv_has_the_columns_of_the_target(made: Made, tmp_path: Path) -> None
 def test_a_parquet_has_numbers_as_numbers(made: Made, tmp_path: Path) -> None:
     predict(made, "-o", tmp_path / "new.parquet")
     table = pyarrow.parquet.read_table(tmp_path / "new.parquet")
-    assert {field.name: str(field.type) for field in table.schema} == {"id": TEXT, "path": TEXT, **COLUMNS[made.target]}
+    types = {"id": TEXT, "path": TEXT, **COLUMNS[made.target], "unknown": "bool", "unknown_score": NUMBER}
+    assert {field.name: str(field.type) for field in table.schema} == types
     for row in table.to_pylist():
         expected = made.columns(Path(row["path"]).name)
         assert {name: row[name] for name in COLUMNS[made.target]} == {n: plain(v) for n, v in expected.items()}
@@ -111,14 +116,14 @@ def test_json_has_the_target_and_probabilities_by_name(made: Made) -> None:
         expected = {n: plain(v) for n, v in made.columns(name).items() if n[:2] != "p_"}
         if made.target[:6] != "number":
             expected["probabilities"] = dict(zip(NAMES[made.target], map(plain, made.said[name]), strict=True))
-        assert {n: v for n, v in row.items() if n not in ("id", "path")} == expected
+        assert {n: v for n, v in row.items() if n not in ("id", "path", *UNKNOWN)} == expected
 
 
 def test_a_terminal_shows_what_is_predicted_and_what_stands_behind_it(made: Made) -> None:
     ran = command("predict", "first", made.config.parent / "images" / "00.png", "-c", made.config, expect=0)
     head, row = (line.split() for line in ran.out.splitlines()[:2])
     own = [name for name in COLUMNS[made.target] if name[:2] != "p_" and name != "at_threshold"]
-    assert head == [*own, "path"]
+    assert head == [*own, "unknown", "path"]
     for name, cell in zip(own, row, strict=False):
         value = made.columns("00.png")[name]
         assert cell == value if isinstance(value, str) else float(cell) == pytest.approx(value, rel=1e-3)

@@ -1,0 +1,33 @@
+"""Owns how far a row is from those of train, as Keras layers. Not fitting it (stages/unknown). A TensorFlow room."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras import layers, ops
+
+from stages.keras_models import trace
+from stages.unknown.distance import LEAST_SQUARE, Unknown
+
+NAME = "unknown_score"
+"""Of the output."""
+
+
+def unknown_score(rows: Mapping[str, Any], unknown: Unknown) -> Any:
+    """Of rows (n, dim), named 0, 1 and so on: (n,), as `Unknown.scores`."""
+    distance = unknown.distance
+    joined = ops.concatenate([rows[str(number)] for number in range(len(rows))], axis=1)
+    centred = trace.divide_by_length(joined, distance.unit) - distance.mean
+    squares = ops.sum(centred * centred, axis=1)
+    if distance.gains.size:
+        along = _product(centred, distance.directions, "unknown_directions")
+        squares = squares + ops.sum(along * along * distance.gains, axis=1)
+    near = ops.max(_product(centred, distance.prototypes, "unknown_prototypes"), axis=1)
+    score = (1 - near / ops.sqrt(ops.maximum(squares, LEAST_SQUARE))) / unknown.threshold
+    return layers.Activation("linear", name=NAME)(score)
+
+
+def _product(x: Any, matrix: Any, name: str) -> Any:
+    dense = layers.Dense(matrix.shape[1], use_bias=False, name=name)
+    said = dense(x)
+    dense.set_weights([matrix])
+    return said

@@ -1,0 +1,137 @@
+"""Owns fitting a distance to rows of train, and its distances out of fold. Not where rows are, nor what a rate is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cache.errors import Unusable
+from stages.data.manifest import Row
+from stages.heads.matrix import FeatureMatrix, unit_spans
+from stages.metrics import kfold
+from stages.metrics.kfold import Strata
+from stages.runtime.parallel import run_in_threads
+from stages.targets.target import Target
+from stages.unknown.distance import Distance
+
+DIRECTIONS = 128
+"""In which rows of one class differ most; along the others, all are taken to differ alike."""
+
+PROTOTYPES = 64
+"""Of all classes together; more where there are more than half as many classes, two for each, up to MOST_PROTOTYPES."""
+
+POWER = 0.25
+"""A direction is divided by its variance to this power: 0.5 would be Mahalanobis's distance, 0 the cosine of rows.
+Chosen, as the numbers above, on other sets than those that benchmarks/unknown.py is judged on (docs/benchmarks.md)."""
+
+MOST_FEATURES, MOST_PROTOTYPES = 20_000, 1_024
+"""Above so many features, as whole maps have, there is no distance: its arrays would outgrow the base."""
+
+FOLDS, LEAST = 5, 10
+MOST_ROWS, MOST_SQUARE = 10_000, 2_560
+"""Rows that are fitted at most; of wider taps than MOST_SQUARE features, so many. Of more, evenly spaced ones are."""
+
+_ROWS_FOR_ONE = 5
+"""Rows that a prototype stands for, at least."""
+
+
+def fit(features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Distance | None:
+    """A distance from the labelled rows of train; line i of features is rows[i].
+
+    None where there are fewer than LEAST of them, where all are of one group, and above MOST_FEATURES. Variances along
+    directions are shrunk to their mean, as Ledoit and Wolf (2004) do; of targets whose columns exclude each other, they
+    are those within classes, as in Lee et al. (2018, arXiv:1807.03888).
+    """
+    train = np.flatnonzero([row.split == "train" for row in rows])
+    most = MOST_ROWS if features.dim <= MOST_SQUARE else MOST_SQUARE
+    if len(train) > most:
+        train = train[np.linspace(0, len(train) - 1, most).round().astype(int)]
+    if len(train) < LEAST or features.dim > MOST_FEATURES:
+        return None
+    chosen = [rows[i] for i in train.tolist()]
+    strata = target.strata([row.label or "" for row in chosen])
+    kinds = np.zeros(len(chosen), np.intp)
+    if target.exclusive:
+        kinds = np.unique([names[0] for names in strata.names], return_inverse=True)[1]
+    try:
+        folds = _folds(chosen, strata)
+    except Unusable:  # one group
+        return None
+    spans = np.array(unit_spans(features.widths), np.int64).reshape(-1, 2)
+    x, held = features.unit_rows().take(train), np.empty(len(train))
+
+    def judge(fold: int | None) -> Distance | None:
+        if fold is None:
+            return _fit(x, kinds, spans)
+        here = folds == fold
+        distance = _fit(x[~here], kinds[~here], spans)
+        held[here] = distance(x[here])  # their length is 1 already
+        return None
+
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), warnings.catch_warnings():  # the same to the last bit on any number of cores
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of copies, there are fewer clusters
+        *_, whole = run_in_threads(judge, [*np.unique(folds).tolist(), None])
+    assert whole is not None
+    return replace(whole, held=np.sort(held).astype(np.float32))
+
+
+def _folds(rows: Sequence[Row], strata: Strata) -> np.ndarray:
+    loose = Strata(strata.names, needed=False)  # a class of one image is as far out of fold as one that is not there
+    return kfold.assign_folds(rows, kfold.most_folds(rows, FOLDS, loose), 0, loose)
+
+
+def _fit(x: np.ndarray, kinds: np.ndarray, spans: np.ndarray) -> Distance:
+    """Of rows (n, dim) float32 that were divided by their lengths; `kinds` (n,) are their classes."""
+    mean = x.mean(axis=0, dtype=np.float64)
+    within, centred = np.empty_like(x), (x - mean).astype(np.float32)
+    for kind in np.unique(kinds):
+        here = kinds == kind
+        within[here] = x[here] - x[here].mean(axis=0, dtype=np.float64)
+    directions, gains = (part.astype(np.float32) for part in _metric(within, len(np.unique(kinds))))
+    applied = np.sqrt(gains + 1) - 1
+    shortened = _unit(centred + (centred @ directions * applied) @ directions.T)
+    found = _unit(_prototypes(shortened, len(np.unique(kinds))))
+    prototypes = found + (found @ directions * applied) @ directions.T
+    return Distance(spans, mean.astype(np.float32), directions, gains, prototypes.T.copy(), np.empty(0, np.float32))
+
+
+def _metric(within: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (dim, r) and gains (r,) of rows less the means of their classes."""
+    n, dim = within.shape
+    squares = np.einsum("ij,ij->i", within, within, dtype=np.float64)
+    total, rank = squares.mean(), min(DIRECTIONS, dim - 1, n - classes - 1)
+    if rank < 1 or total < 1e-12:
+        return np.zeros((dim, 0)), np.zeros(0)
+    products = (within @ within.T if n < dim else within.T @ within).astype(np.float64) / n
+    variances, vectors = np.linalg.eigh(products)  # of the smaller matrix: what is not 0 is the same of both
+    along = np.maximum(variances[: -rank - 1 : -1], 1e-9 * total)
+    directions = vectors[:, : -rank - 1 : -1]
+    if n < dim:
+        directions = within.T @ directions / np.sqrt(along * n)
+    rest = max(total - along.sum(), 0) / (dim - rank)
+    norm = (products**2).sum()  # of the covariance, Frobenius's squared
+    spread = max(norm - total**2 / dim, 1e-24)
+    shrink = float(np.clip(((squares**2).mean() - norm) / n / spread, 0, 1))
+    along, rest = (np.maximum((1 - shrink) * part + shrink * total / dim, 1e-9 * total) for part in (along, rest))
+    return directions, (along / rest) ** (-2 * POWER) - 1
+
+
+def _prototypes(x: np.ndarray, classes: int) -> np.ndarray:
+    """Means of clusters of the rows (n, dim), whose length is 1: (k, dim)."""
+    from sklearn.cluster import KMeans
+
+    wanted = min(max(PROTOTYPES, 2 * classes), MOST_PROTOTYPES, max(1, len(x) // _ROWS_FOR_ONE))
+    found = KMeans(wanted, init="random", n_init=1, max_iter=15, random_state=0).fit(x)
+    return np.asarray(found.cluster_centers_)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    """Rows of length 1; those of zeros stay."""
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.where(lengths > 0, lengths, 1))
