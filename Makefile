@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	@test -f demo/pipeline.yaml || $(BIN)/pipeline init demo --demo
 	@$(BIN)/pipeline run -c demo/pipeline.yaml
+	@$(BIN)/pipeline report -c demo/pipeline.yaml
 	@echo "  (the command lies in $(BIN); to have it at hand: . $(BIN)/activate)"
 
 test: $(VENV)/.test
@@ -35,6 +36,7 @@ bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.rerun
 	$(BIN)/python -m benchmarks.warm
 	$(BIN)/python -m benchmarks.heads
+	$(BIN)/python -m benchmarks.report
 
 notebook: $(VENV)/.demo $(VENV)/.notebook
 	$(BIN)/python -m tests.support.notebook

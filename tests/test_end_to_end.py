@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +125,22 @@ def test_what_is_predicted_without_a_cache_is_what_the_model_said_of_its_own_ima
     probabilities = [list(row["probabilities"].values()) for row in said["predictions"]]
     assert np.abs(np.array(probabilities) - found.probabilities[some]).max() < 1e-9
     assert not (emptied.parent / ".features").exists()
+
+
+def test_class_activation_maps_of_a_report_are_exact_and_leave_the_cache_as_it_was(emptied: Path) -> None:
+    run("run", "-c", emptied, "--set", "data.split.test=0.4", FAKE="")
+    model = max((emptied.parent / "models" / "head" / "logistic").glob("*/record.json"), key=os.path.getmtime).parent
+    features = emptied.parent / ".features" / "features"
+    before = sorted(path.name for path in features.rglob("*"))
+    run("report", model.name, "-c", emptied, "--without", "audit", FAKE="")
+    page = (emptied.parent / "report.html").read_text("utf-8")
+    mistakes = page.count('<li class="card">')
+    assert 0 < mistakes <= 12
+    assert page.count('alt="Class activation map') == mistakes
+    exact = re.search(r"exact: their means and the bias are the scores of the cached rows, to (\de-\d\d)", page)
+    assert exact is not None
+    assert float(exact[1]) <= 1e-4
+    assert sorted(path.name for path in features.rglob("*")) == before
 
 
 def test_the_transformer_and_a_run_make_the_same_rows(emptied: Path, reference: dict[str, np.ndarray]) -> None:

@@ -131,7 +131,7 @@ def init_demo(folder: Path) -> Started:
         for path, probability, _kind in csv.reader((" ".join(line.split()) for line in file), delimiter=" "):
             label = "defective" if float(probability) >= 0.5 else "functional"
             _copy(source / path, folder / "images" / label / Path(path).name)
-    _write(target, DEMO_LICENCE, "images", ["functional", "defective"])
+    _write(target, DEMO_LICENCE, "images", ["functional", "defective"], licence=DEMO_LICENCE)
     return Started(target, folder / "images", scan.scan_folders(folder / "images"))
 
 
@@ -145,7 +145,7 @@ def _new_config(folder: Path) -> Path:
 
 def _write(
     target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True, table: str | None = None,
-    follow_links: scan.FollowLinks = "inside", cells: Cells | None = None,
+    follow_links: scan.FollowLinks = "inside", cells: Cells | None = None, licence: str | None = None,
 ) -> None:  # fmt: skip
     """Write pipeline.yaml; with fewer than two classes, the heads are commented out."""
     listed = (
@@ -162,7 +162,7 @@ def _write(
     template = Template((Path(__file__).parent / "template.yaml").read_text("utf-8"))
     text = template.substitute(
         about=about, root=yaml_file.format_value(root), classes=listed, table=labels, links=links,
-        target=_target_line(cells),
+        target=_target_line(cells), card=_card_line(licence),
     )  # fmt: skip
     for logistic, ridge in _OF_NUMBERS if cells is not None and KINDS[cells.kind].linear == "ridge" else ():
         text = text.replace(logistic, ridge)
@@ -185,6 +185,15 @@ def _target_line(cells: Cells | None) -> str:
     if cells.separator != ";":
         written["separator"] = cells.separator
     return f"target: {yaml_file.format_value(written)}   # guessed from the table; or classes, labels, number, soft"
+
+
+def _card_line(licence: str | None) -> str:
+    """The line on what only people know of a model."""
+    if licence is None:
+        return "# card: {intended_use: null, limits: null, data_licence: null}   # texts for pipeline report"
+    return (
+        f"card: {{data_licence: {yaml_file.format_value(licence)}}}   # for pipeline report; also intended_use, limits"
+    )
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from pipeline.config.data_schema import Data
 from pipeline.config.fields import Count, Keyed, Positive, Real, Section, Whole, one_of
 from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import HEAD_KINDS, AnyHead, Auto, Logistic
+from pipeline.config.unkeyed_schema import CacheConfig, Card, Cluster
 from stages.bases import catalogue, published
 from stages.bases.catalogue import PREPROCESS_WORDS, Base, Preprocess
 from stages.bases.formats import BUILT
@@ -142,29 +143,6 @@ class Extract(Section, keyed="extract"):
     dtype: StoredDtype = "float32"
 
 
-class Cluster(Section, keyed="none"):
-    workers: Literal["auto"] | Count = "auto"
-    timeout: Count = 300
-    """Seconds without a new row after which a run gives up a cluster whose workers or scheduler are lost."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names_no_scheduler(cls, written: Any) -> Any:
-        """A scheduler runs code as whoever connects to it, so a file from others must not name one."""
-        if not isinstance(written, dict) or "scheduler" not in written:
-            return written
-        if written["scheduler"] is not None:
-            raise ValueError(
-                "scheduler: pipeline.yaml no longer names one, since connecting to it lets it run code here; "
-                "give it with --scheduler ADDRESS or PIPELINE_SCHEDULER"
-            )
-        return {name: value for name, value in written.items() if name != "scheduler"}  # as records have it
-
-
-class CacheConfig(Section, keyed="none"):
-    dir: str | None = None
-
-
 class RunConfig(Section):
     """The whole of pipeline.yaml, every field with its default."""
 
@@ -175,6 +153,7 @@ class RunConfig(Section):
     finetune: dict[str, FineTune] = {}
     cluster: Cluster = Cluster()
     cache: CacheConfig = CacheConfig()
+    card: Card = Card()
 
     @property
     def bases(self) -> list[BaseChoice]:

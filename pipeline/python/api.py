@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.audit_findings import Audit
 from pipeline.project.project import Options, Project, no_progress
+from pipeline.report.report import Written, write_report
 from pipeline.results import registry
 from pipeline.results.csv_parquet import Columns
 from pipeline.results.frames import Tabular, figure_columns
@@ -112,6 +113,16 @@ class OpenPipeline:
 
         several = [images] if isinstance(images, str | os.PathLike) else images
         return suggest(self._project, head, [os.fspath(path) for path in several], n, replays)
+
+    def report(
+        self, path: str | os.PathLike[str] | None = None, model: str | None = None, *, without: Sequence[str] = ()
+    ) -> Written:
+        """Write a page on a model (None: the one that ranks best by folds or val) to `path`, as `pipeline report` does.
+
+        By default report.html beside pipeline.yaml. without: any of audit, map, activation. Its `path` is the file.
+        Raises Unusable where there is no such model.
+        """
+        return write_report(self._project, model, None if path is None else Path(path), without)
 
     @property
     def manifest(self) -> tuple[Row, ...]:

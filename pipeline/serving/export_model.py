@@ -5,7 +5,7 @@ Not the kinds of files (export_kinds.py), nor the test of the file before it is 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from pipeline.results.model import Model
 from pipeline.serving import export_check, export_kinds, recorded_model
 from pipeline.serving.export_check import Sample
 from pipeline.serving.export_kinds import NEEDS, Kind
-from stages.bases import catalogue
 from stages.bases.recipe import FeatureSpec, FrozenBase, Recipe, Tap
 from stages.export.deployable import Deployable
 from stages.metrics.calibration import apply_temperature
@@ -148,7 +147,7 @@ def _about(
         },
         **_unknown(deployable, check, batch),
         "licences": {
-            "weights": "; ".join(dict.fromkeys(_licences(model))),
+            "weights": "; ".join(dict.fromkeys(recorded_model.licences(model))),
             "data": "not known",
         },
         "check": {name: value for name, value in check.items() if name not in ("input", "outputs")},
@@ -163,11 +162,3 @@ def _unknown(deployable: Deployable, check: Mapping[str, Any], batch: int | None
     words = "above 1, the picture is none of what the model knows, whatever the first output says"
     output = {"name": check["outputs"][1], "dtype": "float32", "shape": [batch or "n"], "words": words}
     return {"unknown": {"rate": deployable.unknown.rate, "output": output}}
-
-
-def _licences(model: Model) -> Iterator[str]:
-    """Of the weights of each tap."""
-    config = model.record["config"]
-    for tap in recorded_model.tap_names(model):
-        choice = config["extract"]["taps"][tap].get("base") or config["base"]
-        yield catalogue.choose_base(choice["name"]).licence if choice["weights"] == "imagenet" else "not known"

@@ -70,6 +70,14 @@ def tap_names(model: Model) -> list[str]:
     return [taps] if isinstance(taps, str) else list(taps)
 
 
+def licences(model: Model) -> Iterator[str]:
+    """Of the weights of each tap."""
+    config = model.record["config"]
+    for tap in tap_names(model):
+        choice = config["extract"]["taps"][tap].get("base") or config["base"]
+        yield catalogue.choose_base(choice["name"]).licence if choice["weights"] == "imagenet" else "not known"
+
+
 def recorded_specs(then: Project, model: Model) -> list[FeatureSpec]:
     """What those rows are; `then` is the model's project."""
     if is_finetuned(model):

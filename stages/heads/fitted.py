@@ -185,6 +185,28 @@ class Head:
         return cls(text["kind"], kinds.load_target(text["classes"], text.get("target")), form, text["chosen"])
 
 
+def score_maps(head: Head, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The part of each position in the scores, (n, h, w, outputs), and the bias, (outputs,), float64.
+
+    maps (n, h, w, channels): what the head's rows are the means of, over h and w. Class activation maps (Zhou et al.
+    2016), weights times maps; and exact: the mean of the parts plus the bias is `head.scores` of the mean of the maps.
+    A length that rows are divided by is that of the mean, one number for an image, so it changes nothing of this.
+    Raises Unusable where the head isn't one layer, or its rows aren't means of such maps.
+    """
+    if len(head.layers) != 1 or head.layers[0].activation != "linear":
+        raise Unusable(f"a {head.kind} head is not linear in its features")
+    (layer,) = head.layers
+    channels = len(layer.weights)
+    if maps.ndim != 4 or maps.shape[-1] != channels:
+        raise Unusable(f"its {channels:,} features are not the means of maps of the shape {maps.shape[1:]}")
+    wide = maps.astype(np.float64)
+    mean = wide.mean(axis=(1, 2))
+    for start, stop in head.layers.unit:
+        length = np.linalg.norm(mean[:, start:stop], axis=1)
+        wide[..., start:stop] /= np.where(length > 0, length, 1)[:, None, None, None]
+    return wide @ layer.weights, np.asarray(layer.bias, np.float64)
+
+
 def head_key(
     spec: Mapping[str, Any],
     target: Target,

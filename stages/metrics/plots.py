@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cache.errors import NotAvailable
-from stages.metrics import classification, intervals
+from stages.metrics import classification, curves
 
 Format = Literal["png", "svg"]
 Rows = tuple[np.ndarray, np.ndarray]
@@ -80,11 +80,7 @@ class _Roc:
 
     area, x, y, corner = "AUROC", "false positive rate", "true positive rate", "lower right"
 
-    def points(self, positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        from sklearn.metrics import roc_curve
-
-        false, true, _ = roc_curve(positive, scores)
-        return false, true, classification.ranking(positive, scores)[0]
+    points = staticmethod(curves.roc)
 
     def chance(self, axes: Any, positives: float) -> None:
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--", zorder=0)
@@ -95,13 +91,7 @@ class _PrecisionRecall:
 
     area, x, y, corner = "AP", "recall", "precision", "lower left"
 
-    def points(self, positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        from sklearn.metrics import precision_recall_curve
-
-        precision, recall, _ = (values[::-1] for values in precision_recall_curve(positive, scores))
-        rises = np.flatnonzero(np.diff(recall)) + 1  # elsewhere precision falls without a hit, which has no area
-        x, y = np.append(0, recall[rises]), np.append(precision[rises[0]], precision[rises])
-        return x, y, classification.ranking(positive, scores)[1]
+    points = staticmethod(curves.precision_recall)
 
     def chance(self, axes: Any, positives: float) -> None:
         axes.axhline(positives, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
@@ -141,18 +131,12 @@ def _panels(splits: Mapping[str, Rows], names: Sequence[str], kind: _Roc | _Prec
 
 
 def _column_curves(axes: Any, truth: np.ndarray, p: np.ndarray, names: Sequence[str], kind: Any) -> None:
-    lines = []
-    for column in range(len(names)):
-        known = np.isfinite(truth[:, column])
-        positive = truth[known, column] > 0.5
-        if positive.any() and not positive.all():
-            lines.append((*kind.points(positive, p[known, column]), column))
-    found = sorted(lines, key=lambda line: line[2])
+    found = sorted(curves.column_curves(truth, p, kind.points), key=lambda line: line[1].area)
     few = len(names) <= _NAMED
     named = len(found) if few else _WORST
-    for rank, (x, y, area, c) in enumerate(found[:named]):
+    for rank, (c, (x, y, area)) in enumerate(found[:named]):
         _line(axes, kind, x, y, label=f"{short_name(names[c])} {area:.3f}", color=f"C{c if few else rank}")
-    for rank, (x, y, _, _) in enumerate(found[named:]):
+    for rank, (_, (x, y, _)) in enumerate(found[named:]):
         label = f"the other {len(found) - named}" if rank == 0 else None
         _line(axes, kind, x, y, label=label, color="0.75", linewidth=0.6, zorder=1)
     if few:
@@ -188,18 +172,13 @@ def _reliability(splits: Mapping[str, Rows], k: int) -> Any:
     width = 1 / classification.BINS / (len(splits) + 1)
     for number, (split, (truth, p)) in enumerate(splits.items()):
         confidence, right = p.max(axis=1), p.argmax(axis=1) == truth
-        which = classification.confidence_bins(confidence)
-        n = np.bincount(which, minlength=classification.BINS)
-        here = np.flatnonzero(n)
-        mean, share = (
-            np.bincount(which, values, classification.BINS)[here] / n[here] for values in (confidence, right)
-        )
-        low, high = intervals.wilson(share, n[here])
+        found = curves.reliability(right, confidence)
         label = f"{split} (n = {len(truth):,}), ECE {classification.ece(right, confidence):.3f}"
-        bars = [share - low, high - share]
-        above.errorbar(mean, share, bars, fmt="o-", markersize=4, linewidth=1, elinewidth=0.8, label=label)
-        centre = (here + 0.5) / classification.BINS + (number - (len(splits) - 1) / 2) * width
-        below.bar(centre, n[here], width)
+        bars = [found.right - found.low, found.high - found.right]
+        how = {"fmt": "o-", "markersize": 4, "linewidth": 1, "elinewidth": 0.8, "label": label}
+        above.errorbar(found.confidence, found.right, bars, **how)
+        centre = (found.bin + 0.5) / classification.BINS + (number - (len(splits) - 1) / 2) * width
+        below.bar(centre, found.n, width)
     above.set(xlim=(start, 1.005), ylim=(0, 1.02), ylabel="share of guesses that are right")
     above.legend(loc="lower right", frameon=False, fontsize=9)
     below.set(xlabel="probability of the guess", ylabel="images")

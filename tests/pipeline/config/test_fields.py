@@ -82,6 +82,9 @@ OTHER_VALUE = {
     "cluster.workers": "2",
     "cluster.timeout": 60,
     "cache.dir": "other-cache",
+    "card.intended_use": "sorting",
+    "card.limits": "by day",
+    "card.data_licence": "CC0",
 }
 BY_ANOTHER_TEST = {
     "heads.*.tap",  # test_a_head_s_key_sees_what_its_tap_is_not_how_it_is_called

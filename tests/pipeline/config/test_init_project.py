@@ -82,7 +82,9 @@ def test_the_demo_is_2624_real_images_in_two_classes(tmp_path: Path) -> None:
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "images").rglob("*.png")}) == 2624
     settings = yaml_file.load(started.config)
     assert settings.data.classes == ["functional", "defective"]
-    assert settings == schema.RunConfig.model_validate({"data": {"classes": ["functional", "defective"], **STRATIFIED}})
+    card = {"data_licence": init_project.DEMO_LICENCE}
+    data = {"classes": ["functional", "defective"], **STRATIFIED}
+    assert settings == schema.RunConfig.model_validate({"data": data, "card": card})
     assert "CC BY-NC-SA" in started.config.read_text()
 
 

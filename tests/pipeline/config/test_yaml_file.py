@@ -17,7 +17,8 @@ from cache.errors import Unusable
 from pipeline.config import head_schema, yaml_file
 from pipeline.config.data_schema import Data
 from pipeline.config.finetune_schema import FineTune
-from pipeline.config.schema import BaseChoice, Cluster, Extract, RunConfig
+from pipeline.config.schema import BaseChoice, Extract, RunConfig
+from pipeline.config.unkeyed_schema import Cluster
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> RunConfig:

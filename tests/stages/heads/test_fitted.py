@@ -220,3 +220,29 @@ def test_key_sees_all_it_should() -> None:
         fitted.head_key({"kind": "logistic", "seed": 0}, Classes("ab"), ["k"], manifest(*GOOD[:3], ("b", "train"))),
     ]
     assert len({base, *others}) == 5
+
+
+@pytest.mark.parametrize(("n_classes", "width"), [(2, 12), (3, 12), (2, 40), (4, 40)])
+def test_parts_of_scores_and_the_bias_are_the_scores_of_the_mean(n_classes: int, width: int) -> None:
+    """With 32 features or more, rows are divided by their length."""
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(6, 3, 5, width)).astype(np.float32)
+    target = names(n_classes)
+    layer = Layer(rng.normal(size=(width, target.outputs)), rng.normal(size=target.outputs))
+    head = Head("logistic", target, Layers([layer], [(0, width)] if width >= 32 else ()), {})
+    parts, bias = fitted.score_maps(head, maps)
+    assert parts.shape == (6, 3, 5, target.outputs)
+    assert np.abs(parts.mean(axis=(1, 2)) + bias - head.scores(maps.mean(axis=(1, 2)))).max() < 1e-5
+    assert (fitted.score_maps(head, 0 * maps)[0] == 0).all()
+
+
+def test_only_a_linear_head_on_means_has_parts_of_scores() -> None:
+    two, three = Layer(np.ones((4, 3)), np.zeros(3), "relu"), Layer(np.ones((3, 1)), np.zeros(1))
+    deep = Head("dense", names(2), Layers([two, three]), {})
+    with pytest.raises(Unusable, match="a dense head is not linear"):
+        fitted.score_maps(deep, np.zeros((1, 2, 2, 4)))
+    linear = Head("ridge", names(2), Layers([three]), {})
+    with pytest.raises(Unusable, match="not the means of maps"):
+        fitted.score_maps(linear, np.zeros((1, 2, 2, 4)))
+    with pytest.raises(Unusable, match="not the means of maps"):
+        fitted.score_maps(linear, np.zeros((1, 3)))
