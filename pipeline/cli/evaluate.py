@@ -1,4 +1,4 @@
-"""Owns the commands compare, crossval, predictions and plot. Not their work (evaluation/), nor their tables."""
+"""Owns the commands compare, crossval, predictions, plot and report. Not their work, nor their tables."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +9,10 @@ from pipeline.cli.options import Call, results_folder, shared_options
 from pipeline.evaluation import compare, plot
 from pipeline.evaluation.crossval import OutOfFold, crossval, join_predictions
 from pipeline.project.project import Project
+from pipeline.report.report import PARTS, Written, write_report
 from pipeline.results import csv_parquet, predictions, registry
 from pipeline.show import evaluation_tables
+from pipeline.show.console import echo, relative_path
 
 
 @click.command("compare")
@@ -105,3 +107,28 @@ def plot_command(call: Call, model: str, output: Path | None, form: Literal["png
         return {"files": [str(path) for path in files]}
 
     call.finish(work, evaluation_tables.show_files)
+
+
+@click.command("report")
+@click.argument("model", required=False)
+@shared_options("set", "offline", warn=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="The .html file.  [default: report.html beside pipeline.yaml]")  # fmt: skip
+@click.option("--without", type=click.Choice(PARTS), multiple=True, help="Leave out what takes longest.")
+def report_command(call: Call, model: str | None, output: Path | None, without: tuple[str, ...]) -> None:
+    """Write a page on MODEL: one file that needs no network, to look at, print and pass on.
+
+    Figures beside a constant guess and other models, confusions and worst mistakes with pictures, curves, what the
+    images hide, a map of all images, what made the model, and its card. MODEL is head/NAME, a tag, or the first digits
+    of a key; by default the one that ranks best by folds or val. A file that says the same already is left as it is.
+    """
+
+    def work() -> Written:
+        return write_report(Project(call.config, call.options, call.progress), model, output, without)
+
+    call.finish(work, _show_report)
+
+
+def _show_report(found: Written) -> None:
+    done = "is up to date" if found.reused else f"written in {found.seconds:.0f} s"
+    echo(f"report on {found.model}: {relative_path(found.path)}, {found.bytes / 1e6:.1f} MB, {done}")

@@ -20,7 +20,7 @@ COMMANDS = {
     "crossval": "evaluate:crossval_command",
     "predictions": "evaluate:predictions_command",
     "plot": "evaluate:plot_command",
-    "report": "report:report_command",
+    "report": "evaluate:report_command",
     "audit": "audit:audit_command",
     "curve": "labelling:curve_command",
     "suggest": "labelling:suggest_command",

@@ -39,7 +39,7 @@ class Line:
 class Chart:
     """A chart of 100 by 100, y downwards. ticks: (place, text) of either axis; bars: (x, low, high) of each line.
 
-    about: what it shows, in words, for who doesn't see it.
+    about: what it shows, in words, for who doesn't see it. faint: of dots, so many that they lie on each other.
     """
 
     title: str
@@ -53,12 +53,13 @@ class Chart:
     x_ticks: Sequence[tuple[float, str]] = field(default_factory=lambda: _SHARES)
     y_ticks: Sequence[tuple[float, str]] = field(default_factory=lambda: [(100 - at, text) for at, text in _SHARES])
     note: str = ""
+    faint: bool = False
 
 
 def section(material: Material) -> Section | None:
     """ROC, precision and recall, and reliability of probabilities; numbers against the true ones."""
     charts = list(_numbers(material)) if not material.target.probabilities else _probabilities(material)
-    return Section("curves", "Curves", "charts.html", {"charts": charts}) if charts else None
+    return Section("curves", "Curves", "charts.html", {"charts": charts, "lead": ""}) if charts else None
 
 
 def _probabilities(material: Material) -> list[Chart]:
@@ -160,7 +161,7 @@ def _numbers(material: Material) -> list[Chart]:
         whole = f"{shorten(name)}: predicted against true, {judged.name}"
         about = f"{whole}: {int(known.sum()):,} images; on the dashed line they are the same."
         found.append(Chart(whole, "true", "predicted", about, dots=[dots], reference=_DIAGONAL, x_ticks=ticks,
-                           y_ticks=[(100 - at, text) for at, text in ticks]))  # fmt: skip
+                           y_ticks=[(100 - at, text) for at, text in ticks], faint=True))  # fmt: skip
     return found
 
 

@@ -17,12 +17,17 @@ _MOST = 8
 _SIDE = 72
 
 _ABOUT = {
+    "identical": "The same bytes under two labels, or in two splits.",
     "copy": "Pictures that agree all over, though resized, recompressed, brighter or mirrored. Where they lie in two "
     "splits, figures are too good.",
     "suspect label": "Heads that never saw the image confidently say another class.",
     "odd one": "Much farther from their nearest neighbours of their class than others are.",
+    "odd picture": "Of one colour, tiny, of an odd shape, blurred, dark or pale, beside the others of the data set.",
 }
 """Of each kind of finding; one that is not here is shown without."""
+
+_OTHERS = {"identical": "also", "copy": "like", "suspect label": "rather"}
+"""What a finding's other, a path or a class, is to it."""
 
 _SCORES = {"copy": "alike", "suspect label": "p of its label", "odd one": "z"}
 
@@ -39,10 +44,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Kind:
-    """Findings of one kind, the first few of `all`."""
+    """Findings of one kind, the first few of `all`; word: what the other of each is to it."""
 
     name: str
     about: str
+    word: str
     score: str
     findings: Sequence[Finding]
     all: int
@@ -85,7 +91,14 @@ def _kinds(material: Material, found: Audit) -> list[Kind]:
         return Finding(path, label, split, float(columns["score"][i]), other, shown)
 
     return [
-        Kind(kind, _ABOUT.get(kind, ""), _SCORES.get(kind, "score"), [finding(i) for i in numbers], len(of[kind]))
+        Kind(
+            kind,
+            _ABOUT.get(kind, ""),
+            _OTHERS.get(kind, ""),
+            _SCORES.get(kind, "score"),
+            [finding(i) for i in numbers],
+            len(of[kind]),
+        )
         for kind, numbers in some.items()
     ]
 

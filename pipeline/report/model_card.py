@@ -110,6 +110,16 @@ def _describe_purpose(material: Material) -> str:
     return f"Of a picture it says {what} {names}. It is a {material.model.head.kind} head on {base}, {tuned}."
 
 
+def _describe_unknown(material: Material) -> str:
+    unknown = material.model.unknown
+    if unknown is None:
+        return "It names one of its classes for any picture, whatever is on it."
+    return (
+        "It names one of its classes for any picture; of those unlike the images that it was fitted on it also says so "
+        f"(unknown, at a false alarm rate of {unknown.rate:.0%}), which does not find all of them."
+    )
+
+
 def _limits(material: Material, audit: Audit | PipelineError | None) -> Sequence[str]:
     """What its own figures and data tell of its limits."""
     found = ["Its figures hold for images that come about as these did; of others they tell nothing."]
@@ -119,7 +129,7 @@ def _limits(material: Material, audit: Audit | PipelineError | None) -> Sequence
     elif len(shown.numbers) < _FEW_JUDGED:
         found.append(f"It was tested on {count_of(len(shown.numbers), 'image')} alone: mind the intervals.")
     if material.target.exclusive:
-        found.append("It names one of its classes for any picture, whatever is on it.")
+        found.append(_describe_unknown(material))
         counts = material.model.manifest().counts(material.target, material.target.counted)
         rare = [(name, of["train"]) for name, of in counts.items() if of["train"] < _FEW_OF_CLASS]
         if rare:

@@ -22,7 +22,7 @@ from pipeline.results import registry
 from pipeline.results.model import SHORT, Model
 from stages.extract.source_digest import source_digest
 
-PARTS = ("audit", "map", "activation")
+PARTS = ("audit", "curve", "map", "activation")
 """What a report can be made without: all that takes more than a second."""
 
 
@@ -75,7 +75,7 @@ def best_model(folder: Path) -> Model:
 
 def make_page(material: Material, key: str, without: Collection[str] = ()) -> bytes:
     """The page of a model. Raises Unusable where it was judged on no image."""
-    from pipeline.report import charts, confusion, findings, image_map, mistakes, model_card, scores
+    from pipeline.report import charts, confusion, findings, image_map, learning, mistakes, model_card, scores
 
     model = material.model
     if not material.judged:
@@ -87,7 +87,7 @@ def make_page(material: Material, key: str, without: Collection[str] = ()) -> by
         confusion.section(material),
         mistakes.section(material, "activation" not in without),
         charts.section(material),
-        # a learning curve belongs here: a module of this room with a function that gives a Section
+        None if "curve" in without else learning.section(material),
         None if audit is None else findings.section(material, audit),
         shown,
         model_card.origin(material),

@@ -90,7 +90,7 @@ def test_it_says_what_the_model_is_and_how_good(pipeline: Pipeline, mixed: Path)
     ):  # fmt: skip
         assert said in page.text, said
     assert [found["id"] for found in page.all("section")] == [
-        "figures", "confusion", "mistakes", "curves", "findings", "map", "origin", "card"
+        "figures", "confusion", "mistakes", "curves", "learning", "findings", "map", "origin", "card"
     ]  # fmt: skip
     assert len(page.all("polyline")) >= 6
 

@@ -60,7 +60,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photographs(folder / "images")
     config = folder / "pipeline.yaml"
     config.write_text(f"""
-data: {{split: {{val: 0.3, test: 0.2}}}}
+data: {{split: {{val: 0.2, test: 0.2}}}}
 extract: {{size: {SIZE}, taps: {{pooled: {{}}, early: {{layer: block3_add, pooling: max}}}}}}
 heads:
   both: {{kind: logistic, C: 1.0e-3, choose: val, unknown: 0.3, tap: [pooled, early]}}
