@@ -44,8 +44,13 @@ def read(path: Path, fields: Fields | None = None) -> dict[str, Any]:
 
     Raises OSError where it cannot be read, ValueError where it is not a JSON object with those fields.
     """
+    return parse(regular_files.read_bytes(path, _MOST_BYTES), fields)
+
+
+def parse(data: bytes, fields: Fields | None = None) -> dict[str, Any]:
+    """The record in those bytes. Raises ValueError as `read` does."""
     try:
-        value = json.loads(regular_files.read_bytes(path, _MOST_BYTES), parse_constant=_refuse_constant)
+        value = json.loads(data, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):

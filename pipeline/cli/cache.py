@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
-from cache.errors import Damaged
+from cache.errors import Damaged, PipelineError
 from pipeline.cli.options import Call, shared_options
-from pipeline.maintenance import export_import, upkeep
+from pipeline.maintenance import export_import, team_cache, upkeep
+from pipeline.maintenance.recompute import recompute_rows
+from pipeline.maintenance.team_cache import Exchanged
 from pipeline.project.project import Project
 from pipeline.show import cache_tables
 
@@ -47,27 +49,41 @@ class _Share(click.ParamType):
 
 @click.group("cache")
 def group() -> None:
-    """List, verify and shrink the cache; copy rows to and from other machines."""
+    """List, verify and shrink the cache; copy rows to and from other machines, and a team's cache."""
 
 
 @group.command("ls")
 @shared_options("set")
-def ls_command(call: Call) -> None:
+@click.option("--remote", is_flag=True, help="List the team's cache (cache.remote) instead.")
+def ls_command(call: Call, remote: bool) -> None:
     """List the contents of the cache: rows, bytes, last use, the models made of them, and who needs them."""
+    if remote:
+        call.finish(_on_project(call, team_cache.list_remote), cache_tables.show_remote, "contents")
     call.finish(_with_cache(call, upkeep.list_contents), cache_tables.show_contents, "contents")
 
 
 @group.command("verify")
 @shared_options("set")
 @click.option("--subset", type=_Share(), default="100%", show_default=True, help="Share of shards to read, at random.")
-def verify_command(call: Call, subset: float) -> None:
-    """Read shards and manifests, and compare them with their digests. Damaged ones go to quarantine; exit 1."""
+@click.option("--recompute", type=click.IntRange(1), metavar="N",
+              help="Also compute the rows of N images again, drawn at random, and compare.")  # fmt: skip
+def verify_command(call: Call, subset: float, recompute: int | None) -> None:
+    """Read shards and manifests, and compare them with their digests. Damaged ones go to quarantine; exit 1.
+
+    A digest proves a row's bytes, not that it was computed from its image; --recompute tries that.
+    """
 
     def work(project: Project) -> upkeep.Verified:
-        return upkeep.verify_cache(project, subset)
+        report = upkeep.verify_cache(project, subset)
+        if recompute is not None:
+            able = Project(call.config, call.options, call.progress)  # others here compute nothing
+            report.recomputed = recompute_rows(able, recompute)
+        return report
 
     def check(report: upkeep.Verified) -> None:
         _check_damaged(report.damaged, "are damaged", "pipeline run extract computes their rows again")
+        if report.recomputed is not None:
+            report.recomputed.check()
 
     call.finish(_with_cache(call, work), cache_tables.show_verified, "verified", check)
 
@@ -79,11 +95,26 @@ def verify_command(call: Call, subset: float) -> None:
 @click.option("--max-size", type=_Amount("size", _BYTES, "10GB"), metavar="SIZE",
               help="Remove what is not needed, least recently used first, down to this size, e.g. 10GB.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
-def gc_command(call: Call, older_than: float | None, max_size: float | None, dry_run: bool) -> None:
+@click.option("--remote", is_flag=True,
+              help="Of the team's cache, with --older-than: show what was last pushed so long ago.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="With --remote: remove it.")
+def gc_command(
+    call: Call, older_than: float | None, max_size: float | None, dry_run: bool, remote: bool, yes: bool
+) -> None:
     """Remove leftovers of killed runs that are a day old, and with the options what is not needed, by age or size.
 
     What a pipeline.yaml that used this cache needs, or a tagged model, or a running job, always stays.
     """
+    if yes and not remote:
+        raise click.UsageError("--yes goes with --remote")
+    if remote:
+        if older_than is None or max_size is not None:
+            raise click.UsageError("--remote goes by age alone: --older-than AGE")
+        age, dry = older_than, dry_run or not yes
+        call.finish(
+            _on_project(call, lambda project: team_cache.collect_remote(project, age, dry)),
+            cache_tables.show_remote_gc, "gc",
+        )  # fmt: skip
     size = None if max_size is None else int(max_size)
 
     def work(project: Project) -> upkeep.Tidied:
@@ -125,15 +156,53 @@ def import_command(call: Call, folder: Path) -> None:
     call.finish(work, cache_tables.show_import, "moved", check)
 
 
-def _with_cache(call: Call, work: Callable[[Project], T]) -> Callable[[], T]:
-    """The work on the project and its cache, which must exist; none of these commands computes rows."""
+@group.command("pull")
+@shared_options("set", "quiet")
+@click.option("--manifest", metavar="DIGEST",
+              help="Take a manifest that was pushed, and its images' rows; its first digits are enough.")  # fmt: skip
+def pull_command(call: Call, manifest: str | None) -> None:
+    """Copy the rows that this project lacks from the team's cache (cache.remote in pipeline.yaml), checking each.
 
-    def checked() -> T:
-        project = Project(call.config, replace(call.options, require_cached=True), call.progress)
+    A run does so by itself before it computes.
+    """
+
+    def work(project: Project) -> Exchanged:
+        return team_cache.pull_rows(project, manifest)
+
+    call.finish(_on_project(call, work), cache_tables.show_pull, "exchanged")
+
+
+@group.command("push")
+@shared_options("set", "quiet")
+def push_command(call: Call) -> None:
+    """Copy this project's rows and its manifest to the team's cache, where cache.remote.mode is read-write.
+
+    A run pushes what it computes by itself.
+    """
+
+    def check(done: Exchanged) -> None:
+        pushed = done.traffic.pushed
+        if pushed.error is not None:
+            raise type(pushed.error)(pushed.lost, pushed.error.hint)
+        if pushed.lost:
+            raise PipelineError(pushed.lost, "pipeline cache verify, then pipeline run extract, then push again")
+
+    call.finish(_with_cache(call, team_cache.push_rows), cache_tables.show_push, "exchanged", check)
+
+
+def _on_project(call: Call, work: Callable[[Project], T]) -> Callable[[], T]:
+    """The work on the project; none of these commands computes rows."""
+    return lambda: work(Project(call.config, replace(call.options, require_cached=True), call.progress))
+
+
+def _with_cache(call: Call, work: Callable[[Project], T]) -> Callable[[], T]:
+    """The same, and its cache must exist."""
+
+    def checked(project: Project) -> T:
         upkeep.check_cache_exists(project)
         return work(project)
 
-    return checked
+    return _on_project(call, checked)
 
 
 def _check_damaged(found: list[tuple[str, str]], what: str, hint: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from pipeline.config.fields import Count, Section
+from stages.remote import address
 
 
 class Cluster(Section, keyed="none"):
@@ -28,8 +29,27 @@ class Cluster(Section, keyed="none"):
         return {name: value for name, value in written.items() if name != "scheduler"}  # as records have it
 
 
+class Remote(Section, keyed="none"):
+    """A team's cache in an object store. Whoever may write to it is trusted as the author of this code is."""
+
+    url: str
+    mode: Literal["read", "read-write"] = "read"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_alone(cls, written: Any) -> Any:
+        return {"url": written} if isinstance(written, str) else written
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_secret(cls, url: str) -> str:
+        address.check_url(url)
+        return url
+
+
 class CacheConfig(Section, keyed="none"):
     dir: str | None = None
+    remote: Remote | None = None
 
 
 class Card(Section, keyed="none"):

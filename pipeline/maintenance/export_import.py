@@ -12,7 +12,6 @@ import yaml
 from cache import atomic_files, keys, records, registrations, regular_files, transfer
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
-from cache.shards import ShardLayout
 from cache.store import Cache
 from cache.transfer import Copied
 from pipeline.config import yaml_file
@@ -21,6 +20,7 @@ from pipeline.project.project import Options, Progress, Project
 from pipeline.results.record_diff import flatten
 from pipeline.runs import extraction, rejects, retention
 from stages.bases import catalogue, weights
+from stages.bases.recipe import find_fault
 from stages.engines import parity
 
 MARKER = "EXPORT.json"
@@ -118,22 +118,13 @@ def _copy_all(source: Cache, project: Project, manifest: str | None) -> Copied:
     with registrations.running_job(target.root, names), project.progress(f"reading {total} shards", total) as advance:
         for store in good:
             there = target.features(store.components).shard_records()  # before: imported shards don't vouch for others
-            find_fault, find_notes = partial(_find_fault, store.components), partial(parity.note_unchecked, there)
-            transfer.copy_shards(store, target, store.names(), taken, advance, find_fault, find_notes)
+            checks = partial(find_fault, store.components), partial(parity.note_unchecked, there)
+            transfer.copy_shards(store, target, store.names(), taken, advance, *checks)
         manifests = transfer.copy_named(source, target, "manifests", ".jsonl", taken)
         weights.copy_notes(source, target)
         needed = {*names, *manifests} & {*retention.current_names(project), manifest}
         retention.register_project(project, needed, also_before=True)
     return taken
-
-
-def _find_fault(components: Mapping[str, Any], layout: ShardLayout) -> str:
-    """What is wrong with rows of those components, or nothing."""
-    dtype, tap = components.get("dtype"), components.get("tap")
-    if dtype is not None and layout.dtype.name != dtype:
-        return f"their key is of {dtype}"
-    pooled = isinstance(tap, dict) and tap.get("pooling") in ("avg", "max")
-    return "their key is of pooled vectors" if pooled and len(layout.shape) != 2 else ""
 
 
 def _their_record(folder: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from cache import atomic_files, gc, registrations
 from cache.errors import Unusable
 from cache.gc import Entry
 from cache.shards import BadShard
+from pipeline.maintenance.recompute import Recomputed
 from pipeline.project.project import Project
 from pipeline.results import registry
 from pipeline.runs import retention
@@ -44,12 +45,13 @@ class Contents:
 
 @dataclass
 class Verified:
-    """Shards read, of how many, their bytes, and (path, reason) of damaged files."""
+    """Shards read, of how many, their bytes, and (path, reason) of damaged files; rows that were computed again."""
 
     shards: int = 0
     of: int = 0
     bytes: int = 0
     damaged: list[tuple[str, str]] = field(default_factory=list)
+    recomputed: Recomputed | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "damaged": [{"path": path, "reason": reason} for path, reason in self.damaged]}

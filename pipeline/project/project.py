@@ -273,7 +273,7 @@ class Project:
     def _cache_dir(self) -> Path:
         """--set, else PIPELINE_CACHE_DIR, else cache.dir in the file, else .features in the project's folder."""
         setting, environment = self.config.cache.dir, os.environ.get("PIPELINE_CACHE_DIR")
-        if environment and not any(text.startswith("cache") for text in self.options.overrides):
+        if environment and not any(text.startswith(("cache.dir", "cache=")) for text in self.options.overrides):
             return Path(environment).absolute()
         return self.at(setting or ".features")
 

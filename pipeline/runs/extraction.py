@@ -9,8 +9,10 @@ from typing import Any
 
 from cache.errors import NotAvailable
 from cache.hash_index import HashIndex
+from pipeline.project import remote_rows
 from pipeline.project.job_shares import Part
 from pipeline.project.project import Project
+from pipeline.project.remote_rows import Traffic
 from stages.bases.recipe import FeatureSpec, Recipe, Specs
 from stages.data.manifest import Manifest
 from stages.data.scan import Reject
@@ -25,7 +27,10 @@ COMPUTE_FIRST = "compute them first: pipeline run extract"
 
 @dataclass
 class ExtractReport:
-    """What `run extract` did. `images` counts files, `unique` their different contents, of its part if it had one."""
+    """What `run extract` did. `images` counts files, `unique` their different contents, of its part if it had one.
+
+    remote: what went to and from the team's cache; None without one.
+    """
 
     keys: dict[str, str]
     images: int = 0
@@ -39,6 +44,7 @@ class ExtractReport:
     engine: str | None = None
     manifest: str | None = None
     part: Part | None = None
+    remote: Traffic | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "rejected": [reject._asdict() for reject in self.rejected]}
@@ -55,9 +61,10 @@ def run_extraction(project: Project, more: Mapping[str, FeatureSpec]) -> tuple[E
         manifest = part.share(manifest)
         unreadable = unreadable if part.number == 1 else []  # they have no id, so part 1 lists them
     specs = {**project.specs, **more}
-    report = ExtractReport(keys={name: spec.key for name, spec in specs.items()}, part=part)
+    keys = {name: spec.key for name, spec in specs.items()}
+    report = ExtractReport(keys, part=part, remote=remote_rows.begin(project))
     started = time.perf_counter()
-    receipt = fill_rows(project, manifest, specs.values())
+    receipt = fill_rows(project, manifest, specs.values(), report.remote)
     if receipt.rows:
         report.seconds = round(time.perf_counter() - started, 3)
         report.images_per_second = round(receipt.rows / report.seconds, 1)
@@ -98,13 +105,21 @@ def find_rejects(project: Project) -> dict[str, str]:
         return schedule.find_rejects(specs, found, advance)
 
 
-def fill_rows(project: Project, manifest: Manifest, specs: Iterable[FeatureSpec]) -> Receipt:
-    """Compute the rows of those specs that the images of `manifest` miss."""
-    wanted = _by_key(specs)
+def fill_rows(
+    project: Project, manifest: Manifest, specs: Iterable[FeatureSpec], traffic: Traffic | None = None
+) -> Receipt:
+    """Take the rows of those specs that the images of `manifest` miss from the team's cache, and compute the others.
+
+    `traffic` counts what goes to and from the team's cache.
+    """
+    wanted, traffic = _by_key(specs), traffic or remote_rows.begin(project)
     missing = schedule.find_missing(project.cache, wanted, manifest.ids)
+    if missing and traffic is not None:
+        remote_rows.pull_missing(project, wanted, missing, traffic)
+        missing = schedule.find_missing(project.cache, wanted, manifest.ids)
     for spec in wanted.values():
         project.rows_of(spec).note_use()
-    return compute_rows(project, manifest, wanted, missing) if missing else Receipt()
+    return compute_rows(project, manifest, wanted, missing, traffic) if missing else Receipt()
 
 
 def _by_key(specs: Iterable[FeatureSpec]) -> dict[str, FeatureSpec]:
@@ -131,8 +146,14 @@ def make_job(project: Project, recipe: Recipe, offline: bool) -> Job:
     return Job(recipe, str(file), root, batch, project.version, settings.engine)
 
 
-def compute_rows(project: Project, manifest: Manifest, specs: Specs, missing: Mapping[str, Sequence[str]]) -> Receipt:
-    """Compute the rows that `schedule.find_missing` returned, from the files that `manifest` names."""
+def compute_rows(
+    project: Project, manifest: Manifest, specs: Specs, missing: Mapping[str, Sequence[str]],
+    traffic: Traffic | None = None,
+) -> Receipt:  # fmt: skip
+    """Compute the rows that `schedule.find_missing` returned, from the files that `manifest` names.
+
+    With `traffic`, they are pushed to the team's cache as tasks end, if that may be written to.
+    """
     found = image_paths(project, manifest, missing)
     rejected = schedule.all_rejects(specs, found)
     if rejected is not None:
@@ -151,8 +172,11 @@ def compute_rows(project: Project, manifest: Manifest, specs: Specs, missing: Ma
     rows = project.config.extract.shard_rows
     work = schedule.Work(jobs, missing, found, None if rows == "auto" else rows)
     try:
-        with project.progress("extracting", len(missing)) as advance:
-            return schedule.compute_missing(project.cache, work, project.cluster, advance)
+        with (
+            remote_rows.pushing(project, specs, traffic) as push,
+            project.progress("extracting", len(missing)) as advance,
+        ):
+            return schedule.compute_missing(project.cache, work, project.cluster, advance, push)
     except KeyboardInterrupt as stop:
         left = schedule.find_missing(project.cache, wanted, list(missing))
         stop.args = (f"{len(missing) - len(left):,} of {len(missing):,} new rows are kept",)
@@ -171,6 +195,6 @@ def image_paths(project: Project, manifest: Manifest, ids: Iterable[str]) -> dic
         if no_file:
             raise NotAvailable(
                 f"{len(no_file)} of {len(manifest.ids)} images have neither a row nor a file; the first: {no_file[0]}",
-                "correct data.root, or bring their rows: pipeline cache import (other settings make other rows)",
+                "correct data.root, or bring their rows: pipeline cache import, or pull (other settings, other rows)",
             )
     return found

@@ -86,6 +86,8 @@ def preview_stages(project: Project, heads: Collection[str], tuned: Sequence[str
     stages = [_extract(project, name, manifest, unknown.get(name)) for name in project.config.extract.taps]
     if estimate:
         stages = _estimate(project, stages, unknown)
+    if project.config.cache.remote is not None:
+        stages = [replace(s, hint=_and_remote(s.hint)) if s.missing else s for s in stages]
     blocked = {s.name for s in stages if s.state == "BLOCKED"}
     refused = rejected if project.config.data.on_bad == "fail" else 0
     for name in heads:
@@ -99,6 +101,12 @@ def preview_stages(project: Project, heads: Collection[str], tuned: Sequence[str
         stages += _finetune(project, name, manifest, by_head[project.config.finetune[name].head])
     counts, unhashed = project.count(manifest), len(project.found.unhashed)
     return Status(stages, counts, unhashed, rejected, refused > 0, project.target_kind)
+
+
+def _and_remote(hint: str) -> str:
+    """A preview does not ask the team's cache, so that it costs nothing and goes without credentials."""
+    remote = "a run takes from the team's cache what that has of them, which is not asked here"
+    return f"{hint}; {remote}" if hint else remote
 
 
 def _unknown_weights(project: Project) -> dict[str, _Unknown]:

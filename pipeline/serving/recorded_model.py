@@ -18,6 +18,7 @@ from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
 from pipeline.config.head_schema import HeadConfig
 from pipeline.config.schema import BaseChoice
+from pipeline.config.unkeyed_schema import CacheConfig
 from pipeline.project.project import Project
 from pipeline.results import unknown
 from pipeline.results.model import Model
@@ -139,9 +140,10 @@ def restore(today: Project, model: Model) -> Project:
 
 @contextlib.contextmanager
 def temporary_cache(project: Project) -> Iterator[None]:
-    """Give the project an empty cache: no earlier row is used, and none is left."""
+    """Give the project an empty cache: no earlier row is used, not from the team's cache either, and none is left."""
     with atomic_files.temporary_folder() as folder:
         project.cache = Cache(folder, project.cache.index)
+        project.config = project.config.model_copy(update={"cache": CacheConfig()})
         yield
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from pipeline.maintenance.export_import import MANIFEST, Moved
+from pipeline.maintenance.team_cache import Exchanged, RemoteContents
 from pipeline.maintenance.upkeep import Contents, Tidied, Verified
 from pipeline.results.model import SHORT
 from pipeline.show.console import ERR, OUT, echo, format_config_option, format_time, make_table, relative_path
@@ -47,6 +48,9 @@ def show_verified(report: Verified) -> None:
     echo(f"read {of}: {len(report.damaged)} damaged")
     for path, reason in report.damaged[:_SHOWN]:
         echo(f"  {relative_path(path)}: {reason}", ERR)
+    if (again := report.recomputed) is not None:
+        some = f"{again.images:,} of {count_of(again.of, 'image')}"
+        echo(f"computed {some} again, {count_of(len(again.taps), 'tap')}: {len(again.differing)} rows differ")
 
 
 def show_gc(report: Tidied) -> None:
@@ -78,6 +82,62 @@ def show_import(moved: Moved) -> None:
     echo(f"next: pipeline run head{format_config_option(moved.config)}")
     if moved.manifest is not None and not (moved.config.parent / MANIFEST).exists():
         echo(f"  without the images: --set data.table={os.path.relpath(moved.manifest, moved.config.parent)}")
+
+
+def show_remote(found: RemoteContents) -> None:
+    """Rows by key, the latest first; then the totals of everything else."""
+    rows = [entry for entry in found.entries if entry.kind == "features"]
+    if rows:
+        table = make_table("key", ">rows", ">size", "last pushed", "~what")
+        for entry in sorted(rows, key=lambda entry: -entry.pushed):
+            facts = (f"{entry.rows:,}", decimal(entry.bytes), format_time(entry.pushed), _what(entry.components))
+            table.add_row(entry.name[:SHORT], *facts)
+        OUT.print(table)
+    for kind in ("manifest", "leftover"):
+        if some := [entry for entry in found.entries if entry.kind == kind]:
+            echo(f"{kind}: {count_of(len(some), 'file')}, {decimal(sum(entry.bytes for entry in some))}")
+    echo(f"{decimal(sum(entry.bytes for entry in found.entries))} in total, in {found.url}")
+
+
+def show_remote_gc(found: RemoteContents) -> None:
+    kinds = Counter(entry.kind for entry in found.going)
+    for entry in found.going:
+        if entry.kind == "features":
+            pushed = f"pushed {format_time(entry.pushed)}"
+            facts = (count_of(entry.rows, "row"), decimal(entry.bytes), pushed, _what(entry.components))
+            echo(f"  {entry.name[:SHORT]}  {'  '.join(facts)}")
+    went = ", ".join(count_of(n, _KINDS[kind]) for kind, n in kinds.items()) or "nothing"
+    freed = sum(entry.bytes for entry in found.going)
+    left = sum(entry.bytes for entry in found.entries) - freed
+    echo(f"{'would remove' if found.dry else 'removed'} {went}, {decimal(freed)}, of {found.url}; {decimal(left)} left")
+    if found.dry and found.going:
+        echo("nothing is removed yet; others may need it: the same command with --yes removes it")
+
+
+def show_pull(done: Exchanged) -> None:
+    taken = done.traffic.pulled
+    came = f"{count_of(taken.shards, 'shard')}, {count_of(taken.rows, 'row')}, {decimal(taken.bytes)}"
+    echo(f"pulled {came} from {done.traffic.url}")
+    for name, reason in taken.refused[:_SHOWN]:
+        echo(f"  refused {name}: {reason}", ERR)
+    lacking = f"{done.missing:,} of {count_of(done.images, 'image')} lack rows still, which a run computes"
+    echo(lacking if done.missing else f"all {count_of(done.images, 'image')} have their rows")
+    if done.manifest is not None:
+        table = os.path.relpath(done.manifest, done.config.parent)
+        echo(f"next: pipeline run head{format_config_option(done.config)} --set data.table={table}", whole=True)
+
+
+def show_push(done: Exchanged) -> None:
+    pushed = done.traffic.pushed
+    went = f"{count_of(pushed.shards, 'shard')}, {count_of(pushed.rows, 'row')}, {decimal(pushed.bytes)}"
+    there = f"; {pushed.there:,} were present already" if pushed.there else ""
+    echo(f"pushed {went} to {done.traffic.url}{there}")
+    if done.missing:
+        echo(f"{done.missing:,} of {count_of(done.images, 'image')} lack rows here: pipeline run extract computes them")
+    if done.manifest is not None:
+        echo(f"without the images, elsewhere: pipeline cache pull --manifest {done.manifest[:SHORT]}")
+        for name, digest in done.weights.items():
+            echo(f"  with, in pipeline.yaml there, {name}: {digest}", whole=True)
 
 
 def _show_taken(moved: Moved) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from cache.errors import ImagesRejected, PipelineError
@@ -92,6 +93,10 @@ def _show_extract(report: ExtractReport, skip: int) -> None:
         "computed": f"{report.computed:,}" + (f"   {rate}{report.seconds:.1f} s" if report.seconds else ""),
         "reused": f"{report.reused:,}",
     }
+    if report.remote is not None and (taken := report.remote.pulled).shards:
+        facts["pulled"] = f"{count_of(taken.shards, 'shard')}, {decimal(taken.bytes)}, from {report.remote.url}"
+    if report.remote is not None and (given := report.remote.pushed).shards:
+        facts["pushed"] = f"{count_of(given.shards, 'shard')}, {decimal(given.bytes)}, to {report.remote.url}"
     if report.ignored:
         facts["ignored"] = f"{report.ignored:,} other files"
     if report.rejected:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cache.shards import ShardLayout
 from cache.store import key_of
 from stages.bases.catalogue import Base, Preprocess
 from stages.data.augment import View
@@ -122,3 +123,12 @@ class FrozenBase:
     taps: Mapping[str, Tap]
     weights: Path
     tail: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def find_fault(components: Mapping[str, Any], layout: ShardLayout) -> str:
+    """What is wrong with rows of those components, or nothing."""
+    dtype, tap = components.get("dtype"), components.get("tap")
+    if dtype is not None and layout.dtype.name != dtype:
+        return f"their key is of {dtype}"
+    pooled = isinstance(tap, dict) and tap.get("pooling") in ("avg", "max")
+    return "their key is of pooled vectors" if pooled and len(layout.shape) != 2 else ""

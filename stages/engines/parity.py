@@ -84,6 +84,19 @@ def note_unchecked(there: Sequence[Mapping[str, Any]], record: Mapping[str, Any]
     return {UNCHECKED: True} if _is_foreign(record, [known for known in there if not known.get(UNCHECKED)]) else {}
 
 
+def tolerance(recipe: Recipe, stored: np.dtype[Any], is_rough: Callable[[], bool]) -> float:
+    """What engines and machines may differ by, as a share of the largest value, in rows of that stored dtype."""
+    allowed = F32 if recipe.numerics == "f32" and not is_rough() else BF16
+    return allowed + (2**-10 if stored == np.float16 else 0)  # one value may round up in one and down in the other
+
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """Who computed a shard: `openvino 2026.4.1 on AMD EPYC`."""
+    engine = record.get("engine")
+    version = record.get("versions", {}).get(engine, "")
+    return f"{engine} {version} on {record.get('device')}".replace("  ", " ")
+
+
 class _Check:
     """The rows of one key against those of an engine."""
 
@@ -135,16 +148,13 @@ class _Check:
         rows = embed_all(self.embed, np.stack([pixels[image] for image in ids]))[key]
         stored = self.store.read(ids)
         expected = stored.astype(np.float32)
-        exact = self.recipe.numerics == "f32" and not self.is_rough()
-        scale, allowed = float(np.abs(expected).max()), F32 if exact else BF16
-        if stored.dtype == np.float16:
-            allowed += 2**-10  # one value may round up in one and down in the other
+        scale, allowed = float(np.abs(expected).max()), tolerance(self.recipe, stored.dtype, self.is_rough)
         difference = float(np.abs(rows - expected).max())
         if difference <= allowed * scale:
             return ""
         return (
-            f"{_name(self.embed.provenance)} computes other rows of {self.recipe.base} at {self.tap.layer} than those "
-            f"stored by {_name(records[0])}: they differ by {difference:.3g} on {len(rows)} images; "
+            f"{name_of(self.embed.provenance)} computes other rows of {self.recipe.base} at {self.tap.layer} than "
+            f"those stored by {name_of(records[0])}: they differ by {difference:.3g} on {len(rows)} images; "
             f"{allowed * scale:.3g} is allowed ({allowed:.1e} of their largest value)"
         )
 
@@ -161,10 +171,3 @@ def _same(record: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
         for name, version in (provenance.get("versions") or {}).items()
         if name not in _OF_NO_ENGINE
     )
-
-
-def _name(record: Mapping[str, Any]) -> str:
-    """`openvino 2026.4.1 on AMD EPYC`."""
-    engine = record.get("engine")
-    version = record.get("versions", {}).get(engine, "")
-    return f"{engine} {version} on {record.get('device')}".replace("  ", " ")

@@ -48,6 +48,9 @@ SMALL_RUN = 8
 TASKS_PER_THREAD = 4
 """Tasks that the cluster has at a time, for each of its threads."""
 
+_Add = Callable[[Receipt, Receipt], None]
+"""add(total, receipt): takes in what a task did."""
+
 _ROUNDS = 4
 """Least number of tasks per thread, if there are enough batches: all threads then end at about the same time."""
 
@@ -166,24 +169,30 @@ def _reject(recipes: Sequence[Recipe], image: str, candidates: Sequence[str]) ->
 
 
 def compute_missing(
-    cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None
-) -> Receipt:
-    """Compute the missing rows, and return the sum of the receipts.
+    cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None,
+    on_receipt: Callable[[Receipt], object] = lambda receipt: None,
+) -> Receipt:  # fmt: skip
+    """Compute the missing rows, and return the sum of the receipts; `on_receipt` has that of each task as it ends.
 
     One worker means this process, with a thread per core; so do up to SMALL_RUN images. Raises PipelineError if a row
     cannot be stored, or workers die again and again.
     """
+
+    def add(total: Receipt, receipt: Receipt) -> None:
+        _add(cache, total, receipt)
+        on_receipt(receipt)
+
     try:
         for spec in work.specs.values():
             cache.features(spec.components()).prepare()
     except OSError as error:
         raise write_error(work.parts[0][0], error, f"{len(work.missing):,} rows are missing") from error
     if cluster.scheduler is None and (cluster.workers == 1 or len(work.missing) <= SMALL_RUN):
-        return _in_process(cache, work, on_progress)
-    return _on_cluster(cache, work, cluster, on_progress)
+        return _in_process(work, on_progress, add)
+    return _on_cluster(cache, work, cluster, on_progress, add)
 
 
-def _in_process(cache: Cache, work: Work, on_progress: Callable[[int], object]) -> Receipt:
+def _in_process(work: Work, on_progress: Callable[[int], object], add: _Add) -> Receipt:
     from dask.threaded import get  # dask.compute would import `distributed`
 
     total, name, lock, threads = Receipt(), _run_name(), threading.Lock(), hardware.cpu_count()
@@ -195,7 +204,7 @@ def _in_process(cache: Cache, work: Work, on_progress: Callable[[int], object]) 
     def extract(task: Task) -> None:
         receipt = extract_shard(task, advance)
         with lock:
-            _add(cache, total, receipt)
+            add(total, receipt)
 
     graph = {f"shard {number}": (partial(extract, task),) for number, task in enumerate(work.tasks(threads, name))}
     with ThreadPoolExecutor(threads) as pool:
@@ -207,7 +216,9 @@ def _in_process(cache: Cache, work: Work, on_progress: Callable[[int], object]) 
     return total
 
 
-def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object]) -> Receipt:
+def _on_cluster(
+    cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object], add: _Add
+) -> Receipt:
     total, name = Receipt(), _run_name()
     jobs = [job for job, _ in work.parts]
     needed = [*(job.weights for job in jobs), *next(iter(work.paths.values()))[:1]]
@@ -238,7 +249,7 @@ def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Cal
                 _, receipt = next(flying)
                 if isinstance(receipt, distributed.CancelledError):
                     raise receipt
-                _add(cache, total, receipt)
+                add(total, receipt)
                 watch.note_row()
                 for task in islice(waiting, 1):
                     flying.add(client.submit(extract_shard, task, pure=False))

@@ -40,12 +40,16 @@ class Task(NamedTuple):
 
 @dataclass
 class Receipt:
-    """What a task did: rows written, images rejected as (id, reason), stat and digest of the files it read."""
+    """What a task did: rows written, images rejected as (id, reason), stat and digest of the files it read.
+
+    shards: (extract key, name) of those that it stored.
+    """
 
     rows: int = 0
     rejected: list[tuple[str, str]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     engine: str | None = None
+    shards: list[tuple[str, str]] = field(default_factory=list)
 
 
 def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
@@ -55,7 +59,7 @@ def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None
     """
     receipt = Receipt()
     progress = _Progress(on_progress or partial(_log_progress, task.run))
-    shards = [_Shard(task, job, taps) for job, taps in task.parts]
+    shards = [_Shard(task, job, taps, receipt.shards) for job, taps in task.parts]
     recipes = [job.recipe for job, _ in task.parts]
     with closing(prefetch.read_ahead(task.rows, recipes, receipt.seen)) as ahead:
         for image, future in ahead:
@@ -109,8 +113,8 @@ class _Shard:
     They are written at the end of the task, or at SHARD_BYTES.
     """
 
-    def __init__(self, task: Task, job: Job, taps: Taps) -> None:
-        self.task, self.job = task, job
+    def __init__(self, task: Task, job: Job, taps: Taps, stored: list[tuple[str, str]]) -> None:
+        self.task, self.job, self.stored = task, job, stored
         self.taps = taps
         self._plain = opened_bases.without_view(job, taps)[1]
         self.written = 0
@@ -155,11 +159,10 @@ class _Shard:
         said = {**opened_bases.provenance(job, self._embed), "seconds": round(now - self.started, 3)}
         cache = Cache(Path(job.cache_root), HashIndex())
         for key, tap in self._plain.items():
-            rows, unchecked = np.concatenate(self._rows.pop(key)), job.recipe.key(tap) in self._unchecked
+            rows, store = np.concatenate(self._rows.pop(key)), cache.features(job.recipe.components(tap))
             try:
-                cache.features(job.recipe.components(tap)).put(
-                    self._ids, rows, said | ({parity.UNCHECKED: True} if unchecked else {})
-                )
+                unchecked = {parity.UNCHECKED: True} if store.key in self._unchecked else {}
+                self.stored.append((store.key, store.put(self._ids, rows, said | unchecked)))
             except ValueError as error:
                 hint = "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
                 hint = "check the weights" if rows.dtype == "float32" else hint

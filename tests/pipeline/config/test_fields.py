@@ -85,6 +85,7 @@ OTHER_VALUE = {
     "card.intended_use": "sorting",
     "card.limits": "by day",
     "card.data_licence": "CC0",
+    "cache.remote": "file:///not/asked",
 }
 BY_ANOTHER_TEST = {
     "heads.*.tap",  # test_a_head_s_key_sees_what_its_tap_is_not_how_it_is_called

@@ -1,0 +1,159 @@
+"""Owns taking rows from a team's cache into a local one. Not which rows a run needs, nor what proves a shard.
+
+Shards are fetched into a temporary folder, from which cache/transfer.py copies what is valid: their digest is compared
+before libhdf5 sees a byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from cache import atomic_files, transfer
+from cache.hash_index import HashIndex
+from cache.shards import WRONG_DIGEST
+from cache.store import Cache, FeatureStore
+from cache.transfer import Copied
+from stages.bases.recipe import find_fault
+from stages.engines import parity
+from stages.remote import bucket
+from stages.remote.object_store import Absent, ObjectStore
+
+_MOST_RECORD = 1_000_000
+_MOST_HINT = 100_000_000
+_AT_ONCE = 16
+"""Requests for small objects at a time."""
+_AHEAD = 4
+"""Shards that are fetched while one is copied: at most so many, and one more, are in memory and in temporary files."""
+
+OnDone = Callable[[int], object]
+
+
+def pull_rows(
+    remote: ObjectStore, store: FeatureStore, ids: Sequence[str], taken: Copied, on_done: OnDone = lambda n: None
+) -> None:
+    """Copy shards that have rows of `ids` which the local `store` lacks, as few as are needed.
+
+    What is torn, absent by now, or not as it should be goes to `taken.refused`: these rows are still missing. on_done
+    is called for each shard. Raises Denied or Unreachable where the remote does not
+    answer, which says nothing of what it has; Unwritable where the local cache cannot be written.
+    """
+    missing = store.missing(ids)
+    if not missing:
+        return
+    hints, there = _find_offers(remote, store, taken), store.shard_records()
+    while names := _cover(missing, hints):
+        _copy(remote, store, names, taken, there, on_done)
+        for name in names:
+            del hints[name]  # it had no row that its hint promised, or could not be copied
+        missing = store.missing(missing)
+
+
+def pull_manifest(remote: ObjectStore, cache: Cache, digest: str) -> Path:
+    """Copy a manifest, and return its path. Raises ValueError where its bytes are others, Absent for none."""
+    data = remote.get(bucket.manifest_name(digest), transfer.MOST_BYTES)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(WRONG_DIGEST)
+    cache.put_named("manifests", data, ".jsonl")
+    return cache.root / "manifests" / f"{digest}.jsonl"
+
+
+def _find_offers(remote: ObjectStore, store: FeatureStore, taken: Copied) -> dict[str, np.ndarray]:
+    """The shards that the local store lacks, with the images that they are said to have.
+
+    One that has a record and no content was evicted; without a record, it is just being pushed.
+    """
+    offered = bucket.list_key(remote, store.key)
+    for shard, objects in offered.torn.items():
+        parts = bucket.parts_of(store.key, shard)
+        if parts.record in [listed.name for listed in objects]:
+            taken.refused.append((parts.rows, "its record is there, but not all of its content"))
+    names = sorted(offered.whole.keys() - set(store.names()))
+    hints = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for name, hint in zip(names, pool.map(partial(_read_hint, remote, store.key), names), strict=True):
+            if isinstance(hint, str):
+                taken.refused.append((bucket.parts_of(store.key, name).ids, hint))
+            else:
+                hints[name] = hint
+    return hints
+
+
+def _read_hint(remote: ObjectStore, key: str, name: str) -> np.ndarray | str:
+    """Which images a shard has, or why that cannot be known."""
+    try:
+        return bucket.read_hint(remote.get(bucket.parts_of(key, name).ids, _MOST_HINT))
+    except (Absent, ValueError) as error:
+        return str(error)
+
+
+def _cover(missing: Sequence[str], hints: Mapping[str, np.ndarray]) -> list[str]:
+    """Shards that have all those rows between them, as far as hints tell: first those that have most."""
+    left = bucket.short_ids(missing)
+    counts = {name: int(np.isin(hint, left).sum()) for name, hint in hints.items()}
+    chosen = []
+    for name in sorted(hints, key=lambda name: (-counts[name], name)):
+        if not counts[name] or not len(left):
+            break
+        uncovered = left[~np.isin(left, hints[name])]
+        if len(uncovered) < len(left):
+            chosen.append(name)
+            left = uncovered
+    return chosen
+
+
+def _copy(
+    remote: ObjectStore, store: FeatureStore, names: Collection[str], taken: Copied,
+    there: Sequence[Mapping[str, object]], on_done: OnDone,
+) -> None:  # fmt: skip
+    """Fetch shards one after the other, and copy those that are valid."""
+    with atomic_files.temporary_folder() as folder:
+        source = Cache(folder, HashIndex()).features(store.components)
+        with closing(_fetch_all(remote, source, sorted(names), taken)) as fetched:
+            transfer.copy_shards(
+                source, store.cache, fetched, taken, on_done,
+                partial(find_fault, store.components), partial(parity.note_unchecked, there),
+            )  # fmt: skip
+        taken.refused = [(path.replace(str(folder), bucket.ROOT), reason) for path, reason in taken.refused]
+
+
+def _fetch_all(
+    remote: ObjectStore, source: FeatureStore, names: Sequence[str], taken: Copied
+) -> Generator[str, None, None]:
+    """The names of shards that lie in the folder `source` until the next is asked for."""
+    waiting = iter(names)
+    with ThreadPoolExecutor(_AHEAD) as pool:
+
+        def begin() -> list[tuple[str, Future[tuple[bytes, bytes]]]]:
+            return [(name, pool.submit(_fetch, remote, source.key, name)) for name in islice(waiting, 1)]
+
+        flying = [pair for _ in range(_AHEAD) for pair in begin()]
+        try:
+            while flying:
+                name, future = flying.pop(0)
+                try:
+                    rows, record = future.result()
+                except (Absent, ValueError) as error:
+                    taken.refused.append((bucket.parts_of(source.key, name).rows, str(error)))
+                else:
+                    atomic_files.publish(source.path(name), rows)
+                    atomic_files.publish(source.record_path(name), record)
+                    yield name
+                    atomic_files.remove(source.record_path(name), source.path(name))
+                flying += begin()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _fetch(remote: ObjectStore, key: str, name: str) -> tuple[bytes, bytes]:
+    """The bytes of a shard and its record. Raises Absent; ValueError for too many."""
+    parts = bucket.parts_of(key, name)
+    record = remote.get(parts.record, _MOST_RECORD)
+    return remote.get(parts.rows, transfer.MOST_BYTES), record
