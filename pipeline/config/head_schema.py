@@ -208,7 +208,7 @@ HEAD_KINDS = {
     "dense": HeadKind(  # Keras has one seed for the process, and uses all cores by itself
         Dense, "stages.heads.dense", packages=("tensorflow", "keras"), parallel=False, finetunable=True, folds=True
     ),
-    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True, nests=True, choosing=3),
+    "auto": HeadKind(Auto, "stages.heads.auto", parallel=False, folds=True, nests=True, choosing=4),
 }
 """A new kind is a row here and the module it names."""
 

@@ -96,7 +96,10 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None, 
         if not project.target_kind.exclusive:
             raise Unusable("that takes one class for each image")
         judged, grouped = _judged(images, joined)
-        shortened = _find_shortcuts(project, judged, grouped, facts)
+        try:
+            shortened = _find_shortcuts(project, judged, grouped, facts)
+        except Unusable as why:
+            left_out.append(f"shortcuts are not looked for: {why.message}")
         labels = _judge_labels(tap, images, judged, grouped, len(pairs) > 0)
     except Unusable as why:
         left_out.append(f"labels are not judged: {why.message}")
@@ -126,7 +129,7 @@ def _check_groups(project: Project, path: Path, sample: int | None) -> None:
 
 def _look(project: Project, tap: str, manifest: Manifest, identical: Sequence[Copy], sample: int | None) -> _Images:
     """The images, and what is near each. A file under two labels counts as of no class."""
-    two_labels = {one.image.id for one in identical if one.image.label != one.of.label}
+    two_labels = {one.image.id for one in identical if one.of_two_labels}
     known = {row.id: row for row in reversed(manifest.rows) if row.label is not None}
     first = {row.id: row for row in reversed(manifest.rows)} | known
     chosen = set(sorted(manifest.ids)[:sample])  # ids are digests, so the first ones are a random sample

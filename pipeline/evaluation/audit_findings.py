@@ -22,6 +22,10 @@ class Copy:
     of: Row
     likeness: float
 
+    @property
+    def of_two_labels(self) -> bool:
+        return None not in (self.image.label, self.of.label) and self.image.label != self.of.label
+
 
 def find_contradictions(rows: Sequence[Row]) -> list[Copy]:
     """Of images with byte-identical files under two labels, or in two splits: the first file, and each that differs."""
@@ -55,7 +59,7 @@ class Copies:
 
     @property
     def of_two_labels(self) -> int:
-        return sum(None not in (p.image.label, p.of.label) and p.image.label != p.of.label for p in self.pairs)
+        return sum(pair.of_two_labels for pair in self.pairs)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -93,7 +92,9 @@ def describe_copies(project: Project, manifest: Manifest, rows: Sequence[Row], f
     ]
     ids = sorted(row.id for row in rows)[:SAMPLE]
     paths = extraction.image_paths(project, manifest, ids)
-    sample = [pixels for pixels in run_in_threads(lambda image: _at_its_size(paths[image]), ids) if pixels is not None]
+    most = project.config.data.max_pixels
+    found_here = run_in_threads(lambda image: _at_its_size(image, paths[image], most), ids)
+    sample = [pixels for pixels in found_here if pixels is not None]
     groups = len(set(copies.join_groups(found.pairs, len(rows))[found.pairs.ravel()].tolist()))
     return Copies(pairs, groups, round(found.threshold, 4), copies.shares_found(sample, found.threshold))
 
@@ -102,13 +103,14 @@ def find_odd(rows: Sequence[Row], facts: np.ndarray) -> list[OddPicture]:
     return [OddPicture(rows[one.number], one.kind, one.found) for one in odd_pictures.find_odd_pictures(facts)]
 
 
-def _at_its_size(paths: Sequence[str]) -> np.ndarray | None:
+def _at_its_size(image: str, paths: Sequence[str], most: int) -> np.ndarray | None:
     """The pixels (h, w, 3) of a picture, its longer side at most SAMPLE_SIDE; None where it cannot be read."""
-    for path in paths:
-        with suppress(OSError, ImageRejected):
-            image = Image.fromarray(images.decode(Path(path).read_bytes(), None))
-            image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
-            return np.asarray(image)
+    with suppress(ImageRejected):
+        data = prefetch.read_bytes(image, paths, [])
+        images.decode(data, PixelSpec(SIDE, SIDE, max_pixels=most))  # refused where it is larger
+        pixels = Image.fromarray(images.decode(data, None))
+        pixels.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+        return np.asarray(pixels)
     return None
 
 

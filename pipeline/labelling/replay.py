@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from stages.data.manifest import Row
 from stages.heads.matrix import FeatureMatrix
 from stages.heads.neighbours import unit_rows
 from stages.labelling import choose_images, power_law, subsets
-from stages.labelling.power_law import LEVEL, Ends
+from stages.labelling.power_law import LEVEL
 from stages.metrics import kfold
 from stages.metrics.kfold import Strata
 from stages.targets.target import Target
@@ -34,13 +34,24 @@ MOST = 3_000
 
 _RESAMPLES = 2_000
 
+LEAST = 5
+"""Replays below which they are too few for an interval."""
+
+
+class Saved(NamedTuple):
+    """Labels saved, and the ends of their interval; None where replays are too few for one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
 
 @dataclass(frozen=True)
 class Replayed:
     """Errors of `figure` by number of labels, means over replays, and the labels that suggestions save at the last.
 
     saved: labels fewer than random choice takes to what it reaches with the most; below 0 they cost as many. Its
-    interval holds 90 % (LEVEL), over replays.
+    interval holds 90 % (LEVEL), over replays; below LEAST of them there is none.
     """
 
     figure: str
@@ -49,7 +60,7 @@ class Replayed:
     labels: Sequence[int]
     suggested: Sequence[float]
     random: Sequence[float]
-    saved: Ends
+    saved: Saved
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "saved": self.saved._asdict(), "level": LEVEL}
@@ -168,9 +179,12 @@ def _reached(budgets: Sequence[int], errors: np.ndarray, wanted: float) -> float
     return float(budgets[after - 1] + share * (budgets[after] - budgets[after - 1]))
 
 
-def with_interval(budgets: Sequence[int], both: np.ndarray, seed: int) -> Ends:
+def with_interval(budgets: Sequence[int], both: np.ndarray, seed: int) -> Saved:
     """Of the means over replays of both ways, (replays, 2, steps); replays are resampled, percentiles are the ends."""
+    value = labels_saved(budgets, *both.mean(axis=0))
+    if len(both) < LEAST:
+        return Saved(value, None, None)
     drawn = np.random.default_rng(seed).integers(0, len(both), (_RESAMPLES, len(both)))
     saved = [labels_saved(budgets, *both[some].mean(axis=0)) for some in drawn]
     low, high = np.quantile(saved, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Ends(labels_saved(budgets, *both.mean(axis=0)), float(low), float(high))
+    return Saved(value, float(low), float(high))

@@ -5,10 +5,9 @@ Not the choice (stages/labelling/choose_images.py), the replay (replay.py), nor 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +29,7 @@ from stages.audit.neighbour_search import Search
 from stages.data.images import ImageRejected, PixelSpec, decode
 from stages.data.manifest import Row
 from stages.data.scan import Reject
+from stages.extract import prefetch
 from stages.heads.matrix import FeatureMatrix
 from stages.heads.neighbours import nearest, unit_rows
 from stages.labelling import choose_images
@@ -54,7 +54,8 @@ class Suggested:
     """Images to label next, the first the most worth it, of `images` that have no label.
 
     labelled: those that the project has a label for; copies: those that look like one of its labelled images or an
-    earlier suggestion. replayed: what such suggestions saved on the data set itself, or None, and why not,
+    earlier suggestion; uncompared: those of its labelled images that they were to be compared with, and that have no
+    row or no picture here. replayed: what such suggestions saved on the data set itself, or None, and why not,
     if that was asked for.
     """
 
@@ -65,6 +66,7 @@ class Suggested:
     rejected: Sequence[Reject]
     labelled: int
     copies: int
+    uncompared: int
     suggestions: Sequence[Suggestion]
     replayed: Replayed | None
     why_not: str = ""
@@ -85,7 +87,7 @@ class Suggested:
             )
 
     def to_json(self) -> dict[str, Any]:
-        plain = ("images", "computed", "reused", "labelled", "copies", "replayed", "why_not")
+        plain = ("images", "computed", "reused", "labelled", "copies", "uncompared", "replayed", "why_not")
         return {
             "model": {"name": self.model.name, "key": self.model.key},
             **{name: getattr(self, name) for name in plain},
@@ -123,7 +125,8 @@ def suggest(project: Project, head: str, folders: Sequence[str], count: int, rep
     while True:
         order = choose_images.choose(gaps, features, spare, seed=0)
         with project.progress("reading pictures", None):
-            kept = _without_copies(project, found, [place[ids[i]] for i in order], features[order], with_rows, stores)
+            drawn = [place[ids[i]] for i in order]
+            kept, unread = _without_copies(project, found, drawn, features[order], with_rows, stores)
         if len(kept) >= count or len(order) == len(ids):
             break
         spare *= SPARE
@@ -138,7 +141,7 @@ def suggest(project: Project, head: str, folders: Sequence[str], count: int, rep
             why_not = error.message
     return Suggested(
         model, len(ids), found.computed, found.reused, found.rejected, len(place) - len(ids),
-        looked - len(chosen), suggestions, replayed, why_not,
+        looked - len(chosen), len(absent) + unread, suggestions, replayed, why_not,
     )  # fmt: skip
 
 
@@ -160,10 +163,11 @@ def _describe(found: Predicted, number: int) -> Suggestion:
 
 def _without_copies(
     project: Project, found: Predicted, drawn: Sequence[int], rows: np.ndarray, known: Sequence[str], stores: Any
-) -> list[int]:
+) -> tuple[list[int], int]:
     """Of the drawn images, by their places in `drawn`, those that look like no earlier one and like no labelled image.
 
-    Pictures are compared with those of their nearest rows, as in an audit.
+    Pictures are compared with those of their nearest rows, as in an audit. Also, how many labelled ones of these cannot
+    be read.
     """
     near_known: list[str] = []
     if known:
@@ -173,13 +177,14 @@ def _without_copies(
         near_known = [known[i] for i in numbers]
         rows = np.concatenate([rows, unit_rows(others.take(numbers))])
     if len(rows) < 2:
-        return list(range(len(drawn)))
-    paths: Mapping[str, Sequence[str]] = {}
-    with suppress(NotAvailable):
-        paths = extraction.image_paths(project, project.manifest, near_known)
-    files = [*([found.paths[i]] for i in drawn), *(paths.get(image, []) for image in near_known)]
+        return list(range(len(drawn))), 0
+    paths = extraction.named_paths(project, project.manifest, near_known)
+    files = [*((found.ids[i], [found.paths[i]]) for i in drawn), *((image, paths[image]) for image in near_known)]
     limits = PixelSpec(SIDE, SIDE, max_pixels=project.config.data.max_pixels)
-    pictures = np.stack(run_in_threads(lambda names: _thumbnail(names, limits), files))
+    read = run_in_threads(lambda file: _thumbnail(*file, limits), files)
+    unread = sum(picture is None for picture in read[len(drawn) :])
+    one_colour = np.zeros((SIDE, SIDE), np.uint8)  # like no other
+    pictures = np.stack([one_colour if picture is None else picture for picture in read])
     near = Search(FeatureMatrix([rows]), copies.NEAREST, np.zeros(len(rows), int), copies.NEAREST).run()[0].numbers
     pairs = copies.find_copies(pictures, coarse(pictures).astype(np.float16), near).pairs.tolist()
     alike: dict[int, set[int]] = {}
@@ -190,15 +195,14 @@ def _without_copies(
     for i in range(len(drawn)):
         if not any(j in kept or j >= len(drawn) for j in alike.get(i, ())):
             kept.append(i)
-    return kept
+    return kept, unread
 
 
-def _thumbnail(files: Sequence[str], limits: PixelSpec) -> np.ndarray:
-    """Of the first that can be read; one of one colour, which is like no other, where none can."""
-    for file in files:
-        with suppress(OSError, ImageRejected):
-            return thumbnail(decode(Path(file).read_bytes(), limits))
-    return np.zeros((SIDE, SIDE), np.uint8)
+def _thumbnail(image: str, paths: Sequence[str], limits: PixelSpec) -> np.ndarray | None:
+    """Of the first of these files that has the bytes of that id; None where none has, or they cannot be decoded."""
+    with suppress(ImageRejected):
+        return thumbnail(decode(prefetch.read_bytes(image, paths, []), limits))
+    return None
 
 
 def _replay(project: Project, then: Project, model: Model, inference: Inference, replays: int) -> Replayed:

@@ -11,7 +11,7 @@ from typing import Any
 from cache.errors import Unusable
 from cache.transfer import Copied
 from pipeline.project.project import Project
-from stages.bases.recipe import Specs
+from stages.bases.recipe import FeatureSpec, Specs
 from stages.extract.shard_task import Receipt
 from stages.remote import pull
 from stages.remote.object_store import ObjectStore
@@ -78,7 +78,8 @@ def pull_missing(project: Project, specs: Specs, missing: Mapping[str, Sequence[
 def pushing(project: Project, specs: Specs, done: Traffic | None) -> Iterator[Callable[[Receipt], object]]:
     """While this lasts, push the shards of receipts that are handed over, on a thread of its own.
 
-    Without effect where there is no `done`, or a team's cache that is only read from.
+    Only rows of taps of pipeline.yaml: the maps of a fine-tuning are far larger, and go by `cache push` alone. Without
+    effect where there is no `done`, or a team's cache that is only read from.
 
     A push that fails is told in one warning, and is no error: the rows are in the local cache.
     """
@@ -90,7 +91,8 @@ def pushing(project: Project, specs: Specs, done: Traffic | None) -> Iterator[Ca
 
     def offer(receipt: Receipt) -> None:
         for key, name in receipt.shards:
-            pusher.offer(project.rows_of(specs[key]), name)
+            if _is_of_tap(project, specs[key]):
+                pusher.offer(project.rows_of(specs[key]), name)
 
     try:
         yield offer
@@ -101,3 +103,9 @@ def pushing(project: Project, specs: Specs, done: Traffic | None) -> Iterator[Ca
         pusher.close()
         if lost := done.pushed.lost:
             log.warning("%s; their rows are in the cache here, and `pipeline cache push` sends them", lost)
+
+
+def _is_of_tap(project: Project, spec: FeatureSpec) -> bool:
+    """Whether a tap of pipeline.yaml has such rows; by layer and pooling, as a key takes weights to be known."""
+    taps = {(tap.layer, tap.pooling) for tap in project.config.extract.taps.values()}
+    return spec.recipe.view is None and spec.tap.dtype is None and (spec.tap.layer, spec.tap.pooling) in taps

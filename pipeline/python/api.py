@@ -119,8 +119,8 @@ class OpenPipeline:
     ) -> Written:
         """Write a page on a model (None: the one that ranks best by folds or val) to `path`, as `pipeline report` does.
 
-        By default report.html beside pipeline.yaml. without: any of audit, map, activation. Its `path` is the file.
-        Raises Unusable where there is no such model.
+        By default report.html beside pipeline.yaml. without: any of audit, curve, map, activation. Its `path` is the
+        file. Raises Unusable where there is no such model, or the file is another page.
         """
         return write_report(self._project, model, None if path is None else Path(path), without)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from cache.errors import PipelineError, Unusable
+from cache.errors import NotAvailable, PipelineError, Unusable
 from pipeline.project.project import Project
 from pipeline.report import pictures
 from pipeline.report.material import Material
@@ -32,10 +32,11 @@ _EXACT = 1e-3
 
 @dataclass(frozen=True)
 class Drawn:
-    """pictures: by id, data URIs. words: how exact they are, or why there are none."""
+    """pictures: by id, data URIs. words: how exact they are, or why there are none; passing: as a Section has it."""
 
     pictures: Mapping[str, str]
     words: str
+    passing: bool = False
 
 
 def draw(material: Material, numbers: Sequence[int]) -> Drawn:
@@ -46,7 +47,7 @@ def draw(material: Material, numbers: Sequence[int]) -> Drawn:
     try:
         return _draw(material, numbers)
     except PipelineError as why:
-        return Drawn({}, f"no class activation maps: {why.message}")
+        return Drawn({}, f"no class activation maps: {why.message}", isinstance(why, NotAvailable))
 
 
 def _draw(material: Material, numbers: Sequence[int]) -> Drawn:

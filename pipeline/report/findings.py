@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cache.errors import PipelineError
+from cache.errors import NotAvailable, PipelineError
 from pipeline.evaluation.audit_findings import Audit
 from pipeline.report import pictures
 from pipeline.report.material import Material, describe_label
 from pipeline.report.page import Section
+
+MOST_AUDITED = 20_000
+"""Images; of more, a sample is looked at, since an exact search takes the square of their number."""
 
 _MOST = 8
 _SIDE = 72
@@ -61,13 +64,16 @@ def look(material: Material) -> Audit:
     """
     from pipeline.evaluation.audit import audit  # with it scipy's filters
 
-    return audit(material.today, material.tap if material.tap in material.today.config.extract.taps else None)
+    tap = material.tap if material.tap in material.today.config.extract.taps else None
+    many = len(material.today.manifest.ids) > MOST_AUDITED
+    return audit(material.today, tap, sample=MOST_AUDITED if many else None)
 
 
 def section(material: Material, found: Audit | PipelineError) -> Section:
     """The first of each kind in its table, with pictures."""
     if isinstance(found, PipelineError):
-        return Section("findings", "What the images hide", notes=[f"no audit: {found.message}"])
+        notes, passing = [f"no audit: {found.message}"], isinstance(found, NotAvailable)
+        return Section("findings", "What the images hide", notes=notes, passing=passing)
     kinds = _kinds(material, found)
     content = {"audit": found, "kinds": kinds, "side": _SIDE}
     return Section("findings", "What the images hide", "findings.html", content, list(found.left_out))

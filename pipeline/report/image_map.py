@@ -95,7 +95,9 @@ def _place(material: Material, rows: Sequence[Row]) -> Mapping[str, Sequence[Seq
                 import umap
 
             found["UMAP"] = umap.UMAP(n_neighbors=min(15, len(rows) - 1), random_state=0, n_jobs=1).fit_transform(few)
-        tsne = TSNE(perplexity=min(30.0, (len(rows) - 1) / 3), init="pca", random_state=0)
+        tsne = TSNE(
+            perplexity=min(30.0, (len(rows) - 1) / 3), init="pca" if few.shape[1] > 1 else "random", random_state=0
+        )
         found["t-SNE"] = tsne.fit_transform(few)
         found["PCA"] = few[:, :2] if few.shape[1] > 1 else np.repeat(few, 2, axis=1)
         advance(len(rows))

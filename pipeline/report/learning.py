@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cache.errors import PipelineError
-from pipeline.config.head_schema import HEAD_KINDS
+from cache.errors import NotAvailable, PipelineError
 from pipeline.labelling.curve import Learned, Point, learning_curve
 from pipeline.report.charts import Chart
 from pipeline.report.material import Material
@@ -24,12 +23,13 @@ def section(material: Material) -> Section | None:
     """None where the model is no head of pipeline.yaml as it is today, or one of Keras, whose many fits take long."""
     model, heads = material.model, material.today.config.heads
     kind, _, name = model.name.partition("/")
-    if kind != "head" or not model.current or name not in heads or HEAD_KINDS[heads[name].kind].packages:
+    if kind != "head" or not model.current or name not in heads or heads[name].packages:
         return None
     try:
         found = learning_curve(material.today, name)
     except PipelineError as why:
-        return Section("learning", "Would more images help?", notes=[f"no learning curve: {why.message}"])
+        notes, passing = [f"no learning curve: {why.message}"], isinstance(why, NotAvailable)
+        return Section("learning", "Would more images help?", notes=notes, passing=passing)
     charts = [_draw(found, name) for name, gain in found.gain.items() if gain is not None]
     if not charts:
         return Section("learning", "Would more images help?", notes=["no forecast: too many subsets lack a class"])

@@ -66,7 +66,7 @@ def section(material: Material, with_maps: bool = True) -> Section:
     ]
     content = {"judged": judged, "mistakes": found, "all": n, "activation": drawn, "side": _LARGE, "small": _SMALL,
                "of_numbers": material.wrong is None}  # fmt: skip
-    return Section("mistakes", "Worst mistakes", "mistakes.html", content, notes)
+    return Section("mistakes", "Worst mistakes", "mistakes.html", content, notes, drawn.passing)
 
 
 def worst_first(material: Material, numbers: np.ndarray) -> list[int]:

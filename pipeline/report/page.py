@@ -18,24 +18,28 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST = 80
 """Characters of a name that are shown; of longer ones, the middle is left out."""
 
-_KEY = re.compile(rb'<meta name="frozenbase-report" content="([0-9a-f]{64})">')
+_KEY = re.compile(rb'<meta name="frozenbase-report" content="([0-9a-f]{64}|incomplete)">')
 _HEAD_BYTES = 4096
 """What the key of a page is looked for in."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page. template: the file of its HTML, which gets `content`; notes: what was left out, and why."""
+    """A part of a page. template: the file of its HTML, which gets `content`; notes: what was left out, and why.
+
+    passing: whether that may be otherwise next time, though nothing changed: weights or files that were not here.
+    """
 
     id: str
     title: str
     template: str = ""
     content: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    passing: bool = False
 
 
 def render(key: str, heading: Mapping[str, Any], sections: Sequence[Section], data: Mapping[str, Any]) -> bytes:
-    """The page: UTF-8, with all that it shows inside.
+    """The page: UTF-8, with all that it shows inside; its key is `incomplete` where a section may yet be otherwise.
 
     data: JSON for its script. All text is escaped, names from files too. A policy (CSP) has browsers load nothing, and
     run only the one script that belongs to the page, by its digest.
@@ -54,13 +58,19 @@ def render(key: str, heading: Mapping[str, Any], sections: Sequence[Section], da
         "base-uri 'none'; form-action 'none'"
     )
     text = environment.get_template("page.html").render(
-        key=key, policy=policy, style=style, script=script, heading=heading, sections=sections, data=_escaped(data)
+        key="incomplete" if any(section.passing for section in sections) else key,
+        policy=policy,
+        style=style,
+        script=script,
+        heading=heading,
+        sections=sections,
+        data=_escaped(data),
     )
     return text.encode("utf-8")
 
 
 def read_key(path: Path) -> str | None:
-    """The key of the page in that file; None where it is no such page."""
+    """The key of the page in that file, or `incomplete`; None where it is no such page."""
     try:
         with open(path, "rb") as file:
             found = _KEY.search(file.read(_HEAD_BYTES))

@@ -5,6 +5,7 @@ Not what sections say (their modules), nor how a page is made of them (page.py).
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.report.page import Section
 from pipeline.results import registry
 from pipeline.results.model import SHORT, Model
 from stages.extract.source_digest import source_digest
+from stages.runtime import hardware
 
 PARTS = ("audit", "curve", "map", "activation")
 """What a report can be made without: all that takes more than a second."""
@@ -47,7 +49,7 @@ def write_report(
 
     By default report.html beside pipeline.yaml. A file that says the same already is left as it is. Only cached rows,
     stored predictions and pictures are read, but for class activation maps, which take a pass of the base over a few
-    images. Raises Unusable where there is no such model, or it was judged on no image.
+    images. Raises Unusable where there is no such model, it was judged on no image, or `output` is another page.
     """
     started = time.monotonic()
     path = today.folder / "report.html" if output is None else output
@@ -56,7 +58,10 @@ def write_report(
     model = best_model(today.folder) if text is None else registry.find(today.folder, text)
     material = Material(today, model)
     key = _key(material, without)
-    reused = page.read_key(path) == key
+    there = page.read_key(path)
+    if there is None and path.exists():
+        raise Unusable(f"{path} is there, and is no report", "name another file with -o, or move that one away")
+    reused = there == key
     if not reused:
         atomic_files.publish(path.absolute(), make_page(material, key, without))
     return Written(model, path, reused, path.stat().st_size, round(time.monotonic() - started, 1))
@@ -129,12 +134,12 @@ def _heading(material: Material) -> Mapping[str, Any]:
 
 
 def _key(material: Material, without: Collection[str]) -> str:
-    """What the page depends on: all models and their tags, images with labels and splits, which of them are here and
-    have rows, the card, and this package's source."""
+    """What the page depends on: models and their tags, images with labels and splits, which of them are here and have
+    rows, all of pipeline.yaml, what this installation has, and this package's source."""
     today, model = material.today, material.model
     models = [[one.name, one.key, one.current, one.tags, one.beaten] for one in registry.list_models(today.folder)]
-    images: list[Any] = [len(material.paths)]
-    for find in (lambda: today.manifest.digest, lambda: len(material.rows_missing)):
+    images: list[Any] = [str(today.root), sorted(material.paths)]
+    for find in (lambda: today.manifest.digest, lambda: sorted(material.rows_missing)):
         try:
             images.append(find())
         except PipelineError as why:
@@ -144,7 +149,11 @@ def _key(material: Material, without: Collection[str]) -> str:
         "model": [model.name, model.key, model.judged_in.name],
         "models": models,
         "images": images,
-        "card": today.config.card.model_dump(),
+        "config": today.config.model_dump(mode="json"),
+        "unknown": model.unknown is not None,
+        "offline": today.options.offline,
+        "versions": hardware.versions(["scikit-learn", "tensorflow"]),
+        "umap": importlib.util.find_spec("umap") is not None,
         "without": sorted(without),
     }
     return keys.digest("report", parts)

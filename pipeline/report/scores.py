@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cache.errors import PipelineError
 from pipeline.report.material import Judged, Material
 from pipeline.report.page import Section
 from pipeline.results import predictions, registry
@@ -107,7 +108,10 @@ def _other_line(material: Material, other: Model, judged: Judged, first: str) ->
         return Line(other.name, key, figures, note=f"of {figures.n:,} other images")
     if sorted(other.head.target) != sorted(material.target):
         return Line(other.name, key, figures, note="of other names")
-    theirs = predictions.read_predictions(other)
+    try:
+        theirs = predictions.read_predictions(other)
+    except PipelineError as why:
+        return Line(other.name, key, figures, note=why.message)
     number = {(row.id, row.label): i for i, row in enumerate(theirs.rows)}
     rows = [material.predicted.rows[i] for i in judged.numbers]
     places = [number.get((row.id, row.label)) for row in rows]

@@ -70,16 +70,16 @@ def find_or_fit(folder: Path, features: FeatureMatrix, rows: Sequence[Row], targ
 
 def figures(unknown: Unknown | None, features: FeatureMatrix, rows: Sequence[Row]) -> dict[str, Any]:
     """What metrics.json says of it: rate, threshold, and of val and test the share that is rejected, with its interval
-    (Wilson 1927); {} without one. Rows of train have the rate itself, out of fold."""
+    (over groups); {} without one. Rows of train have the rate itself, out of fold."""
     if unknown is None:
         return {}
     found: dict[str, Any] = {"rate": unknown.rate, "threshold": unknown.threshold}
     for split in ("val", "test"):
         here = labelled_rows.rows_in_split(rows, split)
         if len(here):
-            above = int((scores(unknown, features, here) > 1).sum())
-            low, high = intervals.wilson(above / len(here), len(here))
-            found[split] = {"n": len(here), "rejected": above / len(here), "ci": [float(low), float(high)]}
+            above, groups = scores(unknown, features, here) > 1, [rows[i].group for i in here]
+            share = intervals.share_with_interval(above, groups)
+            found[split] = {"n": len(here), "rejected": share.value, "ci": share.ci}
     return found
 
 

@@ -14,10 +14,11 @@ from pipeline.project.job_shares import Part
 from pipeline.project.project import Project
 from pipeline.project.remote_rows import Traffic
 from stages.bases.recipe import FeatureSpec, Recipe, Specs
+from stages.data.images import ImageRejected
 from stages.data.manifest import Manifest
 from stages.data.scan import Reject
 from stages.engines import parity
-from stages.extract import schedule, throughput
+from stages.extract import prefetch, schedule, throughput
 from stages.extract.opened_bases import Job
 from stages.extract.shard_task import Receipt
 from stages.extract.throughput import Trial
@@ -114,12 +115,31 @@ def fill_rows(
     """
     wanted, traffic = _by_key(specs), traffic or remote_rows.begin(project)
     missing = schedule.find_missing(project.cache, wanted, manifest.ids)
+    rejected = None
     if missing and traffic is not None:
-        remote_rows.pull_missing(project, wanted, missing, traffic)
-        missing = schedule.find_missing(project.cache, wanted, manifest.ids)
+        rejected = _rejects_here(project, manifest, wanted, missing)
+        if rejected is None:
+            remote_rows.pull_missing(project, wanted, missing, traffic)
+            missing = schedule.find_missing(project.cache, wanted, manifest.ids)
     for spec in wanted.values():
         project.rows_of(spec).note_use()
+    if rejected is not None:
+        return Receipt(rejected=rejected)
     return compute_rows(project, manifest, wanted, missing, traffic) if missing else Receipt()
+
+
+def _rejects_here(
+    project: Project, manifest: Manifest, specs: Specs, missing: Iterable[str]
+) -> list[tuple[str, str]] | None:
+    """(id, reason) of the images that miss rows if all have their bytes here and none can be decoded; else None."""
+    with suppress(NotAvailable, ImageRejected):
+        found = image_paths(project, manifest, missing)
+        rejected = schedule.all_rejects(specs, found)
+        if rejected is not None and project.config.data.table is not None:  # the bytes of a trusted id may be elsewhere
+            for image, paths in found.items():
+                prefetch.read_bytes(image, paths, [])
+        return rejected
+    return None
 
 
 def _by_key(specs: Iterable[FeatureSpec]) -> dict[str, FeatureSpec]:
@@ -185,11 +205,7 @@ def compute_rows(
 
 def image_paths(project: Project, manifest: Manifest, ids: Iterable[str]) -> dict[str, list[str]]:
     """Absolute paths of each id. Raises NotAvailable if none of the files exists that a table names for an id."""
-    found: dict[str, list[str]] = {image: [] for image in ids}
-    root = str(project.root.absolute())
-    for row in manifest.rows:
-        if row.id in found:
-            found[row.id].append(os.path.join(root, row.path))
+    found = named_paths(project, manifest, ids)
     if project.config.data.table is not None:  # its ids are trusted, so its files may not exist
         no_file = [paths[0] for paths in found.values() if not any(map(os.path.exists, paths))]
         if no_file:
@@ -197,4 +213,14 @@ def image_paths(project: Project, manifest: Manifest, ids: Iterable[str]) -> dic
                 f"{len(no_file)} of {len(manifest.ids)} images have neither a row nor a file; the first: {no_file[0]}",
                 "correct data.root, or bring their rows: pipeline cache import, or pull (other settings, other rows)",
             )
+    return found
+
+
+def named_paths(project: Project, manifest: Manifest, ids: Iterable[str]) -> dict[str, list[str]]:
+    """Absolute paths of each id, whether there are such files or not."""
+    found: dict[str, list[str]] = {image: [] for image in ids}
+    root = str(project.root.absolute())
+    for row in manifest.rows:
+        if row.id in found:
+            found[row.id].append(os.path.join(root, row.path))
     return found

@@ -5,7 +5,6 @@ Not the arithmetic (one module of stages/heads for each kind), nor finding a mod
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cache import records
-from cache.errors import NotAvailable, Unusable
+from cache.errors import NotAvailable, Unusable, Unwritable
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results import predictions, unknown
@@ -83,8 +82,12 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     labelled_rows.check_splits(manifest, spec.choose, target)
     if cached := find_head(project, name, spec, manifest, target):
         if spec.unknown and unknown.is_missing(_unknown_folder(project, spec, manifest, target)):  # of an older head
-            with contextlib.suppress(NotAvailable):  # nor is it refused where its rows are not there
+            try:
                 tell_unknown(project, spec, manifest, target)
+            except NotAvailable:
+                pass  # it is not refused where its rows are not there
+            except Unwritable as why:
+                log.warning("head %s cannot tell unknown images yet: %s", name, why.message)
         return cached
     folder = head_folder(project, name, spec, manifest, target)
     key = folder.name

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.labelling.curve import Learned
-from pipeline.labelling.replay import Replayed
+from pipeline.labelling.replay import LEAST, Replayed
 from pipeline.labelling.suggest import Suggested
 from pipeline.show.console import OUT, echo, make_table
 from stages.labelling.power_law import LEVEL, LOSSES, Ends
@@ -49,6 +49,9 @@ def show_suggestions(found: Suggested, file: Path | None) -> None:
     ):
         if n:
             echo(f"left out: {count_of(n, 'image')} {what}")
+    if found.uncompared:
+        echo(f"not compared with {count_of(found.uncompared, 'labelled image')}, which have no row or no picture here: "
+             "suggestions may look like these")  # fmt: skip
     if found.why_not:
         echo(f"\nwhat suggestions save is not known: {found.why_not}")
     if found.replayed is not None:
@@ -61,14 +64,18 @@ def _show_replay(found: Replayed) -> None:
     span = f"from {found.labels[0]:,} labels to {found.labels[-1]:,}, judged on {found.judged:,} others"
     both = f"{name} {values[0]:.3f} with suggestions, {values[1]:.3f} at random"
     echo(f"\non your own labels, {count_of(found.replays, 'replay')} {span}: {both}")
-    saved, least, most = (round(end) for end in found.saved)
+    saved, of = round(found.saved.value), f"of {found.labels[-1]:,} labels"
+    if found.saved.low is None or found.saved.high is None:
+        echo(f"labels saved: {saved:+,} {of}; fewer than {LEAST} replays tell no interval, nor whether that is chance")
+        return
+    least, most = round(found.saved.low), round(found.saved.high)
     range_of = f"{LEVEL:.0%}: {least:+,} to {most:+,}"
     if least > 0:
-        echo(f"suggestions save {saved:,} of {found.labels[-1]:,} labels ({range_of})")
+        echo(f"suggestions save {saved:,} {of} ({range_of})")
     elif most < 0:
         echo(f"suggestions save nothing here: they cost {-saved:,} labels of {found.labels[-1]:,} ({range_of})")
     else:
-        echo(f"suggestions save {saved:+,} of {found.labels[-1]:,} labels ({range_of}): not told from none")
+        echo(f"suggestions save {saved:+,} {of} ({range_of}): not told from none")
 
 
 def _written(ends: Ends | None) -> str:

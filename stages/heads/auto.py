@@ -56,9 +56,10 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
     if not heads:
         raise refused
     losses = np.stack([target.losses(truth, predictions) for predictions in judged])
-    best = heads[selection.prefer_first(losses)]
+    choose = selection.prefer_first([rows[i].group for i in chosen_on.judged])
+    best = heads[choose(losses, np.arange(len(truth)))]
     folds = [head.out_of_fold for head in heads if head.out_of_fold is not None]
-    found = selection.cross_choice(folds, truth, target, selection.prefer_first) if folds else None
+    found = selection.cross_choice(folds, truth, target, choose) if folds else None
     by_kind = {head.kind: round(float(loss), 6) for head, loss in zip(heads, losses.mean(axis=1), strict=True)}
     chosen = {"kind": best.kind, **best.chosen, f"{chosen_on.name}_{target.loss}_by_kind": by_kind}
     return Head(best.kind, target, best.form, chosen, found)
@@ -71,4 +72,5 @@ def nest(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Targe
         return Candidate(features, lambda some, outside: import_module(module).fit(settings, some, outside, target))
 
     candidates = [candidate(*parts) for parts in spec.candidates.values()]
-    return selection.nest(spec, candidates, rows, target, choose=selection.prefer_first)
+    choose = selection.prefer_first([row.group for row in rows if row.split == "train"])
+    return selection.nest(spec, candidates, rows, target, choose=choose)

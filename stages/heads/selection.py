@@ -23,6 +23,7 @@ from stages.heads.fitted import Head, OutOfFold
 from stages.heads.labelled_rows import encode, rows_in_split
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import kfold
+from stages.metrics.intervals import mean_of_groups
 from stages.runtime.parallel import run_in_threads
 from stages.targets.target import Target
 
@@ -123,24 +124,31 @@ class Selection:
         return OutOfFold(out, self.folds)
 
 
-Choose = Callable[[np.ndarray], int]
-"""Losses (candidates, rows) to the candidate that is taken."""
+Choose = Callable[[np.ndarray, np.ndarray], int]
+"""Losses (candidates, rows), and which of the rows that are judged these are, to the candidate that is taken."""
 
 
-def least_loss(losses: np.ndarray) -> int:
+def least_loss(losses: np.ndarray, which: np.ndarray) -> int:
     return int(losses.mean(axis=1).argmin())
 
 
-def prefer_first(losses: np.ndarray) -> int:
+def prefer_first(groups: Sequence[str | None]) -> Choose:
     """The one with the least loss of those that are CLEARLY better than the first; where none is, the first.
 
-    A difference of a few rows' losses is mostly chance, and so would be the choice. (After the rule of one standard
-    error of Breiman et al. 1984, Classification and Regression Trees, section 3.4.3; here of the paired difference.)
+    groups: of the rows that are judged. A difference of a few rows' losses is mostly chance, and so would be the
+    choice. (After the rule of one standard error of Breiman et al. 1984, Classification and Regression Trees, section
+    3.4.3; here of the paired difference, and over groups.)
     """
-    gained = losses[0] - losses
-    errors = gained.std(axis=1, ddof=1) / np.sqrt(losses.shape[1]) if losses.shape[1] > 1 else np.inf
-    clear = gained.mean(axis=1) > CLEARLY * errors
-    return int(np.where(clear, losses.mean(axis=1), np.inf).argmin()) if clear.any() else 0
+
+    def choose(losses: np.ndarray, which: np.ndarray) -> int:
+        some, best = [groups[i] for i in which.tolist()], 0
+        for place, own in enumerate(losses):
+            gained, error = mean_of_groups(losses[0] - own, some)
+            if gained > CLEARLY * error and own.mean() < losses[best].mean():
+                best = place
+        return best
+
+    return choose
 
 
 def cross_choice(
@@ -152,7 +160,7 @@ def cross_choice(
     out = np.empty_like(first.predictions)
     for fold in np.unique(first.folds):
         here = first.folds == fold
-        out[here] = candidates[choose(losses[:, ~here])].predictions[here]
+        out[here] = candidates[choose(losses[:, ~here], np.flatnonzero(~here))].predictions[here]
     return OutOfFold(out, first.folds)
 
 
@@ -209,7 +217,8 @@ def nest(
         found = [one for one in judged[place * len(candidates) :][: len(candidates)] if one is not None]
         if not found:
             return None
-        out[folds == fold] = found[choose(np.stack([losses for losses, _ in found]))][1]
+        losses = np.stack([losses for losses, _ in found])
+        out[folds == fold] = found[choose(losses, np.flatnonzero(folds != fold))][1]
     return OutOfFold(out, folds)
 
 

@@ -74,13 +74,16 @@ class ObjectStore:
                 "client_options": {**_TIMEOUTS, "read_timeout": _READ_TIMEOUT, "allow_http": http},
                 "retry_config": _RETRIES,
             }
+        failed = False
         try:
             self._store = self._client.store.from_url(url, **options)
-        except (self._client.exceptions.BaseError, ValueError, OSError) as error:
+        except (self._client.exceptions.BaseError, ValueError, OSError):
+            failed = True
+        if failed:  # outside of the except clause, as in _ask
             if self._scheme == "file":
-                raise NotAvailable(f"{url} is not there, or is no folder", "make it, or correct the URL") from error
+                raise NotAvailable(f"{url} is not there, or is no folder", "make it, or correct the URL")
             hint = f"set {_ENVIRONMENT[self._scheme]}"
-            raise Unusable(f"{url} cannot be opened with the credentials in the environment", hint) from error
+            raise Unusable(f"{url} cannot be opened with the credentials in the environment", hint)
 
     def list(self, folder: str) -> Iterator[Listed]:
         """The objects whose names begin with `folder` and a slash, page by page, in no order."""

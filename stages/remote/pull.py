@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from cache import atomic_files, transfer
+from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from cache.shards import WRONG_DIGEST
 from cache.store import Cache, FeatureStore
 from cache.transfer import Copied
 from stages.bases.recipe import find_fault
+from stages.data.manifest import Manifest
 from stages.engines import parity
 from stages.remote import bucket
 from stages.remote.object_store import Absent, ObjectStore
@@ -57,10 +59,18 @@ def pull_rows(
 
 
 def pull_manifest(remote: ObjectStore, cache: Cache, digest: str) -> Path:
-    """Copy a manifest, and return its path. Raises ValueError where its bytes are others, Absent for none."""
+    """Copy a manifest, and return its path.
+
+    Raises ValueError where its bytes are others, Absent for none, and Unusable where it is no table of images.
+    """
     data = remote.get(bucket.manifest_name(digest), transfer.MOST_BYTES)
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError(WRONG_DIGEST)
+    try:
+        Manifest.from_bytes(data)
+    except ValueError as error:
+        message = f"the manifest {digest} of {remote.url} is no table of images, so it was not taken"
+        raise Unusable(message, "name another one; pipeline cache push stores one, and says its digest") from error
     cache.put_named("manifests", data, ".jsonl")
     return cache.root / "manifests" / f"{digest}.jsonl"
 

@@ -43,7 +43,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("extract: {taps: {p: {lyer: x}}}", r"unknown field extract\.taps\.p\.lyer", "taps.p.layer"),
         (
             "heads: {a: {D: 1}}",
-            r"unknown field heads\.a\.D; known here are kind, choose, folds, tap, sweep, seed, C",
+            r"unknown field heads\.a\.D; known here are kind, choose, folds, tap, sweep, seed, unknown, C",
             "",
         ),
         ("heads: {a: {kind: dense, dropuot: 1}}", r"unknown field heads\.a\.dropuot", "did you mean heads.a.dropout?"),
@@ -53,7 +53,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("heads: {a: {tap: [pooled, x]}}", r"heads\.a\.tap: no tap 'x' in extract\.taps; there are pooled", ""),
         (
             "heads: {a: {sweep: {D: [1]}}}",
-            r"heads\.a: sweep: no field 'D' can vary; expected one of choose, folds, tap, seed, C",
+            r"heads\.a: sweep: no field 'D' can vary; expected one of choose, folds, tap, seed, unknown, C",
             "",
         ),
         ("heads: {a: {sweep: {C: [1, -1]}}}", r"heads\.a: sweep\.C: expected more than 0, got -1", ""),

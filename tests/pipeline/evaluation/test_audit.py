@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import pipeline as frozenbase
-from pipeline.evaluation.audit_findings import find_contradictions
+from pipeline.evaluation.audit_findings import Copy, find_contradictions
 from pipeline.results import csv_parquet
 from stages.data import tables
 from stages.data.manifest import Row
@@ -280,6 +280,7 @@ def test_one_file_under_two_labels_is_a_finding_and_the_audit_goes_on(
         ("bright/same.png", "dark/05.png")
     ]
     assert found["labels"]["images"] == 83  # the 84th has no label of its own
+    assert not Copy(Row("a", "1", "x"), Row("a", "2", None), 1.0).of_two_labels
     shown = pipeline("audit", "-c", config, "-o", tmp_path / "found.csv", expect=0).out
     assert "1 pair of files is the same byte for byte, under two labels or in two splits" in shown
     rows = list(csv.DictReader((tmp_path / "found.csv").open(newline="")))

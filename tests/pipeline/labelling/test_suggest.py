@@ -79,6 +79,26 @@ def test_copies_and_labelled_images_are_left_out(pipeline: Pipeline, config: Pat
     assert found["copies"] == 11
 
 
+def test_labelled_images_without_a_file_are_counted_and_the_others_compared(pipeline: Pipeline, config: Path) -> None:
+    """In a table whose ids are trusted, files may be missing or have other bytes."""
+    pipeline("run", "extract", "-c", config, expect=0)
+    table = next(config.parent.glob(".features/manifests/*.jsonl"))
+    words = ("-n", "40", "--replays", "0", "--set", f"data.table={table.relative_to(config.parent)}")
+    new, dark = config.parent / "new", config.parent / "images" / "dark"
+    for name in ("000", "002"):
+        with Image.open(dark / f"{name}.png") as image:
+            save(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), new / f"copy-{name}.png")
+    assert (suggested(pipeline, config, *words)["copies"], suggested(pipeline, config, *words)["uncompared"]) == (2, 0)
+    (dark / "000.png").unlink()
+    found = suggested(pipeline, config, *words)
+    assert (found["copies"], found["uncompared"]) == (1, 1)
+    save(picture(999, 60), dark / "002.png")
+    found = suggested(pipeline, config, *words)
+    assert (found["copies"], found["uncompared"]) == (0, 2)
+    shown = pipeline("suggest", "logistic", "-c", config, "--images", new, *words).out
+    assert "not compared with 2 labelled images" in shown
+
+
 def test_it_is_shown_and_written_and_bad_files_are_named(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
     (tmp_path / "new" / "bad.png").write_bytes(b"no picture")
     ran = pipeline("suggest", "logistic", "-c", config, "--images", tmp_path / "new", "-n", "5",
@@ -95,12 +115,23 @@ def test_it_is_shown_and_written_and_bad_files_are_named(pipeline: Pipeline, con
 
 
 def test_what_it_saves_is_told_by_the_labels_that_are_there(pipeline: Pipeline, config: Path) -> None:
-    found = suggested(pipeline, config, "-n", "3", "--replays", "3")["replayed"]
-    assert (found["figure"], found["replays"], found["level"]) == ("accuracy", 3, 0.9)
+    found = suggested(pipeline, config, "-n", "3", "--replays", "5")["replayed"]
+    assert (found["figure"], found["replays"], found["level"]) == ("accuracy", 5, 0.9)
     assert found["labels"] == sorted(found["labels"])
     assert len(found["suggested"]) == len(found["random"]) == len(found["labels"])
     assert found["suggested"][0] == pytest.approx(found["random"][0], abs=1e-9)
     assert found["saved"]["low"] <= found["saved"]["high"]
+
+
+def test_a_few_replays_have_no_interval_and_no_verdict(pipeline: Pipeline, config: Path) -> None:
+    words = ("suggest", "logistic", "-c", config, "--images", config.parent / "new", "-n", "3", "--replays", "1")
+    saved = pipeline(*words, "--json").json["suggest"]["replayed"]["saved"]
+    assert isinstance(saved["value"], float)
+    assert (saved["low"], saved["high"]) == (None, None)
+    shown = " ".join(pipeline(*words).out.split())
+    assert "fewer than 5 replays tell no interval" in shown
+    assert "suggestions save" not in shown
+    assert "90%" not in shown
 
 
 @pytest.mark.parametrize("target", ["labels", "number", "soft"])
@@ -165,5 +196,8 @@ def test_the_interval_of_labels_saved_is_over_replays() -> None:
     assert (ends.value, ends.low, ends.high) == (pytest.approx(20),) * 3
     mixed = np.stack([better, better[::-1]] * 3)
     ends = replay.with_interval(budgets, mixed, 0)
+    assert ends.low is not None
+    assert ends.high is not None
     assert ends.low < 0 < ends.high
     assert json.dumps(ends._asdict())
+    assert replay.with_interval(budgets, np.stack([better] * 4), 0)[1:] == (None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -106,6 +107,19 @@ def test_a_changed_manifest_is_not_taken(pipeline: Pipeline, shared: Path, tmp_p
     path.write_text(json.dumps({"id": "a" * 64, "path": "x", "label": "dark"}) + "\n")
     ran = pipeline("cache", "pull", "-c", shared, "--manifest", digest)
     assert (ran.code, "not its name" in ran.err) == (4, True)
+
+
+@pytest.mark.parametrize("data", [b"no json\n", b'{"name": "no row"}\n', b"\xff\n"])
+def test_a_manifest_that_is_none_is_one_sentence_and_not_kept(
+    pipeline: Pipeline, shared: Path, tmp_path: Path, data: bytes
+) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    path = tmp_path / "remote" / "v1" / "manifests" / f"{digest}.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    ran = pipeline("cache", "pull", "-c", shared, "--manifest", digest)
+    assert (ran.code, "is no table of images" in " ".join(ran.err.split())) == (2, True), ran.err
+    assert not (shared.parent / ".features" / "manifests" / path.name).exists()
 
 
 def test_the_remote_is_listed_and_tidied_after_a_preview(pipeline: Pipeline, shared: Path, tmp_path: Path) -> None:

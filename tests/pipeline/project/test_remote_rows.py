@@ -17,7 +17,7 @@ import pytest
 from pipeline.project import remote_rows
 from stages.extract import schedule
 from stages.extract.shard_task import Receipt, Task
-from tests.conftest import Pipeline, extract, opened
+from tests.conftest import Pipeline, extract, opened, write_finetuning
 from tests.support import bucket_server, fakes, process
 from tests.support.bucket_server import KEY, SECRET, TOKEN, BucketServer, object_kind
 
@@ -129,6 +129,42 @@ def test_a_complete_cache_asks_nobody(pipeline: Pipeline, project: Path) -> None
     extract(pipeline, project)
     share(project, "file:///nobody/has/this", "read")
     assert extract(pipeline, project) == (0, 24)
+
+
+def test_rejects_alone_ask_nobody(pipeline: Pipeline, project: Path) -> None:
+    (project.parent / "images" / "dark" / "bad.png").write_bytes(b"no picture")
+    words = ("run", "extract", "-c", project, "--json", "--set", "data.on_bad=skip")
+    assert pipeline(*words).json["extract"]["computed"] == 24
+    share(project, "file:///nobody/has/this", "read")
+    ran = pipeline(*words)
+    assert (ran.code, ran.json["extract"]["reused"], len(ran.json["extract"]["rejected"])) == (0, 24, 1)
+
+
+def test_rows_of_files_that_changed_since_the_table_was_made_are_pulled(
+    pipeline: Pipeline, project: Path, folder: str
+) -> None:
+    share(project, folder)
+    digest = pipeline("run", "extract", "-c", project, "--json").json["extract"]["manifest"]
+    there = elsewhere(project, "read")
+    shutil.copy(project.parent / ".features" / "manifests" / f"{digest}.jsonl", there.parent / "table.jsonl")
+    for path in there.parent.glob("images/*/*.png"):
+        path.write_bytes(b"other bytes")
+    assert extract(pipeline, there, "--set", "data.table=table.jsonl") == (0, 24)
+
+
+def test_the_maps_of_a_fine_tuning_are_pushed_on_request_alone(
+    pipeline: Pipeline, project: Path, folder: str, tmp_path: Path
+) -> None:
+    share(write_finetuning(project.parent), folder)
+    ran = pipeline("run", "extract", "--for", "finetune/last", "-c", project, "--json").json["extract"]
+    pushed = {path.parent.parent.name for path in (tmp_path / "remote").rglob("*.h5")}
+    assert pushed == {ran["keys"]["pooled"]}
+    assert (ran["computed"], ran["remote"]["pushed"]["rows"]) == (24, 24)
+    pipeline("cache", "push", "-c", project, expect=0)
+    pushed = {path.parent.parent.name for path in (tmp_path / "remote").rglob("*.h5")}
+    assert len(pushed) == 3  # rows, and maps of both views
+    there = pipeline("run", "extract", "--for", "finetune/last", "-c", elsewhere(project, "read"), "--json")
+    assert there.json["extract"]["computed"] == 0
 
 
 def test_a_head_is_trained_without_the_images(pipeline: Pipeline, project: Path, folder: str) -> None:

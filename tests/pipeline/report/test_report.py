@@ -6,17 +6,20 @@ import csv
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 import pipeline as frozenbase
-from pipeline.report import confusion, image_map, pictures, report, scores
+from cache.errors import NotAvailable
+from pipeline.report import confusion, image_map, learning, pictures, report, scores
 from pipeline.report.material import Judged, Material
 from stages.metrics.figures import Figures
 from stages.targets.classes import Classes
@@ -138,6 +141,30 @@ def test_it_is_written_again_only_if_something_of_it_changed(pipeline: Pipeline,
     (mixed.parent / "images" / "dark" / "0000.png").rename(mixed.parent / "images" / "dark" / "new.png")
     assert "dark/new.png" in reported(pipeline, mixed).data["path"]
     assert "limited" in reported(pipeline, mixed, "--set", "card.limits=limited").text
+
+
+def test_a_page_that_lacked_something_for_a_time_is_made_again(
+    pipeline: Pipeline, mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "learning_curve", Mock(side_effect=NotAvailable("no rows for now", "")))
+        assert "no learning curve: no rows for now" in reported(pipeline, mixed, "head/logistic").text
+    assert "no learning curve" not in reported(pipeline, mixed, "head/logistic").text
+    assert "is up to date" in pipeline("report", "-c", mixed, "head/logistic", expect=0).out
+
+
+def test_a_model_that_learnt_to_tell_unknown_images_has_another_page(pipeline: Pipeline, mixed: Path) -> None:
+    shutil.rmtree(mixed.parent / "models" / "unknown")
+    assert "for any picture, whatever is on it" in reported(pipeline, mixed, "head/logistic").text
+    pipeline("run", "-c", mixed, expect=0)
+    assert "at a false alarm rate of 5%" in reported(pipeline, mixed, "head/logistic").text
+
+
+def test_a_page_of_the_user_s_is_not_replaced(pipeline: Pipeline, mixed: Path) -> None:
+    (mixed.parent / "report.html").write_text("<p>mine")
+    refused = pipeline("report", "-c", mixed, expect=2)
+    assert "report.html is there, and is no report" in " ".join(refused.err.split())
+    assert (mixed.parent / "report.html").read_text() == "<p>mine"
 
 
 def test_nothing_else_is_changed(pipeline: Pipeline, mixed: Path) -> None:

@@ -432,7 +432,7 @@ def test_versions_of_choosing_move_what_is_chosen_so_and_nothing_else(
     )
     before = heads(pipeline, project)
     monkeypatch.setattr(choices, "VERSION", 2)
-    monkeypatch.setitem(HEAD_KINDS, "auto", replace(HEAD_KINDS["auto"], choosing=4))
+    monkeypatch.setitem(HEAD_KINDS, "auto", replace(HEAD_KINDS["auto"], choosing=5))
     now = heads(pipeline, project)
     assert {name for name in now if now[name]["key"] != before[name]["key"]} == {"a", "v"}
     assert {name for name in now if not now[name]["hit"]} == {"a", "few", "v"}

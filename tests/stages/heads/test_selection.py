@@ -38,6 +38,9 @@ def plain(some: FeatureMatrix, of: Sequence[Row]) -> Head:
     return Head("ridge", CLASSES, Layers([Layer(weights, np.zeros(1))]), {}, OutOfFold(softmax(scores[:, None]), folds))
 
 
+ALONE = selection.prefer_first([None] * 100)
+
+
 def candidates(*arrays: np.ndarray) -> list[Candidate]:
     return [Candidate(features(x), plain) for x in arrays]
 
@@ -177,11 +180,20 @@ def test_the_first_is_preferred_until_another_is_better_by_two_standard_errors_o
     luck = (luck - luck.mean()) / luck.std(ddof=1) / np.sqrt(40)  # differences with a standard error of 1/40
     for gain, expected in ((-0.1, 0), (0.0, 0), (1.9, 0), (2.1, 1)):
         losses = np.stack([first, first - gain / 40 - luck])
-        assert selection.prefer_first(losses) == expected
-        assert selection.least_loss(losses) == int(gain > 0)
-    assert selection.prefer_first(np.stack([first, first - 3 / 40 - luck, first - 0.5])) == 2
-    assert selection.prefer_first(np.array([[1.0], [0.0]])) == 0  # of one row nothing is known
-    assert selection.prefer_first(first[None]) == 0
+        assert ALONE(losses, np.arange(40)) == expected
+        assert selection.least_loss(losses, np.arange(40)) == int(gain > 0)
+    assert ALONE(np.stack([first, first - 3 / 40 - luck, first - 0.5]), np.arange(40)) == 2
+    assert ALONE(np.array([[1.0], [0.0]]), np.arange(1)) == 0  # of one row nothing is known
+    assert ALONE(first[None], np.arange(40)) == 0
+
+
+def test_rows_of_a_group_count_as_one_where_candidates_are_compared() -> None:
+    """Five groups of forty rows, of which one alone is better: 200 rows would seem to tell."""
+    groups = [f"g{i // 40}" for i in range(200)]
+    losses = np.stack([np.ones(200), np.where(np.arange(200) < 40, 0.5, 1.0)])
+    assert selection.prefer_first([None] * 200)(losses, np.arange(200)) == 1
+    assert selection.prefer_first(groups)(losses, np.arange(200)) == 0
+    assert selection.prefer_first(groups)(losses[:, :40], np.arange(40)) == 0  # one group
 
 
 def test_auto_keeps_its_first_kind_on_few_rows_and_takes_another_that_is_clearly_better() -> None:

@@ -123,6 +123,15 @@ def test_no_error_tells_a_secret(remote: ObjectStore, server: BucketServer, faul
         assert not [secret for secret in (SECRET, TOKEN, KEY, "Signature") if secret in told]
 
 
+@pytest.mark.parametrize("url", ["az://container/x", "file:///nobody/s"])
+def test_a_store_that_cannot_be_opened_tells_no_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "team")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "no-base64")
+    with pytest.raises((Unusable, NotAvailable)) as refused:
+        ObjectStore(url)
+    assert (refused.value.__cause__, refused.value.__context__) == (None, None)  # which are the library's own words
+
+
 def test_without_obstore_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(Unusable, match="needs obstore") as refused:

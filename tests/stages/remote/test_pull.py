@@ -163,8 +163,8 @@ def test_rows_of_another_engine_are_marked_unchecked(remote: ObjectStore, ours: 
 
 def test_a_manifest_comes_whole_or_not_at_all(remote: ObjectStore, tmp_path: Path) -> None:
     pusher, cache = Pusher(remote, Pushed()), new_store(tmp_path / "theirs").cache
-    digest = pusher.push_manifest(b'{"id": "x"}\n')
-    assert pull.pull_manifest(remote, cache, digest).read_bytes() == b'{"id": "x"}\n'
+    digest = pusher.push_manifest(b'{"id": "x", "path": "x.png"}\n')
+    assert pull.pull_manifest(remote, cache, digest).read_bytes() == b'{"id": "x", "path": "x.png"}\n'
     (tmp_path / "remote" / bucket.manifest_name(digest)).write_bytes(b"other")
     with pytest.raises(ValueError, match="not its name"):
         pull.pull_manifest(remote, cache, digest)
