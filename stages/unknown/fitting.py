@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,6 +33,7 @@ FOLDS, LEAST = 5, 10
 MOST_ROWS, MOST_SQUARE = 10_000, 2_560
 """Rows that are fitted at most; of wider taps than MOST_SQUARE features, so many. Of more, evenly spaced ones are."""
 
+_ROUNDS = 15
 _ROWS_FOR_ONE = 5
 """Rows that a prototype stands for, at least."""
 
@@ -71,11 +71,9 @@ def fit(features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Distanc
         held[here] = distance(x[here])  # their length is 1 already
         return None
 
-    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1), warnings.catch_warnings():  # the same to the last bit on any number of cores
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of copies, there are fewer clusters
+    with threadpool_limits(1):  # the same to the last bit on any number of cores
         *_, whole = run_in_threads(judge, [*np.unique(folds).tolist(), None])
     assert whole is not None
     return replace(whole, held=np.sort(held).astype(np.float32))
@@ -103,14 +101,18 @@ def _fit(x: np.ndarray, kinds: np.ndarray, spans: np.ndarray) -> Distance:
 
 def _metric(within: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Directions (dim, r) and gains (r,) of rows less the means of their classes."""
+    from scipy import linalg
+
     n, dim = within.shape
     squares = np.einsum("ij,ij->i", within, within, dtype=np.float64)
     total, rank = squares.mean(), min(DIRECTIONS, dim - 1, n - classes - 1)
     if rank < 1 or total < 1e-12:
         return np.zeros((dim, 0)), np.zeros(0)
     products = (within @ within.T if n < dim else within.T @ within).astype(np.float64) / n
-    variances, vectors = np.linalg.eigh(products)  # of the smaller matrix: what is not 0 is the same of both
-    along = np.maximum(variances[: -rank - 1 : -1], 1e-9 * total)
+    # of the smaller matrix: what is not 0 is the same of both
+    several = [len(products) - rank, len(products) - 1]
+    variances, vectors = linalg.eigh(products.astype(np.float32), subset_by_index=several)
+    along = np.maximum(variances.astype(np.float64)[: -rank - 1 : -1], 1e-9 * total)
     directions = vectors[:, : -rank - 1 : -1]
     if n < dim:
         directions = within.T @ directions / np.sqrt(along * n)
@@ -123,12 +125,21 @@ def _metric(within: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _prototypes(x: np.ndarray, classes: int) -> np.ndarray:
-    """Means of clusters of the rows (n, dim), whose length is 1: (k, dim)."""
-    from sklearn.cluster import KMeans
+    """Means of clusters of the rows (n, dim), whose length is 1: (k, dim).
+
+    Lloyd's algorithm from rows drawn at random. Not scikit-learn's, whose import takes longer than all of this.
+    """
+    from scipy.sparse import csr_array
 
     wanted = min(max(PROTOTYPES, 2 * classes), MOST_PROTOTYPES, max(1, len(x) // _ROWS_FOR_ONE))
-    found = KMeans(wanted, init="random", n_init=1, max_iter=15, random_state=0).fit(x)
-    return np.asarray(found.cluster_centers_)
+    centres = x[np.sort(np.random.default_rng(0).permutation(len(x))[:wanted])]
+    for _ in range(_ROUNDS):
+        nearest = (x @ centres.T - (centres**2).sum(axis=1) / 2).argmax(axis=1)
+        counts = np.bincount(nearest, minlength=wanted)
+        shares = 1 / np.maximum(counts, 1)[nearest].astype(np.float32)
+        means = csr_array((shares, (nearest, np.arange(len(x)))), shape=(wanted, len(x))) @ x
+        centres = np.where(counts[:, None] > 0, means, centres)  # of copies, there are fewer clusters
+    return np.asarray(centres)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
