@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cache import records
 from pipeline.config.finetune_schema import FineTune
-from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
+from pipeline.config.head_schema import DEFAULT_RATE, HEAD_KINDS, HeadConfig
 from pipeline.project.project import Project
 from pipeline.results.model import read_record
 from pipeline.results.record_diff import Differences, find_differences, flatten, shorten
@@ -119,7 +119,7 @@ def _nearest(
 def _head_inputs(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """What an existing head was made from, apart from its images."""
     return {
-        "settings": _without_none(record["config"]["heads"][name]),
+        "settings": {"unknown": DEFAULT_RATE, **_without_none(record["config"]["heads"][name])},  # older ones lack it
         "fitting": record.get("head_version"),
         "classes": list(record["classes"]),
         "rows": _describe_rows(_head_taps(record, record["config"]["heads"][name])),
