@@ -247,7 +247,7 @@ def test_a_file_that_says_something_else_is_never_there(made: Any, tmp_path: Pat
     (layer,) = deployable.head.layers
     head = replace(deployable.head, form=Layers([replace(layer, weights=layer.weights[1280:])]))
     (base,) = deployable.bases
-    wrong = replace(deployable, bases=(replace(base, taps={"0": base.taps["1"]}),), head=head)
+    wrong = replace(deployable, bases=(replace(base, taps={"0": base.taps["1"]}),), head=head, unknown=None)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
     with pytest.raises(PipelineError, match="the file is not the model: of 2 images, a probability differs by up to"):
