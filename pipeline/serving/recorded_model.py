@@ -18,7 +18,6 @@ from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
 from pipeline.config.head_schema import HeadConfig
 from pipeline.config.schema import BaseChoice
-from pipeline.config.unkeyed_schema import CacheConfig
 from pipeline.project.project import Project
 from pipeline.results import unknown
 from pipeline.results.model import Model
@@ -143,7 +142,8 @@ def temporary_cache(project: Project) -> Iterator[None]:
     """Give the project an empty cache: no earlier row is used, not from the team's cache either, and none is left."""
     with atomic_files.temporary_folder() as folder:
         project.cache = Cache(folder, project.cache.index)
-        project.config = project.config.model_copy(update={"cache": CacheConfig()})
+        alone = project.config.cache.model_copy(update={"remote": None})
+        project.config = project.config.model_copy(update={"cache": alone})
         yield
 
 
