@@ -89,7 +89,7 @@ def test_a_network_s_loss_leaves_unknown_labels_out() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("folds", [False, True])
-def test_the_kind_with_the_least_loss_is_chosen(kind: str, folds: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_kind_is_chosen_unless_another_has_clearly_less_loss(kind: str, folds: bool, caplog: pytest.LogCaptureFixture) -> None:
     x, samples, target = given(kind)
     samples = in_train(samples) if folds else samples
     with caplog.at_level(logging.WARNING):
@@ -97,10 +97,12 @@ def test_the_kind_with_the_least_loss_is_chosen(kind: str, folds: bool, caplog: 
     losses = head.chosen[f"{'fold' if folds else 'val'}_{target.loss}_by_kind"]
     refused = {"labels": "ridge", "number": "logistic"}.get(kind)
     assert {*losses} == {"logistic", "ridge", "knn"} - {refused}
-    assert head.chosen["kind"] == min(losses, key=losses.get)
+    first, best = next(iter(losses)), min(losses, key=losses.get)
+    assert head.chosen["kind"] in (first, best)
+    assert (head.chosen["kind"] == best) or losses[first] < 1.2 * losses[best]
     assert [f"kind {refused} is left out" in record.message for record in caplog.records] == [True] * bool(refused)
     if not folds:
-        assert min(losses.values()) == pytest.approx(loss(head, x, samples, "val"), abs=1e-4)
+        assert losses[head.chosen["kind"]] == pytest.approx(loss(head, x, samples, "val"), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
