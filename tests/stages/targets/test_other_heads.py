@@ -89,7 +89,9 @@ def test_a_network_s_loss_leaves_unknown_labels_out() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("folds", [False, True])
-def test_the_first_kind_is_chosen_unless_another_has_clearly_less_loss(kind: str, folds: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_kind_is_chosen_unless_another_has_clearly_less_loss(
+    kind: str, folds: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     x, samples, target = given(kind)
     samples = in_train(samples) if folds else samples
     with caplog.at_level(logging.WARNING):
