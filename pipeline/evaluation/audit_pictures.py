@@ -107,8 +107,8 @@ def _at_its_size(image: str, paths: Sequence[str], most: int) -> np.ndarray | No
     """The pixels (h, w, 3) of a picture, its longer side at most SAMPLE_SIDE; None where it cannot be read."""
     with suppress(ImageRejected):
         data = prefetch.read_bytes(image, paths, [])
-        images.decode(data, PixelSpec(SIDE, SIDE, max_pixels=most))  # refused where it is larger
-        pixels = Image.fromarray(images.decode(data, None))
+        whole, _ = images.decode_all(data, [None, PixelSpec(SIDE, SIDE, max_pixels=most)])  # the latter for the limit
+        pixels = Image.fromarray(whole)
         pixels.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
         return np.asarray(pixels)
     return None

@@ -31,7 +31,7 @@ from stages.data.manifest import Row
 from stages.data.scan import Reject
 from stages.extract import prefetch
 from stages.heads.matrix import FeatureMatrix
-from stages.heads.neighbours import nearest, unit_rows
+from stages.heads.neighbours import nearest_rows, unit_rows
 from stages.labelling import choose_images
 from stages.runtime.parallel import run_in_threads
 
@@ -172,8 +172,7 @@ def _without_copies(
     near_known: list[str] = []
     if known:
         others = FeatureMatrix([store.rows(known) for store in stores]).unit_rows()
-        blocks = ((int(block[0]), unit_rows(others.take(block))) for block in others.blocks(np.arange(len(known))))
-        numbers = np.unique(nearest(rows, blocks, min(copies.NEAREST, len(known)))[1])
+        numbers = np.unique(nearest_rows(rows, others, min(copies.NEAREST, len(known)))[1])
         near_known = [known[i] for i in numbers]
         rows = np.concatenate([rows, unit_rows(others.take(numbers))])
     if len(rows) < 2:

@@ -10,8 +10,9 @@ from typing import Any
 from cache.errors import NotAvailable, PipelineError
 from pipeline.evaluation.audit_findings import Audit
 from pipeline.report import pictures
-from pipeline.report.material import Material, describe_label
+from pipeline.report.material import Material
 from pipeline.report.page import Section
+from stages.targets.target import describe_label
 
 MOST_AUDITED = 20_000
 """Images; of more, a sample is looked at, since an exact search takes the square of their number."""

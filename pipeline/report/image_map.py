@@ -12,12 +12,13 @@ from threadpoolctl import threadpool_limits
 
 from cache.errors import PipelineError
 from pipeline.report import pictures
-from pipeline.report.material import Material, describe_label
+from pipeline.report.material import Material
 from pipeline.report.mistakes import worst_first
 from pipeline.report.page import Section, shorten
 from stages.data.manifest import SPLITS, Row
 from stages.heads.neighbours import unit_rows
 from stages.runtime.silent_imports import without_banners
+from stages.targets.target import describe_label
 
 MOST = 3_000
 """Images that a page has points and pictures of; of more, mistakes first, at most a third, then others by their ids."""

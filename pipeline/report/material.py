@@ -23,7 +23,7 @@ from stages.heads import labelled_rows
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics.figures import Figures
 from stages.runtime.counted_words import count_of
-from stages.targets.target import Target, written
+from stages.targets.target import Target, describe_label, describe_part
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Material:
         if "predicted" in self._said and self.target.probabilities:
             return str(self._said["predicted"][number]) or "(none)"
         values = zip(self.target, self.predicted.probabilities[number].tolist(), strict=True)
-        return ", ".join(_named(name, value) for name, value in values)
+        return ", ".join(describe_part(name, value) for name, value in values)
 
     @cached_property
     def today_rows(self) -> Mapping[str, Sequence[Row]]:
@@ -167,17 +167,3 @@ class Material:
     def rows(self, ids: Sequence[str]) -> FeatureMatrix:
         """Cached rows of that tap. Raises NotAvailable where one is missing."""
         return FeatureMatrix([self.then.store(self.tap).rows(ids)])
-
-
-def describe_label(label: str | None) -> str:
-    """A label as people read it: of several labels, numbers or shares, each by its name."""
-    parts = None if label is None else written(label)
-    if parts is None:
-        return label or ""
-    return ", ".join(_named(name, value) for name, value in parts.items() if value != 0) or "(none)"
-
-
-def _named(name: str, value: float | None) -> str:
-    if value is None:
-        return f"{name} ?"
-    return name if value == 1 else f"{name} {value:.3g}"

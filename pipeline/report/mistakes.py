@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cache.errors import PipelineError
 from pipeline.report import activation, pictures
-from pipeline.report.material import Material, describe_label
+from pipeline.report.material import Material
 from pipeline.report.page import Section
-from stages.heads.matrix import FeatureMatrix
-from stages.heads.neighbours import nearest, unit_rows
+from stages.heads.neighbours import nearest_rows, unit_rows
+from stages.targets.target import describe_label
 
 MOST = 12
 NEIGHBOURS = 5
 _LARGE, _SMALL = 192, 72
-_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _neighbours(material: Material, some: Sequence[int], notes: list[str]) -> li
     place = {row.id: i for i, row in enumerate(train)}
     itself = np.array([place.get(material.predicted.rows[i].id, -1) for i in some])
     x = unit_rows(own.take(np.arange(len(some))))
-    cosines, numbers = nearest(x, _blocks(stored), min(NEIGHBOURS, len(train) - 1) or 1, itself)
+    cosines, numbers = nearest_rows(x, stored, min(NEIGHBOURS, len(train) - 1) or 1, itself)
     return [
         [
             (train[j].id, describe_label(train[j].label), float(cosine))
@@ -124,8 +123,3 @@ def _neighbours(material: Material, some: Sequence[int], notes: list[str]) -> li
         ]
         for of, rows in zip(cosines.tolist(), numbers.tolist(), strict=True)
     ]
-
-
-def _blocks(stored: FeatureMatrix) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(stored), _BLOCK):
-        yield start, unit_rows(stored.take(np.arange(start, min(start + _BLOCK, len(stored)))))

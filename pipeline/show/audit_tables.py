@@ -16,7 +16,7 @@ from pipeline.evaluation.audit_findings import (
 from pipeline.show.console import OUT, echo, format_interval, make_table
 from stages.metrics.figures import Figure
 from stages.runtime.counted_words import count_of
-from stages.targets.target import written
+from stages.targets.target import describe_label
 
 _SHOWN = 10
 
@@ -61,7 +61,7 @@ def _show_copies(found: Copies, by_class: bool) -> None:
 def _show_pairs(pairs: Sequence[Copy]) -> None:
     table = make_table("image", "split", "label", "copy", "split", "label", ">alike")
     for one in pairs[:_SHOWN]:
-        cells = (cell for row in (one.image, one.of) for cell in (row.path, row.split or "", _written(row.label)))
+        cells = (cell for row in (one.image, one.of) for cell in (row.path, row.split or "", describe_label(row.label)))
         table.add_row(*cells, f"{one.likeness:.4f}")
     if pairs:
         OUT.print(table)
@@ -78,7 +78,7 @@ def _show_labels(found: Labels) -> None:
     table = make_table("image", "split", "label", ">p", "rather", ">p", ">neighbours against", "such as")
     for one in found.suspects[:_SHOWN]:
         image, against = one.image, f"{one.against} of {one.neighbours}"
-        table.add_row(image.path, image.split or "", _written(image.label), f"{one.own:.3f}", one.instead,
+        table.add_row(image.path, image.split or "", describe_label(image.label), f"{one.own:.3f}", one.instead,
                       f"{one.other:.3f}", against, next(iter(one.near), ""))  # fmt: skip
     if n:
         OUT.print(table)
@@ -88,7 +88,7 @@ def _show_odd_ones(found: Sequence[OddOne], of: str) -> None:
     echo(f"\n{count_of(len(found), 'image')} unlike the rest of {of}")
     table = make_table("image", "split", "label", ">z")
     for one in found[:_SHOWN]:
-        table.add_row(one.image.path, one.image.split or "", _written(one.image.label), f"{one.score:.1f}")
+        table.add_row(one.image.path, one.image.split or "", describe_label(one.image.label), f"{one.score:.1f}")
     if found:
         OUT.print(table)
 
@@ -98,7 +98,7 @@ def _show_odd_pictures(found: Sequence[OddPicture]) -> None:
     echo(f"\n{many} {are} odd as such" if found else "\nno picture is odd as such")
     table = make_table("image", "split", "label", "is", "~found")
     for one in _first_of_each(found):
-        table.add_row(one.image.path, one.image.split or "", _written(one.image.label), one.kind, one.found)
+        table.add_row(one.image.path, one.image.split or "", describe_label(one.image.label), one.kind, one.found)
     if found:
         OUT.print(table)
 
@@ -119,17 +119,3 @@ def _show_shortcuts(found: Sequence[Shortcut]) -> None:
     for one in found:
         accuracy = format_interval(Figure(one.accuracy, one.accuracy_ci))
         echo(f"the class can be told from {one.by} alone: accuracy {accuracy}, most frequent class {one.majority:.3f}")
-
-
-def _written(label: str | None) -> str:
-    """A label as people read it: of several labels, numbers or shares, each by its name."""
-    parts = None if label is None else written(label)
-    if parts is None:
-        return label or ""
-    return ", ".join(_named(name, value) for name, value in parts.items() if value != 0) or "(none)"
-
-
-def _named(name: str, value: float | None) -> str:
-    if value is None:
-        return f"{name} ?"
-    return name if value == 1 else f"{name} {value:.3g}"

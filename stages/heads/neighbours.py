@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from stages.heads.matrix import FeatureMatrix
 from stages.targets.target import Target
 
 TILE = 8192
@@ -72,6 +73,14 @@ def nearest(
             cosines, numbers = (np.take_along_axis(both, kept, axis=1) for both in (cosines, numbers))
     order = np.argsort(-cosines, axis=1, kind="stable")
     return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(numbers, order, axis=1)
+
+
+def nearest_rows(
+    x: np.ndarray, stored: FeatureMatrix, k: int, own: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest` among the rows of a matrix, which are read TILE at a time; x (n, dim) has rows of length 1."""
+    blocks = (np.arange(start, min(start + TILE, len(stored))) for start in range(0, len(stored), TILE))
+    return nearest(x, ((int(block[0]), unit_rows(stored.take(block))) for block in blocks), k, own)
 
 
 def vote(cosines: np.ndarray, y: np.ndarray, temperature: float, target: Target) -> np.ndarray:

@@ -6,7 +6,6 @@ Not which rows (pipeline/runs). Objects are named by their content, so that two 
 from __future__ import annotations
 
 import hashlib
-import logging
 import queue
 import threading
 from dataclasses import dataclass, field
@@ -17,8 +16,6 @@ from cache.store import FeatureStore
 from stages.remote import bucket
 from stages.remote.bucket import Contents
 from stages.remote.object_store import Denied, ObjectStore, Unreachable
-
-log = logging.getLogger(__name__)
 
 _MOST_FAILURES = 3
 """In a row, each after some tries: then the store is given up."""

@@ -27,6 +27,21 @@ def written(label: str) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def describe_label(label: str | None) -> str:
+    """A label as people read it: of several labels, numbers or shares, each by its name."""
+    parts = None if label is None else written(label)
+    if parts is None:
+        return label or ""
+    return ", ".join(describe_part(name, value) for name, value in parts.items() if value != 0) or "(none)"
+
+
+def describe_part(name: str, value: float | None) -> str:
+    """A label, number or share of a label; None where it is unknown."""
+    if value is None:
+        return f"{name} ?"
+    return name if value == 1 else f"{name} {value:.3g}"
+
+
 def read(kind: str, label: str) -> Mapping[str, Any]:
     """What is in a label of that kind. Raises Unusable where it isn't JSON, as labels of classes are not."""
     found = written(label)

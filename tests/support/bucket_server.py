@@ -17,6 +17,8 @@ import pytest
 
 from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore
+from stages.remote.object_store import ObjectStore
+from stages.remote.push import Pushed, Pusher
 
 BUCKET = "team"
 KEY, SECRET, TOKEN = "AKIASENTINELKEY00001", "sentinel/secret+key/0123456789", "sentinel-session-token"
@@ -134,6 +136,15 @@ def fill(store: FeatureStore, shards: int, rows: int = 4, first: int = 0) -> lis
         store.put(some, rng.normal(size=(rows, 8)).astype(np.float32), about)
         ids += some
     return ids
+
+
+def push_all(remote: ObjectStore, store: FeatureStore) -> Pushed:
+    """All shards of the store."""
+    done = Pushed()
+    pusher = Pusher(remote, done)
+    for name in store.names():
+        pusher.push(store, name)
+    return done
 
 
 def new_store(root: Path, base: str = "net") -> FeatureStore:

@@ -65,6 +65,14 @@ def numbered(number: int) -> bytes:
     return buffer.getvalue()
 
 
+def save_png(image: Image.Image, path: Path) -> None:
+    """Its folder is made; a file that is there is written over."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    path.write_bytes(buffer.getvalue())
+
+
 def textured(seed: int, bright: bool, size: int = 20) -> bytes:
     """A PNG of noise, bright or dark: two classes that a head can tell apart."""
     noise = np.random.default_rng(seed).integers(0, 120, (size, size, 3), dtype=np.uint8)

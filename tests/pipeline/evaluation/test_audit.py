@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from stages.data import tables
 from stages.data.manifest import Row
 from tests.conftest import Pipeline
 from tests.support.disk import read_tree
+from tests.support.fakes import save_png
 
 
 def draw(seed: int, bright: bool) -> Image.Image:
@@ -28,22 +28,15 @@ def draw(seed: int, bright: bool) -> Image.Image:
     return Image.fromarray(noise.astype(np.uint8)).resize((90, 90), Image.Resampling.BICUBIC)
 
 
-def save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    path.write_bytes(file.getvalue())
-
-
 @pytest.fixture
 def config(tmp_path: Path, fake_embed: None, pipeline: Pipeline) -> Path:
     """40 dark and 40 bright pictures; three mirrored copies, one of them under the other label; one wrong label."""
     for i in range(80):
-        save(draw(i, i >= 40), tmp_path / "images" / ("bright" if i >= 40 else "dark") / f"{i:02d}.png")
+        save_png(draw(i, i >= 40), tmp_path / "images" / ("bright" if i >= 40 else "dark") / f"{i:02d}.png")
     for i, label in ((1, "dark"), (2, "dark"), (3, "bright")):
         mirrored = draw(i, False).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        save(mirrored, tmp_path / "images" / label / f"copy{i}.png")
-    save(draw(99, True), tmp_path / "images" / "dark" / "wrong.png")
+        save_png(mirrored, tmp_path / "images" / label / f"copy{i}.png")
+    save_png(draw(99, True), tmp_path / "images" / "dark" / "wrong.png")
     config = tmp_path / "pipeline.yaml"
     config.write_text("data: {split: {method: stratified}}\nextract: {size: 32}\n")
     pipeline("run", "extract", "-c", config, expect=0)
@@ -119,8 +112,8 @@ def test_groups_keep_the_splits_of_folders(
 ) -> None:
     for i in range(24):
         split = "test" if i % 4 == 0 else "train"
-        save(draw(i, i % 2 == 1), tmp_path / "images" / split / ("bright" if i % 2 else "dark") / f"{i:02d}.png")
-    save(
+        save_png(draw(i, i % 2 == 1), tmp_path / "images" / split / ("bright" if i % 2 else "dark") / f"{i:02d}.png")
+    save_png(
         draw(2, False).transpose(Image.Transpose.FLIP_LEFT_RIGHT), tmp_path / "images" / "train" / "dark" / "copy2.png"
     )
     config = tmp_path / "pipeline.yaml"
@@ -216,7 +209,7 @@ def test_odd_pictures_and_shortcuts_are_found_and_shown(pipeline: Pipeline, conf
         place = f"{'new' if bright else 'old'}/{i}.jpg"
         draw(i, bright).resize((90, 80) if bright else (70, 80)).save(tmp_path / "cameras" / place)
         lines.append(f"{place},{'day' if bright else 'night'}")
-    save(Image.new("RGB", (90, 80), (20, 90, 30)), tmp_path / "cameras/new/one.png")
+    save_png(Image.new("RGB", (90, 80), (20, 90, 30)), tmp_path / "cameras/new/one.png")
     (tmp_path / "c.csv").write_text("\n".join([*lines, "new/one.png,day"]) + "\n")
     sets = ("--set", "data.root=cameras", "--set", "data.table=c.csv")
     pipeline("run", "extract", "-c", config, *sets, expect=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pipeline as frozenbase
 from pipeline.labelling import replay
 from tests.conftest import Pipeline
 from tests.support import fakes, other_targets
+from tests.support.fakes import save_png
 
 
 def picture(seed: int, bright: int) -> Image.Image:
@@ -24,20 +24,13 @@ def picture(seed: int, bright: int) -> Image.Image:
     return Image.fromarray(noise.astype(np.uint8)).resize((90, 90), Image.Resampling.BICUBIC)
 
 
-def save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    path.write_bytes(file.getvalue())
-
-
 @pytest.fixture
 def config(tmp_path: Path, fake_embed: None, pipeline: Pipeline) -> Path:
     """70 dark and 70 bright pictures with labels; 30 without: 10 dark, 10 bright, 10 between."""
     for i in range(140):
-        save(picture(i, 120 * (i % 2)), tmp_path / "images" / ("bright" if i % 2 else "dark") / f"{i:03d}.png")
+        save_png(picture(i, 120 * (i % 2)), tmp_path / "images" / ("bright" if i % 2 else "dark") / f"{i:03d}.png")
     for i in range(30):
-        save(picture(500 + i, (0, 60, 120)[i % 3]), tmp_path / "new" / f"{i % 3}-{i:02d}.png")
+        save_png(picture(500 + i, (0, 60, 120)[i % 3]), tmp_path / "new" / f"{i % 3}-{i:02d}.png")
     config = tmp_path / "pipeline.yaml"
     config.write_text(
         "data: {split: {method: stratified}}\nextract: {size: 32}\nheads: {logistic: {}, knn: {kind: knn}}\n"
@@ -69,8 +62,8 @@ def test_unsure_images_come_first_and_their_rows_are_cached(pipeline: Pipeline, 
 def test_copies_and_labelled_images_are_left_out(pipeline: Pipeline, config: Path) -> None:
     new = config.parent / "new"
     for i in range(1, 30, 3):  # each of the unsure ones again, mirrored
-        save(picture(500 + i, 60).transpose(Image.Transpose.FLIP_LEFT_RIGHT), new / f"copy-{i:02d}.png")
-    save(picture(0, 0).transpose(Image.Transpose.FLIP_LEFT_RIGHT), new / "copy-of-labelled.png")
+        save_png(picture(500 + i, 60).transpose(Image.Transpose.FLIP_LEFT_RIGHT), new / f"copy-{i:02d}.png")
+    save_png(picture(0, 0).transpose(Image.Transpose.FLIP_LEFT_RIGHT), new / "copy-of-labelled.png")
     (new / "same.png").write_bytes((config.parent / "images" / "dark" / "000.png").read_bytes())
     found = suggested(pipeline, config, "-n", "41", "--replays", "0")
     assert (found["images"], found["labelled"]) == (41, 1)
@@ -87,12 +80,12 @@ def test_labelled_images_without_a_file_are_counted_and_the_others_compared(pipe
     new, dark = config.parent / "new", config.parent / "images" / "dark"
     for name in ("000", "002"):
         with Image.open(dark / f"{name}.png") as image:
-            save(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), new / f"copy-{name}.png")
+            save_png(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), new / f"copy-{name}.png")
     assert (suggested(pipeline, config, *words)["copies"], suggested(pipeline, config, *words)["uncompared"]) == (2, 0)
     (dark / "000.png").unlink()
     found = suggested(pipeline, config, *words)
     assert (found["copies"], found["uncompared"]) == (1, 1)
-    save(picture(999, 60), dark / "002.png")
+    save_png(picture(999, 60), dark / "002.png")
     found = suggested(pipeline, config, *words)
     assert (found["copies"], found["uncompared"]) == (0, 2)
     shown = pipeline("suggest", "logistic", "-c", config, "--images", new, *words).out
@@ -176,7 +169,7 @@ def test_it_is_there_in_python_and_goes_on_where_many_are_copies(config: Path) -
     for i in range(1, 30, 3):
         for copy in range(4):
             larger = picture(500 + i, 60).resize((100 + copy, 100 + copy), Image.Resampling.BICUBIC)
-            save(larger, config.parent / "new" / f"copy{copy}-{i:02d}.png")
+            save_png(larger, config.parent / "new" / f"copy{copy}-{i:02d}.png")
     found = frozenbase.open(config).suggest("logistic", config.parent / "new", 12, replays=0)
     numbers = [Path(one.path).stem[-2:] for one in found.suggestions]
     assert len(set(numbers)) == len(numbers) == 12

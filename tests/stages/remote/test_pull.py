@@ -15,7 +15,7 @@ from cache.transfer import Copied
 from stages.remote import bucket, pull
 from stages.remote.object_store import ObjectStore
 from stages.remote.push import Pushed, Pusher
-from tests.support.bucket_server import fill, new_store
+from tests.support.bucket_server import fill, new_store, push_all
 
 
 @pytest.fixture
@@ -28,16 +28,8 @@ def ours(tmp_path: Path, remote: ObjectStore) -> FeatureStore:
     """A cache of five shards of four rows, all pushed."""
     store = new_store(tmp_path / "ours")
     fill(store, 5)
-    push(remote, store)
+    push_all(remote, store)
     return store
-
-
-def push(remote: ObjectStore, store: FeatureStore) -> Pushed:
-    done = Pushed()
-    pusher = Pusher(remote, done)
-    for name in store.names():
-        pusher.push(store, name)
-    return done
 
 
 def taken_of(remote: ObjectStore, store: FeatureStore, ids: list[str]) -> Copied:
@@ -66,7 +58,7 @@ def test_a_shard_with_most_rows_spares_smaller_ones(remote: ObjectStore, ours: F
     """Rows that others have pushed in other shards too."""
     other = new_store(tmp_path / "other")
     fill(other, 1, rows=20)
-    push(remote, other)
+    push_all(remote, other)
     theirs = new_store(tmp_path / "theirs")
     taken = taken_of(remote, theirs, ours.ids(ours.names()))
     assert (taken.shards, taken.rows) == (1, 20)
@@ -129,7 +121,7 @@ def test_what_is_damaged_is_told_and_the_rest_comes(
     assert (name in parsed) == (what == "record of another")  # libhdf5 sees no byte before the digest is right
     assert list((tmp_path / "theirs").rglob(f"*{name}*")) == []
     if part == "rows":  # a push of the same content heals what has another size, and what is gone
-        assert push(remote, ours).shards == int(len(changed or b"") != len(ours.path(name).read_bytes()))
+        assert push_all(remote, ours).shards == int(len(changed or b"") != len(ours.path(name).read_bytes()))
 
 
 def test_without_a_record_it_is_being_pushed_and_not_told(
@@ -145,7 +137,7 @@ def test_rows_of_another_dtype_than_the_key_s_are_refused(remote: ObjectStore, t
     store = new_store(tmp_path / "ours")
     about = {"engine": "fake", "device": "none", "versions": {}, "seconds": 0.1}
     store.put(["a" * 64], np.ones((1, 8), np.float16), about)
-    push(remote, store)
+    push_all(remote, store)
     taken = taken_of(remote, new_store(tmp_path / "theirs"), ["a" * 64])
     assert taken.shards == 0
     assert "their key is of float32" in taken.refused[0][1]

@@ -20,9 +20,9 @@ from cache.store import FeatureStore
 from cache.transfer import Copied
 from stages.remote import bucket, pull
 from stages.remote.object_store import Denied, ObjectStore, Unreachable
-from stages.remote.push import Pushed, Pusher
+from stages.remote.push import Pushed
 from tests.support import bucket_server
-from tests.support.bucket_server import BucketServer, fill, new_store, object_kind
+from tests.support.bucket_server import BucketServer, fill, new_store, object_kind, push_all
 
 CASES = 1_200
 """In some, the request that a fault is meant for is never made."""
@@ -97,14 +97,6 @@ class KilledStore(ObjectStore):
     def _die(self, name: str, after: bool) -> None:
         if after == self.fault.after and self.fault.strikes(name):
             raise Killed
-
-
-def push_all(remote: ObjectStore, store: FeatureStore) -> Pushed:
-    done = Pushed()
-    pusher = Pusher(remote, done)
-    for name in store.names():
-        pusher.push(store, name)
-    return done
 
 
 @pytest.mark.usefixtures("_environment")
