@@ -20,7 +20,6 @@ REFERENCE = Path(__file__).parents[3] / "docs" / "reference.md"
 def test_each_field_has_one_place_in_the_table() -> None:
     section = REFERENCE.read_text().split("## A pipeline.yaml from others\n")[1].split("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    assert len(rows) == 9
     placed = Counter(name for row in rows for name in re.findall("`([^`]+)`", row))
     assert placed == Counter(field_places(deep=True).keys())
 
