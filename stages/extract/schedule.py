@@ -33,6 +33,7 @@ from stages.extract.prefetch import read_image
 from stages.extract.shard_task import SHARD_BYTES, Receipt, Task, extract_shard, stop_run, write_error
 from stages.extract.watch import CHECK_S, Watch
 from stages.runtime import hardware
+from stages.sources.places import files_of
 
 if TYPE_CHECKING:
     from distributed import Client, as_completed
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Paths = Mapping[str, Sequence[str]]
-"""id -> absolute paths of files that should hold those bytes."""
+"""id -> places that should hold those bytes (stages/sources/places.py)."""
 
 SMALL_RUN = 8
 """Up to so many images are extracted in this process: they are one task, and processes take time to start."""
@@ -61,7 +62,7 @@ _GMACS_PER_SECOND = 50  # assumed for one process; only the number of shards dep
 
 @dataclass(frozen=True)
 class Work:
-    """Rows to compute: `missing` is what `find_missing` returned, `paths` has absolute paths for each of its ids.
+    """Rows to compute: `missing` is what `find_missing` returned, `paths` has places of each of its ids.
 
     parts: a job for each recipe, with its taps. shard_rows: images per task; None derives it from their size and the
     number of threads.
@@ -221,7 +222,7 @@ def _on_cluster(
 ) -> Receipt:
     total, name = Receipt(), _run_name()
     jobs = [job for job, _ in work.parts]
-    needed = [*(job.weights for job in jobs), *next(iter(work.paths.values()))[:1]]
+    needed = [*(job.weights for job in jobs), *files_of(next(iter(work.paths.values()))[:1])]
     with connect(cluster, Path(jobs[0].cache_root), needed) as client:
         import distributed
 
