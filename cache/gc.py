@@ -1,13 +1,18 @@
-"""Owns listing what a cache holds, and removing what is not needed. Not who needs what (registrations.py)."""
+"""Owns what a cache holds: listing it, removing what is not needed, merging small shards. Not who needs it."""
 
 import contextlib
+import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cache import atomic_files, compiled_models, records
+import numpy as np
+
+from cache import atomic_files, compiled_models, records, shards
+from cache.errors import Damaged, NotAvailable
 from cache.store import Cache, FeatureStore
 
 LEFTOVER_S = 86_400
@@ -134,3 +139,136 @@ def _size_and_age(paths: Iterable[Path], dated: Path) -> tuple[int, float]:
     with contextlib.suppress(FileNotFoundError):
         used = dated.stat().st_mtime
     return size, used
+
+
+Piece = Sequence[tuple[str, np.ndarray]]
+"""The rows of a new shard: names of shards, and the positions (int64) in each."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Shards of a key, `sources`, whose rows go into a shard for each of `pieces`. records: of the sources, by name."""
+
+    store: FeatureStore
+    sources: frozenset[str]
+    pieces: Sequence[Piece]
+    records: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def rows(self) -> int:
+        return sum(len(positions) for piece in self.pieces for _, positions in piece)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.records[name]["bytes"] for name in self.sources)
+
+
+def plan_merge(store: FeatureStore, most_bytes: int) -> Merge | None:
+    """How the small shards of a key, with less than half of `most_bytes` of features, become fewer; None if they don't.
+
+    Rows of other makers (engine, device, versions) stay apart. Shards that share a row with a small one come along, so
+    that of each row the copy that is served now is the one that is left.
+    """
+    layouts = store.layouts()
+    found = {record["sha256"]: record for record in store.shard_records(sorted(layouts))}
+    layouts = {name: layout for name, layout in layouts.items() if name in found}
+    small = {name for name, layout in layouts.items() if 2 * layout.shape[0] * layout.row_bytes < most_bytes}
+    linked = _link({name: layout.ids for name, layout in layouts.items()})
+    sources = _reach(small, linked)
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(
+        sources, key=lambda name: (_mtime(store.record_path(name)), name)
+    ):  # nearly the manifest's order
+        groups[_maker(found[name])].append(name)
+    for maker, names in list(groups.items()):
+        if len(names) == 1 and not linked.get(names[0]):
+            sources -= {*groups.pop(maker)}
+    served = {image: name for name in sorted(sources, reverse=True) for image in layouts[name].ids}
+    pieces: list[Piece] = []
+    for names in groups.values():
+        most = max(1, most_bytes // max(1, layouts[names[0]].row_bytes))
+        rows = [(name, i) for name in names for i, image in enumerate(layouts[name].ids) if served[image] == name]
+        pieces += [_by_shard(rows[start : start + most]) for start in range(0, len(rows), most)]
+    return Merge(store, frozenset(sources), pieces, found) if len(pieces) < len(sources) else None
+
+
+def merge_shards(merge: Merge) -> list[str]:
+    """Write the new shards, then remove the records of the old ones; the names of the new.
+
+    A kill leaves rows twice, never none. The old shards stay as leftovers for a day, for those who have found rows in
+    them and are still to read these. Raises Unwritable; Damaged or NotAvailable where a shard can't be read: then none
+    is removed.
+    """
+    made = [_write_piece(merge, piece) for piece in merge.pieces]
+    old = sorted(merge.sources.difference(made), reverse=True)  # of a row's copies, the one that is served goes last
+    for name in old:
+        atomic_files.note_use(merge.store.path(name))
+    atomic_files.remove(*map(merge.store.record_path, old))
+    return made
+
+
+def _write_piece(merge: Merge, piece: Piece) -> str:
+    ids: list[str] = []
+    rows = []
+    for name, positions in piece:
+        try:
+            layout = merge.store.check(name)  # by its bytes: a damaged row must not get a digest of its own
+            if layout is None:
+                raise FileNotFoundError(name)
+            rows.append(shards.read_rows(layout, positions))
+        except shards.BadShard as error:
+            raise Damaged(f"{merge.store.path(name)}: {error}", "pipeline cache verify, then compact again") from error
+        except FileNotFoundError as error:
+            raise NotAvailable(f"{merge.store.path(name)} was removed meanwhile", "compact again") from error
+        ids += [layout.ids[i] for i in positions.tolist()]
+    own = [merge.records[name] for name, _ in piece]
+    facts = dict(own[0])
+    seconds = [record["seconds"] / record["rows"] * len(at) for record, (_, at) in zip(own, piece, strict=True)
+               if record.get("seconds")]  # fmt: skip
+    facts |= {"seconds": round(sum(seconds), 3)} if seconds else {}
+    facts |= {"written": max(times)} if (times := [r["written"] for r in own if r.get("written")]) else {}
+    return merge.store.put(ids, np.concatenate(rows), facts)
+
+
+def _by_shard(rows: Sequence[tuple[str, int]]) -> Piece:
+    of: dict[str, list[int]] = defaultdict(list)
+    for name, position in rows:
+        of[name].append(position)
+    return [(name, np.array(positions)) for name, positions in of.items()]
+
+
+def _maker(record: Mapping[str, Any]) -> str:
+    """What the record of a shard says of who computed it."""
+    of_a_shard = {"sha256", "rows", "bytes", "seconds", "written"}
+    return json.dumps({name: value for name, value in record.items() if name not in of_a_shard}, sort_keys=True)
+
+
+def _link(ids: Mapping[str, Sequence[str]]) -> Mapping[str, set[str]]:
+    """Of shards that share a row with others: those others, or one by which they are reached."""
+    first: dict[str, str] = {}
+    linked: dict[str, set[str]] = defaultdict(set)
+    for name, images in ids.items():
+        for image in images:
+            other = first.setdefault(image, name)
+            if other != name:
+                linked[other].add(name)
+                linked[name].add(other)
+    return linked
+
+
+def _reach(start: Collection[str], linked: Mapping[str, set[str]]) -> set[str]:
+    """`start`, and all that is reached from there."""
+    found: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += linked.get(name, ())
+    return found
+
+
+def _mtime(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0

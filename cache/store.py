@@ -209,6 +209,11 @@ class FeatureStore:
         found = [r for name in names if (r := records.load(self.record_path(name), shards.RECORD_FIELDS)) is not None]
         return [{**r, "versions": {k: str(v) for k, v in (r.get("versions") or {}).items()}} for r in found]
 
+    def layouts(self) -> dict[str, shards.ShardLayout]:
+        """All shards that count, by name. Damaged ones go to quarantine first."""
+        self._locate()
+        return dict(self._layouts)
+
     def row_kind(self) -> tuple[tuple[int, ...], str] | None:
         """(shape, dtype) of a row; None where there is none yet."""
         self._locate()

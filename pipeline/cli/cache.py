@@ -10,7 +10,7 @@ import rich_click as click
 
 from cache.errors import Damaged, PipelineError
 from pipeline.cli.options import Call, shared_options
-from pipeline.maintenance import export_import, team_cache, upkeep
+from pipeline.maintenance import compact, export_import, team_cache, upkeep
 from pipeline.maintenance.recompute import recompute_rows
 from pipeline.maintenance.team_cache import Exchanged
 from pipeline.project.project import Project
@@ -49,7 +49,7 @@ class _Share(click.ParamType):
 
 @click.group("cache")
 def group() -> None:
-    """List, verify and shrink the cache; copy rows to and from other machines, and a team's cache."""
+    """List, verify, shrink and compact the cache; copy rows to and from other machines, and a team's cache."""
 
 
 @group.command("ls")
@@ -121,6 +121,22 @@ def gc_command(
         return upkeep.collect_garbage(project, older_than, size, dry_run)
 
     call.finish(_with_cache(call, work), cache_tables.show_gc, "gc")
+
+
+@group.command("compact")
+@shared_options("set")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be merged; change nothing.")
+def compact_command(call: Call, dry_run: bool) -> None:
+    """Merge the small shards that many small runs leave, so that they are read as fast as large ones.
+
+    Rows stay as they are to the last bit. It may run beside others: keys of a running job are left alone, and the old
+    files stay for a day, for who is reading them; gc removes them then.
+    """
+
+    def work(project: Project) -> compact.Compaction:
+        return compact.compact_cache(project, dry_run)
+
+    call.finish(_with_cache(call, work), cache_tables.show_compaction, "compacted")
 
 
 @group.command("export")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from pipeline.maintenance.compact import Compaction
 from pipeline.maintenance.export_import import MANIFEST, Moved
 from pipeline.maintenance.team_cache import Exchanged, RemoteContents
 from pipeline.maintenance.upkeep import Contents, Tidied, Verified
@@ -64,6 +65,21 @@ def show_gc(report: Tidied) -> None:
     echo(f"{'would remove' if report.dry else 'removed'} {went}, {freed}; {decimal(report.left)} left")
     if report.needed:
         echo(f"{decimal(report.needed)} are needed (see pipeline cache ls) and stay")
+
+
+def show_compaction(done: Compaction) -> None:
+    for key in done.keys:
+        merged = f"{count_of(key.before, 'shard')} -> {key.after:,}"
+        facts = (merged, count_of(key.rows, "row"), decimal(key.bytes), _what(key.components))
+        echo(f"  {key.key[:SHORT]}  {'  '.join(facts)}")
+    before, after = sum(key.before for key in done.keys), sum(key.after for key in done.keys)
+    went = f"{count_of(before, 'small shard')} into {after:,}" if done.keys else "nothing"
+    echo(f"{'would merge' if done.dry else 'merged'} {went}")
+    if done.keys and not done.dry:
+        freed = decimal(sum(key.bytes for key in done.keys))
+        echo(f"the old files, {freed}, stay for a day for who reads them; after that, pipeline cache gc removes them")
+    if done.in_use:
+        echo(f"left alone, since a running job needs them: {', '.join(key[:SHORT] for key in done.in_use)}")
 
 
 def show_export(moved: Moved) -> None:

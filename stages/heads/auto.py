@@ -52,7 +52,7 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
             continue
         own = head.out_of_fold
         heads.append(head)
-        judged.append(head.predict(features.take(chosen_on.judged)) if own is None else own.predictions)
+        judged.append(_predict(head, features, chosen_on.judged) if own is None else own.predictions)
     if not heads:
         raise refused
     losses = np.stack([target.losses(truth, predictions) for predictions in judged])
@@ -63,6 +63,11 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
     by_kind = {head.kind: round(float(loss), 6) for head, loss in zip(heads, losses.mean(axis=1), strict=True)}
     chosen = {"kind": best.kind, **best.chosen, f"{chosen_on.name}_{target.loss}_by_kind": by_kind}
     return Head(best.kind, target, best.form, chosen, found)
+
+
+def _predict(head: Head, features: FeatureMatrix, where: np.ndarray) -> np.ndarray:
+    """Block by block, since all rows that judge may be more than fit into memory."""
+    return np.concatenate([head.predict(features.take(block)) for block in features.blocks(where, len(head.target))])
 
 
 def nest(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> OutOfFold | None:

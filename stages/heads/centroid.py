@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.sparse import csr_array
 
-from stages.heads.matrix import Spans, divide_by_length
+from stages.heads.matrix import Rows, Spans, divide_by_length, row_parts
 from stages.metrics.classification import row_losses, softmax
 
 TEMPERATURE = 10.0
@@ -35,6 +36,23 @@ ALONE: Mix = (1.0, 0.0)
 
 FEW: Mix = (0.75, 1.0)
 """What does well where classes have two images each, before any of them has been judged."""
+
+
+def class_sums(x: Rows, y: np.ndarray, classes: int) -> np.ndarray:
+    """Of the rows x (n, dim) by their y, (n,) int, or shares (n, classes): (classes, dim), of the dtype of x.
+
+    Classes are summed in the order of the rows, so it is the same to the last bit whether they are in memory.
+    """
+    sums, first = np.zeros((classes, x.shape[1]), x.dtype), 0
+    for part in row_parts(x):
+        of = y[first : first + len(part)]
+        if y.ndim > 1:
+            sums += of.T.astype(x.dtype) @ part
+        else:
+            rows, where = (part, of) if not first else (np.concatenate([sums, part]), np.append(range(classes), of))
+            sums = csr_array((np.ones(len(rows), x.dtype), (where, np.arange(len(rows)))), (classes, len(rows))) @ rows
+        first += len(part)
+    return sums
 
 
 def centroid_weights(sums: np.ndarray, spans: Spans) -> np.ndarray:

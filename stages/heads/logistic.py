@@ -10,7 +10,6 @@ from operator import add
 from typing import Protocol
 
 import numpy as np
-from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from cache.errors import Unusable
@@ -18,8 +17,8 @@ from stages.data.manifest import Row
 from stages.heads import centroid
 from stages.heads.fitted import Head, Layer, Layers
 from stages.heads.labelled_rows import encode
-from stages.heads.logistic_solver import LANES, TOLERANCE, Model, Problem, Rotation, Spread
-from stages.heads.matrix import FeatureMatrix, Moments, Scaler, are_few, unit_spans
+from stages.heads.logistic_solver import LANES, TOLERANCE, Model, Problem, Rotation, Samples, Spread
+from stages.heads.matrix import FeatureMatrix, Moments, Rows, Scaler, are_few, row_parts, unit_spans
 from stages.heads.selection import Part, Selection
 from stages.runtime.hardware import cpu_count
 from stages.targets.target import Target
@@ -55,10 +54,11 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
 
     Of several labels each has a regression of its own, all at one C, without the centroid.
 
-    Rows are scaled as matrix.py says; memory holds those that are fitted or judged once, as float32. lbfgs follows C
-    upwards, warm-started, all folds in step, until their log-loss has been worse than its best twice in a row
-    (Kornblith et al. 2019 choose C on a log grid too); then values near the best are tried. The head comes about by the
-    same steps. Raises Unusable where there are too many weights to solve for, or too few rows for folds.
+    Rows are scaled as matrix.py says; memory holds those that are fitted or judged once, as float32, or if they are too
+    many a block of them for each thread (`Samples`). lbfgs follows C upwards, warm-started, all folds in step, until
+    their log-loss has been worse than its best twice in a row (Kornblith et al. 2019 choose C on a log grid too); then
+    values near the best are tried. The head comes about by the same steps. Raises Unusable where there are too many
+    weights to solve for, or too few rows for folds.
     """
     outputs = target.outputs
     if features.dim * outputs > MOST_WEIGHTS:
@@ -78,45 +78,12 @@ def fit(spec: Spec, features: FeatureMatrix, rows: Sequence[Row], target: Target
         return path.head()
 
 
-class Samples:
-    """The rows that are fitted or judged, centred, in memory once; those of a fold lie side by side."""
-
-    def __init__(self, features: FeatureMatrix, y: np.ndarray, selection: Selection, target: Target) -> None:
-        first = selection.parts[: len(selection.parts) // selection.repeats]
-        order = np.concatenate([part.held for part in first])
-        if selection.folds is None:
-            order = np.concatenate([selection.fitted, order])
-        self.x, self.y, self.target, self.widths = features.take(order), y[order], target, features.widths
-        self.spans = unit_spans(self.widths) if target.exclusive else ()
-        fitted = len(selection.fitted) if selection.folds is None else len(order)
-        self.centre = self.x[:fitted].mean(axis=0, dtype=np.float64)
-        for start in range(0, len(order), _BLOCK):
-            self.x[start : start + _BLOCK] -= self.centre
-        self._order, self._place = order, np.argsort(order)
-
-    def at(self, numbers: np.ndarray) -> np.ndarray:
-        """Where the rows of those numbers lie in x."""
-        return self._place[np.searchsorted(self._order, numbers, sorter=self._place)]
-
-    def take(self, numbers: np.ndarray) -> np.ndarray:
-        """The rows of those numbers, in that order: a view where they lie side by side."""
-        places = self.at(numbers)
-        alongside = bool((np.diff(places) == 1).all())
-        return np.asarray(self.x[places[0] : places[-1] + 1] if alongside else self.x[places])
-
-    def views(self, numbers: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """The rows of those numbers as views of x, as few as there can be, and their y."""
-        places = np.sort(self.at(numbers))
-        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
-        return [self.x[run[0] : run[-1] + 1] for run in runs], self.y[places]
-
-
 @dataclass(frozen=True)
 class Trial:
     """A part of the rows: the problem of those that are fitted, and the features of those that judge its solutions."""
 
     problem: Problem
-    held: np.ndarray
+    held: Rows
     centroid: np.ndarray
     """Logits of the nearest centroid for the rows held, (n, outputs) float32."""
     rotation: Rotation | None
@@ -124,8 +91,8 @@ class Trial:
 
     def logits(self, model: Model) -> np.ndarray:
         """Of the rows held, (n, outputs)."""
-        weights, bias = self.problem.scaler.fold(model.weights, model.bias)
-        return np.asarray(self.held @ weights.astype(self.held.dtype) + bias.astype(self.held.dtype))
+        weights, bias = (part.astype(self.held.dtype) for part in self.problem.scaler.fold(model.weights, model.bias))
+        return np.concatenate([x @ weights + bias for x in row_parts(self.held)])
 
 
 @dataclass
@@ -161,21 +128,24 @@ class Path:
     def _trial(self, part: Part, spread: Spread = map) -> Trial:
         views, y = self.samples.views(part.fitted)
         held = self.samples.take(part.held)
-        logits = (held + self.samples.centre) @ self._centroid(views, y)
+        nearest = self._centroid(views, y)
+        logits = np.concatenate([((x + self.samples.centre) @ nearest).astype(np.float32) for x in row_parts(held)])
         problem, rotation = self._problem(views, y, spread)
-        rotated, kept = rotation.apply(held) if rotation else held, rotation if self.selection.folds is None else None
-        return Trial(problem, rotated, logits.astype(np.float32), kept)
+        if rotation is not None:
+            held = np.concatenate([rotation.apply(x) for x in row_parts(held)])
+        return Trial(problem, held, logits, rotation if self.selection.folds is None else None)
 
-    def _problem(self, views: list[np.ndarray], y: np.ndarray, spread: Spread) -> tuple[Problem, Rotation | None]:
+    def _problem(self, views: list[Rows], y: np.ndarray, spread: Spread) -> tuple[Problem, Rotation | None]:
         shift = np.zeros(views[0].shape[1])
         scaler = Scaler.from_moments(reduce(add, (Moments.of(x, shift) for x in views)), self.samples.widths)
         if not are_few(len(y), len(shift)):
             return Problem(views, y, self.samples.target, scaler, spread), None
-        rotation = Rotation.of(np.concatenate(views), scaler)
-        rotated = [rotation.apply(x) for x in views]
+        in_memory = [x for view in views for x in row_parts(view)]
+        rotation = Rotation.of(np.concatenate(in_memory), scaler)
+        rotated: list[Rows] = [rotation.apply(x) for x in in_memory]
         return Problem(rotated, y, self.samples.target, rotation.neutral, spread), rotation
 
-    def _centroid(self, views: list[np.ndarray], y: np.ndarray) -> np.ndarray:
+    def _centroid(self, views: list[Rows], y: np.ndarray) -> np.ndarray:
         """Weights (dim, outputs) of the nearest centroid, on rows that are not centred."""
         classes, first = len(self.samples.target), 0
         if not self.samples.spans:
@@ -183,11 +153,7 @@ class Path:
         counts = np.bincount(y, minlength=classes) if y.ndim == 1 else y.sum(axis=0)
         sums = np.outer(counts, self.samples.centre)
         for x in views:
-            of = y[first : first + len(x)]
-            if y.ndim == 1:
-                sums += csr_array((np.ones(len(x), x.dtype), (of, np.arange(len(x)))), shape=(classes, len(x))) @ x
-            else:
-                sums += of.T.astype(x.dtype) @ x
+            sums += centroid.class_sums(x, y[first : first + len(x)], classes)
             first += len(x)
         return centroid.centroid_weights(sums, self.samples.spans)
 

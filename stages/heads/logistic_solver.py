@@ -1,17 +1,25 @@
-"""Owns the loss of logistic regression, its gradient, and its minimum. Not the choice of C (logistic.py)."""
+"""Owns the loss of logistic regression, its gradient, its minimum, and its rows, in memory or on the disk.
+
+Not the choice of C (logistic.py).
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 
-from stages.heads.matrix import Scaler
+from stages.heads.matrix import BLOCK_BYTES, FeatureMatrix, OnDisk, Rows, Scaler, are_few, row_blocks, unit_spans
+from stages.heads.selection import Selection
+from stages.runtime.hardware import memory_bytes
 from stages.targets.target import Target
+
+log = logging.getLogger(__name__)
 
 LANES = 8
 TOLERANCE = 1e-4
@@ -20,8 +28,58 @@ TOLERANCE = 1e-4
 _STEPS = 2000
 _ROWS = 512
 
+MEMORY_SHARE = 0.25
+"""Of this machine's memory, for the rows that are fitted or judged, as float32. More are read anew in each step."""
+
 Spread = Callable[[Callable[[slice], Any], Iterable[slice]], Iterable[Any]]
 """map, or that of a pool of threads."""
+
+
+class Samples:
+    """The rows that are fitted or judged, centred, once; those of a fold lie side by side.
+
+    They are in memory if they take no more than MEMORY_SHARE of it, or are few; else they are read in each step. That
+    is slower, and gives the same head: what is added up is added in the same order.
+    """
+
+    def __init__(self, features: FeatureMatrix, y: np.ndarray, selection: Selection, target: Target) -> None:
+        first = selection.parts[: len(selection.parts) // selection.repeats]
+        order = np.concatenate([part.held for part in first])
+        if selection.folds is None:
+            order = np.concatenate([selection.fitted, order])
+        self.y, self.target, self.widths = y[order], target, features.widths
+        self.spans = unit_spans(self.widths) if target.exclusive else ()
+        fitted = len(selection.fitted) if selection.folds is None else len(order)
+        self._order, self._place = order, np.argsort(order)
+        needed = 4 * len(order) * features.dim
+        if needed <= MEMORY_SHARE * memory_bytes() or are_few(len(order), features.dim):
+            x = features.take(order)
+            self.centre = x[:fitted].mean(axis=0, dtype=np.float64)
+            for part in row_blocks(x):
+                part -= self.centre
+            self.x: Rows = x
+        else:
+            log.info("%.1f GB of rows are read in each step, %.1f are in memory", needed / 1e9, memory_bytes() / 1e9)
+            self.centre = OnDisk(features, order[:fitted], np.zeros(features.dim)).mean()
+            self.x = OnDisk(features, order, self.centre)
+
+    def at(self, numbers: np.ndarray) -> np.ndarray:
+        """Where the rows of those numbers lie in x."""
+        return self._place[np.searchsorted(self._order, numbers, sorter=self._place)]
+
+    def take(self, numbers: np.ndarray) -> Rows:
+        """The rows of those numbers, in that order: a view where they lie side by side."""
+        places = self.at(numbers)
+        if isinstance(self.x, OnDisk):
+            return replace(self.x, numbers=numbers)
+        alongside = bool((np.diff(places) == 1).all())
+        return np.asarray(self.x[places[0] : places[-1] + 1] if alongside else self.x[places])
+
+    def views(self, numbers: np.ndarray) -> tuple[list[Rows], np.ndarray]:
+        """The rows of those numbers as views of x, as few as there can be, and their y."""
+        places = np.sort(self.at(numbers))
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+        return [self.take(self._order[run]) for run in runs], self.y[places]
 
 
 @dataclass(frozen=True)
@@ -36,15 +94,13 @@ class Model:
 class Problem:
     """Mean log-loss of scaled rows plus |weights|^2 / (2 C n), as scikit-learn has it.
 
-    x: arrays of rows (.., dim) float32 (or float64, for comparisons), unscaled, so that several problems share them; y:
-    what the rows have, as `target` takes it. Rows are processed in parts that stay in the processor's cache for both
-    products, in lanes whose number depends on n alone, so sums are the same to the last bit on any number of cores, if
-    BLAS has one thread.
+    x: rows (.., dim) float32 (or float64, for comparisons), in arrays or on the disk, unscaled, so that several
+    problems share them; y: what the rows have, as `target` takes it. Rows are processed in parts that stay in the
+    processor's cache for both products, in lanes whose number depends on n alone, so sums are the same to the last bit
+    on any number of cores, if BLAS has one thread.
     """
 
-    def __init__(
-        self, x: Sequence[np.ndarray], y: np.ndarray, target: Target, scaler: Scaler, spread: Spread = map
-    ) -> None:
+    def __init__(self, x: Sequence[Rows], y: np.ndarray, target: Target, scaler: Scaler, spread: Spread = map) -> None:
         self.x, self.y, self.target, self.scaler, self.spread = x, y, target, scaler, spread
         lanes = max(1, min(LANES, len(y) // (2 * _ROWS)))
         self.lanes = [slice(a, b) for a, b in pairwise(np.linspace(0, len(y), lanes + 1).astype(int).tolist())]
@@ -107,11 +163,12 @@ class Problem:
 
     def _blocks(self, lane: slice) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """The rows in `lane` and their y, at most _ROWS at a time, never of two arrays."""
-        first = 0
+        first, read = 0, _ROWS * max(1, BLOCK_BYTES // (4 * _ROWS * max(1, self.x[0].shape[1])))
         for x in self.x:
-            for start in range(max(lane.start, first), min(lane.stop, first + len(x)), _ROWS):
-                end = min(start + _ROWS, lane.stop, first + len(x))
-                yield x[start - first : end - first], self.y[start:end]
+            start, stop = max(lane.start, first), min(lane.stop, first + len(x))
+            for a in range(start, stop, read):
+                rows, y = x[a - first : min(a + read, stop) - first], self.y[a : min(a + read, stop)]
+                yield from ((rows[b : b + _ROWS], y[b : b + _ROWS]) for b in range(0, len(y), _ROWS))
             first += len(x)
 
 

@@ -99,6 +99,43 @@ class FeatureMatrix:
 
 
 @dataclass(frozen=True)
+class OnDisk:
+    """Rows of a matrix less `centre` (dim,), in the order of `numbers`: float32, read when they are sliced.
+
+    They are what an ndarray of them would be, to the last bit, for code that takes either by `row_parts`.
+    """
+
+    features: FeatureMatrix
+    numbers: np.ndarray
+    centre: np.ndarray
+
+    dtype = np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (len(self.numbers), self.features.dim)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        x = self.features.take(self.numbers[part])
+        x -= self.centre
+        return x
+
+    def mean(self) -> np.ndarray:
+        """Of all rows, (dim,) float64, added in their order, as `ndarray.mean` does."""
+        total = np.zeros((1, self.features.dim))
+        for part in row_blocks(self):
+            total = np.concatenate([total, part]).sum(axis=0, keepdims=True)
+        return np.asarray(total[0] / len(self))
+
+
+Rows = np.ndarray | OnDisk
+"""(n, dim) float32, of which slices are taken."""
+
+
+@dataclass(frozen=True)
 class Moments:
     """Sums over n rows about `shift`, float64: of the features (dim,), and of their squares."""
 
@@ -108,7 +145,7 @@ class Moments:
     squares: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, shift: np.ndarray) -> Moments:
+    def of(cls, x: Rows, shift: np.ndarray) -> Moments:
         """Of the rows x (n, dim), float32, without a copy of all of them."""
         total, squares = np.zeros_like(shift), np.zeros_like(shift)
         for part in row_blocks(x):
@@ -199,7 +236,12 @@ def tap_slices(widths: Sequence[int]) -> list[slice]:
     return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
 
 
-def row_blocks(x: np.ndarray) -> Iterator[np.ndarray]:
-    """Views of consecutive rows, each of at most BLOCK_BYTES."""
+def row_blocks(x: Rows) -> Iterator[np.ndarray]:
+    """Consecutive rows, each time of at most BLOCK_BYTES; views of an ndarray."""
     size = max(1, BLOCK_BYTES // (4 * x.shape[1]))
     return (x[start : start + size] for start in range(0, len(x), size))
+
+
+def row_parts(x: Rows) -> Iterator[np.ndarray]:
+    """All rows of an ndarray, as they are; of rows on the disk, block by block."""
+    return iter((x,)) if isinstance(x, np.ndarray) else row_blocks(x)

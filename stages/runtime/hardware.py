@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def cpu_count() -> int:
     from dask import system  # here, since it takes a tenth of a second
 
     return int(system.cpu_count())
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or its container's limit."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups, version 2 and 1
+        with suppress(OSError, ValueError):  # `max` is no limit
+            limits.append(int(Path("/sys/fs/cgroup", file).read_text()))
+    return min(limits)
 
 
 def has_gpu() -> bool:

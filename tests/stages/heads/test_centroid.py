@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.config.head_schema import Logistic
-from stages.heads import centroid, logistic
+from stages.heads import centroid, logistic, matrix
+from stages.heads.matrix import OnDisk
 from tests.support.problems import features, names, rows
 
 
@@ -52,3 +53,18 @@ def test_folds_mix_on_as_few_rows_as_there_are_and_val_on_twenty_or_more() -> No
 
     assert mixed(*["train"] * 8)
     assert not mixed(*["train"] * 20, *["val"] * 8)
+
+
+def test_sums_of_classes_are_the_same_to_the_last_bit_where_rows_are_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5000, 40)).astype(np.float32), rng.integers(0, 7, 5000)
+    monkeypatch.setattr(matrix, "BLOCK_BYTES", 4 * 40 * 300)
+    rows_ = OnDisk(features(x), np.arange(5000), np.zeros(40))
+    sums = centroid.class_sums(rows_, y, 7)
+    assert sums.tobytes() == centroid.class_sums(x, y, 7).tobytes()
+    assert np.allclose(sums, [x[y == label].sum(axis=0, dtype=np.float64) for label in range(7)], atol=1e-3)
+    assert rows_.mean().tobytes() == x.mean(axis=0, dtype=np.float64).tobytes()
+    shares = np.eye(7)[y]
+    assert np.allclose(centroid.class_sums(rows_, shares, 7), sums, atol=1e-3)

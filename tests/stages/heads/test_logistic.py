@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,10 +12,25 @@ from sklearn.linear_model import LogisticRegression
 
 from cache.errors import Unusable
 from pipeline.config.head_schema import Logistic
-from stages.heads import logistic
+from stages.data.manifest import Row
+from stages.heads import logistic, logistic_solver, matrix
+from stages.heads.fitted import Head
 from stages.heads.logistic_solver import TOLERANCE, Model, Problem
-from stages.heads.matrix import Scaler
-from tests.support.problems import columns, features, in_train, names, part, problem, rows, scaled
+from stages.heads.matrix import FeatureMatrix, OnDisk, Scaler
+from stages.metrics.classification import softmax
+from stages.targets.soft import Soft
+from tests.support.problems import (
+    InMemory,
+    columns,
+    features,
+    hard_shares,
+    in_train,
+    names,
+    part,
+    problem,
+    rows,
+    scaled,
+)
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
@@ -143,3 +159,70 @@ def test_the_head_comes_about_by_the_steps_that_folds_judged(monkeypatch: pytest
     assert of_head[-1][0] == head.chosen["C"]
     assert len(of_head) > 3
     assert {*of_head} <= {*of_fold}
+
+
+def wide(n_classes: int, n: int) -> tuple[np.ndarray, list[Row]]:
+    """40 features, so that the lengths of rows and the nearest centroid count, as float16."""
+    x, samples = problem(n_classes, n)
+    noise = np.random.default_rng(1).normal(size=(n, 28))
+    return np.hstack([x, noise]).astype(np.float16), samples
+
+
+def both_ways(
+    monkeypatch: pytest.MonkeyPatch, spec: Logistic, x: np.ndarray, samples: Sequence[Row], target: Any
+) -> tuple[Head, Head, int]:
+    """The head from rows in memory, the head from rows on the disk, and the most rows that were read at once for it."""
+    monkeypatch.setattr(matrix, "BLOCK_BYTES", 4 * x.shape[1] * 700)
+    monkeypatch.setattr(logistic_solver, "BLOCK_BYTES", 4 * x.shape[1] * 700)
+    loaded = logistic.fit(spec, features(x), samples, target)
+    monkeypatch.setattr(logistic_solver, "MEMORY_SHARE", 0)
+    source = InMemory(x)
+    return loaded, logistic.fit(spec, FeatureMatrix([source]), samples, target), max(source.taken)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("choose", ["val", "folds"])
+def test_rows_on_the_disk_give_the_same_head_to_the_last_bit(
+    monkeypatch: pytest.MonkeyPatch, n_classes: int, choose: str
+) -> None:
+    """Else a key would stand for two heads, by the memory of the machine that fitted one."""
+    x, samples = wide(n_classes, 5000)
+    samples = in_train(samples) if choose == "folds" else samples
+    spec = Logistic(choose=choose)
+    loaded, streamed, most = both_ways(monkeypatch, spec, x, samples, names(n_classes))
+    assert most == 700
+    assert streamed.to_files() == loaded.to_files()
+    if choose == "folds":
+        assert streamed.out_of_fold.predictions.tobytes() == loaded.out_of_fold.predictions.tobytes()
+
+
+def test_shares_of_classes_on_the_disk_give_the_same_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of shares are products of matrices, whose last bits depend on how many rows there are."""
+    x, samples = wide(3, 3000)
+    target = Soft(names(3))
+    loaded, streamed, most = both_ways(monkeypatch, Logistic(), x, hard_shares(samples, names(3)), target)
+    assert most == 700
+    assert np.abs(streamed.predict(x) - loaded.predict(x)).max() < 1e-6
+
+
+def test_the_minimum_over_rows_on_the_disk_is_scikit_learn_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Followed to where float32 gives no more digits."""
+    x, samples = problem(4, n=5000)
+    y, z, scaler = columns(samples), scaled(x, x), Scaler.of(x, [12])
+    monkeypatch.setattr(logistic_solver, "BLOCK_BYTES", 4 * 12 * 700)
+    rows = OnDisk(features(x), np.arange(len(x)), np.zeros(12))
+    found, alike = (Problem([part], y, names(4), scaler).solve(0.1, None, 1e-7) for part in (rows, x))
+    assert found is not None
+    assert alike is not None
+    assert found.weights.tobytes() == alike.weights.tobytes()
+    weights, bias = scaler.fold(found.weights, found.bias)
+    p = LogisticRegression(C=0.1, tol=1e-10, max_iter=10_000).fit(z, y).predict_proba(z)
+    assert np.abs(softmax(x.astype(np.float64) @ weights + bias) - p).max() < 1e-3
+
+
+def test_few_rows_are_in_memory_however_little_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 rows with 80 features, the heads of folds are fitted to coordinates of their span."""
+    x, samples = problem(2, n=24)
+    x = np.hstack([x, np.random.default_rng(0).normal(size=(24, 84)).astype(np.float32)])
+    loaded, streamed, _ = both_ways(monkeypatch, Logistic(choose="folds"), x, in_train(samples), names(2))
+    assert streamed.to_files() == loaded.to_files()

@@ -20,11 +20,13 @@ import os, re, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # each thread has its blocks
 import numpy as np
 from pipeline.config.head_schema import HEAD_KINDS
-from stages.heads import knn, logistic, ridge
+from stages.heads import knn, logistic, logistic_solver, ridge
 from stages.heads.matrix import FeatureMatrix
 from tests.support.problems import names, rows
 
 kind, path, n, dim = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+if kind == "logistic on the disk":
+    kind, logistic_solver.MEMORY_SHARE = "logistic", 0
 
 def peak():  # of this program: ru_maxrss would count what started it, too
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
@@ -64,7 +66,7 @@ def on_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("kind", "held"), [("logistic", 1), ("ridge", 0), ("knn", 1)])
+@pytest.mark.parametrize(("kind", "held"), [("logistic", 1), ("logistic on the disk", 0), ("ridge", 0), ("knn", 1)])
 def test_features_are_held_once_at_most(on_disk: Path, kind: str, held: int) -> None:
     command = [sys.executable, "-c", SCRIPT, kind, str(on_disk), str(ROWS), str(DIM)]
     out = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""hardware.py: how many CPUs a process may use."""
+"""hardware.py: how many CPUs a process may use, and how much memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
+import pytest
 
 from stages.runtime import hardware
 
@@ -26,3 +29,14 @@ def test_nothing_else_counts_cpus() -> None:
     words = ("os.cpu_count", "process_cpu_count", "CPU_COUNT", "multiprocessing")
     found = {path.name for path in paths if any(word in path.read_text() for word in words)}
     assert found == set()
+
+
+def test_memory_is_that_of_the_machine_or_less_where_a_container_has_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = psutil.virtual_memory().total
+    assert 0 < hardware.memory_bytes() <= whole
+    monkeypatch.setattr(hardware, "Path", lambda root, file: tmp_path / Path(file).name)
+    for limit, expected in (("max\n", whole), (f"{whole // 3}\n", whole // 3), (f"{3 * whole}\n", whole)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert hardware.memory_bytes() == expected
