@@ -188,15 +188,20 @@ def _with_unknown(
     metrics: Metrics,
 ) -> tuple[dict[str, np.ndarray], Metrics]:
     """Also what tells unknown images, fitted again, where the model has it; its figures alone, where it was deleted."""
-    if model.unknown is None and not model.figures.unknown:
+    there, told = model.unknown, model.figures.unknown
+    versions = {told.get("version", 1)} if told else set()
+    versions |= set() if there is None else {there.distance.version}
+    if not versions:
         return arrays, metrics
     features = train_heads.feature_matrix(then, spec, [row.id for row in rows.samples])
-    distance = fitting.fit(features, rows.samples, target)
-    if distance is None:  # with the images that are left
+    fits = {version: fitting.fit(features, rows.samples, target, version) for version in versions}
+    if None in fits.values():  # with the images that are left
         return arrays, metrics
-    again = Unknown.at(distance, spec.unknown)
-    figures = unknown.figures(again, features, rows.samples) if model.figures.unknown else {}
-    return {**arrays, **({} if model.unknown is None else distance.arrays())}, replace(metrics, unknown=figures)
+    if there is not None and (again := fits[there.distance.version]) is not None:
+        arrays = {**arrays, **again.arrays()}
+    if told and (again := fits[told.get("version", 1)]) is not None:
+        metrics = replace(metrics, unknown=unknown.figures(Unknown.at(again, spec.unknown), features, rows.samples))
+    return arrays, metrics
 
 
 def _tuned_again(

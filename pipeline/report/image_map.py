@@ -15,10 +15,15 @@ from pipeline.report import pictures
 from pipeline.report.material import Material
 from pipeline.report.mistakes import worst_first
 from pipeline.report.page import Section, shorten
+from pipeline.results import map_places
 from stages.data.manifest import SPLITS, Row
 from stages.heads.neighbours import unit_rows
+from stages.runtime import hardware
 from stages.runtime.silent_imports import without_banners
 from stages.targets.target import describe_label
+
+VERSION = 1
+"""Of how images are placed. Raise it when the same rows come to lie elsewhere."""
 
 MOST = 3_000
 """Images that a page has points and pictures of; of more, mistakes first, at most a third, then others by their ids."""
@@ -82,35 +87,49 @@ def _place(material: Material, rows: Sequence[Row]) -> Mapping[str, Sequence[Seq
     """Name of each map -> x and y of each image, 0 to _GRID. Raises NotAvailable where a row is missing."""
     if len(rows) < _LEAST:
         return {}
+    ids = sorted({row.id for row in rows})
+    features = material.rows(ids)
+    packages = ["scikit-learn", "numpy", *(["umap-learn"] if importlib.util.find_spec("umap") is not None else [])]
+    made_by = {"version": f"{VERSION}", **hardware.versions(packages)}
+
+    def make() -> map_places.Places:
+        title = "placing images on a map"
+        # one thread: the same on any number of cores, and threads that wait for each other cost more than they gain
+        with material.today.progress(title, None) as advance, threadpool_limits(1):
+            found = _coordinates(unit_rows(features.take(np.arange(len(ids)))))
+            advance(len(ids))
+        return found
+
+    extract_key = material.then.store(material.tap).key
+    found = map_places.find_or_make(material.today.folder, extract_key, ids, made_by, make)
+    place = {image: i for i, image in enumerate(ids)}
+    here = [place[row.id] for row in rows]
+    return {name: [column.tolist() for column in of[here].T] for name, of in found.items()}
+
+
+def _coordinates(x: np.ndarray) -> map_places.Places:
+    """On each map of rows (n, dim) of length 1: (n, 2) int, 0 to _GRID."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    title = "placing images on a map"
-    # one thread: the same on any number of cores, and threads that wait for each other cost more than they gain
-    with material.today.progress(title, None) as advance, threadpool_limits(1):
-        x = unit_rows(material.rows([row.id for row in rows]).take(np.arange(len(rows))))
-        few = PCA(min(_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0).fit_transform(x)
-        found = {}
-        if importlib.util.find_spec("umap") is not None:
-            with without_banners():  # it brings TensorFlow along, where that is installed
-                import umap
+    few = PCA(min(_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0).fit_transform(x)
+    found = {}
+    if importlib.util.find_spec("umap") is not None:
+        with without_banners():  # it brings TensorFlow along, where that is installed
+            import umap
 
-            found["UMAP"] = umap.UMAP(n_neighbors=min(15, len(rows) - 1), random_state=0, n_jobs=1).fit_transform(few)
-        tsne = TSNE(
-            perplexity=min(30.0, (len(rows) - 1) / 3), init="pca" if few.shape[1] > 1 else "random", random_state=0
-        )
-        found["t-SNE"] = tsne.fit_transform(few)
-        found["PCA"] = few[:, :2] if few.shape[1] > 1 else np.repeat(few, 2, axis=1)
-        advance(len(rows))
-    return {name: _on_grid(places) for name, places in found.items()}
+        found["UMAP"] = umap.UMAP(n_neighbors=min(15, len(x) - 1), random_state=0, n_jobs=1).fit_transform(few)
+    tsne = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), init="pca" if few.shape[1] > 1 else "random", random_state=0)
+    found["t-SNE"] = tsne.fit_transform(few)
+    found["PCA"] = few[:, :2] if few.shape[1] > 1 else np.repeat(few, 2, axis=1)
+    return {name: _on_grid(of) for name, of in found.items()}
 
 
-def _on_grid(places: np.ndarray) -> list[list[int]]:
-    low, high = places.min(axis=0), places.max(axis=0)
+def _on_grid(coordinates: np.ndarray) -> np.ndarray:
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
     scale = float((high - low).max()) or 1.0
     middle = (low + high) / 2
-    whole = np.clip(np.rint(_GRID * ((places - middle) / scale + 0.5)), 0, _GRID).astype(int)
-    return [column.tolist() for column in whole.T]
+    return np.asarray(np.clip(np.rint(_GRID * ((coordinates - middle) / scale + 0.5)), 0, _GRID).astype(np.int32))
 
 
 def _columns(material: Material, rows: Sequence[Row]) -> Mapping[str, Any]:

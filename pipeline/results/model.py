@@ -193,7 +193,9 @@ class Model(Tabular):
             return None
         taps = [config["tap"]] if isinstance(config["tap"], str) else config["tap"]
         keyed = [self.record["extract"][tap]["key"] for tap in taps]
-        found = unknown.read(unknown.folder_of(self.folder.parents[3], keyed, self.manifest(), self.head.target))
+        figures, target = self.read("metrics.json").get("unknown", {}), self.head.target
+        places = unknown.folders(self.folder.parents[3], keyed, self.manifest(), target, figures)
+        found = unknown.read(unknown.find(places))
         return None if found is None else Unknown.at(found, config.get("unknown", DEFAULT_RATE))
 
     @property

@@ -2,13 +2,14 @@
 
 Not the arithmetic (stages/unknown). A distance depends on rows and labels alone, so heads on the same taps share one.
 It has a folder of its own, models/unknown/<key>/, so that no head's key or file moves where an older head is given one.
+A head keeps the version of it that its figures were made by.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,28 @@ _ONE_AT_A_TIME = threading.Lock()
 """Points of a sweep run side by side, and most have the same taps."""
 
 
-def folder_of(project: Path, extract_keys: Sequence[str], manifest: Manifest, target: Target) -> Path:
-    """The folder of a distance: models/unknown/<key>, of rows of these keys, joined; `project` is the project's."""
-    return project / "models" / "unknown" / distance.unknown_key(target, extract_keys, manifest)
+def folders(
+    project: Path, extract_keys: Sequence[str], manifest: Manifest, target: Target, figures: Mapping[str, Any]
+) -> list[Path]:
+    """Where a head's distance may be, the one it takes first: models/unknown/<key>, of rows of these keys, joined.
+
+    figures: `unknown` in its metrics.json, which are of one version; {} of heads that are older than all of them. Where
+    that version is gone, as where none was ever made, a run makes today's, the last. `project` is the project's folder.
+    """
+    first = figures.get("version", 1)
+    every = range(first, distance.VERSION + 1) if first <= distance.VERSION else [first]
+    return [project / "models" / "unknown" / distance.unknown_key(target, extract_keys, manifest, v) for v in every]
 
 
-def is_missing(folder: Path) -> bool:
-    """Whether there is none, or a damaged one."""
-    return records.load_folder(folder) is None
+def find(places: Sequence[Path]) -> Path | None:
+    """The first of these that has one, or says that the rows allow none; a damaged one counts as absent."""
+    return next((folder for folder in places if records.load_folder(folder) is not None), None)
 
 
-def read(folder: Path) -> Distance | None:
+def read(folder: Path | None) -> Distance | None:
     """The distance in that folder; None where there is none. Raises Unusable for arrays that cannot be trusted."""
-    if records.load_folder(folder) is None:
+    record = None if folder is None else records.load_folder(folder)
+    if folder is None or record is None or "unknown.npz" not in record["files"]:
         return None
     try:
         return Distance.from_bytes((folder / "unknown.npz").read_bytes())
@@ -54,26 +64,25 @@ def read(folder: Path) -> Distance | None:
 def find_or_fit(folder: Path, features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Distance | None:
     """The distance of that folder; fitted to labelled rows and published where there is none.
 
-    Line i of features is rows[i]. None where the rows allow none.
+    Line i of features is rows[i]. None where the rows allow none: that is published too, so that no run tries again.
     """
     with _ONE_AT_A_TIME:
-        found = read(folder)
-        if found is None:
-            started = time.perf_counter()
-            found = fitting.fit(features, rows, target)
-            about = {"schema": 1, "version": distance.VERSION, "created": round(time.time(), 3)}
-            about["seconds"] = round(time.perf_counter() - started, 3)
-            if found is not None:
-                records.publish_folder(folder, {"unknown.npz": found.to_bytes()}, about)
+        if find([folder]):
+            return read(folder)
+        started = time.perf_counter()
+        found = fitting.fit(features, rows, target)
+        about = {"schema": 1, "version": distance.VERSION, "created": round(time.time(), 3)}
+        about["seconds"] = round(time.perf_counter() - started, 3)
+        records.publish_folder(folder, {} if found is None else {"unknown.npz": found.to_bytes()}, about)
     return found
 
 
 def figures(unknown: Unknown | None, features: FeatureMatrix, rows: Sequence[Row]) -> dict[str, Any]:
-    """What metrics.json says of it: rate, threshold, and of val and test the share that is rejected, with its interval
-    (over groups); {} without one. Rows of train have the rate itself, out of fold."""
+    """What metrics.json says of it: version, rate, threshold, and of val and test the share that is rejected, with its
+    interval (over groups); {} without one. Rows of train have the rate itself, out of fold."""
     if unknown is None:
         return {}
-    found: dict[str, Any] = {"rate": unknown.rate, "threshold": unknown.threshold}
+    found: dict[str, Any] = {"version": unknown.distance.version, "rate": unknown.rate, "threshold": unknown.threshold}
     for split in ("val", "test"):
         here = labelled_rows.rows_in_split(rows, split)
         if len(here):

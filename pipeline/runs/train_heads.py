@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +31,7 @@ from stages.runtime.parallel import run_in_threads
 from stages.runtime.silent_imports import without_banners
 from stages.targets import evaluate
 from stages.targets.target import Target
-from stages.unknown.distance import Unknown
+from stages.unknown.distance import Distance, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,10 @@ def run_head(project: Project, name: str, spec: HeadConfig, manifest: Manifest, 
     spec, manifest = choose_rows(project, spec, manifest)
     labelled_rows.check_splits(manifest, spec.choose, target)
     if cached := find_head(project, name, spec, manifest, target):
-        if spec.unknown and unknown.is_missing(_unknown_folder(project, spec, manifest, target)):  # of an older head
+        places = _unknown_folders(project, spec, manifest, target, cached.metrics.unknown)
+        if spec.unknown and unknown.find(places) is None:  # of an older head
             try:
-                tell_unknown(project, spec, manifest, target)
+                _find_or_fit(project, spec, manifest, target)
             except NotAvailable:
                 pass  # it is not refused where its rows are not there
             except Unwritable as why:
@@ -189,15 +190,25 @@ def tell_unknown(project: Project, spec: HeadConfig, manifest: Manifest, target:
     """Find or fit what tells images that are unknown to such a head; its figures, as metrics.json has them."""
     if not spec.unknown:
         return {}
-    features = feature_matrix(project, spec, [row.id for row in manifest.samples])
-    folder = _unknown_folder(project, spec, manifest, target)
-    distance = unknown.find_or_fit(folder, features, manifest.samples, target)
+    distance, features = _find_or_fit(project, spec, manifest, target)
     found = None if distance is None else Unknown.at(distance, spec.unknown)
     return unknown.figures(found, features, manifest.samples)
 
 
-def _unknown_folder(project: Project, spec: HeadConfig, manifest: Manifest, target: Target) -> Path:
-    return unknown.folder_of(project.folder, [project.store(tap).key for tap in spec.taps], manifest, target)
+def _find_or_fit(
+    project: Project, spec: HeadConfig, manifest: Manifest, target: Target
+) -> tuple[Distance | None, FeatureMatrix]:
+    """With the rows that it was fitted to."""
+    features = feature_matrix(project, spec, [row.id for row in manifest.samples])
+    *_, today = _unknown_folders(project, spec, manifest, target, {})
+    return unknown.find_or_fit(today, features, manifest.samples, target), features
+
+
+def _unknown_folders(
+    project: Project, spec: HeadConfig, manifest: Manifest, target: Target, figures: Mapping[str, Any]
+) -> list[Path]:
+    keys = [project.store(tap).key for tap in spec.taps]
+    return unknown.folders(project.folder, keys, manifest, target, figures)
 
 
 def predict_blocks(

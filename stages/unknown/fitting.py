@@ -14,7 +14,7 @@ from stages.metrics import kfold
 from stages.metrics.kfold import Strata
 from stages.runtime.parallel import run_in_threads
 from stages.targets.target import Target
-from stages.unknown.distance import Distance
+from stages.unknown.distance import VERSION, ByClass, Distance
 
 DIRECTIONS = 128
 """In which rows of one class differ most; along the others, all are taken to differ alike."""
@@ -27,7 +27,8 @@ POWER = 0.25
 Chosen, as the numbers above, on other sets than those that benchmarks/unknown.py is judged on (docs/benchmarks.md)."""
 
 MOST_FEATURES, MOST_PROTOTYPES = 20_000, 1_024
-"""Above so many features, as whole maps have, there is no distance: its arrays would outgrow the base."""
+"""Above so many features, as whole maps have, there is no distance: its arrays would outgrow the base. Of more classes
+than prototypes at most, there is the distance to prototypes alone."""
 
 FOLDS, LEAST = 5, 10
 MOST_ROWS, MOST_SQUARE = 10_000, 2_560
@@ -38,8 +39,8 @@ _ROWS_FOR_ONE = 5
 """Rows that a prototype stands for, at least."""
 
 
-def fit(features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Distance | None:
-    """A distance from the labelled rows of train; line i of features is rows[i].
+def fit(features: FeatureMatrix, rows: Sequence[Row], target: Target, version: int = VERSION) -> Distance | None:
+    """A distance from the labelled rows of train, as that version fits it; line i of features is rows[i].
 
     None where there are fewer than LEAST of them, where all are of one group, and above MOST_FEATURES. Variances along
     directions are shrunk to their mean, as Ledoit and Wolf (2004) do; of targets whose columns exclude each other, they
@@ -60,15 +61,16 @@ def fit(features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Distanc
         folds = _folds(chosen, strata)
     except Unusable:  # one group
         return None
+    by_class = target.exclusive and version > 1 and kinds.max() < MOST_PROTOTYPES
     spans = np.array(unit_spans(features.widths), np.int64).reshape(-1, 2)
-    x, held = features.unit_rows().take(train), np.empty(len(train))
+    x, parts = features.unit_rows().take(train), np.empty((len(train), 3 if by_class else 1))
 
     def judge(fold: int | None) -> Distance | None:
         if fold is None:
-            return _fit(x, kinds, spans)
+            return _fit(x, kinds, spans, by_class)
         here = folds == fold
-        distance = _fit(x[~here], kinds[~here], spans)
-        held[here] = distance(x[here])  # their length is 1 already
+        distance = _fit(x[~here], kinds[~here], spans, by_class)
+        parts[here] = distance.parts(x[here])  # their length is 1 already
         return None
 
     from threadpoolctl import threadpool_limits
@@ -76,7 +78,7 @@ def fit(features: FeatureMatrix, rows: Sequence[Row], target: Target) -> Distanc
     with threadpool_limits(1):  # the same to the last bit on any number of cores
         *_, whole = run_in_threads(judge, [*np.unique(folds).tolist(), None])
     assert whole is not None
-    return replace(whole, held=np.sort(held).astype(np.float32))
+    return _weighed(whole, parts)
 
 
 def _folds(rows: Sequence[Row], strata: Strata) -> np.ndarray:
@@ -84,30 +86,72 @@ def _folds(rows: Sequence[Row], strata: Strata) -> np.ndarray:
     return kfold.assign_folds(rows, kfold.most_folds(rows, FOLDS, loose), 0, loose)
 
 
-def _fit(x: np.ndarray, kinds: np.ndarray, spans: np.ndarray) -> Distance:
+def _weighed(whole: Distance, parts: np.ndarray) -> Distance:
+    """With its distances out of fold, of their parts (n, parts): each counts by its deviation, which makes them alike.
+
+    One that hardly varies, as that of equal rows, tells nothing.
+    """
+    held = parts[:, 0]
+    if whole.by_class is not None:
+        spread = parts.std(axis=0)
+        tells = spread > 1e-6 * np.abs(parts).mean(axis=0)
+        weights = np.divide(1, spread, out=np.zeros(len(spread)), where=tells).astype(np.float32)
+        whole = replace(whole, by_class=replace(whole.by_class, weights=weights))
+        held = parts @ weights.astype(np.float64)
+    return replace(whole, held=np.sort(held).astype(np.float32))
+
+
+def _fit(x: np.ndarray, kinds: np.ndarray, spans: np.ndarray, by_class: bool) -> Distance:
     """Of rows (n, dim) float32 that were divided by their lengths; `kinds` (n,) are their classes."""
     mean = x.mean(axis=0, dtype=np.float64)
     within, centred = np.empty_like(x), (x - mean).astype(np.float32)
     for kind in np.unique(kinds):
         here = kinds == kind
         within[here] = x[here] - x[here].mean(axis=0, dtype=np.float64)
-    directions, gains = (part.astype(np.float32) for part in _metric(within, len(np.unique(kinds))))
+    directions, variances, rest = _metric(within, len(np.unique(kinds)))
+    gains = ((variances / rest) ** (-2 * POWER) - 1).astype(np.float32)
     applied = np.sqrt(gains + 1) - 1
     shortened = _unit(centred + (centred @ directions * applied) @ directions.T)
     found = _unit(_prototypes(shortened, len(np.unique(kinds))))
     prototypes = found + (found @ directions * applied) @ directions.T
-    return Distance(spans, mean.astype(np.float32), directions, gains, prototypes.T.copy(), np.empty(0, np.float32))
+    told = _by_class(centred, kinds, directions, rest / variances - 1, rest) if by_class else None
+    nothing = np.empty(0, np.float32)
+    return Distance(spans, mean.astype(np.float32), directions, gains, prototypes.T.copy(), nothing, told)
 
 
-def _metric(within: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Directions (dim, r) and gains (r,) of rows less the means of their classes."""
+def _by_class(
+    centred: np.ndarray, kinds: np.ndarray, directions: np.ndarray, gains: np.ndarray, rest: float
+) -> ByClass:
+    """Of centred rows (n, dim) float32. All penalties that were tried, from 0.3 to 3 times the mean square of a row, do
+    about as well (docs/benchmarks.md)."""
+    from scipy import linalg
+
+    truth = (kinds[:, None] == np.unique(kinds)).astype(np.float32)
+    shares = truth.mean(axis=0)
+    means = (truth / truth.sum(axis=0)).T @ centred
+    metric = means + (means @ directions * gains) @ directions.T
+    wide = len(centred) < centred.shape[1]  # then in coordinates of the rows, which are fewer
+    products = centred @ centred.T if wide else centred.T @ centred
+    penalty = np.einsum("ij,ij->", centred, centred, dtype=np.float64) / len(centred)
+    products[np.diag_indices(len(products))] += max(penalty, 1e-12)
+    right = truth - shares if wide else centred.T @ (truth - shares)
+    solved = linalg.solve(products, right, assume_a="pos", overwrite_a=True, check_finite=False)
+    answers = centred.T @ solved if wide else solved
+    offsets = np.einsum("ij,ij->i", metric, means)
+    found = (gains, np.float64(rest), -2 * metric.T, offsets, answers, shares, np.ones(3))
+    return ByClass(*(np.array(part, np.float32) for part in found))
+
+
+def _metric(within: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Directions (dim, r) float32, variances along them (r,), and that along others, of rows less the means of their
+    classes."""
     from scipy import linalg
 
     n, dim = within.shape
     squares = np.einsum("ij,ij->i", within, within, dtype=np.float64)
     total, rank = squares.mean(), min(DIRECTIONS, dim - 1, n - classes - 1)
     if rank < 1 or total < 1e-12:
-        return np.zeros((dim, 0)), np.zeros(0)
+        return np.zeros((dim, 0), np.float32), np.zeros(0), float(max(total / dim, 1e-24))
     products = (within @ within.T if n < dim else within.T @ within).astype(np.float64) / n
     # of the smaller matrix: what is not 0 is the same of both
     several = [len(products) - rank, len(products) - 1]
@@ -121,7 +165,7 @@ def _metric(within: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     spread = max(norm - total**2 / dim, 1e-24)
     shrink = float(np.clip(((squares**2).mean() - norm) / n / spread, 0, 1))
     along, rest = (np.maximum((1 - shrink) * part + shrink * total / dim, 1e-9 * total) for part in (along, rest))
-    return directions, (along / rest) ** (-2 * POWER) - 1
+    return directions.astype(np.float32), along, float(rest)
 
 
 def _prototypes(x: np.ndarray, classes: int) -> np.ndarray:

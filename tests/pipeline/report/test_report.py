@@ -190,6 +190,39 @@ def test_what_takes_long_can_be_left_out(pipeline: Pipeline, mixed: Path) -> Non
     assert page.all("canvas") == []
 
 
+def test_images_are_placed_again_only_where_rows_or_the_arithmetic_change(
+    pipeline: Pipeline, mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed: list[int] = []
+
+    def place(x: np.ndarray) -> dict[str, np.ndarray]:
+        placed.append(len(x))
+        return {"t-SNE": (1000 * x[:, :2]).astype(np.int32)}
+
+    monkeypatch.setattr(image_map, "_coordinates", place)
+
+    def maps(model: str) -> object:
+        rest = [word for part in ("audit", "curve", "activation") for word in ("--without", part)]
+        return reported(pipeline, mixed, model, *rest).data["maps"]
+
+    first = maps("head/logistic")
+    assert maps("head/near") == first
+    mixed.write_text(mixed.read_text().replace("C: 0.1", "C: 10"))
+    pipeline("run", "-c", mixed, expect=0)
+    assert maps("head/logistic") == first
+    assert placed == [53]
+    (kept,) = mixed.parent.glob("models/map/*/places.npz")
+    kept.write_bytes(b"damaged")
+    assert maps("head/near") == first
+    monkeypatch.setattr(image_map, "VERSION", image_map.VERSION + 1)
+    (mixed.parent / "report.html").unlink()
+    maps("head/logistic")
+    fakes.two_classes(mixed.parent / "images", 25)
+    pipeline("run", "-c", mixed, expect=0)
+    maps("head/near")
+    assert placed == [53, 53, 53, 55]
+
+
 def test_without_pictures_or_rows_it_says_what_is_missing(pipeline: Pipeline, mixed: Path) -> None:
     (mixed.parent / "images").rename(mixed.parent / "gone")
     page = reported(pipeline, mixed, "head/logistic")

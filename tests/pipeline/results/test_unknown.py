@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import pipeline as frozenbase
-from stages.unknown import fitting
+from stages.unknown import distance, fitting
 from tests.conftest import Pipeline
 from tests.support import fakes
 from tests.support.disk import read_tree
@@ -68,6 +69,40 @@ def test_an_older_head_predicts_without_it_and_the_next_run_adds_it(pipeline: Pi
     assert read_tree(config.parent / "models" / "head") == heads
     assert read_tree(only_folder(config)).keys() == names
     assert "unknown" in pipeline("predict", "logistic", config.parent / "images", "-c", config).out
+
+
+def test_one_of_an_earlier_version_stays_as_it_is(
+    pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head of that version goes by it, also where another on the same rows has today's; and it is reproduced."""
+    shutil.rmtree(config.parent / "models")
+    fit = fitting.fit
+    monkeypatch.setattr(distance, "VERSION", 1)
+    monkeypatch.setattr(fitting, "fit", functools.partial(fit, version=1))
+    assert pipeline("run", "head", "logistic", "-c", config).code == 0
+    words = ("predict", "logistic", config.parent / "images", "-c", config, "--json")
+    before, files = pipeline(*words).json["predict"]["predictions"], read_tree(config.parent / "models")
+    monkeypatch.undo()
+    (told,) = config.parent.glob("models/head/logistic/*/metrics.json")
+    told.write_bytes(told.read_bytes().replace(b'"version": 1,', b""))  # which had none
+    assert pipeline("run", "-c", config).code == 0
+    assert files.keys() < read_tree(config.parent / "models").keys()
+    assert pipeline(*words).json["predict"]["predictions"] == before
+    assert pipeline("reproduce", "logistic", "-c", config).code == 0
+    assert metrics(config, "ridge")["unknown"]["version"] == distance.VERSION
+
+
+def test_where_rows_allow_none_no_run_tries_again(
+    pipeline: Pipeline, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(config.parent / "models" / "unknown")
+    tries: list[int] = []
+    monkeypatch.setattr(fitting, "fit", lambda *_: tries.append(1))
+    for _ in range(2):
+        assert pipeline("run", "-c", config).code == 0
+    assert len(tries) == 1
+    ran = pipeline("predict", "logistic", config.parent / "images", "-c", config, "--json")
+    assert "unknown_rate" not in ran.json["predict"]
 
 
 def test_a_damaged_one_counts_as_absent_and_is_made_again(pipeline: Pipeline, config: Path) -> None:

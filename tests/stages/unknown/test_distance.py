@@ -1,6 +1,7 @@
 """distance.py: what numpy makes of the arrays, thresholds at a rate, files and keys."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from cache import npz
 from stages.data.manifest import Manifest, Row
 from stages.targets.classes import Classes
 from stages.targets.numbers import Numbers
-from stages.unknown.distance import Distance, Unknown, unknown_key
+from stages.unknown.distance import VERSION, ByClass, Distance, Unknown, unknown_key
 
 RNG = np.random.default_rng(0)
 CLASSES = Classes(("a", "b"))
@@ -22,6 +23,13 @@ def made(held: np.ndarray, dim: int = 40) -> Distance:
     return Distance(np.array([[0, dim]]), mean / 10, directions, gains, prototypes, held.astype(np.float32))
 
 
+def with_classes(distance: Distance) -> Distance:
+    dim, r = distance.directions.shape
+    means, offsets, answers, bias = (RNG.normal(size=shape) for shape in ((dim, 3), 3, (dim, 3), 3))
+    parts = (-RNG.uniform(0, 0.9, r), np.float64(0.7), means, offsets, answers, bias, np.array([2.0, 0.5, 3.0]))
+    return replace(distance, by_class=ByClass(*(np.array(part, np.float32) for part in parts)))
+
+
 def test_it_is_one_less_the_cosine_with_the_nearest_prototype_in_the_metric_of_the_gains() -> None:
     distance, x = made(np.ones(5)), RNG.normal(size=(7, 40)).astype(np.float32)
     centred = x / np.linalg.norm(x, axis=1, keepdims=True) - distance.mean
@@ -32,8 +40,23 @@ def test_it_is_one_less_the_cosine_with_the_nearest_prototype_in_the_metric_of_t
     np.testing.assert_allclose(distance(x), expected, atol=1e-5)
 
 
-def test_a_row_counts_by_its_direction_alone_and_by_no_neighbour() -> None:
+def test_of_classes_it_is_the_weighed_sum_of_three_parts() -> None:
+    alone, x = made(np.ones(5)), RNG.normal(size=(7, 40)).astype(np.float32)
+    distance = with_classes(alone)
+    by = distance.by_class
+    assert by is not None
+    centred = x / np.linalg.norm(x, axis=1, keepdims=True) - distance.mean
+    metric = np.eye(40) + distance.directions * by.gains @ distance.directions.T
+    squares = np.einsum("ij,jk,ik->i", centred, metric, centred)
+    to_means = (squares + (centred @ by.means + by.offsets).min(axis=1)) / 0.7
+    doubt = 1 - (centred @ by.answers + by.bias).max(axis=1)
+    np.testing.assert_allclose(distance(x), 2 * alone(x) + 0.5 * to_means + 3 * doubt, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_a_row_counts_by_its_direction_alone_and_by_no_neighbour(classes: bool) -> None:
     distance, x = made(np.ones(5)), RNG.normal(size=(7, 40)).astype(np.float32)
+    distance = with_classes(distance) if classes else distance
     np.testing.assert_allclose(distance(3 * x), distance(x), rtol=1e-5)
     assert distance(x[2:3])[0] == pytest.approx(distance(x)[2], rel=1e-12)
 
@@ -60,14 +83,16 @@ def test_scores_are_distances_over_the_threshold() -> None:
     assert unknown.scores(x).tolist() == (distance(x) / 0.25).tolist()
 
 
-def test_its_file_gives_it_back_and_one_without_an_array_is_refused() -> None:
+@pytest.mark.parametrize("lost", ["mean", "class_means"])
+def test_its_file_gives_it_back_and_one_without_an_array_is_refused(lost: str) -> None:
     distance, x = made(np.arange(1, 100)), RNG.normal(size=(7, 40)).astype(np.float32)
+    distance = with_classes(distance) if lost == "class_means" else distance
     again = Distance.from_bytes(distance.to_bytes())
     assert again(x).tolist() == distance(x).tolist()
     assert again.threshold(0.1) == distance.threshold(0.1)
     rest = npz.load(io.BytesIO(distance.to_bytes()))
-    del rest["unknown_mean"]
-    with pytest.raises(KeyError, match="unknown_mean"):
+    del rest[f"unknown_{lost}"]
+    with pytest.raises(KeyError, match=f"unknown_{lost}"):
         Distance.from_bytes(npz.dump(rest))
 
 
@@ -82,3 +107,5 @@ def test_its_key_sees_rows_and_labels_and_whether_these_are_classes() -> None:
         unknown_key(Numbers(("weight",)), ["k"], manifest),
     ]  # fmt: skip
     assert len({first, *others}) == 4
+    assert unknown_key(CLASSES, ["k"], manifest, VERSION) == first
+    assert unknown_key(CLASSES, ["k"], manifest, 1) != first

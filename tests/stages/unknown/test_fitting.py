@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from stages.data.manifest import Row
@@ -40,6 +41,34 @@ def test_a_class_that_was_not_there_is_far_and_false_alarms_come_at_the_rate() -
     assert (unknown.scores(other) > 1).mean() > 0.9
 
 
+def test_rows_between_two_classes_are_told_by_what_classifiers_doubt() -> None:
+    rng = np.random.default_rng(1)
+    ends, kind = np.eye(4, DIM) * 4, rng.integers(0, 4, 800)
+    x = (5 + ends[kind] + rng.normal(size=(800, DIM))).astype(np.float32)
+    rows = [Row(f"{i:08d}", "", str(k), "train") for i, k in enumerate(kind.tolist())]
+    new = 5 + ends[rng.integers(0, 4, 400)] + rng.normal(size=(400, DIM))
+    between = 5 + ends[:2].mean(axis=0) + rng.normal(size=(200, DIM)) / 2  # as near to means as those of a class
+    both, truth = np.concatenate([new, between]).astype(np.float32), np.arange(600) >= 400
+    parts = fitted(x, rows, Classes(("0", "1", "2", "3"))).parts(both)
+    prototypes, means, doubt = (float(roc_auc_score(truth, part)) for part in parts.T)
+    assert doubt > 0.95
+    assert doubt > max(prototypes, means) + 0.1
+
+
+def test_parts_count_alike_out_of_fold_and_an_earlier_version_has_one() -> None:
+    x, rows = drawn(400, 0)
+    distance = fitted(x, rows)
+    assert distance.by_class is not None
+    assert distance.version == 2
+    new, _ = drawn(400, 1)
+    spreads = (distance.parts(new) * distance.by_class.weights).std(axis=0)
+    assert spreads.max() < 2 * spreads.min()
+    earlier = fitting.fit(FeatureMatrix([x]), rows, CLASSES, 1)
+    assert earlier is not None
+    assert earlier.version == 1
+    np.testing.assert_array_equal(earlier(new), distance.parts(new)[:, 0])
+
+
 def test_it_is_the_same_to_the_last_bit_on_any_number_of_cores() -> None:
     x, rows = drawn(300, 0)
     before = fitted(x, rows).to_bytes()
@@ -55,14 +84,15 @@ def test_only_train_is_fitted_and_a_group_is_out_of_fold_as_one() -> None:
     alone = [Row(f"g{i}", "", "0", "train") for i in range(40)]
     grouped = [row._replace(group="odd") for row in alone]
     copies = fitted(np.concatenate([x, far]), rows + alone).held, fitted(np.concatenate([x, far]), rows + grouped).held
-    assert (copies[0] > 0.5).sum() < 5  # each is judged by its copies
-    assert (copies[1] > 0.5).sum() >= 40
+    apart = [held[-40] > 1.5 * held[-60] for held in copies]
+    assert apart == [False, True]  # alone, each is judged by its copies
 
 
 def test_of_numbers_all_rows_are_one_kind() -> None:
     x, rows = drawn(200, 0)
     weights = [row._replace(label=f'{{"weight": {int(row.label or 0)}}}') for row in rows]
     distance = fitted(x, weights, Numbers(("weight",)))
+    assert distance.by_class is None
     assert (distance(x) < distance(-x).min()).all()
 
 
