@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from pipeline.config.fields import Count, Section
-from stages.remote import address
+from stages.buckets import address
 
 
 class Cluster(Section, keyed="none"):

@@ -12,11 +12,11 @@ from pipeline.project import remote_rows
 from pipeline.project.project import Project
 from pipeline.project.remote_rows import Traffic
 from pipeline.runs import retention
+from stages.buckets.object_store import Absent, ObjectStore
 from stages.data.manifest import Manifest
 from stages.extract import schedule
 from stages.remote import bucket, care, pull
 from stages.remote.care import Entry
-from stages.remote.object_store import Absent, ObjectStore
 from stages.remote.push import Pusher
 
 _LEAST_DIGITS = 6

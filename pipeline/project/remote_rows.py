@@ -12,9 +12,9 @@ from cache.errors import Unusable
 from cache.transfer import Copied
 from pipeline.project.project import Project
 from stages.bases.recipe import FeatureSpec, Specs
+from stages.buckets.object_store import Denied, ObjectStore, Unreachable
 from stages.extract.arrivals import Bring
 from stages.extract.shard_task import Receipt
-from stages.remote.object_store import Denied, ObjectStore, Unreachable
 from stages.remote.pull import Offers
 from stages.remote.push import BackgroundPusher, Pushed, Pusher
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cache import keys
-from stages.remote.object_store import Listed, ObjectStore
+from stages.buckets.object_store import Listed, ObjectStore
 
 ROOT = "v1"
 _HEAD, _HINT = 32, 8

@@ -11,8 +11,8 @@ from typing import Any
 from cache import records
 from cache.errors import Unkeyable
 from cache.store import key_of
+from stages.buckets.object_store import Absent, Listed, ObjectStore
 from stages.remote import bucket
-from stages.remote.object_store import Absent, Listed, ObjectStore
 
 LEFTOVER_S = 86_400
 """Parts of a shard that lack the others belong to a push under way until they are so old."""

@@ -23,10 +23,10 @@ from cache.shards import WRONG_DIGEST
 from cache.store import Cache, FeatureStore
 from cache.transfer import Copied
 from stages.bases.recipe import find_fault
+from stages.buckets.object_store import Absent, ObjectStore
 from stages.data.manifest import Manifest
 from stages.engines import parity
 from stages.remote import bucket
-from stages.remote.object_store import Absent, ObjectStore
 
 _MOST_RECORD = 1_000_000
 _MOST_HINT = 100_000_000

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from cache import keys, records, transfer
 from cache.shards import RECORD_FIELDS, WRONG_DIGEST, BadShard
 from cache.store import FeatureStore
+from stages.buckets.object_store import Denied, ObjectStore, Unreachable
 from stages.remote import bucket
 from stages.remote.bucket import Contents
-from stages.remote.object_store import Denied, ObjectStore, Unreachable
 
 _MOST_FAILURES = 3
 """In a row, each after some tries: then the store is given up."""

@@ -17,7 +17,7 @@ import pytest
 
 from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore
-from stages.remote.object_store import ObjectStore
+from stages.buckets.object_store import ObjectStore
 from stages.remote.push import Pushed, Pusher
 
 BUCKET = "team"
@@ -119,7 +119,7 @@ def running() -> Iterator[BucketServer]:
 
 def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tries, with a millisecond between them, and a second for each."""
-    from stages.remote import object_store
+    from stages.buckets import object_store
 
     short = timedelta(milliseconds=1)
     backoff = {"init_backoff": short, "max_backoff": short, "base": 2}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.buckets.object_store import ObjectStore
 from stages.remote import bucket
-from stages.remote.object_store import ObjectStore
 from stages.remote.push import Pushed, Pusher
 from tests.support.bucket_server import fill, new_store
 

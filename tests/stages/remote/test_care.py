@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cache.transfer import Copied
+from stages.buckets.object_store import ObjectStore
 from stages.remote import bucket, care, pull
-from stages.remote.object_store import ObjectStore
 from stages.remote.push import Pushed, Pusher
 from tests.support.bucket_server import fill, new_store
 

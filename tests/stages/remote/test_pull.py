@@ -12,8 +12,8 @@ import pytest
 from cache import shards as shard_files
 from cache.store import FeatureStore
 from cache.transfer import Copied
+from stages.buckets.object_store import ObjectStore
 from stages.remote import bucket, pull
-from stages.remote.object_store import ObjectStore
 from stages.remote.push import Pushed, Pusher
 from tests.support.bucket_server import fill, new_store, push_all
 

@@ -18,8 +18,8 @@ import pytest
 
 from cache.store import FeatureStore
 from cache.transfer import Copied
+from stages.buckets.object_store import Denied, ObjectStore, Unreachable
 from stages.remote import bucket, pull
-from stages.remote.object_store import Denied, ObjectStore, Unreachable
 from stages.remote.push import Pushed
 from tests.support import bucket_server
 from tests.support.bucket_server import BucketServer, fill, new_store, object_kind, push_all

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.remote.address import check_url
+from stages.buckets.address import check_url
 
 
 @pytest.mark.parametrize(

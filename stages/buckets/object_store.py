@@ -1,4 +1,4 @@
-"""Owns talking to an object store: S3, GCS, Azure or a folder, all by `obstore`. Not what the objects are (bucket.py).
+"""Owns talking to an object store: S3, GCS, Azure or a folder, all by `obstore`. Not what the objects are.
 
 Credentials come from the environment, as that library reads them. Its own messages can hold requests, signatures and
 what a server says, so none of their text goes on: only the status, and the codes that are known here.
@@ -34,6 +34,9 @@ _ENVIRONMENT = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOG
 _ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 
 
+WITHOUT_CACHE = "; a run goes on without it by --offline"
+
+
 class Denied(NotAvailable):
     """The store refuses a request: no right to it, or credentials that are absent, wrong or expired."""
 
@@ -47,25 +50,38 @@ class Absent(Exception):
 
 
 class Listed(NamedTuple):
-    """An object: its name below the URL, bytes, and when it was written, in s since the epoch by the store's clock."""
+    """An object: its name below the URL, bytes, and when it was written, in s since the epoch by the store's clock.
+
+    version: another text for other bytes: the ETag, or what the store has instead, and the size.
+    """
 
     name: str
     size: int
     written: float
+    version: str = ""
+
+
+class Got(NamedTuple):
+    """Bytes of an object, and its `Listed.version` when they were read."""
+
+    data: bytes
+    version: str
 
 
 class ObjectStore:
     """The objects below a URL. Its methods can be called from several threads.
 
-    They raise Denied and Unreachable; `get` also Absent.
+    They raise Denied and Unreachable; `get`, `read` and `head` also Absent.
     """
 
-    def __init__(self, url: str, make_folder: bool = False) -> None:
+    def __init__(self, url: str, make_folder: bool = False, without: str = WITHOUT_CACHE) -> None:
         """`url` is what `address.check_url` takes. make_folder: of a file:// URL, make it if it is not there.
+
+        without: the end of hints: how to go on without it, where that is possible.
 
         Raises Unusable without obstore, or where the URL or the environment is not as it needs.
         """
-        self.url, self._scheme = url, urlsplit(url).scheme
+        self.url, self._scheme, self._without = url, urlsplit(url).scheme, without
         self._client = _import_client()
         options: dict[str, Any] = {"mkdir": True} if make_folder else {}
         if self._scheme != "file":
@@ -90,7 +106,7 @@ class ObjectStore:
 
         def pages() -> list[Listed]:
             found = self._client.list(self._store, folder)
-            return [Listed(o["path"], o["size"], o["last_modified"].timestamp()) for page in found for o in page]
+            return [_listed(meta) for page in found for meta in page]
 
         yield from self._ask(pages, f"list {folder}")
 
@@ -102,6 +118,27 @@ class ObjectStore:
             if found.meta["size"] > most:
                 raise ValueError(f"it has {found.meta['size']:,} bytes; at most {most:,} are expected")
             return bytes(found.bytes())
+
+        return self._ask(read, f"give {name}")
+
+    def head(self, name: str) -> Listed:
+        """An object, without its bytes."""
+        return self._ask(lambda: _listed(self._client.head(self._store, name)), f"give {name}")
+
+    def read(
+        self, name: str, start: int = 0, size: int | None = None, on_size: Callable[[int], object] = lambda n: None
+    ) -> Got:
+        """`size` bytes of an object from `start` on, fewer where it ends before; by default all.
+
+        on_size: called with their number before they are read; what it raises is raised.
+        """
+        part = {} if size is None else {"range": (start, start + size)}
+
+        def read() -> Got:
+            found = self._client.get(self._store, name, options=part)
+            first, end = found.range
+            on_size(end - first)
+            return Got(bytes(found.bytes()), _listed(found.meta).version)
 
         return self._ask(read, f"give {name}")
 
@@ -157,13 +194,13 @@ class ObjectStore:
         why = ", ".join(filter(None, (f"HTTP {status}" if status else "", known))) or "no permission"
         return Denied(
             f"{message} ({why}): a denial says nothing of what is there",
-            "check the credentials and their rights; a run goes on without it by --offline",
+            f"check the credentials and their rights{self._without}",
         )
 
     def _explain(self, what: str, reason: str) -> tuple[str, str]:
         return (
             f"{self.url} does not {what}: {reason}",
-            "check the network and the URL, and run this again; a run goes on without it by --offline",
+            f"check the network and the URL, and run this again{self._without}",
         )
 
 
@@ -173,8 +210,15 @@ def _import_client() -> Any:
         import obstore.exceptions
         import obstore.store
     except ImportError as error:
-        raise Unusable("a cache in an object store needs obstore", "pip install 'frozenbase[s3]'") from error
+        hint = "pip install 'frozenbase[s3]'"
+        raise Unusable("an object store (s3://, gs://, az://, file://) needs obstore", hint) from error
     return obstore
+
+
+def _listed(meta: Any) -> Listed:
+    written = meta["last_modified"].timestamp()
+    version = meta["version"] or meta["e_tag"] or repr(written)
+    return Listed(meta["path"], meta["size"], written, f"{version} {meta['size']}")
 
 
 def _status(text: str) -> int | None:
@@ -195,6 +239,8 @@ def _reason(text: str, code: str, status: int | None) -> str:
         return f"too many requests (HTTP {status})"
     if status:
         return f"HTTP {status}"
+    if "invalid path" in text:
+        return "an object's name has an empty part, . or .. between its slashes, which the client cannot read"
     if "body error" in text or "end of file" in text:
         return "the answer ends early"
     return "no answer in time" if "TimedOut" in text or "timed out" in text else "the connection fails"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import NotAvailable, PipelineError, Unusable
-from stages.remote.object_store import Absent, Denied, ObjectStore, Unreachable
+from stages.buckets.object_store import Absent, Denied, ObjectStore, Unreachable
 from tests.support import bucket_server
 from tests.support.bucket_server import KEY, SECRET, TOKEN, BucketServer
 

@@ -1,0 +1,1 @@
+"""Object stores: their client, and which URLs are addresses there. Not what lies in them (sources, remote)."""
