@@ -12,9 +12,10 @@ from cache.errors import Unusable
 from cache.transfer import Copied
 from pipeline.project.project import Project
 from stages.bases.recipe import FeatureSpec, Specs
-from stages.buckets.object_store import ObjectStore
+from stages.buckets.object_store import Denied, ObjectStore, Unreachable
+from stages.extract.arrivals import Bring
 from stages.extract.shard_task import Receipt
-from stages.remote import pull
+from stages.remote.pull import Offers
 from stages.remote.push import BackgroundPusher, Pushed, Pusher
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ class Traffic:
     url: str
     pulled: Copied = field(default_factory=Copied)
     pushed: Pushed = field(default_factory=Pushed)
+    offers: dict[str, Offers] = field(default_factory=dict)
+    """What is known of each key there, so that a second look reads only what is new."""
 
     def to_json(self) -> dict[str, Any]:
         refused = [{"object": name, "reason": reason} for name, reason in self.pulled.refused]
@@ -66,12 +69,40 @@ def pull_missing(project: Project, specs: Specs, missing: Mapping[str, Sequence[
     remote, before = open_remote(project), len(done.pulled.refused)
     with project.progress("pulling shards", None) as advance:
         for key, spec in specs.items():
-            ids = [image for image, keys in missing.items() if key in keys]
-            pull.pull_rows(remote, project.rows_of(spec), ids, done.pulled, advance)
+            if ids := [image for image, keys in missing.items() if key in keys]:
+                _offers(project, remote, spec, done).pull(ids, advance)
     if refused := done.pulled.refused[before:]:
         name, reason = refused[0]
         many = f"{len(refused)} objects of {remote.url} are" if len(refused) > 1 else f"an object of {remote.url} is"
         log.warning("%s of no use, and the rows count as missing (first: %s: %s); %s", many, name, reason, _HEAL)
+
+
+def bringing(project: Project, specs: Specs, done: Traffic | None) -> Bring | None:
+    """Copies rows which others have pushed since; None where the team's cache is not written to.
+
+    That it does not answer any more is told in one warning, and is no error: the rows are computed here then.
+    """
+    if done is None or not _is_shared(project):
+        return None
+    remote, lost = open_remote(project), False
+
+    def bring(missing: Mapping[str, Sequence[str]]) -> None:
+        nonlocal lost
+        try:
+            for key, ids in {} if lost else missing.items():
+                if _is_of_tap(project, specs[key]):
+                    _offers(project, remote, specs[key], done).pull(ids)
+        except (Denied, Unreachable) as error:
+            lost = True
+            log.warning("%s; what others compute meanwhile is computed here too", error.message)
+
+    return bring
+
+
+def _offers(project: Project, remote: ObjectStore, spec: FeatureSpec, done: Traffic) -> Offers:
+    if spec.key not in done.offers:
+        done.offers[spec.key] = Offers(remote, project.rows_of(spec), done.pulled)
+    return done.offers[spec.key]
 
 
 @contextlib.contextmanager
@@ -83,8 +114,7 @@ def pushing(project: Project, specs: Specs, done: Traffic | None) -> Iterator[Ca
 
     A push that fails is told in one warning, and is no error: the rows are in the local cache.
     """
-    settings = project.config.cache.remote
-    if done is None or settings is None or settings.mode != "read-write":
+    if done is None or not _is_shared(project):
         yield lambda receipt: None
         return
     pusher = BackgroundPusher(Pusher(open_remote(project, to_write=True), done.pushed))
@@ -103,6 +133,11 @@ def pushing(project: Project, specs: Specs, done: Traffic | None) -> Iterator[Ca
         pusher.close()
         if lost := done.pushed.lost:
             log.warning("%s; their rows are in the cache here, and `pipeline cache push` sends them", lost)
+
+
+def _is_shared(project: Project) -> bool:
+    settings = project.config.cache.remote
+    return settings is not None and settings.mode == "read-write"
 
 
 def _is_of_tap(project: Project, spec: FeatureSpec) -> bool:

@@ -172,7 +172,8 @@ def compute_rows(
 ) -> Receipt:  # fmt: skip
     """Compute the rows that `schedule.find_missing` returned, from the files that `manifest` names.
 
-    With `traffic`, they are pushed to the team's cache as tasks end, if that may be written to.
+    With `traffic`, they are pushed to the team's cache as tasks end, if that may be written to; what others push
+    meanwhile is taken.
     """
     found = image_paths(project, manifest, missing)
     rejected = schedule.all_rejects(specs, found)
@@ -196,7 +197,8 @@ def compute_rows(
             remote_rows.pushing(project, specs, traffic) as push,
             project.progress("extracting", len(missing)) as advance,
         ):
-            return schedule.compute_missing(project.cache, work, project.cluster, advance, push)
+            bring = remote_rows.bringing(project, specs, traffic)
+            return schedule.compute_missing(project.cache, work, project.cluster, advance, push, bring)
     except KeyboardInterrupt as stop:
         left = schedule.find_missing(project.cache, wanted, list(missing))
         stop.args = (f"{len(missing) - len(left):,} of {len(missing):,} new rows are kept",)

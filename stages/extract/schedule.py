@@ -1,42 +1,36 @@
 """Owns finding missing rows and scheduling their extraction, one task per shard. Not the task (shard_task.py).
 
 Tasks take paths and specs and return receipts, never arrays or models. Each shard counts as soon as it is written, so
-a run that is stopped loses at most those in flight, and the next run needs no flag.
+a run that is stopped loses at most those in flight, and the next run needs no flag; nor do two runs at once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice, pairwise
+from itertools import count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cache.errors import PipelineError
 from cache.store import Cache
 from stages.bases import catalogue
 from stages.bases.recipe import FeatureSpec, Recipe, Specs, Tap
 from stages.data.images import ImageRejected
 from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
+from stages.extract.arrivals import Arrivals, Bring
 from stages.extract.cluster import ClusterSpec, connect
+from stages.extract.cluster_tasks import compute_all
 from stages.extract.opened_bases import Job
 from stages.extract.prefetch import read_image
-from stages.extract.shard_task import SHARD_BYTES, Receipt, Task, extract_shard, stop_run, write_error
-from stages.extract.watch import CHECK_S, Watch
+from stages.extract.shard_task import SHARD_BYTES, Receipt, Task, extract_shard, parts_of, stop_run, write_error
+from stages.extract.watch import Watch
 from stages.runtime import hardware
 from stages.sources.places import files_of
-
-if TYPE_CHECKING:
-    from distributed import Client, as_completed
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +43,9 @@ SMALL_RUN = 8
 TASKS_PER_THREAD = 4
 """Tasks that the cluster has at a time, for each of its threads."""
 
-_Add = Callable[[Receipt, Receipt], None]
-"""add(total, receipt): takes in what a task did."""
-
 _ROUNDS = 4
 """Least number of tasks per thread, if there are enough batches: all threads then end at about the same time."""
 
-_POLL_S = 0.05
 _SHARD_SECONDS = 20
 _GMACS_PER_SECOND = 50  # assumed for one process; only the number of shards depends on it
 
@@ -84,8 +74,7 @@ class Work:
             groups[tuple(keys)].append(image)
         tasks = []
         for keys, ids in groups.items():
-            found = [(job, {key: tap for key, tap in taps.items() if key in keys}) for job, taps in self.parts]
-            parts = tuple(part for part in found if part[1])
+            parts = parts_of(self.parts, keys)
             for start, end in pairwise(self._cuts(len(ids), threads)):
                 rows = tuple((image, tuple(self.paths[image])) for image in ids[start:end])
                 tasks.append(Task(parts, rows, run))
@@ -171,117 +160,98 @@ def _reject(recipes: Sequence[Recipe], image: str, candidates: Sequence[str]) ->
 
 def compute_missing(
     cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None,
-    on_receipt: Callable[[Receipt], object] = lambda receipt: None,
+    on_receipt: Callable[[Receipt], object] = lambda receipt: None, bring: Bring | None = None,
 ) -> Receipt:  # fmt: skip
     """Compute the missing rows, and return the sum of the receipts; `on_receipt` has that of each task as it ends.
 
-    One worker means this process, with a thread per core; so do up to SMALL_RUN images. Raises PipelineError if a row
-    cannot be stored, or workers die again and again.
+    Rows that others store meanwhile, here or where `bring` finds them, are not computed. One worker means this process,
+    with a thread per core; so do up to SMALL_RUN images. Raises PipelineError if a row cannot be stored, or workers die
+    again and again.
     """
-
-    def add(total: Receipt, receipt: Receipt) -> None:
-        _add(cache, total, receipt)
-        on_receipt(receipt)
-
     try:
         for spec in work.specs.values():
             cache.features(spec.components()).prepare()
     except OSError as error:
         raise write_error(work.parts[0][0], error, f"{len(work.missing):,} rows are missing") from error
+    run = _Run(cache, work, bring, on_progress, on_receipt)
     if cluster.scheduler is None and (cluster.workers == 1 or len(work.missing) <= SMALL_RUN):
-        return _in_process(work, on_progress, add)
-    return _on_cluster(cache, work, cluster, on_progress, add)
+        _in_process(run)
+    else:
+        _on_cluster(cache, work, cluster, run)
+    return run.total
 
 
-def _in_process(work: Work, on_progress: Callable[[int], object], add: _Add) -> Receipt:
+class _Run:
+    """The tasks of a run, and what they did."""
+
+    def __init__(
+        self, cache: Cache, work: Work, bring: Bring | None, on_progress: Callable[[int], object],
+        on_receipt: Callable[[Receipt], object],
+    ) -> None:  # fmt: skip
+        self.name, self.total = f"frozenbase-{os.urandom(6).hex()}", Receipt()
+        self._cache, self._work, self._on_progress, self._on_receipt = cache, work, on_progress, on_receipt
+        self._arrivals = Arrivals(cache, work.specs, work.missing, self.name, bring)
+        self._lock = threading.Lock()
+
+    def begin(self, threads: int) -> int:
+        """Make the tasks for so many threads; how many there are."""
+        tasks = self._work.tasks(threads, self.name)
+        self._arrivals.begin(tasks)
+        return len(tasks)
+
+    def tasks(self, most: int | None = None) -> Iterator[Task]:
+        """What is to be computed, of all tasks that have not begun or of `most`; looked up when it is asked for."""
+        for _ in count() if most is None else range(most):
+            found = self._arrivals.next()
+            if found is None:
+                return
+            tasks, done = found
+            if done:
+                self.advance(done)
+            yield from tasks
+
+    def advance(self, rows: int) -> None:
+        with self._lock:
+            self._on_progress(rows)
+
+    def add(self, receipt: Receipt) -> None:
+        """Take in what a task did; digests of its files go to the index at once, so that a stopped run keeps them."""
+        self._arrivals.note(receipt)
+        with self._lock:
+            self.total.rows += receipt.rows
+            self.total.rejected += receipt.rejected
+            self._cache.index.remember(receipt.seen)
+            self.total.engine = self.total.engine or receipt.engine
+            self._on_receipt(receipt)
+
+
+def _in_process(run: _Run) -> None:
     from dask.threaded import get  # dask.compute would import `distributed`
 
-    total, name, lock, threads = Receipt(), _run_name(), threading.Lock(), hardware.cpu_count()
+    threads = hardware.cpu_count()
 
-    def advance(rows: int) -> None:
-        with lock:
-            on_progress(rows)
+    def extract_next(number: int) -> None:
+        for task in run.tasks(1):
+            run.add(extract_shard(task, run.advance))
 
-    def extract(task: Task) -> None:
-        receipt = extract_shard(task, advance)
-        with lock:
-            add(total, receipt)
-
-    graph = {f"shard {number}": (partial(extract, task),) for number, task in enumerate(work.tasks(threads, name))}
+    graph = {f"shard {number}": (extract_next, number) for number in range(run.begin(threads))}
     with ThreadPoolExecutor(threads) as pool:
         try:
             get(graph, list(graph), pool=pool)
         except BaseException:
-            stop_run(name)  # tasks under way need not finish
+            stop_run(run.name)  # tasks under way need not finish
             raise
-    return total
 
 
-def _on_cluster(
-    cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object], add: _Add
-) -> Receipt:
-    total, name = Receipt(), _run_name()
+def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, run: _Run) -> None:
     jobs = [job for job, _ in work.parts]
     needed = [*(job.weights for job in jobs), *files_of(next(iter(work.paths.values()))[:1])]
+
+    def count_kept() -> int:
+        return len(work.missing) - len(find_missing(cache, work.specs, list(work.missing)))
+
     with connect(cluster, Path(jobs[0].cache_root), needed) as client:
-        import distributed
-
-        def count_kept() -> int:
-            return len(work.missing) - len(find_missing(cache, work.specs, list(work.missing)))
-
-        watch = Watch(client, cluster.timeout, count_kept)
-
-        def advance(event: tuple[float, int]) -> None:
-            watch.note_row()
-            on_progress(int(event[1]))
-
-        client.subscribe_topic(name, advance)
         threads = sum(client.nthreads().values())
-        waiting = iter(work.tasks(threads, name))
-        flying = distributed.as_completed(loop=client.loop, with_results=True)  # a result may be lost with its worker
-        try:
-            for task in islice(waiting, TASKS_PER_THREAD * threads):
-                flying.add(client.submit(extract_shard, task, pure=False))
-            while flying.count():
-                watch.check()
-                if not flying.has_ready():
-                    time.sleep(_POLL_S)
-                    continue
-                _, receipt = next(flying)
-                if isinstance(receipt, distributed.CancelledError):
-                    raise receipt
-                add(total, receipt)
-                watch.note_row()
-                for task in islice(waiting, 1):
-                    flying.add(client.submit(extract_shard, task, pure=False))
-        except distributed.CancelledError as error:
-            raise watch.lost_scheduler_error() from error
-        except distributed.KilledWorker as error:
-            raise PipelineError(
-                f"worker processes died several times on the same shard ({error})",
-                "run again: finished shards are kept; with fewer --workers if memory ran out",
-            ) from error
-        finally:
-            if flying.count():
-                _stop_tasks(client, name, flying)
-    return total
-
-
-def _stop_tasks(client: Client, run: str, flying: as_completed) -> None:
-    """End a run's tasks, as far as workers and scheduler answer; that they do not must not hide the error."""
-    with contextlib.suppress(Exception):
-        with flying.lock:
-            client.cancel(list(flying.futures))
-        client.sync(client._run, stop_run, run, callback_timeout=CHECK_S)  # client.run waits for stuck workers
-
-
-def _run_name() -> str:
-    return f"frozenbase-{os.urandom(6).hex()}"
-
-
-def _add(cache: Cache, total: Receipt, part: Receipt) -> None:
-    """Add a receipt to the total; digests of its files go to the index at once, so that a stopped run keeps them."""
-    total.rows += part.rows
-    total.rejected += part.rejected
-    cache.index.remember(part.seen)
-    total.engine = total.engine or part.engine
+        run.begin(threads)
+        watch = Watch(client, cluster.timeout, count_kept)
+        compute_all(client, run.name, run.tasks(), TASKS_PER_THREAD * threads, watch, run.advance, run.add)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,12 +37,23 @@ class Task(NamedTuple):
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     run: str
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The extract keys that it computes rows of."""
+        return tuple(key for _, taps in self.parts for key in taps)
+
+
+def parts_of(parts: Sequence[tuple[Job, Taps]], keys: Collection[str]) -> tuple[tuple[Job, Taps], ...]:
+    """Those `parts` of a task, and of them those taps, that compute rows of `keys`."""
+    found = ((job, {key: tap for key, tap in taps.items() if key in keys}) for job, taps in parts)
+    return tuple(part for part in found if part[1])
+
 
 @dataclass
 class Receipt:
     """What a task did: rows written, images rejected as (id, reason), stat and digest of the files it read.
 
-    shards: (extract key, name) of those that it stored.
+    shards: (extract key, name) of those that it stored; doubled: of these, how many somebody else had stored meanwhile.
     """
 
     rows: int = 0
@@ -50,6 +61,7 @@ class Receipt:
     seen: list[Seen] = field(default_factory=list)
     engine: str | None = None
     shards: list[tuple[str, str]] = field(default_factory=list)
+    doubled: int = 0
 
 
 def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
@@ -59,7 +71,7 @@ def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None
     """
     receipt = Receipt()
     progress = _Progress(on_progress or partial(_log_progress, task.run))
-    shards = [_Shard(task, job, taps, receipt.shards) for job, taps in task.parts]
+    shards = [_Shard(task, job, taps, receipt) for job, taps in task.parts]
     recipes = [job.recipe for job, _ in task.parts]
     with closing(prefetch.read_ahead(task.rows, recipes, receipt.seen)) as ahead:
         for image, future in ahead:
@@ -113,8 +125,8 @@ class _Shard:
     They are written at the end of the task, or at SHARD_BYTES.
     """
 
-    def __init__(self, task: Task, job: Job, taps: Taps, stored: list[tuple[str, str]]) -> None:
-        self.task, self.job, self.stored = task, job, stored
+    def __init__(self, task: Task, job: Job, taps: Taps, receipt: Receipt) -> None:
+        self.task, self.job, self.receipt = task, job, receipt
         self.taps = taps
         self._plain = opened_bases.without_view(job, taps)[1]
         self.written = 0
@@ -162,7 +174,9 @@ class _Shard:
             rows, store = np.concatenate(self._rows.pop(key)), cache.features(job.recipe.components(tap))
             try:
                 unchecked = {parity.UNCHECKED: True} if store.key in self._unchecked else {}
-                self.stored.append((store.key, store.put(self._ids, rows, said | unchecked)))
+                there = store.names()
+                self.receipt.shards.append((store.key, store.put(self._ids, rows, said | unchecked)))
+                self.receipt.doubled += self.receipt.shards[-1][1] in there
             except ValueError as error:
                 hint = "use extract.dtype: float32" if tap.dtype is None else f"store layer {tap.layer} as float32"
                 hint = "check the weights" if rows.dtype == "float32" else hint

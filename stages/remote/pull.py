@@ -47,15 +47,55 @@ def pull_rows(
     is called for each shard. Raises Denied or Unreachable where the remote does not
     answer, which says nothing of what it has; Unwritable where the local cache cannot be written.
     """
-    missing = store.missing(ids)
-    if not missing:
-        return
-    hints, there = _find_offers(remote, store, taken), store.shard_records()
-    while names := _cover(missing, hints):
-        _copy(remote, store, names, taken, there, on_done)
-        for name in names:
-            del hints[name]  # it had no row that its hint promised, or could not be copied
-        missing = store.missing(missing)
+    if missing := store.missing(ids):
+        Offers(remote, store, taken).pull(missing, on_done)
+
+
+class Offers:
+    """The shards of a key in the remote, with the images that they are said to have; each is asked for these once."""
+
+    def __init__(self, remote: ObjectStore, store: FeatureStore, taken: Copied) -> None:
+        self._remote, self._store, self._taken = remote, store, taken
+        self._seen: set[str] = set()
+        self._hints: dict[str, np.ndarray] = {}
+
+    def pull(self, missing: Sequence[str], on_done: OnDone = lambda n: None) -> None:
+        """List the key, and copy what `pull_rows` does of rows that the local store lacks; as often as is needed."""
+        self._look()
+        there = None
+        while names := _cover(missing, self._hints):
+            there = self._store.shard_records() if there is None else there
+            _copy(self._remote, self._store, names, self._taken, there, on_done)
+            for name in names:
+                del self._hints[name]  # it had no row that its hint promised, or could not be copied
+            missing = self._store.missing(missing)
+
+    def _look(self) -> None:
+        """Read the hints of shards that are new there and not here.
+
+        One that has a record and no content was evicted; without a record, it is just being pushed.
+        """
+        offered = bucket.list_key(self._remote, self._store.key)
+        for shard, objects in offered.torn.items():
+            parts = bucket.parts_of(self._store.key, shard)
+            if shard not in self._seen and parts.record in [listed.name for listed in objects]:
+                self._taken.refused.append((parts.rows, "its record is there, but not all of its content"))
+                self._seen.add(shard)
+        names = sorted(offered.whole.keys() - self._seen - set(self._store.names()))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for name, hint in zip(names, pool.map(self._read_hint, names), strict=True):
+                if isinstance(hint, str):
+                    self._taken.refused.append((bucket.parts_of(self._store.key, name).ids, hint))
+                else:
+                    self._hints[name] = hint
+        self._seen.update(names)
+
+    def _read_hint(self, name: str) -> np.ndarray | str:
+        """Which images a shard has, or why that cannot be known."""
+        try:
+            return bucket.read_hint(self._remote.get(bucket.parts_of(self._store.key, name).ids, _MOST_HINT))
+        except (Absent, ValueError) as error:
+            return str(error)
 
 
 def pull_manifest(remote: ObjectStore, cache: Cache, digest: str) -> Path:
@@ -73,35 +113,6 @@ def pull_manifest(remote: ObjectStore, cache: Cache, digest: str) -> Path:
         raise Unusable(message, "name another one; pipeline cache push stores one, and says its digest") from error
     cache.put_named("manifests", data, ".jsonl")
     return cache.root / "manifests" / f"{digest}.jsonl"
-
-
-def _find_offers(remote: ObjectStore, store: FeatureStore, taken: Copied) -> dict[str, np.ndarray]:
-    """The shards that the local store lacks, with the images that they are said to have.
-
-    One that has a record and no content was evicted; without a record, it is just being pushed.
-    """
-    offered = bucket.list_key(remote, store.key)
-    for shard, objects in offered.torn.items():
-        parts = bucket.parts_of(store.key, shard)
-        if parts.record in [listed.name for listed in objects]:
-            taken.refused.append((parts.rows, "its record is there, but not all of its content"))
-    names = sorted(offered.whole.keys() - set(store.names()))
-    hints = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for name, hint in zip(names, pool.map(partial(_read_hint, remote, store.key), names), strict=True):
-            if isinstance(hint, str):
-                taken.refused.append((bucket.parts_of(store.key, name).ids, hint))
-            else:
-                hints[name] = hint
-    return hints
-
-
-def _read_hint(remote: ObjectStore, key: str, name: str) -> np.ndarray | str:
-    """Which images a shard has, or why that cannot be known."""
-    try:
-        return bucket.read_hint(remote.get(bucket.parts_of(key, name).ids, _MOST_HINT))
-    except (Absent, ValueError) as error:
-        return str(error)
 
 
 def _cover(missing: Sequence[str], hints: Mapping[str, np.ndarray]) -> list[str]:

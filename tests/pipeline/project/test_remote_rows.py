@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from pipeline.project import remote_rows
 from stages.extract import schedule
 from stages.extract.shard_task import Receipt, Task
+from stages.runtime import hardware
 from tests.conftest import Pipeline, extract, opened, write_finetuning
 from tests.support import bucket_server, fakes, process
 from tests.support.bucket_server import KEY, SECRET, TOKEN, BucketServer, object_kind
@@ -258,6 +260,53 @@ def test_a_pull_asks_once_what_there_is(pipeline: Pipeline, project: Path, bucke
     assert extract(pipeline, there) == (0, 24)
     kinds = [object_kind(name) for _, name in server.requests]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"listing": 1, "ids": 3, "record": 3, "rows": 3}
+
+
+def run_elsewhere_in_between(monkeypatch: pytest.MonkeyPatch, there: Path) -> list[int]:
+    """Before the second task of the next run here, a run elsewhere computes all; a list gets what that computed."""
+    computed: list[int] = []
+    real, lock = schedule.extract_shard, threading.Lock()
+
+    def extract_shard(task: Task, on_progress: Any) -> Receipt:
+        with lock:
+            if not computed:
+                out, _ = process.run("run", "extract", "-c", there, "--json")
+                computed.append(json.loads(out)["extract"]["computed"])
+        return real(task, on_progress)
+
+    monkeypatch.setattr(schedule, "extract_shard", extract_shard)
+    return computed
+
+
+def test_what_another_machine_pushes_meanwhile_is_taken(
+    pipeline: Pipeline, project: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two machines with a cache each: once a task here ends, all rows are there."""
+    share(project, folder)
+    fakes.two_classes(project.parent / "images", 60)
+    computed = run_elsewhere_in_between(monkeypatch, elsewhere(project))
+    here = pipeline("run", "extract", "-c", project, "--json").json["extract"]
+    assert computed == [120]
+    assert here["computed"] <= 8 * hardware.cpu_count()
+    assert here["computed"] + here["reused"] == 120
+    assert here["remote"]["pulled"]["rows"] >= 120 - here["computed"]
+
+
+def test_that_a_remote_is_lost_meanwhile_is_told_once_and_costs_no_row(
+    pipeline: Pipeline, project: Path, bucket: str, server: BucketServer
+) -> None:
+    share(project, bucket)
+    listings = 0
+
+    def fail(method: str, name: str) -> str | None:
+        nonlocal listings
+        listings += object_kind(name) == "listing"
+        return "500" if object_kind(name) == "listing" and listings > 1 else None
+
+    server.fail = fail
+    ran = pipeline("run", "extract", "-c", project, "--json")
+    assert (ran.code, ran.json["extract"]["computed"]) == (0, 24)
+    assert ran.err.count("what others compute meanwhile is computed here too") == 1
 
 
 def test_an_evicted_shard_is_computed_again_and_pushed(

@@ -1,0 +1,70 @@
+"""Owns having a cluster compute a run's tasks: so many at a time, until all have ended. Not which (schedule.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from cache.errors import PipelineError
+from stages.extract.shard_task import Receipt, Task, extract_shard, stop_run
+from stages.extract.watch import CHECK_S, Watch
+
+if TYPE_CHECKING:
+    from distributed import Client, as_completed
+
+_POLL_S = 0.05
+
+
+def compute_all(
+    client: Client, run: str, tasks: Iterator[Task], at_a_time: int, watch: Watch, advance: Callable[[int], object],
+    add: Callable[[Receipt], object],
+) -> None:  # fmt: skip
+    """Submit `at_a_time` tasks, and for each that ends the next one; `add` has their receipts.
+
+    `tasks` is asked for a task when it is to be submitted. Raises PipelineError if a row cannot be stored, or workers
+    or the scheduler are lost.
+    """
+    import distributed
+
+    def progress(event: tuple[float, int]) -> None:
+        watch.note_row()
+        advance(int(event[1]))
+
+    client.subscribe_topic(run, progress)
+    flying = distributed.as_completed(loop=client.loop, with_results=True)  # a result may be lost with its worker
+    try:
+        for task in islice(tasks, at_a_time):
+            flying.add(client.submit(extract_shard, task, pure=False))
+        while flying.count():
+            watch.check()
+            if not flying.has_ready():
+                time.sleep(_POLL_S)
+                continue
+            _, receipt = next(flying)
+            if isinstance(receipt, distributed.CancelledError):
+                raise receipt
+            add(receipt)
+            watch.note_row()
+            for task in islice(tasks, 1):
+                flying.add(client.submit(extract_shard, task, pure=False))
+    except distributed.CancelledError as error:
+        raise watch.lost_scheduler_error() from error
+    except distributed.KilledWorker as error:
+        raise PipelineError(
+            f"worker processes died several times on the same shard ({error})",
+            "run again: finished shards are kept; with fewer --workers if memory ran out",
+        ) from error
+    finally:
+        if flying.count():
+            _stop_tasks(client, run, flying)
+
+
+def _stop_tasks(client: Client, run: str, flying: as_completed) -> None:
+    """End a run's tasks, as far as workers and scheduler answer; that they do not must not hide the error."""
+    with contextlib.suppress(Exception):
+        with flying.lock:
+            client.cancel(list(flying.futures))
+        client.sync(client._run, stop_run, run, callback_timeout=CHECK_S)  # client.run waits for stuck workers
