@@ -16,8 +16,9 @@ from threadpoolctl import threadpool_limits
 from cache import registrations
 from cache.errors import Unusable
 from pipeline.config import yaml_file
+from pipeline.config.extract_schema import BaseChoice, TapConfig
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
-from pipeline.config.schema import BaseChoice, RunConfig, TapConfig
+from pipeline.config.schema import RunConfig
 from pipeline.project.project import Options, Progress, Project
 from pipeline.runs import extraction, train_heads
 from stages.bases import blocks, catalogue, weights
