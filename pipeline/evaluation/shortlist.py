@@ -138,7 +138,8 @@ def choose_images(
     """
     labelled = [row for row in manifest.pooled.rows if row.split == "train" and row.label is not None]
     if not labelled:
-        raise Unusable("no image of train or val has a label, and a shortlist compares heads", "see docs/reference.md")
+        how = "put images in class folders, or name a table with data.table"
+        raise Unusable("no image of train or val has a label, and a shortlist compares heads", how)
     units: dict[str, dict[str, Sequence[str]]] = defaultdict(dict)
     for row, names in zip(labelled, strata(labelled).names, strict=True):
         units[row.group or row.id][row.id] = names
