@@ -4,7 +4,7 @@ SCALE ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all wheel-check check bench notebook clean
+.PHONY: demo test test-all wheel-check check bench docs notebook clean
 
 demo: $(VENV)/.demo
 	@test -f demo/pipeline.yaml || $(BIN)/pipeline init demo --demo
@@ -38,11 +38,15 @@ bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.heads
 	$(BIN)/python -m benchmarks.report
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m tests.support.generate_reference
+	$(BIN)/python -m mkdocs build --strict
+
 notebook: $(VENV)/.demo $(VENV)/.notebook
 	$(BIN)/python -m tests.support.notebook
 
 clean:
-	rm -rf $(VENV) demo demo-notebook bench-out
+	rm -rf $(VENV) demo demo-notebook bench-out site
 
 # One stamp for each extra: .venv/.demo, .venv/.test, .venv/.dev
 $(VENV)/.%: setup.cfg pyproject.toml

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class PipelineError(Exception):
-    """An error that the user can act on.
+    """Failed, for a reason that the user can act on; every other error here is one of these too.
 
     `message` says what was found, where, and what was expected; `hint` is the next step.
     """

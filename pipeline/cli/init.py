@@ -1,11 +1,12 @@
-"""Owns `pipeline init`: options, output, exit codes. Not the work (init_project.py)."""
+"""Owns `pipeline init` and `pipeline schema`: options, output, exit codes. Not their work (pipeline/config)."""
 
 from pathlib import Path
 
 import rich_click as click
 
+from cache import atomic_files
 from pipeline.cli.options import Call
-from pipeline.config import init_project
+from pipeline.config import init_project, json_schema
 from pipeline.config.init_project import Started
 from pipeline.show.console import echo, format_config_option
 from stages.sources.listing import FollowLinks
@@ -34,3 +35,25 @@ def init_command(folder: Path, images: str | None, table: Path | None, follow_li
         echo(f"wrote {started.config}; next: pipeline run{format_config_option(started.config)}")
 
     Call("init").finish(work, show)
+
+
+@click.command("schema")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write it to this file, as pipeline.schema.json beside pipeline.yaml.")  # fmt: skip
+def schema_command(output: Path | None) -> None:
+    """Print the JSON Schema of pipeline.yaml, by which editors complete and check it without a network.
+
+    `pipeline init` writes it beside pipeline.yaml, and names it in the first line. After an update of this package:
+    pipeline schema -o pipeline.schema.json
+    """
+
+    def work() -> bytes:
+        text = json_schema.format_schema()
+        if output is not None:
+            atomic_files.publish(output.absolute(), text)
+        return text
+
+    def show(text: bytes) -> None:
+        echo(f"wrote {output}") if output is not None else echo(text.decode().rstrip("\n"), lines=True)
+
+    Call("schema").finish(work, show)

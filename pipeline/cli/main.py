@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "export:export",
     "bases": "bases:group",
     "cache": "cache:group",
+    "schema": "init:schema_command",
 }
 """name -> module:function below pipeline.cli."""
 

@@ -19,17 +19,25 @@ Name = Annotated[str, Field(min_length=1)]
 
 class Columns(Section, keyed="none"):
     path: str = "path"
+    """The column with the path of each image, relative to `data.root`."""
     label: str = "label"
+    """The column with the class, where `data.target.columns` names no others."""
     split: str = "split"
+    """The column with `train`, `val` or `test`; where it is empty or absent, splits are drawn."""
     group: str = "group"
+    """The column with the group; images of one group stay in one split."""
 
 
 class Split(Section, keyed="samples"):
     method: Literal["hash", "stratified"] = "hash"
-    """The default is that of files without this field, whose splits must not move; `init` writes stratified."""
+    """How splits are drawn: `stratified` holds the shares within each class, and is remembered in splits.csv;
+    `hash` compares a hash of the bytes with the shares. `init` writes stratified; files without the field keep hash."""
     val: Fraction = 0.15
+    """The share of images that is drawn for validation."""
     test: Fraction = 0.15
+    """The share of images that is drawn for the test."""
     seed: Whole = 0
+    """The seed of the draw."""
 
     @model_validator(mode="after")
     def _leaves_train(self) -> Split:
@@ -45,9 +53,13 @@ class TargetConfig(Section, keyed="samples"):
     """
 
     kind: Annotated[TargetKind, Keyed("head")] = "classes"
+    """What is predicted: one class of several, several labels, numbers, or a share of each class (soft)."""
     columns: Annotated[list[Name], Field(min_length=1)] | None = None
+    """The columns of the table that have it, where it is not `data.columns.label` alone."""
     separator: Name = ";"
+    """What separates the names of labels within one column."""
     units: Annotated[list[str], Keyed("none")] = []
+    """Units of the numbers, which are printed with them; one for each column."""
 
     @model_validator(mode="after")
     def _fits_kind(self) -> TargetConfig:
@@ -64,16 +76,28 @@ class TargetConfig(Section, keyed="samples"):
 
 class Data(Section, keyed="none"):
     root: str = "images"
+    """The folder of the images, relative to pipeline.yaml. Without a table, class folders are expected in it."""
     table: str | None = None
+    """A table of the images: .csv, .jsonl, .parquet, or a saved manifest. Without it, folders give the classes."""
     columns: Columns = Columns()
+    """How the columns of the table are called."""
     target: TargetConfig = TargetConfig()
+    """What is predicted."""
     group_from: Annotated[str | None, Keyed("samples")] = None
+    """A regular expression that is searched in each path; images with the same match are one group."""
     classes: Annotated[list[str] | None, Keyed("head")] = None
+    """The classes in order; by default sorted by name. With two, the second is the positive one."""
     split: Split = Split()
+    """How images without a split are drawn."""
     on_bad: Literal["fail", "skip"] = "fail"
+    """Where images cannot be used: `fail` finishes extraction, lists them, and exits with 3, without heads; `skip` goes
+    on without them."""
     on_leak: Literal["fail", "warn"] = "fail"
+    """Where the same bytes, or one group, are in two of your own splits: no heads (fail), or a warning."""
     max_pixels: Count = MAX_PIXELS
+    """Images with more pixels are rejected before they are decoded."""
     follow_links: FollowLinks = "inside"
+    """Which links are followed: those that stay below `data.root` (inside), or all."""
 
     @field_validator("root")
     @classmethod

@@ -7,8 +7,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from pipeline.config import messages
 
@@ -19,16 +29,24 @@ Count = Annotated[Whole, Field(ge=1)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
 
 
-def one_of(names: Callable[[], Collection[str]]) -> BeforeValidator:
-    """A name in a table, which is read whenever a value is checked."""
+@dataclass(frozen=True)
+class OneOf:
+    """Metadata of a text that is a name in a table, which is read whenever a value is checked."""
 
-    def check(value: Any) -> Any:
-        if value not in names():
-            expected = " or ".join(", ".join(map(repr, names())).rsplit(", ", 1))
+    names: Callable[[], Collection[str]]
+
+    def check(self, value: Any) -> Any:
+        """Raises PydanticCustomError for another value."""
+        if value not in self.names():
+            expected = " or ".join(", ".join(map(repr, self.names())).rsplit(", ", 1))
             raise PydanticCustomError("literal_error", "input should be {expected}", {"expected": expected})
         return value
 
-    return BeforeValidator(check)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(self.names())}
 
 
 def _different(values: list[Any]) -> list[Any]:
@@ -56,15 +74,25 @@ class Keyed:
 
 
 class Section(BaseModel):
-    """A group of fields; unknown ones are errors. A subclass names the stage of its fields: `keyed="extract"`."""
+    """A group of fields; unknown ones are errors. A subclass names the stage of its fields: `keyed="extract"`.
+
+    Each field is followed by a text on what it means, which `meanings` of json_schema.py reads.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # of heads, only the kinds in use
     keyed: ClassVar[Stage]
+    short: ClassVar[str | None] = None
+    """The field that is meant where a text stands in the place of the group: `base: vgg16`."""
 
     def __init_subclass__(cls, keyed: Stage | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
         if keyed is not None:
             cls.keyed = keyed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_alone(cls, written: Any) -> Any:
+        return {cls.short: written} if cls.short is not None and isinstance(written, str) else written
 
     @classmethod
     def places(cls) -> dict[str, Keyed]:

@@ -29,12 +29,20 @@ class HeadConfig(Section, keyed="head"):
     """
 
     kind: str
+    """What is fitted."""
     choose: Literal["auto", "folds", "val"] = "auto"
+    """What chooses settings: folds of train and val together, or val. auto is val where you made a val set, and
+    above 5,000 images."""
     folds: Annotated[Whole, Field(ge=2, le=20)] = 5
+    """How many folds."""
     tap: Annotated[str | Annotated[list[str], Field(min_length=1), Different], Keyed("head", by_value=False)] = "pooled"
+    """The tap whose rows it is fitted on; of several, the features are joined in that order."""
     sweep: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]] | None, Keyed("head", by_value=False)] = None
+    """Fields to vary, each with a list of values: a head for each point of the grid."""
     seed: Whole = 0
+    """The seed of all that is random."""
     unknown: Fraction = DEFAULT_RATE
+    """The rate of false alarms at which an image is said to be none of what the head knows; 0: it is never said."""
 
     @property
     def taps(self) -> list[str]:
@@ -102,17 +110,21 @@ class HeadConfig(Section, keyed="head"):
 class Logistic(HeadConfig):
     kind: Literal["logistic"] = "logistic"
     C: Positive | None = None
+    """The inverse of the L2 penalty; null: it is chosen."""
 
 
 class Ridge(HeadConfig):
     kind: Literal["ridge"] = "ridge"
     alpha: Positive | None = None
+    """The L2 penalty; null: it is chosen."""
 
 
 class Knn(HeadConfig):
     kind: Literal["knn"] = "knn"
     k: Count | Annotated[list[Count], Field(min_length=1)] = [5, 10, 20, 50, 100, 200]
+    """How many neighbours vote; of several, one is chosen."""
     temperature: Annotated[Real, Field(ge=0.001)] = 0.07
+    """A neighbour's weight is exp(cosine / temperature)."""
 
     def effective(self) -> dict[str, Any]:
         candidates = sorted({self.k} if isinstance(self.k, int) else {*self.k})
@@ -123,18 +135,31 @@ class Knn(HeadConfig):
 class Dense(HeadConfig):
     kind: Literal["dense"] = "dense"
     units: list[Count] = [256]
+    """The width of each hidden layer; []: none."""
     activation: Activation = "relu"
+    """What follows each hidden layer."""
     dropout: Fraction = 0.5
+    """The share of units that is dropped in training."""
     standardise: bool = True
+    """Whether features are centred and divided by their deviations first."""
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    """The optimiser."""
     lr: Positive = 1e-3
+    """The learning rate."""
     weight_decay: Annotated[Real, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
     label_smoothing: Fraction = 0.0
+    """The share of each label that is spread over all classes."""
     class_weight: Literal["none", "balanced"] = "none"
+    """`balanced` weighs each class by the inverse of its share."""
     batch: Count = 32
+    """Rows in a batch."""
     epochs: Count = 100
+    """The most epochs."""
     patience: Count | None = 5
+    """Epochs without a lower val loss after which training ends; null: it never ends early."""
     log_dir: Annotated[str | None, Keyed("none")] = None
+    """A folder for logs of TensorBoard."""
 
     def effective(self) -> dict[str, Any]:
         found = super().effective()
@@ -157,6 +182,7 @@ class Auto(HeadConfig):
         "ridge",
         "knn",
     ]
+    """The kinds that are tried; the first is kept unless another is clearly better."""
 
     @property
     def packages(self) -> tuple[str, ...]:

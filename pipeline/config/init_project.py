@@ -1,4 +1,4 @@
-"""Owns `pipeline init`: a commented pipeline.yaml for a folder of images, and the demo dataset. Not the scan."""
+"""Owns `pipeline init`: a commented pipeline.yaml for a folder of images, its schema, the demo's images. No scan."""
 
 import csv
 import importlib.util
@@ -13,7 +13,7 @@ from typing import Any
 from cache import atomic_files
 from cache.errors import Unusable
 from cache.hash_index import HashIndex, default_index_path
-from pipeline.config import guess_target, yaml_file
+from pipeline.config import guess_target, json_schema, yaml_file
 from pipeline.config.data_schema import Columns
 from stages.data import scan, tables
 from stages.data.cells import Cells
@@ -151,7 +151,7 @@ def _write(
     target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True, table: str | None = None,
     follow_links: FollowLinks = "inside", cells: Cells | None = None, licence: str | None = None,
 ) -> None:  # fmt: skip
-    """Write pipeline.yaml; with fewer than two classes, the heads are commented out."""
+    """Write pipeline.yaml, and its schema beside it; with fewer than two classes, the heads are commented out."""
     listed = (
         f"classes: [{', '.join(classes)}]   # their order; with two, the second is the positive one"
         if classes
@@ -165,8 +165,8 @@ def _write(
         links = "# follow_links: inside      # links out of root are rejected | all: followed, if you trust them"
     template = Template((Path(__file__).parent / "template.yaml").read_text("utf-8"))
     text = template.substitute(
-        about=about, root=yaml_file.format_value(root), classes=listed, table=labels, links=links,
-        target=_target_line(cells), card=_card_line(licence),
+        editors=json_schema.EDITOR_LINE, about=about, root=yaml_file.format_value(root), classes=listed, table=labels,
+        links=links, target=_target_line(cells), card=_card_line(licence),
     )  # fmt: skip
     for logistic, ridge in _OF_NUMBERS if cells is not None and KINDS[cells.kind].linear == "ridge" else ():
         text = text.replace(logistic, ridge)
@@ -174,9 +174,11 @@ def _write(
         none = "heads: {}                     # none yet: fewer than two classes. With labels (or data.table):"
         text = text.replace("heads:\n  logistic:", f"{none}\n  # logistic:")
     try:
-        atomic_files.publish(target, text.encode("utf-8"))
+        written = text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise Unusable(f"{root!r} is not valid Unicode, as pipeline.yaml must be", "rename the folder") from error
+    atomic_files.publish(target.with_name(json_schema.FILE), json_schema.format_schema())
+    atomic_files.publish(target, written)
 
 
 def _target_line(cells: Cells | None) -> str:

@@ -3,157 +3,43 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import field_validator, model_validator
 
 from pipeline.config import head_schema
 from pipeline.config.data_schema import Data
-from pipeline.config.fields import Count, Keyed, Positive, Real, Section, Whole, one_of
+from pipeline.config.extract_schema import BaseChoice, Extract, ProjectBase, TapConfig
+from pipeline.config.fields import Keyed, Section
 from pipeline.config.finetune_schema import FineTune
 from pipeline.config.head_schema import HEAD_KINDS, AnyHead, Auto, Logistic
 from pipeline.config.unkeyed_schema import CacheConfig, Card, Cluster
-from stages.bases import catalogue, published
-from stages.bases.catalogue import PREPROCESS_WORDS, Base, Preprocess
+from stages.bases import catalogue
 from stages.bases.formats import BUILT
-from stages.bases.recipe import Layout, Pooling, StoredDtype
-from stages.data.images import Decode, Fit, PixelSpec, Resize
+from stages.data.images import PixelSpec
 from stages.engines import select
 from stages.targets.kinds import KINDS
-
-
-class PreprocessConfig(Section, keyed="extract"):
-    """The input of a user model from RGB pixels x of 0 to 255: (x * scale - mean) / std, channels in `order`."""
-
-    scale: Positive = 1.0
-    mean: tuple[Real, Real, Real] = (0.0, 0.0, 0.0)
-    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
-    order: Literal["rgb", "bgr"] = "rgb"
-
-
-def _by_word(written: Any) -> Any:
-    """The numbers that a word stands for."""
-    if not isinstance(written, str):
-        return written
-    if written not in PREPROCESS_WORDS:
-        text = "expected numbers, or " + " or ".join(PREPROCESS_WORDS)
-        raise PydanticCustomError("word", "{text}", {"text": text})
-    return PREPROCESS_WORDS[written].components()
-
-
-class BaseChoice(Section, keyed="extract"):
-    """A base and its weights; of a tap, where they are not the project's."""
-
-    name: str = "efficientnet_lite0"
-    weights: str = "imagenet"
-    preprocess: Annotated[PreprocessConfig | None, BeforeValidator(_by_word)] = None
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the command said that a model file may be opened."""
-        return False
-
-    @property
-    def base(self) -> Base:
-        """Raises Unusable where there is no base of that name."""
-        numbers = None if self.preprocess is None else Preprocess(**self.preprocess.model_dump())
-        return catalogue.choose_base(self.name, self.trusted, numbers)
-
-    @property
-    def file(self) -> str:
-        """The path of its file, as in pipeline.yaml."""
-        return self.name if catalogue.is_model_file(self.name) else self.weights
-
-    @property
-    def setting(self) -> str:
-        """Which weights: a word, a digest or a path. The file of a user model has them."""
-        return self.name if catalogue.is_model_file(self.name) and self.weights == "imagenet" else self.weights
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, written: Any) -> Any:
-        return {"name": written} if isinstance(written, str) else written
-
-    @model_validator(mode="after")
-    def _fits_kind_of_base(self) -> BaseChoice:
-        if not catalogue.is_model_file(self.name):
-            if self.preprocess is not None:
-                raise ValueError(f"preprocess: {self.name} has its own; set it only where base.name is a model file")
-        elif self.weights != "imagenet" and not self.weights.startswith("sha256:"):
-            raise ValueError(f"weights: {self.name} contains its weights; leave weights out, or give sha256:DIGEST")
-        elif self.preprocess is None and catalogue.find_format(self.name).reader is not None:
-            raise ValueError(
-                f"preprocess: nothing beside {self.name} says what its input is ({published.FILE}); set it: imagenet, "
-                "clip, unit (-1 to 1), none (0 to 255), or {scale: 0.00392, mean: [...], std: [...]}"
-            )
-        return self
-
-
-class ProjectBase(BaseChoice):
-    trust: Annotated[bool, Keyed("none")] = False
-    """Only the command can say so (--set, Python): a file may have it, but there it does not count (yaml_file.load)."""
-
-    @property
-    def trusted(self) -> bool:
-        return self.trust
-
-
-def _two(written: Any) -> Any:
-    if len(written) != 2:
-        raise PydanticCustomError("sides", "expected pixels a side, or [height, width]")
-    return written
-
-
-Side = Annotated[Whole, Field(ge=16, le=4096)]
-Size = Annotated[
-    Annotated[Side, Tag("one[]")] | Annotated[tuple[Side, Side], BeforeValidator(_two), Tag("two[]")],
-    Discriminator(lambda written: "two[]" if isinstance(written, list | tuple) else "one[]"),
-]
-"""Pixels a side, or [height, width]. (A bracket in a tag keeps it out of messages: yaml_file.py.)"""
-Numerics = Annotated[str, one_of(select.numerics_names)]
-
-
-class TapConfig(Section, keyed="extract"):
-    """A feature of each image. Where a field is None, it is the project's: `base`, `extract.size` and so on."""
-
-    layer: str = "output"
-    pooling: Pooling = "avg"
-    base: BaseChoice | None = None
-    layout: Layout | None = None
-    prefix: Annotated[Whole, Field(ge=0)] | None = None
-    size: Size | None = None
-    fit: Fit | None = None
-    resize: Resize | None = None
-    resize_to: Side | None = None
-    numerics: Numerics | None = None
-
-
-class Extract(Section, keyed="extract"):
-    size: Size = 224
-    fit: Fit = "squash"
-    resize: Resize = "bilinear"
-    resize_to: Side | None = None
-    decode: Decode = "scaled"
-    taps: Annotated[dict[str, TapConfig], Field(min_length=1)] = {"pooled": TapConfig()}
-    numerics: Numerics = "f32"
-    engine: Annotated[str, one_of(lambda: [select.AUTO, *select.ENGINES]), Keyed("none")] = select.AUTO
-    batch: Annotated[Literal["auto"] | Count, Keyed("none")] = "auto"
-    shard_rows: Annotated[Literal["auto"] | Count, Keyed("none")] = "auto"
-    dtype: StoredDtype = "float32"
 
 
 class RunConfig(Section):
     """The whole of pipeline.yaml, every field with its default."""
 
     data: Data = Data()
+    """The images, their labels and splits."""
     base: ProjectBase = ProjectBase()
+    """The frozen network."""
     extract: Extract = Extract()
+    """How images become rows of features."""
     heads: dict[str, AnyHead] = {"logistic": Logistic()}
+    """Classifiers (or regressors) on cached rows, by a name of your choice."""
     finetune: dict[str, FineTune] = {}
+    """Trainings of the last blocks of the base together with a head, by a name of your choice."""
     cluster: Cluster = Cluster()
+    """Processes that extract."""
     cache: CacheConfig = CacheConfig()
+    """Where rows are kept."""
     card: Card = Card()
+    """What a report's model card says that only people know."""
 
     @property
     def bases(self) -> list[BaseChoice]:

@@ -12,6 +12,7 @@ from stages.buckets import address
 
 class Cluster(Section, keyed="none"):
     workers: Literal["auto"] | Count = "auto"
+    """Processes that extract; auto is one, with a thread for each core."""
     timeout: Count = 300
     """Seconds without a new row after which a run gives up a cluster whose workers or scheduler are lost."""
 
@@ -32,13 +33,12 @@ class Cluster(Section, keyed="none"):
 class Remote(Section, keyed="none"):
     """A team's cache in an object store. Whoever may write to it is trusted as the author of this code is."""
 
-    url: str
-    mode: Literal["read", "read-write"] = "read"
+    short = "url"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _url_alone(cls, written: Any) -> Any:
-        return {"url": written} if isinstance(written, str) else written
+    url: str
+    """s3://, gs://, az:// or file://, without a user, password or signature."""
+    mode: Literal["read", "read-write"] = "read"
+    """Whether rows that are computed here are sent there too."""
 
     @field_validator("url")
     @classmethod
@@ -49,12 +49,17 @@ class Remote(Section, keyed="none"):
 
 class CacheConfig(Section, keyed="none"):
     dir: str | None = None
+    """The folder of the cache, relative to pipeline.yaml; by default $PIPELINE_CACHE_DIR, else .features beside it."""
     remote: Remote | None = None
+    """A team's cache in an object store or a shared folder."""
 
 
 class Card(Section, keyed="none"):
     """What a report's model card says that only people know."""
 
     intended_use: str | None = None
+    """What the model is for, in your words."""
     limits: str | None = None
+    """What it is not for."""
     data_licence: str | None = None
+    """The licence of the images."""

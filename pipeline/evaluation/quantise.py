@@ -17,7 +17,7 @@ import numpy as np
 
 from cache import atomic_files
 from cache.errors import PipelineError, Unusable
-from pipeline.config.schema import TapConfig
+from pipeline.config.extract_schema import TapConfig
 from pipeline.evaluation import cost, trial_images
 from pipeline.project.project import Options, Progress
 from stages.bases import catalogue, published, weights

@@ -16,8 +16,9 @@ from threadpoolctl import threadpool_limits
 from cache import registrations
 from cache.errors import Unusable
 from pipeline.config import yaml_file
+from pipeline.config.extract_schema import BaseChoice, TapConfig
 from pipeline.config.head_schema import HEAD_KINDS, HeadConfig
-from pipeline.config.schema import BaseChoice, RunConfig, TapConfig
+from pipeline.config.schema import RunConfig
 from pipeline.project.project import Options, Progress, Project
 from pipeline.runs import extraction, train_heads
 from stages.bases import blocks, catalogue, weights
@@ -137,7 +138,8 @@ def choose_images(
     """
     labelled = [row for row in manifest.pooled.rows if row.split == "train" and row.label is not None]
     if not labelled:
-        raise Unusable("no image of train or val has a label, and a shortlist compares heads", "see docs/reference.md")
+        how = "put images in class folders, or name a table with data.table"
+        raise Unusable("no image of train or val has a label, and a shortlist compares heads", how)
     units: dict[str, dict[str, Sequence[str]]] = defaultdict(dict)
     for row, names in zip(labelled, strata(labelled).names, strict=True):
         units[row.group or row.id][row.id] = names

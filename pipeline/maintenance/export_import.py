@@ -15,7 +15,8 @@ from cache.hash_index import HashIndex
 from cache.store import Cache
 from cache.transfer import Copied
 from pipeline.config import yaml_file
-from pipeline.config.schema import BaseChoice, RunConfig
+from pipeline.config.extract_schema import BaseChoice
+from pipeline.config.schema import RunConfig
 from pipeline.project.project import Options, Progress, Project
 from pipeline.results.record_diff import flatten
 from pipeline.runs import extraction, rejects, retention

@@ -16,8 +16,8 @@ from cache import atomic_files
 from cache.errors import NotAvailable, PipelineError, Unusable
 from cache.store import Cache, FeatureStore
 from pipeline.config import yaml_file
+from pipeline.config.extract_schema import BaseChoice
 from pipeline.config.head_schema import HeadConfig
-from pipeline.config.schema import BaseChoice
 from pipeline.project.project import Project
 from pipeline.results import unknown
 from pipeline.results.model import Model

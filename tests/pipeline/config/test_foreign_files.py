@@ -1,4 +1,4 @@
-"""What a pipeline.yaml from others may do: docs/reference.md has each field, and none reaches a scheduler."""
+"""What a pipeline.yaml from others may do: docs/concepts/trust.md has each field, and none reaches a scheduler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from pipeline.config.schema import field_places
 from tests.conftest import Pipeline, opened
 
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "concepts" / "trust.md"
 
 
 def test_each_field_has_one_place_in_the_table() -> None:

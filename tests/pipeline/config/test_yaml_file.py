@@ -16,8 +16,9 @@ from pydantic.fields import FieldInfo
 from cache.errors import Unusable
 from pipeline.config import head_schema, yaml_file
 from pipeline.config.data_schema import Data
+from pipeline.config.extract_schema import BaseChoice, Extract
 from pipeline.config.finetune_schema import FineTune
-from pipeline.config.schema import BaseChoice, Extract, RunConfig
+from pipeline.config.schema import RunConfig
 from pipeline.config.unkeyed_schema import Cluster
 
 

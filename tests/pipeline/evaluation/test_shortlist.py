@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config.schema import TapConfig
+from pipeline.config.extract_schema import TapConfig
 from pipeline.evaluation import shortlist
 from pipeline.evaluation.shortlist import Candidate
 from stages.data.manifest import Manifest, Row
