@@ -28,8 +28,8 @@ TALLY = pytest.StashKey[Counter[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    about = "size of the durability suite: 1 is all of it, 0.1 (default) a sample, 20 a night"
-    parser.addoption("--scale", type=float, default=0.1, help=about)
+    about = "size of the durability suite: 1 is all of it, 0.04 (default) a sample, 20 a night"
+    parser.addoption("--scale", type=float, default=0.04, help=about)
 
 
 def pytest_configure(config: pytest.Config) -> None:
