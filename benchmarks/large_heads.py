@@ -1,8 +1,8 @@
 """A logistic head on more rows than memory has room for: python -m benchmarks.large_heads [--rows N...] [--folder DIR].
 
-[--dim N] [--C X]. Rows of ten classes, float16, written by the store's own writer in shards of 32 MB. A head at one C
-is fitted in a process of its own, with the rows read from the disk in each step, and, where their float32 take less
-than 8 GB, with the rows in memory. Told are seconds, steps of lbfgs, the most memory (VmHWM), and the largest
+[--dim N] [--C X] [--tolerance X]. Rows of ten classes, float16, written by the store's own writer in shards of 32 MB. A
+head at one C is fitted in a process of its own, with the rows read from the disk in each step, and, where their float32
+take less than 8 GB, with the rows in memory. Told are seconds, steps of lbfgs, the most memory (VmHWM), and the largest
 difference of probabilities. What a run holds beside what is fitted (ids, paths, labels) is not there.
 """
 
@@ -64,12 +64,12 @@ def matrix(folder: Path) -> FeatureMatrix:
     return FeatureMatrix([LazyRows(order, which, positions)])
 
 
-def fit(folder: Path, streamed: bool, c: float) -> None:
+def fit(folder: Path, streamed: bool, c: float, tolerance: float) -> None:
     """Print as JSON what a fit takes."""
     features, target = matrix(folder), Classes(f"c{i}" for i in range(CLASSES))
     of = [Row("", "", name, split) for split in ("val", *("train",) * 9) for name in target]  # one in ten is val
     rows = [of[i % len(of)] for i in range(len(features))]
-    logistic_solver.MEMORY_SHARE = 0 if streamed else 1
+    logistic_solver.MEMORY_SHARE, logistic.TOLERANCE = (0 if streamed else 1), tolerance
     started = time.perf_counter()
     head = logistic.fit(Logistic(C=c), features, rows, target)
     seconds = time.perf_counter() - started
@@ -84,11 +84,12 @@ def main() -> None:
     options.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000, 4_000_000])
     options.add_argument("--dim", type=int, default=1280)
     options.add_argument("--C", type=float, default=1e-3)
+    options.add_argument("--tolerance", type=float, default=logistic_solver.TOLERANCE, help="Of the gradient.")
     options.add_argument("--folder", type=Path)
     options.add_argument("--fit", nargs=2, help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.fit:
-        fit(Path(asked.fit[0]), asked.fit[1] == "disk", asked.C)
+        fit(Path(asked.fit[0]), asked.fit[1] == "disk", asked.C, asked.tolerance)
         return
     print("| rows | GB as float16, float32 | rows are | s | steps | most memory, MB | apart from memory |")
     print("|---|---|---|---|---|---|---|")
@@ -98,7 +99,8 @@ def main() -> None:
             time.sleep(2.1)  # files younger than that are hashed each time
             found = {}
             for place in ("memory", "disk") if 4 * n * asked.dim < MOST_IN_MEMORY else ("disk",):
-                command = [sys.executable, "-m", "benchmarks.large_heads", "--fit", name, place, "--C", str(asked.C)]
+                settings = ["--C", str(asked.C), "--tolerance", str(asked.tolerance)]
+                command = [sys.executable, "-m", "benchmarks.large_heads", "--fit", name, place, *settings]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 found[place] = json.loads(done.stdout)
             for place, one in found.items():

@@ -221,13 +221,18 @@ def _write_piece(merge: Merge, piece: Piece) -> str:
         except FileNotFoundError as error:
             raise NotAvailable(f"{merge.store.path(name)} was removed meanwhile", "compact again") from error
         ids += [layout.ids[i] for i in positions.tolist()]
-    own = [merge.records[name] for name, _ in piece]
-    facts = dict(own[0])
-    seconds = [record["seconds"] / record["rows"] * len(at) for record, (_, at) in zip(own, piece, strict=True)
-               if record.get("seconds")]  # fmt: skip
-    facts |= {"seconds": round(sum(seconds), 3)} if seconds else {}
-    facts |= {"written": max(times)} if (times := [r["written"] for r in own if r.get("written")]) else {}
-    return merge.store.put(ids, np.concatenate(rows), facts)
+    return merge.store.put(ids, np.concatenate(rows), _joint_facts(merge, piece))
+
+
+def _joint_facts(merge: Merge, piece: Piece) -> dict[str, Any]:
+    """What the record of a new shard says of who made it: its rows' share of the seconds, and the latest time."""
+    own = [(merge.records[name], len(positions)) for name, positions in piece]
+    facts = dict(own[0][0])
+    if seconds := [rows * record["seconds"] / record["rows"] for record, rows in own if record.get("seconds")]:
+        facts["seconds"] = round(sum(seconds), 3)
+    if times := [record["written"] for record, _ in own if isinstance(record.get("written"), int)]:
+        facts["written"] = max(times)
+    return facts
 
 
 def _by_shard(rows: Sequence[tuple[str, int]]) -> Piece:

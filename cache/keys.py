@@ -20,7 +20,7 @@ def digest(kind: str, components: Mapping[str, Any]) -> str:
     of those who don't use it. Raises Unkeyable where a value is neither a mapping with string keys, a sequence, str,
     bool, int, finite float nor None.
     """
-    return hashlib.sha256(canonical([kind, _plain(components, kind)])).hexdigest()
+    return hashlib.sha256(_encode([kind, _plain(components, kind)])).hexdigest()
 
 
 def is_digest(text: str) -> bool:
@@ -30,7 +30,11 @@ def is_digest(text: str) -> bool:
 
 def canonical(value: Any) -> bytes:
     """Canonical JSON: keys sorted, no spaces, ASCII, decimals as normalised strings (0.1 is 1e-1 is "0.1")."""
-    return json.dumps(_plain(value, "value"), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return _encode(_plain(value, "value"))
+
+
+def _encode(plain: Any) -> bytes:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -44,7 +48,8 @@ def _plain(value: Any, where: str) -> Any:
                 raise Unkeyable(f"{where}: cannot key a mapping with the key {key!r}; use str")
         return {k: _plain(v, f"{where}.{k}") for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        # text as it is: a million rows of it are part of a key, and a call for each would take longer than all else
+        return [item if type(item) is str else _plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     raise Unkeyable(f"{where}: cannot key a {type(value).__name__}; use str, int, float, bool, list or dict")
 
 

@@ -139,12 +139,15 @@ def choose_rows(project: Project, spec: HeadConfig, manifest: Manifest) -> tuple
     if choose == "auto":
         pooled = manifest.pooled
         rows = [row for row in pooled.samples if row.split == "train"]
-        strata = project.strata(rows)
-        cells = len(rows) * len(strata.members)
-        few = len(rows) <= MOST_FOLDED and cells <= selection.MOST_CELLS and not kfold.find_unfoldable(rows, strata)
+        few = len(rows) <= MOST_FOLDED and _are_foldable(project, rows)
         choose = "folds" if HEAD_KINDS[spec.kind].folds and few and not project.has_own_val else "val"
     resolved = spec.model_copy(update={"choose": choose})
     return resolved, manifest.pooled if choose == "folds" else manifest
+
+
+def _are_foldable(project: Project, rows: Sequence[Row]) -> bool:
+    strata = project.strata(rows)
+    return len(rows) * len(strata.members) <= selection.MOST_CELLS and not kfold.find_unfoldable(rows, strata)
 
 
 def check_rows(project: Project, spec: HeadConfig, manifest: Manifest, target: Target) -> None:
@@ -268,7 +271,7 @@ def check_target(project: Project, manifest: Manifest) -> Target:
 
 def check_leaks(project: Project, manifest: Manifest) -> None:
     """Raises Unusable where the same bytes or a group are in several splits; with `data.on_leak: warn`, warns."""
-    leaks = manifest.leaks()
+    leaks = manifest.leaks
     if leaks and project.config.data.on_leak == "fail":
         raise Unusable(
             f"the same bytes or groups are in more than one split, which makes figures too good: {leaks}",

@@ -125,6 +125,7 @@ class Manifest:
                 "remove the wrong copy of each, or correct its label in the table",
             )
 
+    @cached_property
     def leaks(self) -> str:
         """Byte-identical images, and groups, that are in two splits, as text; empty where there are none."""
         splits: dict[str, set[str | None]] = defaultdict(set)

@@ -53,7 +53,9 @@ class Samples:
         self._order, self._place = order, np.argsort(order)
         needed = 4 * len(order) * features.dim
         if needed <= MEMORY_SHARE * memory_bytes() or are_few(len(order), features.dim):
-            x = features.take(order)
+            x = np.empty((len(order), features.dim), np.float32)
+            for here in features.blocks(np.arange(len(order))):  # so that they are not there as float16 too
+                x[here] = features.take(order[here])
             self.centre = x[:fitted].mean(axis=0, dtype=np.float64)
             for part in row_blocks(x):
                 part -= self.centre

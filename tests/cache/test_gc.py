@@ -213,7 +213,7 @@ def test_small_shards_become_one_and_rows_stay_to_the_bit(tmp_path: Path, kind: 
     assert served(tmp_path, kind) == before
     (record,) = store.shard_records()
     assert (record["rows"], record["engine"], record["seconds"], record["written"]) == (7, "fake", 1.75, 4)
-    assert merged(tmp_path, kind) == []
+    assert gc.plan_merge(store, LARGE) is None
     assert len(old) == len(TWICE)
 
 
@@ -243,6 +243,20 @@ def test_a_large_shard_stays_as_it_is(tmp_path: Path) -> None:
         promises.put(store, "vectors", (i,))
     merged(tmp_path, most=6 * promises.row("vectors", 0).nbytes)
     assert (large in store.names(), len(store.names())) == (True, 2)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_large_shard_that_shares_a_row_with_a_small_one_comes_along(tmp_path: Path, number: int) -> None:
+    """Else the new name, and not the old one, would decide which copy of the row is served."""
+    store = promises.store_of(tmp_path, "vectors")
+    large = promises.put(store, "vectors", (0, 1, 2, number + 4))
+    for numbers in ((2, 3), (number + 8,)):
+        promises.put(store, "vectors", numbers, promises.NOISE)
+    ids = [name(i) for i in (0, 1, 2, 3, number + 4, number + 8)]
+    before = store.read(ids).tobytes()
+    merged(tmp_path, most=7 * promises.row("vectors", 0).nbytes)
+    assert large not in store.names()
+    assert promises.store_of(tmp_path, "vectors").read(ids).tobytes() == before
 
 
 def test_rows_of_another_maker_stay_apart(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ STEPS = (
     "quarantine", "note_use", "remember",
 )  # fmt: skip
 EQUIVALENT = {
+    ("keys", "type(item) is str", "False"): "a text that is looked at by a call of its own has the same form, later",
     ("hash_index", "len(to_hash) > 1", "True"): "one file in a thread has the same digest, later",
     ("hash_index", "len(to_hash) > 1", "False"): "files one after the other have the same digests, later",
 }

@@ -55,13 +55,13 @@ def test_copies_under_one_label_are_fine() -> None:
 
 def test_leaks_name_the_copies() -> None:
     manifest = Manifest((Row(A, "1.png", "x", "train"), Row(A, "2.png", "x", "test"), Row(B, "3.png", "x", "val")))
-    assert manifest.leaks() == "1 image: 1.png (train) = 2.png (test)"
-    assert Manifest(manifest.rows[1:]).leaks() == ""
+    assert manifest.leaks == "1 image: 1.png (train) = 2.png (test)"
+    assert Manifest(manifest.rows[1:]).leaks == ""
 
 
 def test_a_group_in_two_splits_is_a_leak() -> None:
     manifest = Manifest((Row(A, "1.png", "x", "train", "g"), Row(B, "2.png", "x", "test", "g")))
-    assert manifest.leaks() == "1 group: group g"
+    assert manifest.leaks == "1 group: group g"
 
 
 def test_copies_in_two_groups_count_once() -> None:
