@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from cache.hash_index import Seen, stat_file
 from stages.bases.recipe import Recipe
 from stages.data import augment, images
-from stages.data.images import ImageRejected
+from stages.data.images import ImageRejected, PixelSpec
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,17 @@ def read_image(image: str, paths: Sequence[str], recipes: Sequence[Recipe], seen
     Raises ImageRejected if no file has these bytes, or they cannot be decoded.
     """
     return _pixels(read_bytes(image, paths, seen), image, paths, recipes)
+
+
+def read_picture(image: str, paths: Sequence[str], pixels: PixelSpec) -> tuple[bytes, np.ndarray] | None:
+    """Bytes and pixels, uint8 (h, w, 3), of the first of `paths` that has the id `image`; None where none can be shown.
+
+    For what people or comparisons look at, as thumbnails; rows go by `read_image`, which tells why.
+    """
+    with suppress(ImageRejected):
+        data = read_bytes(image, paths, [])
+        return data, images.decode(data, pixels)
+    return None
 
 
 def read_ahead(
