@@ -159,7 +159,7 @@ def main() -> None:
             print(f"| {case} | {' | '.join(shown)} |", flush=True)
         if name == "elpv":
             show_photographs(x, y, photographs(asked.folder / "photographs"))
-    for by in trials[next(iter(trials))]:
+    for by in (name for name in trials[next(iter(trials))] if name not in ("rejected", "found")):
         gaps = np.array([found["pipeline"] - found[by] for found in trials.values()])
         mean = np.mean([found[by] for found in trials.values()])
         low, high = stats.t.interval(0.95, len(gaps) - 1, gaps.mean(), stats.sem(gaps)) if gaps.any() else (0, 0)

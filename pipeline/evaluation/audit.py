@@ -20,6 +20,7 @@ from pipeline.evaluation.audit_findings import (
     Copy,
     Labels,
     OddOne,
+    OutOfFold,
     Shortcut,
     SuspectLabel,
     find_contradictions,
@@ -36,6 +37,7 @@ from stages.heads import labelled_rows
 from stages.heads.matrix import FeatureMatrix
 from stages.metrics import intervals
 from stages.runtime.counted_words import count_of
+from stages.targets import evaluate
 from stages.targets.classes import Classes
 
 NEIGHBOURS = 10
@@ -91,8 +93,10 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None, 
     if lone:
         one = f"{count_of(lone, 'image')} {'is' if lone == 1 else 'are'} of classes"
         left_out.append(f"{one} with fewer than {odd_ones.LEAST}: not told whether odd")
-    labels, shortened = None, None
+    labels, shortened, figure = None, None, None
     try:
+        if not project.target_kind.exclusive and len(pairs):
+            figure = _judge_figure(project, tap, images, joined)
         if not project.target_kind.exclusive:
             raise Unusable("that takes one class for each image")
         judged, grouped = _judged(images, joined)
@@ -115,6 +119,7 @@ def audit(project: Project, tap: str | None = None, groups: Path | None = None, 
         shortened,
         bool(images.names.any()),
         left_out,
+        figure,
     )
 
 
@@ -202,6 +207,22 @@ def _judged(images: _Images, joined: np.ndarray) -> tuple[list[int], list[Row]]:
     if len(judged) * len(units) > predictions.MOST_JUDGED:
         raise Unusable(f"{len(judged):,} images times {len(units):,} classes are too many")
     return judged, [grouped[i] for i in judged]
+
+
+def _judge_figure(project: Project, tap: str, images: _Images, joined: np.ndarray) -> OutOfFold:
+    """Of linear heads, by the first figure of their target. Raises Unusable where labels do not allow folds."""
+    numbers = [i for i, row in enumerate(images.rows) if row.label is not None]
+    rows = [images.rows[i]._replace(split="train", group=f"{joined[i]}") for i in numbers]
+    target = project.find_target(Manifest(tuple(rows)))
+    spec = HEAD_KINDS[target.linear].spec.model_validate({"tap": tap, "choose": "folds"})
+    some, found = images.features.some(np.array(numbers)), []
+    for folded in (rows, [row._replace(group=images.rows[i].group) for i, row in zip(numbers, rows, strict=True)]):
+        own = train_heads.fit_kind(spec, some, folded, target).out_of_fold
+        assert own is not None
+        found.append(evaluate.evaluate_rows(rows, own.predictions, target, spec.seed))
+    name = found[0].headline[0]
+    apart, across = (figures[name] for figures in found)
+    return OutOfFold(len(rows), name, apart.value, across.value, apart.ci, across.ci)
 
 
 def _find_shortcuts(

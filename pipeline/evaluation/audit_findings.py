@@ -96,6 +96,19 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class OutOfFold:
+    """A figure of heads that never saw the image, of `images` without a class of their own: with copies in one fold,
+    and where they may be in two; each with its interval."""
+
+    images: int
+    figure: str
+    value: float | None
+    across_copies: float | None
+    ci: Interval | None
+    across_copies_ci: Interval | None
+
+
+@dataclass(frozen=True)
 class OddPicture:
     """An image that is odd as a picture: its kind (of one colour, tiny, ...), and what was found, beside the usual."""
 
@@ -130,7 +143,8 @@ class Audit:
     left_out: what was not done, and why; then None.
 
     identical: files of the same bytes under two labels, or in two splits. by_class: whether odd ones are unlike others
-    of their class, not of all images.
+    of their class, not of all images. out_of_fold: of several labels and of numbers, where there are copies; what
+    `labels` has of classes.
     """
 
     tap: str
@@ -144,6 +158,7 @@ class Audit:
     shortcuts: Sequence[Shortcut] | None
     by_class: bool
     left_out: Sequence[str]
+    out_of_fold: OutOfFold | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {name: _plain(value) for name, value in vars(self).items()}
@@ -173,6 +188,6 @@ def _plain(value: Any) -> Any:
     """Findings as JSON."""
     if isinstance(value, Row):
         return value._asdict()
-    if isinstance(value, Copy | Copies | SuspectLabel | Labels | OddOne | OddPicture | Shortcut):
+    if isinstance(value, Copy | Copies | SuspectLabel | Labels | OutOfFold | OddOne | OddPicture | Shortcut):
         return {name: _plain(part) for name, part in vars(value).items()}
     return [_plain(part) for part in value] if isinstance(value, list) else value

@@ -62,10 +62,9 @@ def read_pictures(project: Project, manifest: Manifest, ids: Sequence[str]) -> I
         def read(start: int) -> None:
             part = np.zeros((min(_PART, len(ids) - start), SIDE, SIDE), np.uint8)
             for place, image in enumerate(ids[start : start + _PART]):
-                with suppress(ImageRejected):
-                    data = prefetch.read_bytes(image, paths[image], [])
-                    part[place] = thumbnail(images.decode(data, spec))
-                    facts[start + place] = measure(data, part[place])[0]
+                if (picture := prefetch.read_picture(image, paths[image], spec)) is not None:
+                    part[place] = thumbnail(picture[1])
+                    facts[start + place] = measure(picture[0], part[place])[0]
             _write(thumbnails, part, start)
             _write(small, coarse(part).astype(np.float16), start)
             advance(len(part))

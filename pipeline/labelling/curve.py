@@ -18,6 +18,7 @@ from pipeline.runs import train_heads
 from pipeline.serving import dataset
 from stages.data.manifest import Row
 from stages.labelling import curve_plot, power_law, subsets
+from stages.labelling.curve_plot import Panel
 from stages.labelling.power_law import Ends, Law
 from stages.metrics import bootstrap
 from stages.metrics.plots import Format
@@ -62,11 +63,16 @@ class Learned:
     laws: Mapping[str, Law | None]
     line: Sequence[Point] = field(repr=False)
 
-    def draw(self, form: Format) -> bytes:
-        """The picture of it. Raises NotAvailable without matplotlib."""
+    @property
+    def panels(self) -> list[Panel]:
+        """What pictures of it show: a panel for each figure that has a forecast."""
         parts = (self.measured, self.line, self.forecast)
         measured, line, forecast = ([(point.images, point.figures) for point in points] for points in parts)
-        return curve_plot.draw(self.head, measured, line, forecast, self.names, form)
+        return curve_plot.panels(self.names, measured, line, forecast)
+
+    def draw(self, form: Format) -> bytes:
+        """The picture of it. Raises NotAvailable without matplotlib."""
+        return curve_plot.draw(self.head, self.panels, form)
 
     def to_json(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("head", "images", "groups", "repeats")}

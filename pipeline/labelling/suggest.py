@@ -6,7 +6,6 @@ Not the choice (stages/labelling/choose_images.py), the replay (replay.py), nor 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from pipeline.serving.recorded_model import Inference
 from stages.audit import copies
 from stages.audit.likeness import SIDE, coarse, thumbnail
 from stages.audit.neighbour_search import Search
-from stages.data.images import ImageRejected, PixelSpec, decode
+from stages.data.images import PixelSpec
 from stages.data.manifest import Row
 from stages.data.scan import Reject
 from stages.extract import prefetch
@@ -180,10 +179,10 @@ def _without_copies(
     paths = extraction.named_paths(project, project.manifest, near_known)
     files = [*((found.ids[i], [found.places[i]]) for i in drawn), *((image, paths[image]) for image in near_known)]
     limits = PixelSpec(SIDE, SIDE, max_pixels=project.config.data.max_pixels)
-    read = run_in_threads(lambda file: _thumbnail(*file, limits), files)
+    read = run_in_threads(lambda file: prefetch.read_picture(*file, limits), files)
     unread = sum(picture is None for picture in read[len(drawn) :])
     one_colour = np.zeros((SIDE, SIDE), np.uint8)  # like no other
-    pictures = np.stack([one_colour if picture is None else picture for picture in read])
+    pictures = np.stack([one_colour if picture is None else thumbnail(picture[1]) for picture in read])
     near = Search(FeatureMatrix([rows]), copies.NEAREST, np.zeros(len(rows), int), copies.NEAREST).run()[0].numbers
     pairs = copies.find_copies(pictures, coarse(pictures).astype(np.float16), near).pairs.tolist()
     alike: dict[int, set[int]] = {}
@@ -195,13 +194,6 @@ def _without_copies(
         if not any(j in kept or j >= len(drawn) for j in alike.get(i, ())):
             kept.append(i)
     return kept, unread
-
-
-def _thumbnail(image: str, paths: Sequence[str], limits: PixelSpec) -> np.ndarray | None:
-    """Of the first of these files that has the bytes of that id; None where none has, or they cannot be decoded."""
-    with suppress(ImageRejected):
-        return thumbnail(decode(prefetch.read_bytes(image, paths, []), limits))
-    return None
 
 
 def _replay(project: Project, then: Project, model: Model, inference: Inference, replays: int) -> Replayed:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from cache.errors import PipelineError
 from pipeline.report.material import Material
-from stages.bases.recipe import Recipe
 from stages.data.images import ImageRejected, PixelSpec
 from stages.extract import prefetch
 from stages.runtime.parallel import run_in_threads
@@ -45,29 +43,38 @@ class Sheets:
 
 def read_squares(material: Material, ids: Sequence[str], side: int, title: str) -> Pixels:
     """Whole pictures in squares, beside them black, of those among `ids` whose files are here, unchanged."""
-    pixels = PixelSpec(side, side, "pad", max_pixels=material.today.config.data.max_pixels)
-    with suppress(PipelineError):  # of a model whose settings today's code doesn't take
-        return _read(material, ids, replace(material.then.spec(material.tap).recipe, pixels=pixels), title)
-    return {}
+    spec = PixelSpec(side, side, "pad", max_pixels=material.today.config.data.max_pixels)
+
+    def read(image: str) -> np.ndarray | None:
+        picture = prefetch.read_picture(image, material.paths[image], spec)
+        return None if picture is None else picture[1]
+
+    return _read(material, ids, read, title)
 
 
 def read_as_seen(material: Material, ids: Sequence[str]) -> Pixels:
     """Pictures as the base gets them: fitted to its size. Raises what `Material.then` does."""
-    return _read(material, ids, material.then.spec(material.tap).recipe, "reading mistakes")
+    recipe = material.then.spec(material.tap).recipe
+
+    def read(image: str) -> np.ndarray | None:
+        with suppress(ImageRejected):
+            return prefetch.read_image(image, material.paths[image], [recipe], [])[0]
+        return None
+
+    return _read(material, ids, read, "reading mistakes")
 
 
-def _read(material: Material, ids: Sequence[str], recipe: Recipe, title: str) -> Pixels:
-    found: dict[str, np.ndarray] = {}
+def _read(material: Material, ids: Sequence[str], read: Callable[[str], np.ndarray | None], title: str) -> Pixels:
     here = [image for image in dict.fromkeys(ids) if image in material.paths]
     with material.today.progress(title, len(here)) as advance:
 
-        def read(image: str) -> None:
-            with suppress(ImageRejected):
-                found[image] = prefetch.read_image(image, material.paths[image], [recipe], [])[0]
+        def one(image: str) -> np.ndarray | None:
+            found = read(image)
             advance(1)
+            return found
 
-        run_in_threads(read, here)
-    return found
+        pictures = run_in_threads(one, here)
+    return {image: pixels for image, pixels in zip(here, pictures, strict=True) if pixels is not None}
 
 
 def data_uri(pixels: np.ndarray, quality: int = 80) -> str:

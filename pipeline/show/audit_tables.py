@@ -14,7 +14,7 @@ from pipeline.evaluation.audit_findings import (
     Shortcut,
 )
 from pipeline.show.console import OUT, echo, format_interval, make_table
-from stages.metrics.figures import Figure
+from stages.metrics.figures import Figure, title
 from stages.runtime.counted_words import count_of
 from stages.targets.target import describe_label
 
@@ -33,6 +33,10 @@ def show_audit(found: Audit, files: Sequence[Path], full: bool) -> None:
         _show_copies(found.copies, found.by_class)
     if found.labels is not None:
         _show_labels(found.labels)
+    if (one := found.out_of_fold) is not None:
+        apart, across = format_interval(Figure(one.value, one.ci)), Figure(one.across_copies, one.across_copies_ci)
+        folds = f"{apart} with copies in one fold, {format_interval(across)} where they may be in two"
+        echo(f"\n{title(one.figure)} out of fold, of {count_of(one.images, 'image')}: {folds}")
     _show_odd_ones(found.odd_ones, "their class" if found.by_class else "the data set")
     if found.odd_pictures is not None:
         _show_odd_pictures(found.odd_pictures)

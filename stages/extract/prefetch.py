@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 
@@ -15,7 +15,7 @@ import numpy as np
 from cache.hash_index import Seen
 from stages.bases.recipe import Recipe
 from stages.data import augment, images
-from stages.data.images import ImageRejected
+from stages.data.images import ImageRejected, PixelSpec
 from stages.sources import places
 from stages.sources.blobs import TooLarge
 
@@ -37,6 +37,17 @@ def read_image(image: str, paths: Sequence[str], recipes: Sequence[Recipe], seen
     """
     with _reading(image, paths, seen) as data:
         return _pixels(data, image, paths, recipes)
+
+
+def read_picture(image: str, paths: Sequence[str], pixels: PixelSpec) -> tuple[bytes, np.ndarray] | None:
+    """Bytes and pixels, uint8 (h, w, 3), of the first of `paths` that has the id `image`; None where none can be shown.
+
+    For what people or comparisons look at, as thumbnails; rows go by `read_image`, which tells why.
+    """
+    with suppress(ImageRejected):
+        data = read_bytes(image, paths, [])
+        return data, images.decode(data, pixels)
+    return None
 
 
 def read_ahead(

@@ -226,7 +226,9 @@ def test_odd_pictures_and_shortcuts_are_found_and_shown(pipeline: Pipeline, conf
     assert [row["other"] for row in rows if row["finding"] == "odd picture"] == ["one colour"]
 
 
-def test_of_numbers_only_copies_and_odd_images_are_looked_for(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
+def test_of_numbers_copies_and_odd_images_are_looked_for_and_what_copies_flatter(
+    pipeline: Pipeline, config: Path, tmp_path: Path
+) -> None:
     paths = sorted(path.relative_to(tmp_path / "images") for path in (tmp_path / "images").rglob("*.png"))
     (tmp_path / "t.csv").write_text("path,mass\n" + "".join(f"{path},{i / 7:.3f}\n" for i, path in enumerate(paths)))
     sets = ("--set", "data.table=t.csv", "--set", "data.target={kind: number, columns: [mass]}", "--set", "heads={}")
@@ -234,7 +236,14 @@ def test_of_numbers_only_copies_and_odd_images_are_looked_for(pipeline: Pipeline
     assert found["labels"] is None
     assert found["left_out"] == ["labels are not judged: that takes one class for each image"]
     assert len(found["copies"]["pairs"]) == 3
-    assert "unlike the rest of the data set" in pipeline("audit", "-c", config, *sets, expect=0).out
+    figure = found["out_of_fold"]
+    assert (figure["figure"], figure["images"]) == ("relative_error", len(paths))
+    assert figure["ci"][0] <= figure["value"] <= figure["ci"][1]
+    assert figure["value"] != figure["across_copies"]
+    shown = pipeline("audit", "-c", config, *sets, expect=0).out
+    assert "unlike the rest of the data set" in shown
+    assert f"{figure['value']:.3f} (" in shown
+    assert "where they may be in two" in shown
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ def test_it_loads_without_a_complaint_and_all_pictures_are_there(chromium: Any, 
         assert tab.page.evaluate(sheets) == [32 * 64]
         wide = tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide == 0
+        lines = "[...document.querySelectorAll('tr.this th')].map(h => { const r = document.createRange(); " \
+                "r.selectNodeContents(h.firstChild); return r.getClientRects().length })"  # fmt: skip
+        assert set(tab.page.evaluate(lines)) == {1}  # the model's name is on one line
         assert tab.complaints == []
         assert {url.partition(":")[0] for url in tab.requests} <= {"file", "data"}
         assert len([url for url in tab.requests if url.startswith("file")]) == 1

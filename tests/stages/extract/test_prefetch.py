@@ -48,6 +48,15 @@ def test_pixels_come_in_order_and_rejects_in_theirs(rows: Rows) -> None:
     assert len(seen) == 40
 
 
+def test_a_picture_to_look_at_is_none_where_it_cannot_be_shown(rows: Rows) -> None:
+    (image, paths), spec = rows[3], images.PixelSpec(8, 8)
+    found = prefetch.read_picture(image, ["gone.png", *paths], spec)
+    assert found is not None
+    assert found[0] == fakes.numbered(3)
+    np.testing.assert_array_equal(found[1], images.decode(found[0], spec))
+    assert prefetch.read_picture(image, rows[4][1], spec) is None
+
+
 def opened_for_reading(fifo: str) -> int | None:
     """A descriptor to write to that FIFO, as soon as somebody reads it; None where nobody does for 0.2 s."""
     for _ in range(20):
