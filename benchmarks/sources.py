@@ -1,9 +1,9 @@
 """How long images take from where they lie: python -m benchmarks.sources [--images N] [--delay MS] [--rounds N].
 
-The first N solar cells of the demo (PNG), as class folders, tars of 200 and Parquet files with row groups of 100, each on
-disk and in a bucket: moto's S3 server in a process of its own, which waits DELAY before each answer. A first look lists
-them and knows their ids; a second one finds nothing changed; then all are read and decoded to 64 pixels a side, as one
-extraction task does. Nothing is embedded.
+The first N solar cells of the demo (PNG), as class folders, tars of 200 and Parquet files with row groups of 100, each
+on disk and in a bucket: moto's S3 server in a process of its own, which waits DELAY before each answer. A first look
+lists them and knows their ids; a second one finds nothing changed; then all are read and decoded to 64 pixels a side,
+as one extraction task does. Nothing is embedded.
 """
 
 from __future__ import annotations
