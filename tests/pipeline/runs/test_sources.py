@@ -139,6 +139,20 @@ def test_what_goes_between_the_list_and_the_extraction_is_a_reject(
     assert reject["reason"] == "cannot be read: it was listed, but is not there any more"
 
 
+def test_bytes_that_were_swapped_on_the_way_give_no_row(pipeline: Pipeline, config: Path, bucket: BucketServer) -> None:
+    """As by a proxy: a row is of the bytes that were hashed, and these have another id than the listing's."""
+    write(config, "s3://team/folder")
+    pipeline("status", "--hash", "-c", config, expect=0)
+    bucket.fail = lambda method, name: "swapped" if name.endswith("0003.png") else None
+    ran = pipeline("run", "extract", "-c", config, "--json")
+    assert ran.code == 3
+    (reject,) = ran.json["extract"]["rejected"]
+    assert reject["reason"].startswith("its bytes are not those of its id")
+    assert ran.json["extract"]["computed"] == 23
+    bucket.fail = lambda method, name: None
+    assert extract(pipeline, config) == (1, 23)
+
+
 def test_a_denial_ends_a_run_with_its_code_and_no_secret(
     pipeline: Pipeline, config: Path, bucket: BucketServer
 ) -> None:
