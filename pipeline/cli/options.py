@@ -56,7 +56,7 @@ class Call:
 
     @property
     def options(self) -> Options:
-        return Options(self.overrides, offline=self.offline)
+        return Options(self.overrides, offline=self.offline, leave_buckets=self.offline)
 
     @property
     def progress(self) -> Progress:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def open_project(
         at_home = yaml_file.config_path(config).absolute().parent
         if own != name and str((at_home / Path(own).expanduser()).absolute()) != named:
             sets.append(f"base={yaml_file.format_value({'name': named})}")
-        settings = Options((*options.overrides, *sets), offline=options.offline)
+        settings = replace(options, overrides=(*options.overrides, *sets))
         if folder is None:
             yield Project(config, settings, progress)
             return
@@ -57,7 +58,7 @@ def open_project(
     data = wanted.data.model_copy(update={"root": str(folder.absolute()), "table": None, "group_from": None})
     with atomic_files.temporary_folder() as place:
         cache = wanted.cache.model_copy(update={"dir": str(place / "cache")})
-        yield Project(config, Options((), offline=options.offline), progress,
+        yield Project(config, replace(options, overrides=()), progress,
                       wanted.model_copy(update={"data": data, "cache": cache}))  # fmt: skip
 
 

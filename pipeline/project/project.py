@@ -48,6 +48,8 @@ class Options:
     scheduler: str | None = None
     require_cached: bool = False
     offline: bool = False
+    leave_buckets: bool = False
+    """No bucket is asked, as the user wishes who is offline; previews, which only download nothing, list them."""
     read_files: bool = True
     """False: files that the stat index does not know are not hashed, only counted."""
     part: Part | None = None
@@ -76,7 +78,7 @@ class Project:
         """Where the images lie."""
         data, options = self.config.data, self.options
         root, columns = data.root if is_url(data.root) else self.at(data.root), data.columns.model_dump()
-        return Source(root, data.follow_links, columns, self.cache.index, options.read_files, options.offline)
+        return Source(root, data.follow_links, columns, self.cache.index, options.read_files, options.leave_buckets)
 
     def at(self, setting: str) -> Path:
         """The path of a setting: relative to the folder of pipeline.yaml; `~` is the home folder."""

@@ -108,7 +108,7 @@ class ObjectStore:
             found = self._client.list(self._store, folder)
             return [_listed(meta) for page in found for meta in page]
 
-        yield from self._ask(pages, f"list {folder}")
+        yield from self._ask(pages, f"list {folder or 'what is there'}")
 
     def get(self, name: str, most: int) -> bytes:
         """The bytes of an object. Raises ValueError, before they are read, where there are more than `most`."""

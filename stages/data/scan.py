@@ -10,8 +10,8 @@ from cache.hash_index import HashIndex
 from stages.data import labels
 from stages.data.manifest import Manifest, Row
 from stages.sources import blobs
-from stages.sources.listing import EXTENSIONS, SPLIT_NAMES, FollowLinks, OnHashed, Reject
-from stages.sources.source import Source, as_source, ignore
+from stages.sources.listing import EXTENSIONS, SPLIT_NAMES, FollowLinks, OnHashed, Reject, ignore
+from stages.sources.source import Source, as_source
 
 
 @dataclass

@@ -4,11 +4,10 @@ import hashlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
-from itertools import chain, islice
 
 import numpy as np
 
@@ -18,6 +17,8 @@ from stages.data import augment, images
 from stages.data.images import ImageRejected, PixelSpec
 from stages.sources import places
 from stages.sources.blobs import TooLarge
+from stages.sources.pieces import Pieces
+from stages.sources.places import Read
 
 log = logging.getLogger(__name__)
 
@@ -55,23 +56,23 @@ def read_ahead(
 ) -> Generator[tuple[str, Future[list[np.ndarray]]], None, None]:
     """Yield (id, future of its pixels by each recipe) for each row, in order. Close the generator to stop early.
 
-    READERS files, or objects of a bucket, are read at the same time while the caller computes, since storage may be
-    slow to answer. Memory: the bytes of so many files, AHEAD arrays of pixels by each recipe, and one image of full
-    size, as images are decoded one by one. Bytes from a bucket are limited beside that (`blobs.IN_FLIGHT_BYTES`).
+    READERS files, or AHEAD objects of a bucket, are read at the same time while the caller computes, since storage may
+    be slow to answer; neighbours in a tar of a bucket by one request, where `rows` is a sequence. Memory: the bytes of
+    so many files, AHEAD arrays of pixels by each recipe, and one image of full size, as images are decoded one by one.
+    Bytes from a bucket are limited beside that (`blobs.IN_FLIGHT_BYTES`).
     """
     decoding = threading.Lock()
+    first = [path for _, paths in rows for path in paths[:1]] if isinstance(rows, Sequence) else []
+    pieces = Pieces(first)
 
     def pixels(image: str, paths: Sequence[str]) -> list[np.ndarray]:
-        with _reading(image, paths, seen) as data, decoding:
+        with _reading(image, paths, seen, pieces.reading) as data, decoding:
             return _pixels(data, image, paths, recipes)
 
     waiting: deque[tuple[str, Future[list[np.ndarray]]]] = deque()
-    ordered = iter(rows)
-    first = list(islice(ordered, 1))
-    far = any(places.file_of(path) is None for _, paths in first for path in paths[:1])
-    readers = ThreadPoolExecutor(AHEAD if far else READERS)
+    readers = ThreadPoolExecutor(AHEAD if first and places.file_of(first[0]) is None else READERS)
     try:
-        for image, paths in chain(first, ordered):
+        for image, paths in rows:
             waiting.append((image, readers.submit(pixels, image, paths)))
             if len(waiting) == AHEAD:
                 yield waiting.popleft()
@@ -79,6 +80,7 @@ def read_ahead(
             yield waiting.popleft()
     finally:
         readers.shutdown(cancel_futures=True)
+        pieces.close()
 
 
 def read_bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:
@@ -88,13 +90,16 @@ def read_bytes(image: str, paths: Sequence[str], seen: list[Seen]) -> bytes:
 
 
 @contextmanager
-def _reading(image: str, paths: Sequence[str], seen: list[Seen]) -> Iterator[bytes]:
+def _reading(
+    image: str, paths: Sequence[str], seen: list[Seen],
+    read: Callable[[str], AbstractContextManager[Read]] = places.reading,
+) -> Iterator[bytes]:  # fmt: skip
     """The same; while the block runs, bytes from a bucket count as in flight."""
     reason = ""
     for path in paths:
         with ExitStack() as held:
             try:
-                data, stat = held.enter_context(places.reading(path))
+                data, stat = held.enter_context(read(path))
             except TooLarge as error:
                 raise ImageRejected(str(error)) from error
             except OSError as error:

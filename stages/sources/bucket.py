@@ -43,11 +43,11 @@ def list_bucket(url: str) -> tuple[Listing, dict[str, Blob]]:
 
 
 def list_object(url: str, name: str) -> tuple[Listing, dict[str, Blob]]:
-    """The one image or archive of that name below a URL, as `list_bucket` gives it; none where it is not there."""
+    """The one image or archive of that name below a URL, as `list_bucket` gives it. Raises Unusable where it is not."""
     try:
         listed = blobs.open_store(url).head(name)
-    except Absent:
-        return Listing(), {}
+    except Absent as error:
+        raise Unusable(f"{url}/{name} is not there", "name an image, an archive, or what is before them") from error
     blob = blobs.blob_of(f"{url}/{name}", listed)
     if extension_of(name) in ARCHIVES:
         return Listing(), {name: blob}

@@ -28,6 +28,10 @@ OnHashed = Callable[[int], object]
 """Called with a number of images as they are read."""
 
 
+def ignore(count: int) -> None:
+    """An OnHashed that nobody looks at."""
+
+
 class Reject(NamedTuple):
     """An image that cannot be used, with the reason."""
 

@@ -151,8 +151,7 @@ def _part(table: Any, column: str, part: str | None) -> Any:
     """One array of the values of a column, or of a field of a struct column."""
     whole = table.column(column).combine_chunks()
     whole = whole.chunk(0) if hasattr(whole, "chunk") and whole.num_chunks else whole
-    pc = import_parquet()[0].compute
-    return whole if part is None else pc.struct_field(whole, part)
+    return whole if part is None else whole.flatten()[whole.type.get_field_index(part)]  # null where the struct is
 
 
 def _text(value: Any, classes: Sequence[str] | None) -> str | None:

@@ -17,7 +17,7 @@ from cache.hash_index import HashIndex
 from stages.runtime.parallel import run_in_threads
 from stages.sources import archives, blobs, bucket, folder, places
 from stages.sources.blobs import Blob
-from stages.sources.listing import ARCHIVES, EXTENSIONS, FollowLinks, Listing, OnHashed, extension_of
+from stages.sources.listing import ARCHIVES, EXTENSIONS, FollowLinks, Listing, OnHashed, extension_of, ignore
 
 READERS = 16
 """Objects that are read at the same time to be hashed: a bucket is slow to answer, not slow."""
@@ -25,10 +25,6 @@ READERS = 16
 _BLOCK = 256
 _IN_ARCHIVE = re.compile(r"\.(tar|parquet)/", re.IGNORECASE)
 COLUMNS = {"label": "label", "split": "split", "group": "group"}
-
-
-def ignore(count: int) -> None:
-    """An OnHashed that nobody looks at."""
 
 
 class Source:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cache import hash_index
 from cache.hash_index import HashIndex
 
 
@@ -160,3 +161,53 @@ def test_files_are_found_by_their_bytes_as_many_as_asked(tmp_path: Path) -> None
     assert index.find_files(wanted, 9) == {sha(b"a"): str(tmp_path / "a")}
     assert index.find_files([sha(b"a"), sha(b"c")], 2).keys() == {sha(b"a"), sha(b"c")}
     assert len(index.find_files([sha(b"a"), sha(b"c")], 1)) == 1
+
+
+def test_an_object_is_found_by_its_version_alone(tmp_path: Path) -> None:
+    index = HashIndex(tmp_path / "index")
+    assert index.find_objects({}) == {}
+    index.remember_objects([("s3://b/a", "1", "x" * 64), ("s3://b/b", "1", "y" * 64), ("s3://b/c", "1", "z" * 64)])
+    index.remember_objects([("s3://b/b", "2", "w" * 64)])
+    again = HashIndex(tmp_path / "index")
+    assert again.find_objects({"s3://b/b": "2", "s3://b/a": "1", "s3://b/c": "0", "s3://b/d": "1"}) == {
+        "s3://b/a": "x" * 64, "s3://b/b": "w" * 64,
+    }  # fmt: skip
+    assert again.find_objects({"s3://b/b": "1"}) == {}
+
+
+def test_contents_of_an_archive_are_found_by_its_version_alone(tmp_path: Path) -> None:
+    index = HashIndex(tmp_path / "index")
+    index.remember_contents("/x.tar", "1", b"one")
+    assert HashIndex(tmp_path / "index").find_contents("/x.tar", "1") == b"one"
+    assert index.find_contents("/x.tar", "2") is None
+    assert index.find_contents("/y.tar", "1") is None
+
+
+def test_objects_and_archives_that_nobody_asks_for_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, day = time.time(), 86_400
+    index = HashIndex(tmp_path / "index")
+
+    def on(days: float) -> None:
+        monkeypatch.setattr(hash_index.time, "time", lambda: now + days * day)
+
+    on(0)
+    index.remember_objects([("s3://b/a", "1", "x" * 64), ("s3://b/b", "1", "y" * 64)])
+    index.remember_contents("/x.tar", "1", b"one")
+    index.remember_contents("/y.tar", "1", b"two")
+    on(6)
+    index.find_objects({"s3://b/b": "1"})  # used within a week: not noted
+    on(8)
+    assert index.find_objects({"s3://b/a": "1"}) == {"s3://b/a": "x" * 64}
+    assert index.find_contents("/x.tar", "1") == b"one"
+    on(89)
+    index.prune()
+    assert len(index.find_objects({"s3://b/a": "1"})) == 1
+    on(91)
+    index.prune()
+    assert index.find_objects({"s3://b/a": "1", "s3://b/b": "1"}) == {"s3://b/a": "x" * 64}
+    assert (index.find_contents("/x.tar", "1"), index.find_contents("/y.tar", "1")) == (b"one", None)
+    on(91 + 7 + 91)
+    index.prune()
+    assert index.find_objects({"s3://b/a": "1"}) == {}

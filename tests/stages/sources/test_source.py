@@ -14,6 +14,7 @@ import pytest
 
 from cache.errors import NotAvailable, Unusable
 from cache.hash_index import HashIndex
+from stages.buckets import object_store
 from stages.buckets.object_store import Denied, Unreachable
 from stages.data import scan, tables
 from stages.sources import blobs, places
@@ -147,7 +148,8 @@ def test_one_archive_and_one_image_can_be_named(tmp_path: Path, bucket: BucketSe
     root = lay_out("s3", {**of_tars(), "a.png": IMAGES[0][1]}, tmp_path, bucket)
     assert len(Source(f"{root}/000.tar").list().members) == 5
     assert Source(f"{root}/a.png").list().names == ["a.png"]
-    assert Source(f"{root}/b.png").list().names == []
+    with pytest.raises(Unusable, match=r"b\.png is not there"):
+        Source(f"{root}/b.png").list()
     disk = lay_out("disk", of_tars(), tmp_path, bucket)
     assert sorted(Source(f"{disk}/000.tar").list().members)[0] == "000.tar/0000.png"
 
@@ -216,6 +218,16 @@ def test_an_object_that_goes_between_list_and_read_is_a_reject(tmp_path: Path, b
         ("dark/0.png", "cannot be read: it was listed, but is not there any more")
     ]
     assert len(found.rows) == len(IMAGES) - 1
+
+
+def test_credentials_that_expire_between_two_pages_are_no_end(
+    tmp_path: Path, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "_TIMEOUTS", {})  # moto takes a while for a page
+    root = lay_out("s3", {f"{number}.png": b"" for number in range(1003)}, tmp_path, bucket)
+    bucket.fail = lambda method, name: "expired" if len(bucket.requests) > 1 else None
+    with pytest.raises(Denied, match="expired"):
+        look(root, HashIndex())
 
 
 def test_an_archive_that_changes_while_it_is_read_is_a_reject(tmp_path: Path, bucket: BucketServer) -> None:
