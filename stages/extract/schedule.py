@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from stages.bases.recipe import FeatureSpec, Recipe, Specs, Tap
 from stages.data.images import ImageRejected
 from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
 from stages.extract.arrivals import Arrivals, Bring
-from stages.extract.cluster import ClusterSpec, connect
+from stages.extract.cluster import ClusterSpec, Distant, Files, connect
 from stages.extract.cluster_tasks import compute_all
 from stages.extract.opened_bases import Job
 from stages.extract.prefetch import read_image
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 Paths = Mapping[str, Sequence[str]]
 """id -> absolute paths of files that should hold those bytes."""
+
+Equip = Callable[[Sequence[Job]], Distant]
+"""equip(jobs): readies all that workers need for these jobs that share no file system with this process."""
 
 SMALL_RUN = 8
 """Up to so many images are extracted in this process: they are one task, and processes take time to start."""
@@ -160,12 +164,14 @@ def _reject(recipes: Sequence[Recipe], image: str, candidates: Sequence[str]) ->
 def compute_missing(
     cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None,
     on_receipt: Callable[[Receipt], object] = lambda receipt: None, bring: Bring | None = None,
+    equip: Equip | None = None,
 ) -> Receipt:  # fmt: skip
     """Compute the missing rows, and return the sum of the receipts; `on_receipt` has that of each task as it ends.
 
-    Rows that others store meanwhile, here or where `bring` finds them, are not computed. One worker means this process,
-    with a thread per core; so do up to SMALL_RUN images. Raises PipelineError if a row cannot be stored, or workers die
-    again and again.
+    Rows that others store meanwhile, here or where `bring` finds them, are not computed. Where workers of a running
+    cluster do not see the cache, they compute as `equip` says, and rows are then where that puts them. One worker means
+    this process, with a thread per core; so do up to SMALL_RUN images. Raises PipelineError if a row cannot be stored,
+    or workers die again and again.
     """
     try:
         for spec in work.specs.values():
@@ -176,7 +182,7 @@ def compute_missing(
     if cluster.scheduler is None and (cluster.workers == 1 or len(work.missing) <= SMALL_RUN):
         _in_process(run)
     else:
-        _on_cluster(cache, work, cluster, run)
+        _on_cluster(cache, work, cluster, run, equip)
     return run.total
 
 
@@ -242,15 +248,16 @@ def _in_process(run: _Run) -> None:
             raise
 
 
-def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, run: _Run) -> None:
+def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, run: _Run, equip: Equip | None) -> None:
     jobs = [job for job, _ in work.parts]
-    needed = [*(job.weights for job in jobs), *next(iter(work.paths.values()))[:1]]
+    files = Files(Path(jobs[0].cache_root), [job.weights for job in jobs], next(iter(work.paths.values()))[:1])
 
     def count_kept() -> int:
-        return len(work.missing) - len(find_missing(cache, work.specs, list(work.missing)))
+        here = len(work.missing) - len(find_missing(cache, work.specs, list(work.missing)))
+        return max(here, run.total.rows)  # more, where some are in the team's cache only
 
-    with connect(cluster, Path(jobs[0].cache_root), needed) as client:
+    with connect(cluster, files, None if equip is None else partial(equip, jobs)) as (client, compute, _):
         threads = sum(client.nthreads().values())
         run.begin(threads)
         watch = Watch(client, cluster.timeout, count_kept)
-        compute_all(client, run.name, run.tasks(), TASKS_PER_THREAD * threads, watch, run.advance, run.add)
+        compute_all(client, compute, run.name, run.tasks(), TASKS_PER_THREAD * threads, watch, run.advance, run.add)
