@@ -29,7 +29,7 @@ def opened(config: Path, overrides: Sequence[str]) -> tuple[Embed, Recipe, list[
     project = Project(config, Options(overrides=tuple(overrides)), make_progress(Console(), quiet=True))
     (spec,) = project.specs.values()
     embed = open_embed(extraction.make_job(project, spec.recipe, offline=True), {spec.key: spec.tap})
-    return embed, spec.recipe, sorted(path for path in project.root.rglob("*") if path.is_file())
+    return embed, spec.recipe, sorted(path for path in Path(project.source.root).rglob("*") if path.is_file())
 
 
 def main(config: Path, overrides: tuple[str, ...]) -> None:

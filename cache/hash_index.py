@@ -1,8 +1,11 @@
-"""Owns the per-host index of file digests: (path, stat) -> SHA-256. Not in the cache, which may be shared or read-only.
+"""Owns the per-host index of digests: (path, stat) -> SHA-256. Not in the cache, which may be shared or read-only.
 
 Losing it costs rehashing, nothing else. An entry counts only if the file's ctime was at least 2 s older than the
 hashing: within one tick of a coarse clock a file can change without its stat changing. Digests of fresher files are
 kept apart, for previews, which read no file.
+
+Of what has no stat, there are (place, version) -> SHA-256, for an object in a bucket, and (place, version) -> contents,
+for an archive: what was found in it by reading it once.
 """
 
 import contextlib
@@ -15,7 +18,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,13 @@ CREATE TABLE IF NOT EXISTS {} (
     path BLOB PRIMARY KEY, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
     sha256 TEXT) WITHOUT ROWID
 """
+_OBJECTS = """
+CREATE TABLE IF NOT EXISTS objects (place BLOB PRIMARY KEY, version TEXT, sha256 TEXT, used INTEGER) WITHOUT ROWID
+"""
+_ARCHIVES = "CREATE TABLE IF NOT EXISTS archives (place BLOB PRIMARY KEY, version TEXT, contents BLOB, used INTEGER)"
+_DAY = 86_400
+_NOTED, _FORGOTTEN = 7 * _DAY, 90 * _DAY
+"""How often the use of an entry is noted, and for how long one that is not used is kept."""
 
 Stat = tuple[int, int, int, int, int]
 """(device, inode, size, mtime_ns, ctime_ns)"""
@@ -140,13 +150,58 @@ class HashIndex:
                 self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self._db.executemany("DELETE FROM fresh WHERE path = ?", [row[:1] for row in values["files"]])
 
+    def find_objects(self, versions: Mapping[str, str]) -> dict[str, str]:
+        """Place -> SHA-256 of those that had that version when they were read."""
+        if not versions:
+            return {}
+        return {
+            place: sha256
+            for place, (version, sha256) in self._versioned("objects", "sha256", min(versions), max(versions)).items()
+            if versions.get(place) == version
+        }
+
+    def remember_objects(self, seen: Iterable[tuple[str, str, str]]) -> None:
+        """Add (place, version, SHA-256)."""
+        self._remember("objects", seen)
+
+    def find_contents(self, place: str, version: str) -> bytes | None:
+        """What was remembered of the archive at `place` in that version."""
+        found = self._versioned("archives", "contents", place, place).get(place, ("", None))
+        return found[1] if found[0] == version else None
+
+    def remember_contents(self, place: str, version: str, contents: bytes) -> None:
+        self._remember("archives", [(place, version, contents)])
+
+    def _versioned(self, table: str, column: str, first: str, last: str) -> dict[str, tuple[str, Any]]:
+        """Place -> (version, value) of the places from `first` to `last`, which are noted as used."""
+        now, between = int(time.time()), (os.fsencode(first), os.fsencode(last))
+        with self._using("read"):
+            found = self._db.execute(
+                f"SELECT place, version, {column}, used FROM {table} WHERE place BETWEEN ? AND ?", between
+            ).fetchall()
+            if any(row[3] < now - _NOTED for row in found):
+                self._db.execute(f"UPDATE {table} SET used = ? WHERE place BETWEEN ? AND ?", (now, *between))
+            return {os.fsdecode(place): (version, value) for place, version, value, _ in found}
+        return {}
+
+    def _remember(self, table: str, seen: Iterable[tuple[str, str, Any]]) -> None:
+        rows = [(os.fsencode(place), version, value, int(time.time())) for place, version, value in seen]
+        with self._using("written"):
+            self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)", rows)
+
     def prune(self) -> None:
-        """Forget files that are gone; those on a disk that is not mounted now are hashed again."""
+        """Forget files that are gone, and objects and archives that were not asked for in 90 days.
+
+        Files on a disk that is not mounted now are hashed again.
+        """
         for table in _TABLES:
             with self._using("pruned"):
                 known = self._db.execute(f"SELECT path FROM {table}").fetchall()
                 gone = [row for row in known if not os.path.exists(row[0])]
                 self._db.executemany(f"DELETE FROM {table} WHERE path = ?", gone)
+        for table in ("objects", "archives"):
+            with self._using("pruned"):
+                self._db.execute(f"DELETE FROM {table} WHERE used < ?", (int(time.time()) - _FORGOTTEN,))
 
     def _load(self, table: str, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
         """Entries for `paths`: one range query, since they mostly share a folder."""
@@ -204,4 +259,6 @@ def _opened(path: Path | str) -> sqlite3.Connection:
     for table in _TABLES:
         db.execute(_SCHEMA.format(table))
         db.execute(f"SELECT sha256 FROM {table} LIMIT 1").fetchone()
+    db.execute(_OBJECTS)
+    db.execute(_ARCHIVES)
     return db

@@ -48,7 +48,7 @@ def reference(solar: Path) -> dict[str, np.ndarray]:
 
     project = opened(solar)
     rows, spec = project.manifest.rows, project.spec("pooled").recipe.pixels
-    pixels = np.stack([images.decode((project.root / r.path).read_bytes(), spec) for r in rows])
+    pixels = np.stack([images.decode(Path(project.source.place(r.path)).read_bytes(), spec) for r in rows])
     choice = project.config.base
     model = build.build_base(choice.base, project.weights(choice).path, 224, 224)
     maps = model.predict((pixels.astype(np.float32) - 127) / 128, batch_size=32, verbose=0)
@@ -146,7 +146,7 @@ def test_class_activation_maps_of_a_report_are_exact_and_leave_the_cache_as_it_w
 def test_the_transformer_and_a_run_make_the_same_rows(emptied: Path, reference: dict[str, np.ndarray]) -> None:
     """The first images by worker processes, one in this process, the others by a run."""
     project = opened(emptied)
-    paths = [project.root / row.path for row in project.manifest.rows]
+    paths = [Path(project.source.place(row.path)) for row in project.manifest.rows]
     features = BottleneckFeatures(cache_dir=emptied.parent / ".features", workers=2)
     features.transform(paths[:20])
     features.set_params(workers=1).transform(paths[20:21])

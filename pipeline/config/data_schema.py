@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.fields import Count, Fraction, Keyed, Section, Whole
+from stages.buckets import address
 from stages.data.cells import Cells, TargetKind
 from stages.data.images import MAX_PIXELS
-from stages.data.scan import FollowLinks
+from stages.sources.listing import FollowLinks
 from stages.targets.kinds import KINDS
 from stages.targets.target import Target
 
@@ -73,6 +74,13 @@ class Data(Section, keyed="none"):
     on_leak: Literal["fail", "warn"] = "fail"
     max_pixels: Count = MAX_PIXELS
     follow_links: FollowLinks = "inside"
+
+    @field_validator("root")
+    @classmethod
+    def _holds_no_secret(cls, root: str) -> str:
+        if "://" in root:
+            address.check_url(root)
+        return root
 
     @property
     def predicted(self) -> type[Target]:

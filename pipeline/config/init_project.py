@@ -12,12 +12,15 @@ from typing import Any
 
 from cache import atomic_files
 from cache.errors import Unusable
+from cache.hash_index import HashIndex, default_index_path
 from pipeline.config import guess_target, yaml_file
 from pipeline.config.data_schema import Columns
 from stages.data import scan, tables
 from stages.data.cells import Cells
 from stages.data.scan import Found
 from stages.runtime.counted_words import count_of
+from stages.sources.listing import FollowLinks
+from stages.sources.source import Source
 from stages.targets.kinds import KINDS
 
 DEMO_LICENCE = "ELPV dataset (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), CC BY-NC-SA 4.0: not for commercial use"
@@ -36,7 +39,7 @@ class Started:
     """The images that init found, and the pipeline.yaml that it wrote."""
 
     config: Path
-    images: Path
+    images: str
     found: Found
     cells: Cells | None = None
     """How the table has what is to be predicted; None: as classes."""
@@ -68,40 +71,41 @@ class Started:
         return lines + [f"warning: {note}" for note in self.found.notes]
 
 
-def init(
-    folder: Path, images: Path | None, table: Path | None = None, follow_links: scan.FollowLinks = "inside"
-) -> Started:
+def init(folder: Path, images: str | None, table: Path | None = None, follow_links: FollowLinks = "inside") -> Started:
     """Write `folder`/pipeline.yaml for the images in `images`, with the labels in `table` if there is one.
 
-    images: by default `folder`/images, or else the folder of the table. Raises Unusable where there is a pipeline.yaml,
-    or the images cannot be used.
+    images: a folder, an archive or a URL; by default `folder`/images, or else the folder of the table.
+    Raises Unusable where there is a pipeline.yaml, or the images cannot be used.
     """
     target = _new_config(folder)
     if images is None:
-        images = folder / "images" if table is None or (folder / "images").is_dir() else table.parent
-    if not images.is_dir():
-        what = "is a file; expected a folder of images" if images.exists() else "is not there"
+        images = str(folder / "images" if table is None or (folder / "images").is_dir() else table.parent)
+    source = Source(images, follow_links, index=HashIndex(default_index_path()), called="--images")
+    if not (source.is_remote or source.is_one_file or os.path.isdir(images)):
+        what = "is a file; expected a folder of images" if os.path.exists(images) else "is not there"
         example = folder if folder.is_dir() and folder != Path() else "PATH"
         hint = f"name the folder of the images: pipeline init --images {example}"
         raise Unusable(f"{images} {what}", hint)
     cells = None if table is None else guess_target.guess_cells(tables.read_records(table, []))
-    found = _look(images, table, follow_links, cells)
+    found = _look(source, table, cells)
     different = {row.label for row in found.rows if row.label is not None}
     about = f"Written by pipeline init for {len(found.rows)} images."
     labels = None if table is None else _relative(table, folder)
-    _write(target, about, _relative(images, folder), None, len(different) > 1, labels, follow_links, cells)
+    root = images if source.is_remote else _relative(Path(images), folder)
+    _write(target, about, root, None, len(different) > 1, labels, follow_links, cells)
     return Started(target, images, found, cells)
 
 
-def _look(images: Path, table: Path | None, follow_links: scan.FollowLinks, cells: Cells | None) -> Found:
+def _look(source: Source, table: Path | None, cells: Cells | None) -> Found:
     """The images, by folders or table. Raises Unusable where init should be called in another way."""
     try:
         if table is not None:
-            return tables.read_table(table, Columns().model_dump(), images, follow_links, cells)
-        found = scan.scan_folders(images, follow_links)
+            return tables.read_table(table, Columns().model_dump(), source, source.follow_links, cells)
+        found = scan.scan_folders(source)
     except Unusable as error:
         other = "name another folder with --images" if table is None else "or write pipeline.yaml by hand"
         raise Unusable(error.message, other if table is None else f"{error.hint}, {other}") from error
+    images = source.text
     if not found.rows:
         first = found.rejected[0]
         raise Unusable(
@@ -109,8 +113,8 @@ def _look(images: Path, table: Path | None, follow_links: scan.FollowLinks, cell
             f"{first.reason.partition(';')[0]}",
             f"if you trust where the links lead: pipeline init --images {images} --follow-links",
         )
-    if (inner := scan.find_inner_folders(found.rows)) is not None:
-        raise Unusable(f"{images}: {inner[1]}", f"if these are the classes: pipeline init --images {images / inner[0]}")
+    if source.list().names and (inner := scan.find_inner_folders(found.rows)) is not None:
+        raise Unusable(f"{images}: {inner[1]}", f"if these are the classes: pipeline init --images {images}/{inner[0]}")
     return found
 
 
@@ -132,7 +136,7 @@ def init_demo(folder: Path) -> Started:
             label = "defective" if float(probability) >= 0.5 else "functional"
             _copy(source / path, folder / "images" / label / Path(path).name)
     _write(target, DEMO_LICENCE, "images", ["functional", "defective"], licence=DEMO_LICENCE)
-    return Started(target, folder / "images", scan.scan_folders(folder / "images"))
+    return Started(target, str(folder / "images"), scan.scan_folders(folder / "images"))
 
 
 def _new_config(folder: Path) -> Path:
@@ -145,7 +149,7 @@ def _new_config(folder: Path) -> Path:
 
 def _write(
     target: Path, about: str, root: str, classes: list[str] | None, trainable: bool = True, table: str | None = None,
-    follow_links: scan.FollowLinks = "inside", cells: Cells | None = None, licence: str | None = None,
+    follow_links: FollowLinks = "inside", cells: Cells | None = None, licence: str | None = None,
 ) -> None:  # fmt: skip
     """Write pipeline.yaml; with fewer than two classes, the heads are commented out."""
     listed = (

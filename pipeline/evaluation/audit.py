@@ -167,7 +167,7 @@ def _write_groups(project: Project, manifest: Manifest, joined: Mapping[str, int
     found, data = project.found.rows, project.config.data
     if data.table is not None:
         table, ids = project.at(data.table), {row.path: row.id for row in found}
-        paths = tables.find_paths(table, data.columns.path, project.root, data.follow_links, project.found.with_ids)
+        paths = tables.find_paths(table, data.columns.path, project.source, project.found.with_ids)
         told = {number: group[ids[of]] for number, of in paths.items() if ids.get(of) in group}
         grouped_table.write_grouped(table, path, data.columns.group, told)
         return

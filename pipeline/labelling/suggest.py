@@ -178,7 +178,7 @@ def _without_copies(
     if len(rows) < 2:
         return list(range(len(drawn))), 0
     paths = extraction.named_paths(project, project.manifest, near_known)
-    files = [*((found.ids[i], [found.paths[i]]) for i in drawn), *((image, paths[image]) for image in near_known)]
+    files = [*((found.ids[i], [found.places[i]]) for i in drawn), *((image, paths[image]) for image in near_known)]
     limits = PixelSpec(SIDE, SIDE, max_pixels=project.config.data.max_pixels)
     read = run_in_threads(lambda file: _thumbnail(*file, limits), files)
     unread = sum(picture is None for picture in read[len(drawn) :])

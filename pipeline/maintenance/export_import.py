@@ -22,6 +22,7 @@ from pipeline.runs import extraction, rejects, retention
 from stages.bases import catalogue, weights
 from stages.bases.recipe import find_fault
 from stages.engines import parity
+from stages.sources.blobs import is_url
 
 MARKER = "EXPORT.json"
 MANIFEST = "manifest.jsonl"
@@ -197,8 +198,9 @@ def _portable(config: RunConfig, digests: Mapping[BaseChoice, str]) -> dict[str,
         if tap.base is not None:
             taps[name]["base"] = _portable_base(tap.base, digests)
     data = config.data.model_dump(exclude_defaults=True, include={"root", "classes", "target", "on_bad", "on_leak"})
-    root = PurePath(data.get("root", ""))
-    if root.is_absolute() or ".." in root.parts or data.get("root", "").startswith("~"):
+    written = data.get("root", "")
+    root = PurePath(written)
+    if is_url(written) or root.is_absolute() or ".." in root.parts or written.startswith("~"):
         del data["root"]
     tree = {"data": {**data, "table": MANIFEST}, **settings}
     RunConfig.model_validate(tree)

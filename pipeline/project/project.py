@@ -4,13 +4,13 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cache import atomic_files, records
 from cache.errors import PipelineError, Unusable
@@ -20,6 +20,7 @@ from pipeline.config import yaml_file
 from pipeline.config.data_schema import Data
 from pipeline.config.schema import BaseChoice, RunConfig
 from pipeline.project.job_shares import Part
+from pipeline.project.progress import Progress, no_progress  # noqa: F401 (others import it from here)
 from pipeline.project.split_record import SPLITS_CSV, Redrawn, SplitRecord
 from stages.bases import weights
 from stages.bases.blocks import FoundBlock
@@ -30,24 +31,12 @@ from stages.data.manifest import Manifest, Row
 from stages.data.scan import Found
 from stages.extract.cluster import ClusterSpec
 from stages.metrics.kfold import Strata
+from stages.sources.blobs import is_url
+from stages.sources.source import Source
 from stages.targets import kinds
 from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
-
-
-class Progress(Protocol):
-    """progress(title, total or None) -> context that gives advance(n); `done` of the total were done before."""
-
-    def __call__(
-        self, title: str, total: int | None, done: int = 0
-    ) -> AbstractContextManager[Callable[[int], None]]: ...
-
-
-@contextmanager
-def no_progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A Progress that shows nothing."""
-    yield lambda n: None
 
 
 @dataclass(frozen=True)
@@ -82,9 +71,12 @@ class Project:
         self.known_blocks: dict[str, Sequence[FoundBlock]] = {}  # of model files, set by file_blocks
         self._specs: dict[str, FeatureSpec] = {}
 
-    @property
-    def root(self) -> Path:
-        return self.at(self.config.data.root)
+    @cached_property
+    def source(self) -> Source:
+        """Where the images lie."""
+        data, options = self.config.data, self.options
+        root, columns = data.root if is_url(data.root) else self.at(data.root), data.columns.model_dump()
+        return Source(root, data.follow_links, columns, self.cache.index, options.read_files, options.offline)
 
     def at(self, setting: str) -> Path:
         """The path of a setting: relative to the folder of pipeline.yaml; `~` is the home folder."""
@@ -155,18 +147,17 @@ class Project:
     @cached_property
     def found(self) -> Found:
         """The images in the folder or table, with their ids."""
-        data = self.config.data
-        if data.table is not None:
-            columns = data.columns.model_dump()
-            found = tables.read_table(self.at(data.table), columns, self.root, data.follow_links, data.cells)
-        elif self.root.exists():
-            found = scan.scan_folders(self.root, data.follow_links)
-        else:
-            raise Unusable(f"data.root: {self.root} is not there", self._missing_root_hint())
-        for note in found.notes:
-            log.warning("%s", note)
+        data, source = self.config.data, self.source
+        if data.table is None and not source.exists:
+            raise Unusable(f"data.root: {source.text} is not there", self._missing_root_hint())
         with self.progress("hashing", None) as advance:
-            return scan.hash_files(found, self.root, self.cache.index, advance, self.options.read_files)
+            if data.table is None:
+                found = scan.scan_folders(source, on_hashed=advance)
+            else:
+                found = tables.read_table(self.at(data.table), data.columns.model_dump(), source, cells=data.cells)
+            for note in found.notes:
+                log.warning("%s", note)
+            return scan.hash_files(found, source, self.cache.index, advance, self.options.read_files)
 
     @property
     def has_own_val(self) -> bool:
@@ -238,7 +229,7 @@ class Project:
 
     def rows_with_files(self, ids: Collection[str]) -> list[Row]:
         """The images among `ids` whose files exist."""
-        return [row for row in self.found.rows if row.id in ids and (self.root / row.path).exists()]
+        return [row for row in self.found.rows if row.id in ids and self.source.has(row.path)]
 
     def check_heads(self, names: Collection[str]) -> None:
         """Raises Unusable if pipeline.yaml has no head of one of these names."""

@@ -99,8 +99,8 @@ class BottleneckFeatures(TransformerMixin, BaseEstimator):
         weights are missing.
         """
         project = self._project()
-        paths = [os.path.join(project.root, path) for path in _paths(X)]
-        images, unread = scan.hash_paths(paths, project.cache.index)
+        paths = [project.source.place(path) for path in _paths(X)]
+        images, unread = scan.hash_names(project.source, paths, project.cache.index)
         if unread:
             raise _unusable(unread, len(set(paths)))
         store, found = project.store(_TAP), {row.path: row.id for row in images.rows}

@@ -95,17 +95,12 @@ def _maps_spec(material: Material) -> FeatureSpec:
 def _compute_maps(material: Material, spec: FeatureSpec, ids: Sequence[str]) -> np.ndarray:
     """(n, h, w, channels) float32. Raises what extraction does."""
     project: Project = copy.copy(material.then)
-    root = project.root.absolute()
-    manifest = Manifest(tuple(Row(image, _below(path, str(root))) for image in ids for path in material.paths[image]))
+    manifest = Manifest(tuple(Row(image, path) for image in ids for path in material.paths[image]))
     with recorded_model.temporary_cache(project):
         rejected = extraction.fill_rows(project, manifest, [spec]).rejected
         if rejected:
             raise Unusable(f"{len(rejected)} of the pictures cannot be used")
         return np.asarray(project.rows_of(spec).read(ids), np.float32)
-
-
-def _below(path: str, root: str) -> str:
-    return path.removeprefix(root).lstrip("/")
 
 
 def _for_guess(parts: np.ndarray, material: Material, number: int) -> np.ndarray:

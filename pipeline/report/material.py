@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,14 +137,14 @@ class Material:
 
     @cached_property
     def paths(self) -> Mapping[str, Sequence[str]]:
-        """id -> absolute paths of files of that content, which may have changed since; of images that are here."""
-        root = str(self.today.root.absolute())
+        """id -> places of files of that content, which may have changed since; of images that are here."""
         then = {row.id: [row] for row in reversed(self.manifest.rows)}
-        places = {
-            image: [os.path.join(root, row.path) for row in self.today_rows.get(image, rows)]
-            for image, rows in then.items()
-        }
-        there = {image: [path for path in found if os.path.exists(path)] for image, found in places.items()}
+        there: dict[str, Sequence[str]] = {}
+        with contextlib.suppress(PipelineError):  # of a bucket that does not answer
+            source = self.today.source
+            for image, rows in then.items():
+                named = [row.path for row in self.today_rows.get(image, rows)]
+                there[image] = [source.place(name) for name in named if source.has(name)]
         return {image: found for image, found in there.items() if found}
 
     @cached_property

@@ -138,7 +138,7 @@ def _key(material: Material, without: Collection[str]) -> str:
     rows, all of pipeline.yaml, what this installation has, and this package's source."""
     today, model = material.today, material.model
     models = [[one.name, one.key, one.current, one.tags, one.beaten] for one in registry.list_models(today.folder)]
-    images: list[Any] = [str(today.root), sorted(material.paths)]
+    images: list[Any] = [today.config.data.root, sorted(material.paths)]
     for find in (lambda: today.manifest.digest, lambda: sorted(material.rows_missing)):
         try:
             images.append(find())

@@ -1,6 +1,5 @@
 """Owns the extraction of a project: which rows are missing, having them computed. Not the tasks (stages/extract)."""
 
-import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from stages.extract import prefetch, schedule, throughput
 from stages.extract.opened_bases import Job
 from stages.extract.shard_task import Receipt
 from stages.extract.throughput import Trial
+from stages.sources import places
 
 COMPUTE_FIRST = "compute them first: pipeline run extract"
 
@@ -148,11 +148,11 @@ def _by_key(specs: Iterable[FeatureSpec]) -> dict[str, FeatureSpec]:
 
 def time_sample(project: Project, names: Iterable[str]) -> Trial | None:
     """Time some images at the taps `names`, which have one recipe; None if none can be decoded. Stores nothing."""
-    found, root = project.found, str(project.root.absolute())
+    found, source = project.found, project.source
     rows = [*found.rows, *found.unhashed]
-    some = [os.path.join(root, row.path) for row in rows[:: max(1, len(rows) // throughput.IMAGES)]]
-    digests = HashIndex().digests(some[: throughput.IMAGES])  # not the project's, which a preview leaves as it is
-    images = [(digest, [path]) for path, digest in digests.items() if isinstance(digest, str)]
+    some = [row.path for row in rows[:: max(1, len(rows) // throughput.IMAGES)]][: throughput.IMAGES]
+    digests = source.digests(some, HashIndex())  # not the project's, which a preview leaves as it is
+    images = [(digest, [source.place(path)]) for path, digest in digests.items() if isinstance(digest, str)]
     ((recipe, taps),) = schedule.by_recipe(_by_key(map(project.spec, names))).items()
     with project.progress(f"timing {len(images)} images", None):
         return throughput.time_images(make_job(project, recipe, offline=True), taps, images)
@@ -187,8 +187,8 @@ def compute_rows(
     wanted = {key: specs[key] for key in dict.fromkeys(key for keys in missing.values() for key in keys)}
     jobs = []
     for recipe, taps in schedule.by_recipe(wanted).items():
-        job, root = make_job(project, recipe, project.options.offline), project.root.absolute()
-        references = parity.choose_references(project.cache, recipe, taps, manifest.rows, root, missing)
+        job, place = make_job(project, recipe, project.options.offline), project.source.place
+        references = parity.choose_references(project.cache, recipe, taps, manifest.rows, place, missing)
         jobs.append((replace(job, references=references), taps))
     rows = project.config.extract.shard_rows
     work = schedule.Work(jobs, missing, found, None if rows == "auto" else rows)
@@ -206,23 +206,23 @@ def compute_rows(
 
 
 def image_paths(project: Project, manifest: Manifest, ids: Iterable[str]) -> dict[str, list[str]]:
-    """Absolute paths of each id. Raises NotAvailable if none of the files exists that a table names for an id."""
+    """Places of each id. Raises NotAvailable if none of the files exists that a table names for an id."""
     found = named_paths(project, manifest, ids)
     if project.config.data.table is not None:  # its ids are trusted, so its files may not exist
-        no_file = [paths[0] for paths in found.values() if not any(map(os.path.exists, paths))]
-        if no_file:
+        there = {row.id for row in manifest.rows if row.id in found and project.source.has(row.path)}
+        if no_file := [paths[0] for image, paths in found.items() if image not in there]:
             raise NotAvailable(
-                f"{len(no_file)} of {len(manifest.ids)} images have neither a row nor a file; the first: {no_file[0]}",
+                f"{len(no_file)} of {len(manifest.ids)} images have neither a row nor a file; the first: "
+                f"{places.text_of(no_file[0])}",
                 "correct data.root, or bring their rows: pipeline cache import, or pull (other settings, other rows)",
             )
     return found
 
 
 def named_paths(project: Project, manifest: Manifest, ids: Iterable[str]) -> dict[str, list[str]]:
-    """Absolute paths of each id, whether there are such files or not."""
+    """Places of each id, whether there are such files or not."""
     found: dict[str, list[str]] = {image: [] for image in ids}
-    root = str(project.root.absolute())
     for row in manifest.rows:
         if row.id in found:
-            found[row.id].append(os.path.join(root, row.path))
+            found[row.id].append(project.source.place(row.path))
     return found

@@ -59,7 +59,7 @@ def fail_on_rejects(project: Project, report: ExtractReport) -> None:
     if report.rejected and (none_left or project.config.data.on_bad == "fail"):
         hint = f"repair or remove them (listed in {file_name(report.part)})"
         if none_left and project.config.data.table is not None:
-            hint = f"correct data.root: the table's paths are relative to {project.root}"
+            hint = f"correct data.root: the table's paths are relative to {project.source.text}"
         elif not none_left:
             hint += ", or continue without them: --set data.on_bad=skip"
         raise ImagesRejected(summarize(report.rejected, report.images), hint)

@@ -1,7 +1,6 @@
 """Owns testing an exported file on original images, in a fresh process without this package."""
 
 import contextlib
-import hashlib
 import json
 import os
 import subprocess
@@ -19,7 +18,10 @@ from pipeline.project.project import Project
 from pipeline.results import predictions
 from pipeline.results.model import Model
 from stages.data import images
+from stages.data.images import ImageRejected
 from stages.export.deployable import Deployable
+from stages.extract import prefetch
+from stages.sources.places import reading
 from stages.targets.target import Target
 
 IMAGES = 32
@@ -36,11 +38,12 @@ _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUD
 class Sample:
     """An original image, and its predictions (columns,), at the model's temperature.
 
-    expected: by this package, of the image decoded in full, and behind it, if the model can tell, its score as unknown.
+    place: where it is (stages/sources/places.py). expected: by this package, of the image decoded in full, and behind
+    it, if the model can tell, its score as unknown.
     stored: as recorded when the model was made, NaN where that is out of fold.
     """
 
-    file: Path
+    place: str
     expected: np.ndarray
     stored: np.ndarray
 
@@ -54,8 +57,12 @@ def choose_samples(today: Project, model: Model, deployable: Deployable) -> list
     places = _places(today, {row.id for row in recorded.rows})
     present = [number for number, row in enumerate(recorded.rows) if row.id in places]
     spread = np.linspace(0, len(present) - 1, min(IMAGES, len(present))).round().astype(int)
-    data = {present[i]: places[recorded.rows[present[i]].id].read_bytes() for i in spread}
-    chosen = [number for number in data if hashlib.sha256(data[number]).hexdigest() == recorded.rows[number].id]
+    data = {}
+    for number in (present[i] for i in spread):
+        image = recorded.rows[number].id
+        with contextlib.suppress(ImageRejected):  # it was changed
+            data[number] = prefetch.read_bytes(image, [places[image]], [])
+    chosen = [*data]
     if not chosen:
         raise NotAvailable(
             f"none of the {len(recorded.rows)} images of {model} was found; an exported file is tested on some",
@@ -80,7 +87,7 @@ def check_file(
 
     `log` gets the standard error of the process. Raises PipelineError where it is too far off, or cannot be run.
     """
-    whole = (images.decode(sample.file.read_bytes(), None) for sample in samples)
+    whole = (_decode(sample.place) for sample in samples)
     names, found = _run_file(file, whole, log, advance)
     expected, stored = (np.stack([getattr(sample, part) for sample in samples]) for part in ("expected", "stored"))
     target, columns = deployable.head.target, len(deployable.head.target)
@@ -106,6 +113,11 @@ def check_file(
     }
 
 
+def _decode(place: str) -> np.ndarray:
+    with reading(place) as read:
+        return images.decode(read.data, None)
+
+
 def _largest(target: Target, a: np.ndarray, b: np.ndarray) -> float:
     """The largest difference of two predictions: of probabilities, or of numbers as heads fit them."""
     if not target.probabilities:
@@ -113,10 +125,10 @@ def _largest(target: Target, a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max())
 
 
-def _places(today: Project, ids: set[str]) -> Mapping[str, Path]:
-    """id -> a file that holds those bytes now."""
+def _places(today: Project, ids: set[str]) -> Mapping[str, str]:
+    """id -> a place that holds those bytes now."""
     try:
-        return {row.id: today.root / row.path for row in today.rows_with_files(ids)}
+        return {row.id: today.source.place(row.path) for row in today.rows_with_files(ids)}
     except Unusable as error:
         what = f"an exported file is tested on original images, and there are none: {error.message}"
         raise NotAvailable(what, "name the folder where they are: --set data.root=DIR") from error

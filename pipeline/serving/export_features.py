@@ -24,6 +24,7 @@ from pipeline.runs.run import run_stages
 from pipeline.serving import dataset
 from pipeline.serving.dataset import Dataset
 from stages.runtime.silent_imports import import_parquet
+from stages.sources.places import text_of
 
 Advance = Callable[[int], None]
 _SUFFIXES = {".npz": "npz", ".parquet": "parquet", ".h5": "hdf5", ".hdf5": "hdf5"}
@@ -136,7 +137,7 @@ def _columns(chosen: Dataset) -> dict[str, list[str | None]]:
 
 def _for_viewers(project: Project, chosen: Dataset, model: Model | None) -> Columns:
     """Absolute paths, and the predictions that the model's figures are of: None or NaN where it has none."""
-    files = [as_utf8(str(project.root.absolute() / image.path)) for image in chosen.images]
+    files = [as_utf8(text_of(project.source.place(image.path))) for image in chosen.images]
     if model is None:
         return {"files": files}
     found = read_predictions(model)

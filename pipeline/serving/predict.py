@@ -9,7 +9,7 @@ import copy
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 
 from cache import registrations
 from cache.errors import ImagesRejected, Unusable
+from cache.hash_index import HashIndex
 from cache.store import Cache
 from pipeline.project.project import Project
 from pipeline.results import registry
@@ -29,7 +30,11 @@ from pipeline.runs import extraction, rejects
 from pipeline.serving import recorded_model
 from pipeline.serving.recorded_model import Inference
 from stages.data import scan
-from stages.data.scan import EXTENSIONS, Reject
+from stages.data.manifest import Manifest, Row
+from stages.data.scan import Reject
+from stages.sources.blobs import is_url
+from stages.sources.listing import EXTENSIONS
+from stages.sources.source import Source
 from stages.targets.target import Target
 
 log = logging.getLogger(__name__)
@@ -56,6 +61,8 @@ class Predicted(Tabular):
     reused: int
     ignored: int
     unknown_score: np.ndarray | None = None
+    places: tuple[str, ...] = ()
+    """Where each image is (stages/sources/places.py)."""
 
     def summary(self) -> str:
         counts = ", ".join(self.classes)
@@ -148,13 +155,12 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
     weights are missing.
     """
     model = registry.find(today.folder, text)
-    files, ignored = _files(paths)
+    files, ignored = _files(paths, today.cache.index)
     with contextlib.nullcontext(today) if keep else _on_temporary_cache(today) as place:
         then = recorded_model.restore(place, model)
         inference = Inference(then, model)
         with then.progress("hashing", None) as advance:
-            named = (file.place for file in files if file.reason is None)
-            images, reasons = scan.hash_paths(named, then.cache.index, advance)
+            images, reasons = _hash(files, then.cache.index, advance)
         lacking = {image for store in inference.stores(then.cache) for image in store.missing(images.ids)}
         found = _predict(inference, then.cache, images.without(lacking).ids)
         reused, new = len(found), images.without(found)
@@ -178,6 +184,7 @@ def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False)
         reused,
         ignored,
         None if model.unknown is None else said[:, -1],
+        tuple(file.place for file in good),
     )
 
 
@@ -204,29 +211,48 @@ def _plain(value: Any) -> Any:
 
 
 class _File(NamedTuple):
-    """A file to predict: as it was named, its absolute path, and why it cannot be used, if that is known."""
+    """An image to predict: as it was named, its place, what lists it, and why it cannot be used, if that is known."""
 
     path: str
     place: str
+    source: Source
     reason: str | None = None
 
 
-def _files(paths: Sequence[str]) -> tuple[list[_File], int]:
-    """The files to predict, in order, and how many others in folders are ignored. Raises Unusable for none."""
+def _hash(files: Sequence[_File], index: HashIndex, advance: Callable[[int], None]) -> tuple[Manifest, dict[str, str]]:
+    """A row for each place, and place -> reason of those that cannot be read."""
+    rows, reasons = dict[str, Row](), dict[str, str]()
+    for source in dict.fromkeys(file.source for file in files):
+        named = (file.place for file in files if file.source is source and file.reason is None)
+        found, unread = scan.hash_names(source, named, index, advance)
+        rows |= {row.path: row for row in found.rows}
+        reasons |= unread
+    return Manifest(tuple(rows.values())), reasons
+
+
+def _files(paths: Sequence[str], index: HashIndex) -> tuple[list[_File], int]:
+    """The images to predict, in order, and how many others in folders are ignored. Raises Unusable for none."""
     found: list[_File] = []
-    ignored, empty = 0, []
+    files, ignored, empty = Source("/"), 0, []
     for path in paths:
-        place = str(Path(path).absolute())
-        if not os.path.exists(place):
+        remote = is_url(path)
+        place = path if remote else str(Path(path).absolute())
+        if not remote and not os.path.exists(place):
             raise Unusable(f"{path} is not there", "name image files, or folders of them")
-        if not os.path.isdir(place):
-            found.append(_File(path, place))
+        source = Source(place, "all", index=index, called=path)
+        if not remote and not os.path.isdir(place) and not source.is_one_file:
+            found.append(_File(path, place, files))
             continue
-        inside, others = scan.list_images(Path(place), path, "all")
-        found += [_File(os.path.join(path, name), f"{place}/{name}") for name in inside]
-        found += [_File(os.path.join(path, name), f"{place}/{name}", reason) for name, reason in others.rejected]
-        ignored += others.ignored.total()
-        empty += [] if inside or others.rejected else [path]
+        listing = source.list()
+        before = os.path.dirname(path) if source.is_one_file else path.rstrip("/") or path
+        inside = listing.names or listing.members
+        found += [_File(os.path.join(before, name), source.place(name), source) for name in inside]
+        found += [
+            _File(os.path.join(before, name), f"{source.root}/{name}", source, reason)
+            for name, reason in listing.rejected
+        ]
+        ignored += listing.ignored.total()
+        empty += [] if inside or listing.rejected else [path]
     if not found:
         raise Unusable(
             f"no image is named: there is none in {', '.join(empty)}; looked for {', '.join(sorted(EXTENSIONS))}"

@@ -125,6 +125,7 @@ def restore(today: Project, model: Model) -> Project:
         }
     )
     then = Project(today.path, today.options, today.progress, settings)
+    then.source = today.source  # looked at once
     for tap, wanted in zip(head_settings(then, model).taps, extracted, strict=True):
         choice = then.choice(tap)
         then.known_weights[choice] = _weights(today, choice, wanted["base"]["weights"])

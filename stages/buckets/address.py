@@ -27,3 +27,12 @@ def check_url(url: str) -> None:
         raise ValueError(f"it names no place in an object store; {_FORM}")
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise ValueError(f"its path has a . or .. in it; {_FORM}")
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """The URL of the bucket that an object is in, of file:// that of the root folder; and its name there."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "file":
+        return "file:///", rest.lstrip("/")
+    bucket, _, name = rest.partition("/")
+    return f"{scheme}://{bucket}", name

@@ -1,45 +1,17 @@
-"""Owns finding images in folders, and their ids. Not tables (tables.py), decoding, nor the split of the rest."""
+"""Owns what folders and archives say of images: labels, splits, ids. Not listing them (sources), nor tables."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from cache.errors import Unusable
 from cache.hash_index import HashIndex
 from stages.data import labels
 from stages.data.manifest import Manifest, Row
-
-EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"]
-)  # fmt: skip
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-
-_SYSTEM = frozenset(
-    ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "__pycache__", "lost+found"]
-)
-_OUTPUTS = frozenset(["models", "plots"])
-"""What commands write beside pipeline.yaml."""
-_MARKS = frozenset(["CACHE.json", "EXPORT.json", "CACHEDIR.TAG", "pyvenv.cfg"])
-"""A folder with one of these is a cache, an export or a virtual environment."""
-
-FollowLinks = Literal["inside", "all"]
-"""inside: links are followed as long as they stay under the folder | all: wherever they lead."""
-
-LEAVES = "leaves {0}; to follow it: data.follow_links: all"
-
-
-class Reject(NamedTuple):
-    """An image that cannot be used, with the reason."""
-
-    path: str
-    reason: str
+from stages.sources import blobs
+from stages.sources.listing import EXTENSIONS, SPLIT_NAMES, FollowLinks, OnHashed, Reject
+from stages.sources.source import Source, as_source, ignore
 
 
 @dataclass
@@ -58,20 +30,31 @@ class Found:
     with_ids: bool = False
 
 
-def scan_folders(root: Path, follow_links: FollowLinks = "inside") -> Found:
+def scan_folders(root: Path | Source, follow_links: FollowLinks = "inside", on_hashed: OnHashed = ignore) -> Found:
     """Class folders under `root`, or train/val/test folders of class folders, or images without any class.
 
     Hidden files and those without an image's extension are counted as ignored, by kind; so are folders of caches, of
-    the system, and of what this package wrote. A link that is not followed is a reject.
-    Raises Unusable where the folder is missing, unreadable, has no image, or mixes split folders with others.
+    the system, and of what this package wrote. A link that is not followed is a reject. Where there are archives and no
+    images, the archives say what is in them.
+    Raises Unusable where the folder is missing, unreadable, has no image, or mixes split folders with others; Denied
+    and Unreachable for a bucket.
     """
-    paths, found = list_images(root, "data.root", follow_links)
-    if not paths and not found.rejected:
+    source = as_source(root, follow_links)
+    listing = source.list(on_hashed)
+    found = Found(ignored=listing.ignored.copy(), rejected=[*listing.rejected], notes=[*listing.notes])
+    paths = listing.names
+    if not paths and not listing.members and not found.rejected:
         raise Unusable(
-            f"{root}: no images ({found.ignored.total()} other files); looked for {', '.join(sorted(EXTENSIONS))}",
+            f"{source.text}: no images ({found.ignored.total()} other files); looked for "
+            f"{', '.join(sorted(EXTENSIONS))}",
             "name the folder that holds them with data.root",
         )
-    splits = _split_folders(root, paths, found)
+    for name, member in listing.members.items():
+        split = member.split and SPLIT_NAMES.get(member.split.lower())
+        if member.split and split is None:
+            raise Unusable(f"{name} has split {member.split!r}; expected train, val or test")
+        found.rows.append(Row(member.sha256 or "", name, member.label, split, member.group))
+    splits = _split_folders(source.text, paths, found)
     for path in paths:
         parts = path.split("/")[:-1]
         if splits and (not parts or parts[0] not in splits):
@@ -79,39 +62,23 @@ def scan_folders(root: Path, follow_links: FollowLinks = "inside") -> Found:
         split = SPLIT_NAMES[parts.pop(0).lower()] if splits else None
         found.rows.append(Row("", path, parts[0] if parts else None, split))
     found.notes += labels.find_odd_labels(found.rows)
-    if (inner := find_inner_folders(found.rows)) is not None:
-        found.notes.append(f"{inner[1]}: if these are the classes, set data.root to {root / inner[0]}")
+    if not listing.members and (inner := find_inner_folders(found.rows)) is not None:
+        found.notes.append(f"{inner[1]}: if these are the classes, set data.root to {source.text}/{inner[0]}")
     return found
 
 
-def list_images(root: Path, called: str, follow_links: FollowLinks) -> tuple[list[str], Found]:
-    """Sorted paths, relative to the folder `root`, of the images in it; ignored files and rejects are in the `Found`.
-
-    called: name of the folder in messages. Raises Unusable where it is missing or unreadable.
-    """
-    walk = _Walk(root, called, follow_links)
-    walk.folder("")
-    walk.linked_folders()
-    return sorted(walk.paths), walk.found
-
-
 def hash_files(
-    found: Found,
-    root: Path,
-    index: HashIndex,
-    on_hashed: Callable[[int], object] = lambda n: None,
-    read_files: bool = True,
+    found: Found, root: Path | Source, index: HashIndex, on_hashed: OnHashed = ignore, read_files: bool = True
 ) -> Found:
     """Fill in empty ids: the SHA-256 of each file. A file that cannot be read becomes a reject.
 
     Without `read_files`, those that are not in the index become `unhashed`.
     """
-    full = {row.path: f"{root}/{row.path}" for row in found.rows if not row.id}
-    paths = list(full.values())
-    digests = index.digests(paths, on_hashed) if read_files else index.known(paths, fresh=True)
+    names = [row.path for row in found.rows if not row.id]
+    digests = as_source(root).digests(names, index, on_hashed, read_files)
     out = replace(found, rows=[], rejected=list(found.rejected))
     for row in found.rows:
-        digest = row.id or digests.get(full[row.path])
+        digest = row.id or digests.get(row.path)
         if digest is None:
             out.unhashed.append(row)
         elif isinstance(digest, OSError):
@@ -121,96 +88,20 @@ def hash_files(
     return out
 
 
-def hash_paths(
-    paths: Iterable[str], index: HashIndex, on_hashed: Callable[[int], object] = lambda n: None
+def hash_names(
+    source: Source, names: Iterable[str], index: HashIndex, on_hashed: OnHashed = ignore
 ) -> tuple[Manifest, dict[str, str]]:
-    """A row for each different path, and path -> reason of those that cannot be read."""
-    digests = index.digests(list(dict.fromkeys(paths)), on_hashed)
+    """A row for each different name, which may be a place, and name -> reason of those that cannot be read."""
+    digests = source.digests(list(dict.fromkeys(names)), index, on_hashed)
     rows = tuple(Row(digest, path) for path, digest in digests.items() if isinstance(digest, str))
     return Manifest(rows), {path: _unread(error) for path, error in digests.items() if isinstance(error, OSError)}
 
 
 def _unread(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or error}"
+    return str(error) if isinstance(error, blobs.TooLarge) else f"cannot be read: {error.strerror or error}"
 
 
-class _Walk:
-    """One pass over a folder of images. Each real folder is walked once, by whichever links."""
-
-    def __init__(self, root: Path, called: str, follow_links: FollowLinks) -> None:
-        self.root, self.called, self.follow_links = root, called, follow_links
-        self.paths: list[str] = []
-        self.found = Found()
-        self._links: list[str] = []
-        self._walked: set[str] = set()
-
-    def folder(self, below: str) -> None:
-        """All images under `root`/`below`; links to folders are left for later."""
-        real = os.path.realpath(os.path.join(self.root, below))
-        if real in self._walked:
-            return
-        self._walked.add(real)
-        entries = self._entries(below)
-        names = {entry.name for entry in entries}
-        if below and names & _MARKS:
-            self.found.ignored[f"folder {below}/"] += 1
-            return
-        skipped = _SYSTEM | (_OUTPUTS if "pipeline.yaml" in names else frozenset())
-        for entry in entries:
-            name = f"{below}/{entry.name}" if below else entry.name
-            kind = os.path.splitext(entry.name)[1].lower()
-            linked = entry.is_symlink()
-            if entry.name.startswith("."):
-                self.found.ignored["hidden"] += 1
-            elif linked and os.path.isdir(entry.path):
-                self._links.append(name)
-            elif not linked and entry.is_dir():
-                if entry.name in skipped:
-                    self.found.ignored[f"folder {name}/"] += 1
-                else:
-                    self.folder(name)
-            elif kind not in EXTENSIONS:
-                self.found.ignored[kind or "without extension"] += 1
-            elif linked and not self._may_follow(name):
-                self.found.rejected.append(Reject(name, f"is a link that {LEAVES.format(self.called)}"))
-            else:
-                self.paths.append(name)
-
-    def linked_folders(self) -> None:
-        """Those whose images were not found where they are, or by another link."""
-        while self._links:
-            name = min(self._links)
-            self._links.remove(name)
-            if not self._may_follow(name):
-                self.found.rejected.append(Reject(name, f"is a linked folder that {LEAVES.format(self.called)}"))
-            else:
-                self.folder(name)
-
-    def _may_follow(self, name: str) -> bool:
-        return self.follow_links == "all" or stays_under(os.path.join(self.root, name), self.root)
-
-    def _entries(self, below: str) -> list[os.DirEntry[str]]:
-        folder = os.path.join(self.root, below) if below else str(self.root)
-        try:
-            return list(os.scandir(folder))
-        except OSError as error:
-            if below:  # one folder; the rest goes on
-                self.found.rejected.append(Reject(below, f"is a folder that cannot be read: {error.strerror}"))
-                return []
-            if isinstance(error, FileNotFoundError):
-                hint = f"name the folder of the images with {self.called}"
-                raise Unusable(f"{self.called}: {folder} is not there", hint) from error
-            if isinstance(error, NotADirectoryError):
-                raise Unusable(f"{self.called}: {folder} is a file; expected a folder of images") from error
-            raise Unusable(f"cannot read the folder {folder}: {error.strerror}", f"check: ls -ld {folder}") from error
-
-
-def stays_under(path: str, root: Path) -> bool:
-    """Whether the file that `path` opens, whatever links it goes through, is below `root`."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-
-
-def _split_folders(root: Path, paths: list[str], found: Found) -> list[str]:
+def _split_folders(root: str, paths: list[str], found: Found) -> list[str]:
     """The top folders with names of splits, if there are two of them or more.
 
     A single image or folder next to them is left out, which is noted. Raises Unusable where there are more.

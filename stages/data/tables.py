@@ -5,8 +5,6 @@ import io
 import json
 import os
 import sys
-import unicodedata
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -18,9 +16,12 @@ from cache.errors import Unusable
 from stages.data import labels
 from stages.data.cells import Cells
 from stages.data.manifest import Row
-from stages.data.scan import LEAVES, SPLIT_NAMES, FollowLinks, Found, Reject, list_images, stays_under
+from stages.data.scan import Found
 from stages.data.spreadsheet_text import unescape_formula
 from stages.runtime.silent_imports import import_parquet
+from stages.sources import lookup
+from stages.sources.listing import SPLIT_NAMES, FollowLinks, Reject
+from stages.sources.source import Source, as_source
 
 _LABELS = frozenset(["label", "labels", "class", "classes", "category", "target", "species", "y"])
 
@@ -28,18 +29,20 @@ _LABELS = frozenset(["label", "labels", "class", "classes", "category", "target"
 def read_table(
     path: Path,
     columns: Mapping[str, str],
-    root: Path,
+    root: Path | Source,
     follow_links: FollowLinks = "inside",
     cells: Cells | None = None,
 ) -> Found:
     """A .csv, .jsonl or .parquet table, or a saved manifest; its paths are relative to `root` and stay under it.
+
+    Of images in archives, they are ARCHIVE/MEMBER.
 
     An `id` column of 64 hex digits in every row is trusted: a file is needed only where its feature row is missing, and
     is hashed then. An id column of other values is ignored. A path that names no file is taken as the only similar one,
     with a warning. cells: where the labels are no classes, how they are written; a saved manifest has them in its
     column of labels.
     """
-    found = Found()
+    found, source = Found(), as_source(root, follow_links)
     records = read_records(path, found.notes)
     if not records:
         raise Unusable(f"{path}: no rows", "name a table with one row per image in data.table")
@@ -57,20 +60,20 @@ def read_table(
         )
     found.with_ids = all(with_id)
     if not found.with_ids:
-        rows = _nearest([row._replace(id="") for row in rows], root, path.name, found)
-    found.rows = _inside(rows, root, follow_links, found)
+        rows = _nearest([row._replace(id="") for row in rows], source, path.name, found)
+    found.rows = _inside(rows, source, found)
     found.notes += labels.find_odd_labels(found.rows) if cells is None else []
     return found
 
 
-def find_paths(path: Path, column: str, root: Path, follow_links: FollowLinks, with_ids: bool) -> dict[int, str]:
+def find_paths(path: Path, column: str, source: Source, with_ids: bool) -> dict[int, str]:
     """The number of each record, from 0, and the path of its image in `Found.rows`; without records that were left out.
 
     with_ids: as `Found` has it.
     """
     rows = [Row(f"{number}", _text(one.get(column)) or "") for number, one in enumerate(read_records(path, []))]
-    rows = rows if with_ids else _nearest(rows, root, path.name, Found())
-    return {int(row.id): row.path for row in _inside(rows, root, follow_links, Found())}
+    rows = rows if with_ids else _nearest(rows, source, path.name, Found())
+    return {int(row.id): row.path for row in _inside(rows, source, Found())}
 
 
 def _present(path: Path, records: Sequence[Mapping[str, Any]], columns: Mapping[str, str], cells: Cells) -> Cells:
@@ -111,56 +114,31 @@ def _is_one_hot(records: Sequence[Mapping[str, Any]], others: Sequence[str]) -> 
     return all(row.count("1") == 1 and row.count("0") == len(row) - 1 for row in rows)
 
 
-def _nearest(rows: list[Row], root: Path, table: str, found: Found) -> list[Row]:
+def _nearest(rows: list[Row], source: Source, table: str, found: Found) -> list[Row]:
     """Rows whose paths name files: a path that names none is replaced by the only similar one."""
-    absent = {row.path for row in rows if not os.path.exists(os.path.join(root, row.path))}
-    if not absent or not root.is_dir():
-        return rows
-    near: dict[str, list[str]] = defaultdict(list)
-    for path in list_images(root, "data.root", "inside")[0]:
-        near[_fold(path)].append(path)
-        near[os.path.splitext(_fold(path))[0]].append(path)
-    instead = {path: near.get(_fold(path), []) for path in absent}
-    taken = {path: paths[0] for path, paths in sorted(instead.items()) if len(paths) == 1}
+    instead = lookup.find_near([row.path for row in rows], source)
+    taken = {path: names[0] for path, names in sorted(instead.items()) if len(names) == 1}
     if taken:
         first, other = next(iter(taken.items()))
         found.notes.append(
             f"{table}: {len(taken)} paths name no file as they are written, and stand for the only near one: "
             f"{first!r} for {other!r}"
         )
-    for path, paths in instead.items():
-        if len(paths) > 1:
-            found.rejected.append(Reject(path, f"no such file; near are {', '.join(map(repr, paths[:3]))}"))
-    several = {path for path, paths in instead.items() if len(paths) > 1}
+    several = {path: names for path, names in instead.items() if len(names) > 1}
+    for path, names in several.items():
+        found.rejected.append(Reject(path, f"no such file; near are {', '.join(map(repr, names[:3]))}"))
     return [row._replace(path=taken.get(row.path, row.path)) for row in rows if row.path not in several]
 
 
-def _fold(path: str) -> str:
-    """The same for backslashes, other case, and other ways to compose a letter."""
-    return unicodedata.normalize("NFC", path.replace("\\", "/")).casefold().removeprefix("./")
-
-
-def _inside(rows: list[Row], root: Path, follow_links: FollowLinks, found: Found) -> list[Row]:
-    """The rows whose paths stay under `root`, as the system resolves them; the folder of each is resolved once."""
-    folder_ok: dict[str, bool] = {}
-    inside = []
+def _inside(rows: list[Row], source: Source, found: Found) -> list[Row]:
+    """The rows whose paths stay under the root."""
+    inside, named = [], lookup.names_inside([row.path for row in rows], source)
     for row in rows:
-        path = os.path.join(root, row.path)
-        folder = os.path.dirname(path)
-        if folder not in folder_ok:
-            written = Path(os.path.normpath(os.path.abspath(folder)))
-            folder_ok[folder] = stays_under(folder, root) or (
-                follow_links == "all" and written.is_relative_to(os.path.abspath(root))
-            )
-        if not folder_ok[folder]:
-            raise Unusable(
-                f"data.table: {row.path!r} leaves data.root ({root})",
-                "set data.root to a folder above all images, or follow links: data.follow_links: all",
-            )
-        if follow_links == "inside" and os.path.islink(path) and not stays_under(path, root):
-            found.rejected.append(Reject(row.path, f"is a link that {LEAVES.format('data.root')}"))
+        name = named[row.path]
+        if isinstance(name, Reject):
+            found.rejected.append(name)
         else:
-            inside.append(row._replace(path=os.path.relpath(path, root) if os.path.isabs(row.path) else row.path))
+            inside.append(row if name == row.path else row._replace(path=name))
     return inside
 
 

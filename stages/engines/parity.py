@@ -36,17 +36,18 @@ _OF_NO_ENGINE = frozenset({"frozenbase", "numpy", "pillow"})
 """Versions in records that are not the engine's."""
 
 References = tuple[tuple[str, tuple[str, ...]], ...]
-"""(id, absolute paths) of images that have rows."""
+"""(id, places) of images that have rows."""
 
 
 def choose_references(
-    cache: Cache, recipe: Recipe, taps: Taps, rows: Sequence[Row], root: Path, missing: Mapping[str, Sequence[str]]
-) -> References:
+    cache: Cache, recipe: Recipe, taps: Taps, rows: Sequence[Row], place: Callable[[str], str],
+    missing: Mapping[str, Sequence[str]],
+) -> References:  # fmt: skip
     """Up to ROWS images of each key, and of its unchecked shards, that have rows in it.
 
-    They are among `rows`, whose paths are under `root`; if none is, they are files anywhere that the hash index knows.
+    They are among `rows`, whose places `place` tells; if none is, they are files anywhere that the hash index knows.
     """
-    places = {row.id: str(root / row.path) for row in reversed(rows)}
+    places = {row.id: place(row.path) for row in reversed(rows)}
     chosen: dict[str, tuple[str, ...]] = {}
     for key, tap in taps.items():
         stored = list(islice((row.id for row in rows if key not in missing.get(row.id, ())), ROWS))

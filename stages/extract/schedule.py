@@ -31,11 +31,12 @@ from stages.extract.prefetch import read_image
 from stages.extract.shard_task import SHARD_BYTES, Receipt, Task, extract_shard, parts_of, stop_run, write_error
 from stages.extract.watch import Watch
 from stages.runtime import hardware
+from stages.sources.places import files_of
 
 log = logging.getLogger(__name__)
 
 Paths = Mapping[str, Sequence[str]]
-"""id -> absolute paths of files that should hold those bytes."""
+"""id -> places that should hold those bytes (stages/sources/places.py)."""
 
 Equip = Callable[[Sequence[Job]], Distant]
 """equip(jobs): readies all that workers need for these jobs that share no file system with this process."""
@@ -55,7 +56,7 @@ _GMACS_PER_SECOND = 50  # assumed for one process; only the number of shards dep
 
 @dataclass(frozen=True)
 class Work:
-    """Rows to compute: `missing` is what `find_missing` returned, `paths` has absolute paths for each of its ids.
+    """Rows to compute: `missing` is what `find_missing` returned, `paths` has places of each of its ids.
 
     parts: a job for each recipe, with its taps. shard_rows: images per task; None derives it from their size and the
     number of threads.
@@ -250,7 +251,8 @@ def _in_process(run: _Run) -> None:
 
 def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, run: _Run, equip: Equip | None) -> None:
     jobs = [job for job, _ in work.parts]
-    files = Files(Path(jobs[0].cache_root), [job.weights for job in jobs], next(iter(work.paths.values()))[:1])
+    images = files_of(next(iter(work.paths.values()))[:1])
+    files = Files(Path(jobs[0].cache_root), [job.weights for job in jobs], images)
 
     def count_kept() -> int:
         here = len(work.missing) - len(find_missing(cache, work.specs, list(work.missing)))

@@ -28,7 +28,7 @@ _PROGRESS_S = 0.25
 
 
 class Task(NamedTuple):
-    """Images to compute rows of, a shard for each tap: (id, absolute paths) of each.
+    """Images to compute rows of, a shard for each tap: (id, places) of each.
 
     parts: of each recipe its job, and its taps. run: names the run it belongs to.
     """

@@ -6,7 +6,7 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -61,10 +61,14 @@ class BucketServer:
 
     def put_at_once(self, names: Iterable[str]) -> None:
         """Empty objects, without a request."""
+        self.put_files(dict.fromkeys(names, b""))
+
+    def put_files(self, files: Mapping[str, bytes]) -> None:
+        """Objects with those bytes, without a request."""
         from moto.s3.models import s3_backends
 
-        for name in names:
-            s3_backends["123456789012"]["aws"].put_object(BUCKET, name, b"")
+        for name, data in files.items():
+            s3_backends["123456789012"]["aws"].put_object(BUCKET, name, data)
 
     def close(self) -> None:
         self._over.set()
