@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -186,7 +187,7 @@ def _find_unseen(client: Client, address: str, shared: Sequence[str], images: Se
 
 def _describe_worker(paths: list[str]) -> tuple[str, list[str]]:
     """On a worker: the digest of its source, and which of the paths it does not see."""
-    return source_digest(), [path for path in paths if not Path(path).exists()]
+    return source_digest(), [path for path in paths if not os.path.exists(path)]
 
 
 @contextmanager

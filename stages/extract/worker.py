@@ -6,11 +6,12 @@ source, or that sees no cache, spoils no run and no row.
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from stages.buckets.object_store import Denied, Unreachable
 from stages.extract.shard_task import Receipt, Task, extract_shard
 from stages.extract.source_digest import source_digest
 
@@ -34,7 +35,7 @@ def compute_task(source: str, run: str, work: bytes) -> Receipt:
         compute, task = pickle.loads(work)
         receipt: Receipt = compute(task)
         return receipt
-    except Unfit as error:
+    except (Unfit, Denied, Unreachable) as error:  # the latter two: of images in a bucket
         worker = distributed.get_worker()
         worker.log_event(run, (worker.address, 0, str(error)))
         time.sleep(_REFUSED_S)
@@ -55,6 +56,6 @@ def check_source(expected: str) -> None:
 
 def extract_seen(token: str, task: Task) -> Receipt:
     """Compute a task with the cache of the run, if this worker sees the file `token` that the run has put there."""
-    if not Path(token).exists():
-        raise Unfit(f"it does not see {Path(token).parent}")
+    if not os.path.exists(token):
+        raise Unfit(f"it does not see {os.path.dirname(token)}")
     return extract_shard(task)
