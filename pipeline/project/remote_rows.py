@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cache.errors import Unusable
 from cache.transfer import Copied
 from pipeline.project.project import Project
+from stages.bases import catalogue
 from stages.bases.recipe import FeatureSpec, Specs
 from stages.buckets.object_store import Denied, ObjectStore, Unreachable
-from stages.extract.arrivals import Bring
+from stages.extract.cluster import Distant
+from stages.extract.opened_bases import Job
 from stages.extract.shard_task import Receipt
+from stages.remote.background import Background
+from stages.remote.base_files import push_base
+from stages.remote.far_worker import Place, extract_far, find_lack
 from stages.remote.pull import Offers
-from stages.remote.push import BackgroundPusher, Pushed, Pusher
+from stages.remote.push import Pushed, Pusher
 
 log = logging.getLogger(__name__)
 
@@ -77,62 +84,99 @@ def pull_missing(project: Project, specs: Specs, missing: Mapping[str, Sequence[
         log.warning("%s of no use, and the rows count as missing (first: %s: %s); %s", many, name, reason, _HEAL)
 
 
-def bringing(project: Project, specs: Specs, done: Traffic | None) -> Bring | None:
-    """Copies rows which others have pushed since; None where the team's cache is not written to.
+@contextlib.contextmanager
+def exchanging(project: Project, specs: Specs, done: Traffic | None) -> Iterator[Exchange | None]:
+    """What a run does with the team's cache while it computes; None where there is no `done`, or it is only read from.
 
-    That it does not answer any more is told in one warning, and is no error: the rows are computed here then.
+    Errors on the way are told in one warning each, and are none of the run: the rows are in the local cache, or stay in
+    the team's until the next run.
     """
     if done is None or not _is_shared(project):
-        return None
-    remote, lost = open_remote(project), False
+        yield None
+        return
+    exchange = Exchange(project, specs, done)
+    try:
+        yield exchange
+    except KeyboardInterrupt:
+        exchange.background.give_up()
+        raise
+    finally:
+        exchange.background.close()
+        if lost := done.pushed.lost:
+            log.warning("%s; their rows are in the cache here, and `pipeline cache push` sends them", lost)
 
-    def bring(missing: Mapping[str, Sequence[str]]) -> None:
-        nonlocal lost
+
+class Exchange:
+    """Takes rows from the team's cache, gives rows to it, and has workers do so that share nothing else.
+
+    distant: whether such workers were equipped. done: what was taken and given.
+    """
+
+    def __init__(self, project: Project, specs: Specs, done: Traffic) -> None:
+        self.distant, self.done = False, done
+        self._project, self._specs = project, specs
+        self._remote, self._lost = open_remote(project, to_write=True), False
+        self._pusher = Pusher(self._remote, done.pushed)
+        self.background = Background()
+
+    def receive(self, receipt: Receipt) -> None:
+        """Push the shards of a task, or pull those that a worker has pushed, on a thread of its own.
+
+        Only rows of taps of pipeline.yaml are pushed: the maps of a fine-tuning are far larger, and go by `cache push`.
+        """
+        for key, name in receipt.shards:
+            spec = self._specs.get(key)
+            if spec is None:
+                continue
+            if receipt.remote:
+                self.background.offer(partial(self._pull, spec, name))
+            elif _is_of_tap(self._project, spec):
+                self.background.offer(partial(self._pusher.push_in_background, self._project.rows_of(spec), name))
+
+    def bring(self, missing: Mapping[str, Sequence[str]]) -> None:
+        """Copy rows which others have pushed since: extract key -> ids (stages/extract/arrivals.py)."""
+        with self._told("what others compute meanwhile is computed here too"):
+            for key, ids in {} if self._lost else missing.items():
+                if _is_of_tap(self._project, self._specs[key]):
+                    _offers(self._project, self._remote, self._specs[key], self.done).pull(ids)
+
+    def equip(self, jobs: Sequence[Job]) -> Distant:
+        """Put what workers need that share nothing else: files of the bases, and rows to check engines by.
+
+        Raises Denied or Unreachable.
+        """
+        self.distant, bases, references = True, {}, {}
+        with self._project.progress("sending the base to the team's cache", None):
+            for job in jobs:
+                base = catalogue.base_of(job.recipe.base)
+                bases[job.recipe.weights_sha256] = push_base(self._remote, base, Path(job.weights))
+                of_job = [spec for spec in self._specs.values() if spec.recipe == job.recipe]
+                for store in map(self._project.rows_of, of_job):
+                    references[store.key] = store.serving([image for image, _ in job.references])
+                    for name in references[store.key]:
+                        self._pusher.push(store, name)
+        place = Place(self._remote.url, bases, references)
+        return Distant(partial(extract_far, place), partial(find_lack, place))
+
+    def _pull(self, spec: FeatureSpec, name: str) -> None:
+        with self._told("rows that workers pushed stay there"):
+            if not self._lost:
+                _offers(self._project, self._remote, spec, self.done).take([name])
+
+    @contextlib.contextmanager
+    def _told(self, consequence: str) -> Iterator[None]:
+        """An error of the team's cache within is told, and the last one: nothing more is asked of it."""
         try:
-            for key, ids in {} if lost else missing.items():
-                if _is_of_tap(project, specs[key]):
-                    _offers(project, remote, specs[key], done).pull(ids)
+            yield
         except (Denied, Unreachable) as error:
-            lost = True
-            log.warning("%s; what others compute meanwhile is computed here too", error.message)
-
-    return bring
+            self._lost = True
+            log.warning("%s; %s", error.message, consequence)
 
 
 def _offers(project: Project, remote: ObjectStore, spec: FeatureSpec, done: Traffic) -> Offers:
     if spec.key not in done.offers:
         done.offers[spec.key] = Offers(remote, project.rows_of(spec), done.pulled)
     return done.offers[spec.key]
-
-
-@contextlib.contextmanager
-def pushing(project: Project, specs: Specs, done: Traffic | None) -> Iterator[Callable[[Receipt], object]]:
-    """While this lasts, push the shards of receipts that are handed over, on a thread of its own.
-
-    Only rows of taps of pipeline.yaml: the maps of a fine-tuning are far larger, and go by `cache push` alone. Without
-    effect where there is no `done`, or a team's cache that is only read from.
-
-    A push that fails is told in one warning, and is no error: the rows are in the local cache.
-    """
-    if done is None or not _is_shared(project):
-        yield lambda receipt: None
-        return
-    pusher = BackgroundPusher(Pusher(open_remote(project, to_write=True), done.pushed))
-
-    def offer(receipt: Receipt) -> None:
-        for key, name in receipt.shards:
-            if _is_of_tap(project, specs[key]):
-                pusher.offer(project.rows_of(specs[key]), name)
-
-    try:
-        yield offer
-    except KeyboardInterrupt:
-        pusher.give_up()
-        raise
-    finally:
-        pusher.close()
-        if lost := done.pushed.lost:
-            log.warning("%s; their rows are in the cache here, and `pipeline cache push` sends them", lost)
 
 
 def _is_shared(project: Project) -> bool:

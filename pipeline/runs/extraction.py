@@ -12,6 +12,7 @@ from pipeline.project import remote_rows
 from pipeline.project.job_shares import Part
 from pipeline.project.project import Project
 from pipeline.project.remote_rows import Traffic
+from stages.bases import trust
 from stages.bases.recipe import FeatureSpec, Recipe, Specs
 from stages.data.images import ImageRejected
 from stages.data.manifest import Manifest
@@ -163,7 +164,10 @@ def make_job(project: Project, recipe: Recipe, offline: bool) -> Job:
     file = project.weight_file(recipe, offline)
     settings, root = project.config.extract, str(project.cache.root.absolute())
     batch = None if settings.batch == "auto" else settings.batch
-    return Job(recipe, str(file), root, batch, project.version, settings.engine)
+    known = project.known_weights.items()
+    said = any(choice.base.trusted for choice, found in known if found.sha256 == recipe.weights_sha256)
+    trusted = said or trust.is_trusted(recipe.weights_sha256)
+    return Job(recipe, str(file), root, batch, project.version, settings.engine, trusted=trusted)
 
 
 def compute_rows(
@@ -194,15 +198,19 @@ def compute_rows(
     work = schedule.Work(jobs, missing, found, None if rows == "auto" else rows)
     try:
         with (
-            remote_rows.pushing(project, specs, traffic) as push,
+            remote_rows.exchanging(project, specs, traffic) as exchange,
             project.progress("extracting", len(missing)) as advance,
         ):
-            bring = remote_rows.bringing(project, specs, traffic)
-            return schedule.compute_missing(project.cache, work, project.cluster, advance, push, bring)
+            receipt = schedule.compute_missing(project.cache, work, project.cluster, advance, exchange)
     except KeyboardInterrupt as stop:
         left = schedule.find_missing(project.cache, wanted, list(missing))
         stop.args = (f"{len(missing) - len(left):,} of {len(missing):,} new rows are kept",)
         raise
+    if exchange is not None and exchange.distant:
+        good = [image for image in missing if image not in dict(receipt.rejected)]
+        if left := schedule.find_missing(project.cache, wanted, good):
+            remote_rows.pull_missing(project, wanted, left, exchange.done)
+    return receipt
 
 
 def image_paths(project: Project, manifest: Manifest, ids: Iterable[str]) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from stages.runtime.counted_words import count_of
 _SHOWN = 5
 _KINDS = {
     "features": "key", "manifest": "manifest", "converted": "converted model", "quarantine": "damaged file",
-    "leftover": "leftover",
+    "leftover": "leftover", "base": "file of a base",
 }  # fmt: skip
 _DEFAULTS = {"numerics": "f32", "dtype": "float32"}
 
@@ -109,7 +109,7 @@ def show_remote(found: RemoteContents) -> None:
             facts = (f"{entry.rows:,}", decimal(entry.bytes), format_time(entry.pushed), _what(entry.components))
             table.add_row(entry.name[:SHORT], *facts)
         OUT.print(table)
-    for kind in ("manifest", "leftover"):
+    for kind in ("manifest", "base", "leftover"):
         if some := [entry for entry in found.entries if entry.kind == kind]:
             echo(f"{kind}: {count_of(len(some), 'file')}, {decimal(sum(entry.bytes for entry in some))}")
     echo(f"{decimal(sum(entry.bytes for entry in found.entries))} in total, in {found.url}")

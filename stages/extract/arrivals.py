@@ -14,7 +14,7 @@ from contextlib import suppress
 from cache.shards import BadShard
 from cache.store import Cache, FeatureStore
 from stages.bases.recipe import Specs
-from stages.extract.shard_task import Receipt, Task, parts_of
+from stages.extract.shard_task import Receipt, Task, split_task
 
 Bring = Callable[[Mapping[str, Sequence[str]]], object]
 """bring(extract key -> ids without a row here): copies those rows to the cache which somebody has elsewhere by now."""
@@ -45,8 +45,7 @@ class Arrivals:
     def next(self) -> tuple[list[Task], int] | None:
         """What is to be computed next, and how many images of it are done; None after the last task.
 
-        It is nothing, a task, or several, where its images lack different rows. Rows keep their order, so that a shard
-        does not depend on the order of tasks.
+        It is nothing, a task, or several, where its images lack different rows.
         """
         with self._lock:
             if not self._waiting:
@@ -77,12 +76,7 @@ class Arrivals:
             self._bring({key: images for key, images in lacking.items() if images})
             for key in task.keys:
                 self._look(self._stores[key])
-        groups: dict[tuple[str, ...], list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
-        for row in task.rows:
-            groups[tuple(key for key in task.keys if row[0] in self._missing[key])].append(row)
-        return [
-            task._replace(parts=parts_of(task.parts, keys), rows=tuple(rows)) for keys, rows in groups.items() if keys
-        ]
+        return split_task(task, self._missing)
 
     def _look(self, store: FeatureStore) -> None:
         """Only shards that came since the last look are read: whole, as the work of others."""

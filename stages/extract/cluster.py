@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cache import atomic_files
 from cache.errors import Unusable
+from stages.extract.shard_task import extract_shard
 from stages.extract.source_digest import source_digest
+from stages.extract.worker import Compute, extract_seen
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -39,20 +42,76 @@ class ClusterSpec:
     timeout: float = 300
 
 
+class Files(NamedTuple):
+    """Paths that workers must see: the folder of the cache, weights, and one of the images."""
+
+    cache: Path
+    weights: Sequence[str] = ()
+    images: Sequence[str] = ()
+
+
+class Connected(NamedTuple):
+    """A client, and what its workers are to do with a task; remote: by way of the team's cache."""
+
+    client: Client
+    compute: Compute
+    remote: bool = False
+
+
+class Distant(NamedTuple):
+    """How workers compute that see neither the cache nor the weights.
+
+    check: called on each worker, gives what it lacks for that, or "".
+    """
+
+    compute: Compute
+    check: Callable[[], str]
+
+
 @contextmanager
-def connect(spec: ClusterSpec, cache: Path, needed: Sequence[str]) -> Iterator[Client]:
+def connect(spec: ClusterSpec, files: Files, equip: Callable[[], Distant] | None = None) -> Iterator[Connected]:
     """A Dask client. `distributed` is imported here, so only if a row is missing.
 
-    It is not set as Dask's default client, since the calling program may use Dask too. Raises Unusable if a worker of a
-    running cluster has other source of this package, or does not see the folder `cache` and the files `needed` under
-    the same paths.
+    It is not set as Dask's default client, since the calling program may use Dask too. Where a worker of a running
+    cluster does not see cache or weights, all compute as `equip` says. Raises Unusable if there is no `equip` then, if
+    a worker lacks what that needs, has other source of this package, or does not see the images.
     """
     for name in ("distributed", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _running(spec.scheduler) if spec.scheduler else _local(spec.workers) as client:
-        if spec.scheduler:
-            _check_workers(client, spec.scheduler, cache, needed)
-        yield client
+    if spec.scheduler is None:
+        with _local(spec.workers) as client:
+            yield Connected(client, extract_shard)
+        return
+    with _running(spec.scheduler) as client, _token(files.cache) as token:
+        unseen = _find_unseen(client, spec.scheduler, [token, *files.weights], files.images)
+        if not unseen:
+            yield Connected(client, partial(extract_seen, token))
+            return
+        if equip is None:
+            raise Unusable(
+                unseen.replace(token, str(files.cache)),
+                "put the cache, the images and the weights where all workers see them under the same path; or, without "
+                "a shared file system, share a team's cache: cache.remote with mode: read-write",
+            )
+        distant = equip()
+        for worker, lack in _ask(client, spec.scheduler, distant.check).items():
+            if lack:
+                raise Unusable(
+                    f"worker {worker} does not see the cache, and cannot use the team's: {lack}",
+                    "give it obstore, and credentials of its own in its environment",
+                )
+        yield Connected(client, distant.compute, remote=True)
+
+
+@contextmanager
+def _token(cache: Path) -> Iterator[str]:
+    """An empty file in the cache while this lasts, by which workers tell that they see that folder."""
+    token = cache / f".seen-{uuid.uuid4().hex[:12]}.tmp"
+    atomic_files.publish(token, b"")
+    try:
+        yield str(token)
+    finally:
+        atomic_files.remove(token)
 
 
 @contextmanager
@@ -89,41 +148,46 @@ def _local(workers: int) -> Iterator[Client]:
         yield client
 
 
-def _check_workers(client: Client, address: str, cache: Path, needed: Sequence[str]) -> None:
-    """Raises Unusable if there is no worker, or one runs other source or does not see a file."""
-    token = cache / f".seen-{uuid.uuid4().hex[:12]}.tmp"
-    atomic_files.publish(token, b"")
+def _ask(client: Client, address: str, question: Callable[[], Any]) -> dict[str, Any]:
+    """The answer of each worker. Raises Unusable if there is none, or one cannot answer."""
     try:
-        asked = partial(client._run, _describe_worker, [str(token), *needed], on_error="return")
-        answers = client.sync(asked, callback_timeout=_ANSWER_TIMEOUT_S)  # client.run waits for stuck workers
+        asked = partial(client._run, question, on_error="return")
+        answers: dict[str, Any] = client.sync(asked, callback_timeout=_ANSWER_TIMEOUT_S)  # client.run waits for ever
     except TimeoutError as error:
         stuck = f"not all workers of the scheduler {address} answer within {_ANSWER_TIMEOUT_S} s"
         raise Unusable(stuck, "restart the workers that are stuck") from error
-    finally:
-        atomic_files.remove(token)
     if not answers:
         raise Unusable(f"the scheduler {address} has no workers", f"start one with: dask worker {address}")
-    expected = source_digest()
     for worker, answer in answers.items():
         if isinstance(answer, Exception):
             raise Unusable(f"worker {worker} cannot run this package ({answer})", "install frozenbase there")
-        found, unseen = answer
+    return answers
+
+
+def _find_unseen(client: Client, address: str, shared: Sequence[str], images: Sequence[str]) -> str:
+    """Which of the files `shared` a worker does not see, in words; "" if all see all.
+
+    Raises Unusable if one runs other source, or does not see the images.
+    """
+    expected, unseen = source_digest(), ""
+    for worker, (found, lacking) in _ask(client, address, partial(_describe_worker, [*shared, *images])).items():
         if found != expected:
             raise Unusable(
                 f"worker {worker} runs other source of frozenbase ({found[:12]}); expected {expected[:12]}, as here",
                 "install the same version there, and restart the workers",
             )
-        if unseen:
-            path = cache if unseen[0] == str(token) else unseen[0]
+        if lost := [path for path in images if path in lacking]:
             raise Unusable(
-                f"worker {worker} does not see {path}",
-                "put the cache, the images and the weights where all workers see them under the same path",
+                f"worker {worker} does not see {lost[0]}", "put the images where all workers see them under one path"
             )
+        if lacking and not unseen:
+            unseen = f"worker {worker} does not see {lacking[0]}"
+    return unseen
 
 
 def _describe_worker(paths: list[str]) -> tuple[str, list[str]]:
     """On a worker: the digest of its source, and which of the paths it does not see."""
-    return source_digest(), [path for path in paths if not Path(path).exists()]
+    return source_digest(), [path for path in paths if not os.path.exists(path)]
 
 
 @contextmanager

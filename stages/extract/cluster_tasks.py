@@ -9,8 +9,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from cache.errors import PipelineError
-from stages.extract.shard_task import Receipt, Task, extract_shard, stop_run
+from stages.extract.shard_task import Receipt, Task, stop_run
+from stages.extract.source_digest import source_digest
 from stages.extract.watch import CHECK_S, Watch
+from stages.extract.worker import Compute, compute_task, pack
 
 if TYPE_CHECKING:
     from distributed import Client, as_completed
@@ -19,8 +21,8 @@ _POLL_S = 0.05
 
 
 def compute_all(
-    client: Client, run: str, tasks: Iterator[Task], at_a_time: int, watch: Watch, advance: Callable[[int], object],
-    add: Callable[[Receipt], object],
+    client: Client, compute: Compute, run: str, tasks: Iterator[Task], at_a_time: int, watch: Watch,
+    advance: Callable[[int], object], add: Callable[[Receipt], object],
 ) -> None:  # fmt: skip
     """Submit `at_a_time` tasks, and for each that ends the next one; `add` has their receipts.
 
@@ -29,15 +31,22 @@ def compute_all(
     """
     import distributed
 
-    def progress(event: tuple[float, int]) -> None:
-        watch.note_row()
-        advance(int(event[1]))
+    def progress(event: tuple[float, tuple[str, int, str]]) -> None:
+        worker, rows, unfit = event[1]
+        if unfit:
+            watch.note_unfit(worker, unfit)
+        else:
+            watch.note_row(worker)
+            advance(int(rows))
+
+    def submit(task: Task) -> None:
+        flying.add(client.submit(compute_task, source_digest(), run, pack(compute, task), pure=False))
 
     client.subscribe_topic(run, progress)
     flying = distributed.as_completed(loop=client.loop, with_results=True)  # a result may be lost with its worker
     try:
         for task in islice(tasks, at_a_time):
-            flying.add(client.submit(extract_shard, task, pure=False))
+            submit(task)
         while flying.count():
             watch.check()
             if not flying.has_ready():
@@ -49,7 +58,7 @@ def compute_all(
             add(receipt)
             watch.note_row()
             for task in islice(tasks, 1):
-                flying.add(client.submit(extract_shard, task, pure=False))
+                submit(task)
     except distributed.CancelledError as error:
         raise watch.lost_scheduler_error() from error
     except distributed.KilledWorker as error:

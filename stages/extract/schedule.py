@@ -14,16 +14,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
+from typing import Protocol
 
 from cache.store import Cache
 from stages.bases import catalogue
 from stages.bases.recipe import FeatureSpec, Recipe, Specs, Tap
 from stages.data.images import ImageRejected
 from stages.engines.embed import CPU_BATCH, GPU_BATCH, Taps
-from stages.extract.arrivals import Arrivals, Bring
-from stages.extract.cluster import ClusterSpec, connect
+from stages.extract.arrivals import Arrivals
+from stages.extract.cluster import ClusterSpec, Distant, Files, connect
 from stages.extract.cluster_tasks import compute_all
 from stages.extract.opened_bases import Job
 from stages.extract.prefetch import read_image
@@ -36,6 +38,20 @@ log = logging.getLogger(__name__)
 
 Paths = Mapping[str, Sequence[str]]
 """id -> places that should hold those bytes (stages/sources/places.py)."""
+
+
+class Exchange(Protocol):
+    """What goes to and from a cache elsewhere during a run."""
+
+    def bring(self, missing: Mapping[str, Sequence[str]]) -> None:
+        """Copy rows that are there by now: extract key -> ids without a row here."""
+
+    def receive(self, receipt: Receipt) -> None:
+        """Called as each task ends: its shards are here, or, of `receipt.remote`, there."""
+
+    def equip(self, jobs: Sequence[Job]) -> Distant:
+        """Ready all that workers need for these jobs that share no file system with this process."""
+
 
 SMALL_RUN = 8
 """Up to so many images are extracted in this process: they are one task, and processes take time to start."""
@@ -160,24 +176,24 @@ def _reject(recipes: Sequence[Recipe], image: str, candidates: Sequence[str]) ->
 
 def compute_missing(
     cache: Cache, work: Work, cluster: ClusterSpec, on_progress: Callable[[int], object] = lambda n: None,
-    on_receipt: Callable[[Receipt], object] = lambda receipt: None, bring: Bring | None = None,
+    exchange: Exchange | None = None,
 ) -> Receipt:  # fmt: skip
-    """Compute the missing rows, and return the sum of the receipts; `on_receipt` has that of each task as it ends.
+    """Compute the missing rows, and return the sum of the receipts.
 
-    Rows that others store meanwhile, here or where `bring` finds them, are not computed. One worker means this process,
-    with a thread per core; so do up to SMALL_RUN images. Raises PipelineError if a row cannot be stored, or workers die
-    again and again.
+    Rows that others store meanwhile, here or where `exchange` finds them, are not computed. Where workers of a running
+    cluster do not see the cache, they compute as that says. One worker means this process, with a thread per core; so
+    do up to SMALL_RUN images. Raises PipelineError if a row cannot be stored, or workers die again and again.
     """
     try:
         for spec in work.specs.values():
             cache.features(spec.components()).prepare()
     except OSError as error:
         raise write_error(work.parts[0][0], error, f"{len(work.missing):,} rows are missing") from error
-    run = _Run(cache, work, bring, on_progress, on_receipt)
+    run = _Run(cache, work, exchange, on_progress)
     if cluster.scheduler is None and (cluster.workers == 1 or len(work.missing) <= SMALL_RUN):
         _in_process(run)
     else:
-        _on_cluster(cache, work, cluster, run)
+        _on_cluster(cache, work, cluster, run, exchange)
     return run.total
 
 
@@ -185,11 +201,11 @@ class _Run:
     """The tasks of a run, and what they did."""
 
     def __init__(
-        self, cache: Cache, work: Work, bring: Bring | None, on_progress: Callable[[int], object],
-        on_receipt: Callable[[Receipt], object],
-    ) -> None:  # fmt: skip
+        self, cache: Cache, work: Work, exchange: Exchange | None, on_progress: Callable[[int], object]
+    ) -> None:
         self.name, self.total = f"frozenbase-{os.urandom(6).hex()}", Receipt()
-        self._cache, self._work, self._on_progress, self._on_receipt = cache, work, on_progress, on_receipt
+        self._cache, self._work, self._exchange, self._on_progress = cache, work, exchange, on_progress
+        bring = None if exchange is None else exchange.bring
         self._arrivals = Arrivals(cache, work.specs, work.missing, self.name, bring)
         self._lock = threading.Lock()
 
@@ -222,7 +238,8 @@ class _Run:
             self.total.rejected += receipt.rejected
             self._cache.index.remember(receipt.seen)
             self.total.engine = self.total.engine or receipt.engine
-            self._on_receipt(receipt)
+            if self._exchange is not None:
+                self._exchange.receive(receipt)
 
 
 def _in_process(run: _Run) -> None:
@@ -243,15 +260,18 @@ def _in_process(run: _Run) -> None:
             raise
 
 
-def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, run: _Run) -> None:
+def _on_cluster(cache: Cache, work: Work, cluster: ClusterSpec, run: _Run, exchange: Exchange | None) -> None:
     jobs = [job for job, _ in work.parts]
-    needed = [*(job.weights for job in jobs), *files_of(next(iter(work.paths.values()))[:1])]
+    images = files_of(next(iter(work.paths.values()))[:1])
+    files = Files(Path(jobs[0].cache_root), [job.weights for job in jobs], images)
 
     def count_kept() -> int:
-        return len(work.missing) - len(find_missing(cache, work.specs, list(work.missing)))
+        here = len(work.missing) - len(find_missing(cache, work.specs, list(work.missing)))
+        return max(here, run.total.rows)  # more, where some are in the team's cache only
 
-    with connect(cluster, Path(jobs[0].cache_root), needed) as client:
+    equip = None if exchange is None else partial(exchange.equip, jobs)
+    with connect(cluster, files, equip) as (client, compute, _):
         threads = sum(client.nthreads().values())
         run.begin(threads)
         watch = Watch(client, cluster.timeout, count_kept)
-        compute_all(client, run.name, run.tasks(), TASKS_PER_THREAD * threads, watch, run.advance, run.add)
+        compute_all(client, compute, run.name, run.tasks(), TASKS_PER_THREAD * threads, watch, run.advance, run.add)

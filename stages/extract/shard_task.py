@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +43,17 @@ class Task(NamedTuple):
         return tuple(key for _, taps in self.parts for key in taps)
 
 
+def split_task(task: Task, missing: Mapping[str, Collection[str]]) -> list[Task]:
+    """What of a task computes rows of the `missing` ids of each key: nothing, or a task for images that lack the same.
+
+    Rows keep their order, so that a shard does not depend on that of tasks.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+    for row in task.rows:
+        groups[tuple(key for key in task.keys if row[0] in missing[key])].append(row)
+    return [task._replace(parts=parts_of(task.parts, keys), rows=tuple(rows)) for keys, rows in groups.items() if keys]
+
+
 def parts_of(parts: Sequence[tuple[Job, Taps]], keys: Collection[str]) -> tuple[tuple[Job, Taps], ...]:
     """Those `parts` of a task, and of them those taps, that compute rows of `keys`."""
     found = ((job, {key: tap for key, tap in taps.items() if key in keys}) for job, taps in parts)
@@ -54,6 +65,7 @@ class Receipt:
     """What a task did: rows written, images rejected as (id, reason), stat and digest of the files it read.
 
     shards: (extract key, name) of those that it stored; doubled: of these, how many somebody else had stored meanwhile.
+    remote: they are in the team's cache, and not in that of the run.
     """
 
     rows: int = 0
@@ -62,6 +74,7 @@ class Receipt:
     engine: str | None = None
     shards: list[tuple[str, str]] = field(default_factory=list)
     doubled: int = 0
+    remote: bool = False
 
 
 def extract_shard(task: Task, on_progress: Callable[[int], object] | None = None) -> Receipt:
@@ -214,4 +227,5 @@ def _log_progress(run: str, rows: int) -> None:
     """On a worker: report progress to the process that started the run."""
     from distributed import get_worker
 
-    get_worker().log_event(run, rows)
+    worker = get_worker()
+    worker.log_event(run, (worker.address, rows, ""))

@@ -4,6 +4,7 @@
     v1/features/<key>/shards/<sha256>.h5, .json    as in a cache; the record is written last
     v1/features/<key>/ids/<sha256>                 which images that shard has rows of
     v1/manifests/<digest>.jsonl
+    v1/blobs/<sha256>                              a file of a base, for workers that share no file system
 
 There is no index that all write to: one listing of a key says all. An ids object is a hint, to choose what is pulled:
 the SHA-256 of what follows, and the first 8 bytes of each id. Rows count by the ids in the shard itself.
@@ -93,6 +94,16 @@ def list_keys(remote: ObjectStore) -> dict[str, Contents]:
 def list_manifests(remote: ObjectStore) -> dict[str, Listed]:
     """Digest -> object of each manifest."""
     found = {listed.name.split("/")[-1].removesuffix(".jsonl"): listed for listed in remote.list(f"{ROOT}/manifests")}
+    return {digest: listed for digest, listed in found.items() if keys.is_digest(digest)}
+
+
+def blob_name(digest: str) -> str:
+    return f"{ROOT}/blobs/{digest}"
+
+
+def list_blobs(remote: ObjectStore) -> dict[str, Listed]:
+    """Digest -> object of each file of a base."""
+    found = {listed.name.split("/")[-1]: listed for listed in remote.list(f"{ROOT}/blobs")}
     return {digest: listed for digest, listed in found.items() if keys.is_digest(digest)}
 
 

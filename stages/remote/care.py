@@ -24,7 +24,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Entry:
-    """Rows of a key, a manifest, or leftovers of a key: parts of shards that lack others, and are old.
+    """Rows of a key, a manifest, a file of a base, or leftovers: parts of a key's shards that lack others, and are old.
 
     pushed: when the latest was written, in s since the epoch by the store's clock. components: of a key, {} where they
     cannot be read. objects: names, in the order in which they are removed.
@@ -43,7 +43,7 @@ class Entry:
 
 
 def list_entries(remote: ObjectStore, now: float) -> list[Entry]:
-    """All that the remote holds: keys, their leftovers, and manifests."""
+    """All that the remote holds: keys, their leftovers, manifests, and files of bases."""
     found = []
     for key, has in bucket.list_keys(remote).items():
         shards = has.whole.values()
@@ -60,11 +60,12 @@ def list_entries(remote: ObjectStore, now: float) -> list[Entry]:
         )
         if torn:
             found.append(_of_objects("leftover", key, sorted(torn, key=lambda part: not part.name.endswith(".json"))))
-    return found + [_of_objects("manifest", name, [listed]) for name, listed in bucket.list_manifests(remote).items()]
+    found += [_of_objects("manifest", name, [listed]) for name, listed in bucket.list_manifests(remote).items()]
+    return found + [_of_objects("base", name, [listed]) for name, listed in bucket.list_blobs(remote).items()]
 
 
 def choose_old(found: Iterable[Entry], needed: Collection[str], older_than: float, now: float) -> list[Entry]:
-    """Leftovers, and keys and manifests to which nothing was pushed for `older_than` s, unless they are `needed`."""
+    """Leftovers, and what nothing was pushed to for `older_than` s, unless it is `needed`."""
     return [
         entry
         for entry in found

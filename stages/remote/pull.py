@@ -58,17 +58,24 @@ class Offers:
         self._remote, self._store, self._taken = remote, store, taken
         self._seen: set[str] = set()
         self._hints: dict[str, np.ndarray] = {}
+        self._records: list[Mapping[str, object]] | None = None  # of shards here, by which engines are known
 
     def pull(self, missing: Sequence[str], on_done: OnDone = lambda n: None) -> None:
         """List the key, and copy what `pull_rows` does of rows that the local store lacks; as often as is needed."""
         self._look()
-        there = None
         while names := _cover(missing, self._hints):
-            there = self._store.shard_records() if there is None else there
-            _copy(self._remote, self._store, names, self._taken, there, on_done)
-            for name in names:
-                del self._hints[name]  # it had no row that its hint promised, or could not be copied
+            self.take(names, on_done)
             missing = self._store.missing(missing)
+
+    def take(self, names: Collection[str], on_done: OnDone = lambda n: None) -> None:
+        """Copy the shards of those names, as far as they are there and valid."""
+        if self._records is None:
+            self._records = [*self._store.shard_records()]
+        _copy(self._remote, self._store, names, self._taken, self._records, on_done)
+        self._records += self._store.shard_records(list(names))
+        self._seen.update(names)
+        for name in names:
+            self._hints.pop(name, None)  # it had no row that its hint promised, or could not be copied
 
     def _look(self) -> None:
         """Read the hints of shards that are new there and not here.

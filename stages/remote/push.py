@@ -6,8 +6,6 @@ Not which rows (pipeline/runs). Objects are named by their content, so that two 
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
 from dataclasses import dataclass, field
 
 from cache import keys, records, transfer
@@ -71,9 +69,16 @@ class Pusher:
         except (BadShard, OSError, ValueError) as error:
             self.done.damaged.append((str(store.path(name)), str(error)))
         except (Denied, Unreachable) as error:
-            self.count_failure(error)
+            self._count_failure(error)
 
-    def count_failure(self, error: Denied | Unreachable) -> None:
+    def push_in_background(self, store: FeatureStore, name: str) -> None:
+        """The same, of which no error at all is raised: it would end a thread in silence."""
+        try:
+            self.push(store, name)
+        except BaseException as error:  # noqa: BLE001 (a panic of obstore is no Exception)
+            self._count_failure(Unreachable(f"{self.remote.url}: unexpected {type(error).__name__}", "push again"))
+
+    def _count_failure(self, error: Denied | Unreachable) -> None:
         self._in_a_row += 1
         self.done.failed += 1
         self.done.error = error if isinstance(error, Denied) else self.done.error or error
@@ -102,39 +107,6 @@ class Pusher:
         if digest not in bucket.list_manifests(self.remote):
             self.remote.put(bucket.manifest_name(digest), data)
         return digest
-
-
-class BackgroundPusher:
-    """A Pusher on a thread of its own, so that tasks go on while their shards travel."""
-
-    def __init__(self, pusher: Pusher) -> None:
-        self._pusher, self._given_up = pusher, False
-        self._waiting: queue.SimpleQueue[tuple[FeatureStore, str] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def offer(self, store: FeatureStore, name: str) -> None:
-        self._waiting.put((store, name))
-
-    def close(self) -> None:
-        """Wait until all that was offered is pushed, or has failed."""
-        if not self._given_up:
-            self._waiting.put(None)
-            self._thread.join()
-
-    def give_up(self) -> None:
-        """Push nothing more, and wait for nothing."""
-        self._given_up = True
-        self._waiting.put(None)
-
-    def _work(self) -> None:
-        while (item := self._waiting.get()) is not None and not self._given_up:
-            try:
-                self._pusher.push(*item)
-            except BaseException as error:  # noqa: BLE001 (a panic of obstore is no Exception)
-                self._pusher.count_failure(
-                    Unreachable(f"{self._pusher.remote.url}: unexpected {type(error).__name__}", "push again")
-                )
 
 
 def _read_shard(store: FeatureStore, name: str) -> tuple[bytes, tuple[str, ...]]:

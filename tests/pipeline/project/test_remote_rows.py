@@ -331,8 +331,9 @@ def test_an_interrupted_run_pushes_no_more(pipeline: Pipeline, project: Path, fo
     done = remote_rows.begin(opened_project)
     (key,) = specs
     names = opened_project.rows_of(specs[key]).names()
-    with contextlib.suppress(KeyboardInterrupt), remote_rows.pushing(opened_project, specs, done) as push:
-        push(Receipt(shards=[(key, name) for name in names] * 500))
+    with contextlib.suppress(KeyboardInterrupt), remote_rows.exchanging(opened_project, specs, done) as exchange:
+        assert exchange is not None
+        exchange.receive(Receipt(shards=[(key, name) for name in names] * 500))
         raise KeyboardInterrupt
     assert done is not None
     assert done.pushed.shards + done.pushed.there < 500

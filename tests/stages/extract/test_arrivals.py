@@ -62,14 +62,21 @@ def run_beside(folder: Path, files: dict[str, str], ours: tuple[Tap, ...], their
     """Our run, and in the middle of it all of theirs: (receipts of both, the progress of ours)."""
     progress, others = [], []
 
-    def run_theirs(receipt: Receipt) -> None:
-        if not others:
-            others.append(Receipt())
-            work = work_of(folder, files, theirs)
-            others[0] = schedule.compute_missing(open_cache(folder), work, ClusterSpec(1))
+    class Beside:
+        def bring(self, missing: Any) -> None:
+            pass
+
+        def equip(self, jobs: Any) -> Any:
+            raise AssertionError
+
+        def receive(self, receipt: Receipt) -> None:
+            if not others:
+                others.append(Receipt())
+                work = work_of(folder, files, theirs)
+                others[0] = schedule.compute_missing(open_cache(folder), work, ClusterSpec(1))
 
     work = work_of(folder, files, ours)
-    own = schedule.compute_missing(open_cache(folder), work, ClusterSpec(1), progress.append, run_theirs)
+    own = schedule.compute_missing(open_cache(folder), work, ClusterSpec(1), progress.append, Beside())
     return own, others[0], sum(progress)
 
 

@@ -18,7 +18,7 @@ import pytest
 from cache.errors import PipelineError, Unusable
 from stages.bases.recipe import Tap
 from stages.extract import shard_task
-from stages.extract.cluster import ClusterSpec, connect
+from stages.extract.cluster import ClusterSpec, Files, connect
 from stages.runtime import hardware
 from tests.support import fakes, source_tree
 from tests.support.networks import DEFAULT
@@ -39,7 +39,7 @@ def no_profile(dask_worker: Any) -> None:
 
 
 def test_two_workers_are_processes(tmp_path: Path) -> None:
-    with connect(ClusterSpec(2), tmp_path, []) as client:
+    with connect(ClusterSpec(2), Files(tmp_path)) as (client, *_):
         assert len({*client.run(os.getpid).values(), os.getpid()}) == 3
         assert sum(client.nthreads().values()) == max(2, hardware.cpu_count())
         client.run(no_profile)
@@ -49,7 +49,7 @@ def test_no_scheduler_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("stages.extract.cluster._CONNECT_TIMEOUT_S", 1)
     with (
         pytest.raises(Unusable, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 "),
-        connect(ClusterSpec(1, "tcp://127.0.0.1:9"), tmp_path, []),
+        connect(ClusterSpec(1, "tcp://127.0.0.1:9"), Files(tmp_path)),
     ):
         pass
 
@@ -64,19 +64,20 @@ def running() -> Iterator[Any]:
 
 
 def test_a_running_cluster_is_used(running: Any, tmp_path: Path) -> None:
-    with connect(ClusterSpec(1, running.scheduler_address), tmp_path / "cache", ["/"]) as client:
+    with connect(ClusterSpec(1, running.scheduler_address), Files(tmp_path / "cache", ["/"], ["/"])) as (client, *_):
         assert client.submit(sum, [1, 2]).result() == 3
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def refusal(running: Any, cache: Path, needed: list[str]) -> str:
-    with pytest.raises(Unusable) as refused, connect(ClusterSpec(1, running.scheduler_address), cache, needed):
+def refusal(running: Any, files: Files) -> str:
+    with pytest.raises(Unusable) as refused, connect(ClusterSpec(1, running.scheduler_address), files):
         pass
     return str(refused.value)
 
 
 def test_a_worker_that_does_not_see_a_file_is_refused(running: Any, tmp_path: Path) -> None:
-    assert refusal(running, tmp_path, ["/gone/image.png"]).endswith(" does not see /gone/image.png")
+    assert refusal(running, Files(tmp_path, ["/gone/weights"])).endswith(" does not see /gone/weights")
+    assert refusal(running, Files(tmp_path, [], ["/gone/image.png"])).endswith(" does not see /gone/image.png")
 
 
 def test_a_worker_with_other_source_of_the_same_version_is_refused(running: Any, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_worker_with_other_source_of_the_same_version_is_refused(running: Any,
     with subprocess.Popen(words, cwd=copy, stderr=subprocess.DEVNULL) as process:
         try:
             running.wait_for_workers(2, timeout=60)
-            assert "runs other source of frozenbase (" in refusal(running, tmp_path, [])
+            assert "runs other source of frozenbase (" in refusal(running, Files(tmp_path))
         finally:
             process.terminate()
     while len(running.scheduler.workers) > 1:
@@ -102,13 +103,13 @@ def test_a_scheduler_without_workers_is_refused(tmp_path: Path) -> None:
     with (
         distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as empty,
         pytest.raises(Unusable, match="has no workers"),
-        connect(ClusterSpec(1, empty.scheduler_address), tmp_path, []),
+        connect(ClusterSpec(1, empty.scheduler_address), Files(tmp_path)),
     ):
         pass
 
 
 def test_an_error_keeps_its_hint_on_the_way_back_from_a_worker(running: Any, tmp_path: Path) -> None:
-    with connect(ClusterSpec(1, running.scheduler_address), tmp_path, []) as client:
+    with connect(ClusterSpec(1, running.scheduler_address), Files(tmp_path)) as (client, *_):
         with pytest.raises(PipelineError, match="found this") as caught:
             client.submit(_fail).result()
         assert (caught.value.hint, caught.value.exit_code) == ("do that", 2)
