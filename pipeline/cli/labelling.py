@@ -58,8 +58,8 @@ def suggest_command(
     """Which images to label next for HEAD: those it is unsure of, unlike each other, no copies (BADGE).
 
     HEAD is a head of pipeline.yaml that was trained, or any saved model's name. Rows of the images are computed and
-    cached like any others. What such suggestions save is told by the labels that are there: most are hidden, and rounds
-    of suggestions and of random choice are replayed; it may be nothing.
+    cached like any others. What suggestions save is measured on the labels you have: most are hidden, and rounds of
+    suggestions and of random choice are replayed. It may be nothing.
     """
 
     def work() -> Suggested:
