@@ -87,7 +87,9 @@ class Trial:
     centroid: np.ndarray
     """Logits of the nearest centroid for the rows held, (n, outputs) float32."""
     rotation: Rotation | None
-    """Of the problem, where val judges, whose solution is the head then. Those of all folds would fill the memory."""
+    nearest: np.ndarray | None
+    """Of the problem, and weights of its nearest centroid: where val judges, whose head they make then. Those of all
+    folds would fill the memory."""
 
     def logits(self, model: Model) -> np.ndarray:
         """Of the rows held, (n, outputs)."""
@@ -133,7 +135,8 @@ class Path:
         problem, rotation = self._problem(views, y, spread)
         if rotation is not None:
             held = np.concatenate([rotation.apply(x) for x in row_parts(held)])
-        return Trial(problem, held, logits, rotation if self.selection.folds is None else None)
+        alone = self.selection.folds is None
+        return Trial(problem, held, logits, rotation if alone else None, nearest if alone else None)
 
     def _problem(self, views: list[Rows], y: np.ndarray, spread: Spread) -> tuple[Problem, Rotation | None]:
         shift = np.zeros(views[0].shape[1])
@@ -226,9 +229,11 @@ class Path:
         assert tried.models is not None
         logits = self._logits(tried.models) if tried.logits is None else tried.logits
         weights = self._mix(logits, self.centroid, self.y)
-        views, y = self.samples.views(self.selection.fitted)
-        model, problem, rotation = tried.models[0], self.trials[0].problem, self.trials[0].rotation
-        if self.selection.folds is not None:
+        (model, *_), (trial, *_) = tried.models, self.trials
+        problem, rotation, nearest = trial.problem, trial.rotation, trial.nearest
+        if nearest is None:
+            views, y = self.samples.views(self.selection.fitted)
+            nearest = self._centroid(views, y)
             problem, rotation = self._problem(views, y, self.pool.map)
             solved = problem.follow(self._starts(best))  # as those judged: on separable rows many are near enough
             if solved is None:
@@ -238,7 +243,7 @@ class Path:
         if rotation is not None:
             folded, bias = rotation.scaler.fold(rotation.basis @ model.weights, model.bias)
         bias = bias - self.samples.centre @ folded
-        mixed = folded if weights == centroid.ALONE else centroid.mix(weights, folded, self._centroid(views, y))
+        mixed = folded if weights == centroid.ALONE else centroid.mix(weights, folded, nearest)
         chosen = {
             "C": best,
             "iterations": model.iterations,
