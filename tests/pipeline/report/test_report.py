@@ -167,11 +167,13 @@ def test_a_page_of_the_user_s_is_not_replaced(pipeline: Pipeline, mixed: Path) -
     assert (mixed.parent / "report.html").read_text() == "<p>mine"
 
 
-def test_nothing_else_is_changed(pipeline: Pipeline, mixed: Path) -> None:
+def test_only_the_page_and_the_map_are_written(pipeline: Pipeline, mixed: Path) -> None:
     before = read_tree(mixed.parent)
     pipeline("report", "-c", mixed, expect=0)
     after = read_tree(mixed.parent)
-    assert {str(path) for path in after if after[path] != before.get(path)} == {"report.html"}
+    new = {Path(path) for path in after if after[path] is not None and after[path] != before.get(path)}
+    assert {path.name for path in new} == {"report.html", "places.npz", "record.json"}
+    assert {path.parts[:2] for path in new if path.name != "report.html"} == {("models", "map")}
 
 
 def test_without_a_name_it_is_of_the_model_that_ranks_best(pipeline: Pipeline, mixed: Path) -> None:
