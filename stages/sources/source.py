@@ -18,6 +18,7 @@ from stages.runtime.parallel import run_in_threads
 from stages.sources import archives, blobs, bucket, folder, places
 from stages.sources.blobs import Blob
 from stages.sources.listing import ARCHIVES, EXTENSIONS, FollowLinks, Listing, OnHashed, extension_of, ignore
+from stages.sources.places import Place
 
 READERS = 16
 """Objects that are read at the same time to be hashed: a bucket is slow to answer, not slow."""
@@ -105,7 +106,7 @@ class Source:
             return name
         if _IN_ARCHIVE.search(name) and name in (members := self.list().members):
             return members[name].place
-        return f"{self.root}/{name}"
+        return Place(f"{self.root}/{name}") if self.is_remote else f"{self.root}/{name}"
 
     def has(self, name: str) -> bool:
         """Whether there is such an image, as far as can be told without reading it. Raises what `list` does."""

@@ -276,6 +276,26 @@ def test_markers_of_folders_and_odd_names(tmp_path: Path, bucket: BucketServer) 
     assert found.ignored == {"hidden": 1, "of a system": 1, ".txt": 1, "without extension": 1}
 
 
+@pytest.mark.parametrize(
+    "name", ["tar:0+9:0123456789ab:11:/etc/passwd/x.png", "s3://team/folder/x.png", "http://h/x.png"]
+)
+def test_no_name_is_taken_for_a_place(name: str, tmp_path: Path, bucket: BucketServer) -> None:
+    """Names are others': of folders, objects, members of tars and tables."""
+    source = Source(tmp_path)
+    assert source.place(name) == f"{tmp_path}/{name}"
+    assert not source.has(name)
+    assert isinstance(source.digests([name], HashIndex())[name], FileNotFoundError)
+    table = tmp_path / "labels.jsonl"
+    table.write_text(f'{{"path": "{name}", "label": "a", "id": "{"0" * 64}"}}\n')
+    (row,) = tables.read_table(table, COLUMNS, source).rows
+    assert not source.has(row.path)
+    data = tar_of({name.removeprefix("/").replace("//", "/"): IMAGES[0][1]})
+    (tmp_path / "a.tar").write_bytes(data)
+    _, found = look(str(tmp_path), HashIndex())
+    assert [row.id for row in found.rows] == [hashlib.sha256(IMAGES[0][1]).hexdigest()]
+    assert bucket.requests == []
+
+
 def test_bytes_in_flight_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = blobs._Bytes(10)
     limit.take(100)  # alone it may be larger
