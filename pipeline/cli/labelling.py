@@ -45,7 +45,7 @@ def curve_command(call: Call, head: str, repeats: int, output: Path | None) -> N
 @click.command("suggest")
 @click.argument("head")
 @click.option("--images", "folders", multiple=True, required=True, metavar="FOLDER",
-              help="Images without a label: a folder, with its subfolders; may be given again.")  # fmt: skip
+              help="Images without a label: a folder, with its subfolders, or a URL; may be given again.")  # fmt: skip
 @click.option("-n", "--number", "count", type=click.IntRange(1), default=50, show_default=True, help="How many.")
 @click.option("--replays", type=click.IntRange(0), default=10, show_default=True,
               help="How often suggestions are tried on the labels that are there; 0 for not.")  # fmt: skip

@@ -25,7 +25,7 @@ from stages.runtime.counted_words import count_of
 @click.option("--keep", is_flag=True, help="Store the rows of new images in the cache.")
 @shared_options("set", "offline", "quiet")
 def predict_command(call: Call, model: str, paths: tuple[str, ...], output: Path | None, keep: bool) -> None:
-    """Classify images with MODEL. PATHs are files or folders; folders are searched recursively.
+    """Classify images with MODEL. PATHs are files, folders or URLs (s3://...); folders are searched recursively.
 
     MODEL keeps the settings, base and weights it was made with; --set can change places only. Cached rows are used,
     missing ones computed and not stored. Images that cannot be used are listed on stderr, and the exit code is 3.

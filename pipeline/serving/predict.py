@@ -148,14 +148,14 @@ class Predicted(Tabular):
 
 
 def predict(today: Project, text: str, paths: Sequence[str], keep: bool = False) -> Predicted:
-    """Predictions of the model that `text` names for the images at `paths`: files, and folders with their subfolders.
+    """Predictions of the model that `text` names for the images at `paths`: files, folders with their subfolders, URLs.
 
     Missing rows are computed into the cache with `keep`, else into a temporary one. Raises Unusable where a path is not
     there, no image is named, or today's code would make other rows than the model's; NotAvailable where rows and
     weights are missing.
     """
     model = registry.find(today.folder, text)
-    files, ignored = _files(paths, today.cache.index)
+    files, ignored = _files(today, paths)
     with contextlib.nullcontext(today) if keep else _on_temporary_cache(today) as place:
         then = recorded_model.restore(place, model)
         inference = Inference(then, model)
@@ -230,7 +230,7 @@ def _hash(files: Sequence[_File], index: HashIndex, advance: Callable[[int], Non
     return Manifest(tuple(rows.values())), reasons
 
 
-def _files(paths: Sequence[str], index: HashIndex) -> tuple[list[_File], int]:
+def _files(today: Project, paths: Sequence[str]) -> tuple[list[_File], int]:
     """The images to predict, in order, and how many others in folders are ignored. Raises Unusable for none."""
     found: list[_File] = []
     files, ignored, empty = Source("/"), 0, []
@@ -239,7 +239,8 @@ def _files(paths: Sequence[str], index: HashIndex) -> tuple[list[_File], int]:
         place = path if remote else str(Path(path).absolute())
         if not remote and not os.path.exists(place):
             raise Unusable(f"{path} is not there", "name image files, or folders of them")
-        source = Source(place, "all", index=index, called=path)
+        offline = today.options.leave_buckets
+        source = Source(place, "all", index=today.cache.index, offline=offline, called=path)
         if not remote and not os.path.isdir(place) and not source.is_one_file:
             found.append(_File(path, place, files))
             continue

@@ -23,19 +23,19 @@ def list_bucket(url: str) -> tuple[Listing, dict[str, Blob]]:
     """
     found, archives = Listing(), dict[str, Blob]()
     versions: dict[str, str] = {}
-    for listed in blobs.open_store(url).list(""):
-        parts, kind = listed.name.split("/"), extension_of(listed.name)
-        if not parts[-1] or listed.name == "":
-            continue
-        blob = blobs.blob_of(f"{url}/{listed.name}", listed)
+    bucket, prefix = address.split_url(url)  # not a client of the URL, which would take %20 in it for a space
+    for listed in blobs.open_store(bucket).list(prefix):
+        name = listed.name.removeprefix(f"{prefix}/")
+        parts, kind = name.split("/"), extension_of(name)
+        blob = blobs.blob_of(f"{url}/{name}", listed)
         if any(part.startswith(".") for part in parts):
             found.ignored["hidden"] += 1
         elif SYSTEM & {*parts[:-1]}:
             found.ignored["of a system"] += 1
         elif kind in EXTENSIONS:
-            versions[listed.name] = blob.version if blob.settled else ""
+            versions[name] = blob.version if blob.settled else ""
         elif kind in ARCHIVES:
-            archives[listed.name] = blob
+            archives[name] = blob
         else:
             found.ignored[kind or "without extension"] += 1
     found.names, found.versions = sorted(versions), versions
@@ -44,8 +44,9 @@ def list_bucket(url: str) -> tuple[Listing, dict[str, Blob]]:
 
 def list_object(url: str, name: str) -> tuple[Listing, dict[str, Blob]]:
     """The one image or archive of that name below a URL, as `list_bucket` gives it. Raises Unusable where it is not."""
+    bucket, whole = address.split_url(f"{url}/{name}")
     try:
-        listed = blobs.open_store(url).head(name)
+        listed = blobs.open_store(bucket).head(whole)
     except Absent as error:
         raise Unusable(f"{url}/{name} is not there", "name an image, an archive, or what is before them") from error
     blob = blobs.blob_of(f"{url}/{name}", listed)

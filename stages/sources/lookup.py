@@ -18,7 +18,11 @@ def find_near(paths: Iterable[str], source: Source) -> dict[str, list[str]]:
     if not absent or not (source.is_remote or os.path.isdir(source.root)):
         return {}
     near: dict[str, list[str]] = defaultdict(list)
-    for name in source.list().names or source.list().members:
+    try:
+        there = source.list()
+    except Unusable:  # as where the table is the only Parquet file
+        return {}
+    for name in there.names or there.members:
         near[_fold(name)].append(name)
         near[os.path.splitext(_fold(name))[0]].append(name)
     return {path: near.get(_fold(path), []) for path in absent}

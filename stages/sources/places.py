@@ -8,6 +8,9 @@ A place is one of
   that was there before.
 
 It is all that a task has of an image, so that each worker reads by itself, with credentials of its own.
+
+Names of images come from listings and tables, which may be others' and do harm, so no name is taken for a place by how
+it reads: what isn't a path is a `Place`, which only this package makes.
 """
 
 import hashlib
@@ -22,6 +25,10 @@ from stages.sources import blobs, parquet
 
 MAX_FILE_BYTES = 1_000_000_000
 _KINDS = ("tar:", "parquet:")
+
+
+class Place(str):
+    """A place that is no path of a file."""
 
 
 class Read(NamedTuple):
@@ -44,12 +51,12 @@ class Within(NamedTuple):
 
 def is_place(text: str) -> bool:
     """Whether it says all, and is no name below a root."""
-    return text.startswith(("/", *_KINDS)) or blobs.is_url(text)
+    return isinstance(text, Place) or text.startswith("/")
 
 
-def member_place(kind: str, start: int, size: int, version: str, archive: str, name: str) -> str:
+def member_place(kind: str, start: int, size: int, version: str, archive: str, name: str) -> Place:
     tag = hashlib.sha256(version.encode()).hexdigest()[:12]
-    return f"{kind}:{start}+{size}:{tag}:{len(archive)}:{archive}/{name}"
+    return Place(f"{kind}:{start}+{size}:{tag}:{len(archive)}:{archive}/{name}")
 
 
 def within(place: str) -> Within | None:

@@ -17,7 +17,8 @@ from cache.hash_index import HashIndex
 from stages.runtime.parallel import run_in_threads
 from stages.sources import archives, blobs, bucket, folder, places
 from stages.sources.blobs import Blob
-from stages.sources.listing import ARCHIVES, EXTENSIONS, FollowLinks, Listing, OnHashed, extension_of, ignore
+from stages.sources.listing import ARCHIVES, EXTENSIONS, FollowLinks, Listing, OnHashed, Reject, extension_of, ignore
+from stages.sources.places import Place
 
 READERS = 16
 """Objects that are read at the same time to be hashed: a bucket is slow to answer, not slow."""
@@ -92,12 +93,16 @@ class Source:
                 return bucket.list_object(self.root, self._only)
             return bucket.list_bucket(self.root)
         if self._only is not None:
-            return Listing(), {self._only: blobs.find_blob(f"{self.root}/{self._only}")}
-        found, names = folder.list_folder(Path(self.text), self.called, self.follow_links)
-        if found.names:
-            found.ignored.update(map(extension_of, names))
-            return found, {}
-        return found, {name: blobs.find_blob(f"{self.root}/{name}") for name in names}
+            found, names = Listing(), [self._only]
+        else:
+            found, names = folder.list_folder(Path(self.text), self.called, self.follow_links)
+        there = {}
+        for name in names:
+            try:
+                there[name] = blobs.find_blob(f"{self.root}/{name}")
+            except OSError as error:
+                found.rejected += [] if found.names else [Reject(name, f"cannot be read: {error.strerror or error}")]
+        return found, there
 
     def place(self, name: str) -> str:
         """Where the image of that name is, whether there is one or not; a place is its own."""
@@ -105,7 +110,7 @@ class Source:
             return name
         if _IN_ARCHIVE.search(name) and name in (members := self.list().members):
             return members[name].place
-        return f"{self.root}/{name}"
+        return Place(f"{self.root}/{name}") if self.is_remote else f"{self.root}/{name}"
 
     def has(self, name: str) -> bool:
         """Whether there is such an image, as far as can be told without reading it. Raises what `list` does."""

@@ -178,8 +178,11 @@ def test_offline_works_from_saved_rows(pipeline: Pipeline, config: Path, bucket:
     ran = pipeline("run", "extract", "-c", config, "--json", expect=0).json
     manifest = next((config.parent / ".features" / "manifests").glob("*.jsonl"))
     assert ran["extract"]["manifest"] == manifest.stem
+    pipeline("run", "-c", config, expect=0)
     bucket.requests.clear()
     assert pipeline("run", "--offline", "-c", config).code == 4
+    refused = pipeline("predict", "head/logistic", "s3://team/folder", "--offline", "-c", config)
+    assert (refused.code, "--offline leaves it alone" in refused.err) == (4, True)
     pipeline("run", "head", "--offline", "--set", f"data.table={manifest}", "-c", config, expect=0)
     assert bucket.requests == []
 

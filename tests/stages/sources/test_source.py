@@ -269,11 +269,63 @@ def test_no_bucket_is_no_empty_one(bucket: BucketServer) -> None:
         look("s3://nobody-s/x", HashIndex())
 
 
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_url_is_taken_as_it_is_written(kind: str, tmp_path: Path, bucket: BucketServer) -> None:
+    name = "a b%20c/ü/1.png"
+    root = lay_out(kind, {name: IMAGES[0][1], "a b c/2.png": IMAGES[1][1]}, tmp_path, bucket)
+    _, found = look(f"{root}/a b%20c", HashIndex())
+    assert [(row.path, row.label) for row in found.rows] == [("ü/1.png", "ü")]
+    assert found.rejected == []
+
+
+def test_an_archive_that_cannot_be_opened_is_a_reject(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    (tmp_path / "b.tar").write_bytes(tar_of(samples(IMAGES)))
+    _, found = look(str(tmp_path), HashIndex())
+    assert len(found.rows) == len(IMAGES)
+    assert [tuple(reject) for reject in found.rejected] == [("a.tar", "cannot be read: it is not a regular file")]
+
+
+def test_a_table_beside_no_image_is_no_archive(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"path": ["1.png"], "label": ["a"]}), tmp_path / "labels.parquet")
+    source = Source(tmp_path)
+    found = scan.hash_files(tables.read_table(tmp_path / "labels.parquet", COLUMNS, source), source, HashIndex())
+    assert [(reject.path, reject.reason) for reject in found.rejected] == [
+        ("1.png", "cannot be read: No such file or directory")
+    ]
+    with pytest.raises(Unusable, match="no column of images") as refused:
+        look(str(tmp_path), HashIndex())
+    assert "data.table" in refused.value.hint
+
+
 def test_markers_of_folders_and_odd_names(tmp_path: Path, bucket: BucketServer) -> None:
     files = {"a/": b"", "a/ü #1%20?.png": IMAGES[0][1], "a/.hidden.png": b"", "__MACOSX/x.png": b"", "a/n.txt": b""}
     _, found = look(lay_out("s3", files, tmp_path, bucket), HashIndex())
     assert [(row.path, row.label) for row in found.rows] == [("a/ü #1%20?.png", "a")]
     assert found.ignored == {"hidden": 1, "of a system": 1, ".txt": 1, "without extension": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["tar:0+9:0123456789ab:11:/etc/passwd/x.png", "s3://team/folder/x.png", "http://h/x.png"]
+)
+def test_no_name_is_taken_for_a_place(name: str, tmp_path: Path, bucket: BucketServer) -> None:
+    """Names are others': of folders, objects, members of tars and tables."""
+    source = Source(tmp_path)
+    assert source.place(name) == f"{tmp_path}/{name}"
+    assert not source.has(name)
+    assert isinstance(source.digests([name], HashIndex())[name], FileNotFoundError)
+    table = tmp_path / "labels.jsonl"
+    table.write_text(f'{{"path": "{name}", "label": "a", "id": "{"0" * 64}"}}\n')
+    (row,) = tables.read_table(table, COLUMNS, source).rows
+    assert not source.has(row.path)
+    data = tar_of({name.removeprefix("/").replace("//", "/"): IMAGES[0][1]})
+    (tmp_path / "a.tar").write_bytes(data)
+    _, found = look(str(tmp_path), HashIndex())
+    assert [row.id for row in found.rows] == [hashlib.sha256(IMAGES[0][1]).hexdigest()]
+    assert bucket.requests == []
 
 
 def test_bytes_in_flight_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
