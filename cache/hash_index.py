@@ -31,6 +31,9 @@ MIN_AGE_S = 2.0
 _BLOCK = 256
 _THREADS = 8
 """For a disk or network that is slow to answer; on few CPUs the idle ones cost nothing."""
+_RANGE = 20_000
+"""Paths that are looked up at a time, so that entries of a million files are never in memory together."""
+
 _TABLES = ("files", "fresh")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS {} (
@@ -112,8 +115,17 @@ class HashIndex:
 
         With `fresh`, files that were hashed within 2 s of a change are in it too.
         """
-        found: dict[str, str | OSError] = {}
-        tables = [self._load(table, paths) for table in (_TABLES if fresh else _TABLES[:1])]
+        looked: dict[str, str | OSError] = {}
+        ordered = sorted(paths, key=os.fsencode)
+        for start in range(0, len(ordered), _RANGE):
+            part = ordered[start : start + _RANGE]
+            self._look(part, [self._load(table, part) for table in (_TABLES if fresh else _TABLES[:1])], looked)
+        return {path: looked[path] for path in paths if path in looked}
+
+    def _look(
+        self, paths: Sequence[str], tables: Sequence[Mapping[str, tuple[Stat, str]]], found: dict[str, str | OSError]
+    ) -> None:
+        """Put into `found` what `known` gives of these paths."""
         for path in paths:
             try:
                 status = os.stat(path)
@@ -126,7 +138,6 @@ class HashIndex:
             for entries in tables:
                 if (entry := entries.get(path)) is not None and entry[0] == stat_file(status):
                     found[path] = entry[1]
-        return found
 
     def find_files(self, ids: Collection[str], most: int) -> dict[str, str]:
         """id -> path of up to `most` files that had the bytes of one of `ids` when they were last read."""
@@ -204,12 +215,10 @@ class HashIndex:
                 self._db.execute(f"DELETE FROM {table} WHERE used < ?", (int(time.time()) - _FORGOTTEN,))
 
     def _load(self, table: str, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
-        """Entries for `paths`: one range query, since they mostly share a folder."""
-        if not paths:
-            return {}
-        between = (os.fsencode(min(paths)), os.fsencode(max(paths)))
+        """Entries for `paths`, which are sorted: one range query, since they mostly share a folder."""
+        between = (os.fsencode(paths[0]), os.fsencode(paths[-1]))
         with self._using("read"):
-            found = self._db.execute(f"SELECT * FROM {table} WHERE path BETWEEN ? AND ?", between).fetchall()
+            found = self._db.execute(f"SELECT * FROM {table} WHERE path BETWEEN ? AND ?", between)
             return {os.fsdecode(row[0]): (row[1:6], row[6]) for row in found}
         return {}
 

@@ -113,11 +113,9 @@ class Manifest:
 
     def check_labels(self) -> None:
         """Raises Unusable where the same bytes have two labels (copied instead of moved, perhaps)."""
-        labels: dict[str, set[str]] = defaultdict(set)
-        for row in self.rows:
-            if row.label is not None:
-                labels[row.id].add(row.label)
-        clashes = {image for image, found in labels.items() if len(found) > 1}
+        first: dict[str, str] = {}  # and no set for each of a million
+        labelled = ((row.id, row.label) for row in self.rows if row.label is not None)
+        clashes = {image for image, label in labelled if first.setdefault(image, label) != label}
         if clashes:
             raise Unusable(
                 f"{count_of(len(clashes), 'image')} with two labels for the same bytes: "
@@ -128,14 +126,12 @@ class Manifest:
     @cached_property
     def leaks(self) -> str:
         """Byte-identical images, and groups, that are in two splits, as text; empty where there are none."""
-        splits: dict[str, set[str | None]] = defaultdict(set)
-        for row in self.rows:
-            splits[row.id].add(row.split)
-            if row.group is not None:
-                splits[f"group {row.group}"].add(row.split)
-        leaked = [name for name, found in splits.items() if len(found) > 1]
-        images = {name for name in leaked if not name.startswith("group ")}
-        groups = [name for name in leaked if name.startswith("group ")]
+        first: dict[str, str | None] = {}
+        images = {row.id for row in self.rows if first.setdefault(row.id, row.split) != row.split}
+        of_group: dict[str, str | None] = {}
+        grouped = ((row.group, row.split) for row in self.rows if row.group is not None)
+        leaked = {group for group, split in grouped if of_group.setdefault(group, split) != split}
+        groups = [f"group {group}" for group in of_group if group in leaked]
         texts = [f"{count_of(len(images), 'image')}: {_pairs(self.rows, images, False)}"] if images else []
         texts += [f"{count_of(len(groups), 'group')}: {', '.join(groups[:_SHOWN])}"] if groups else []
         return "; ".join(texts)
