@@ -1,21 +1,24 @@
 """How large a report is, and how long it takes: python -m benchmarks.report [--kinds NAME...] [--counts N...].
 
-Whole processes of `pipeline report` after a run, the first with nothing there, the second with the page up to date.
-CPU seconds beside those of the clock, which another process on the machine makes longer.
+Whole processes of `pipeline report` after a run: with nothing there; with the page up to date; of another head, for
+which images need not be placed on the map again; without the audit; and without all that takes long. CPU seconds beside
+those of the clock, which another process on the machine makes longer.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.pictures import KINDS, lay_out
+from pipeline.report.report import PARTS
 
-CONFIG = "data: {split: {method: stratified}}\nextract: {size: 224}\n"
+CONFIG = "data: {split: {method: stratified}}\nextract: {size: 224}\nheads: {logistic: {}, ridge: {kind: ridge}}\n"
 
 
 def timed(*words: str) -> tuple[float, float]:
@@ -32,27 +35,30 @@ def main() -> None:
     options.add_argument("--counts", nargs="+", type=int, default=[300, 2624])
     options.add_argument("--folder", type=Path, default=Path("bench-out/report"))
     asked = options.parse_args()
-    print("| pictures | images | MB | s | CPU s | again, s | without audit, map and activation, s |")
-    print("|---|---|---|---|---|---|---|")
+    print("| pictures | images | MB | all | up to date | of another head | without audit | without all that is long |")
+    print("|---|---|---|---|---|---|---|---|")
     for kind in asked.kinds:
         for wanted in asked.counts:
             folder = asked.folder / f"{kind}-{wanted}"
             config = folder / "pipeline.yaml"
-            if config.exists():
-                n = len([*(folder / "images").rglob("*.*")])
-            else:
-                n = lay_out(folder, kind, wanted)
-                config.write_text(CONFIG)
+            n = len([*(folder / "images").rglob("*.*")]) if config.exists() else lay_out(folder, kind, wanted)
+            config.write_text(CONFIG)
             subprocess.run([sys.executable, "-m", "pipeline", "run", "-c", config], check=True, capture_output=True)
-            page = folder / "report.html"
-            page.unlink(missing_ok=True)
-            seconds, cpu = timed("report", "-c", str(config))
+            page, other = folder / "report.html", folder / "other.html"
+            for path in (page, other):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(folder / "models" / "map", ignore_errors=True)
+            cells = [report(config, "logistic", page)]
+            cells += [report(config, "logistic", page), report(config, "ridge", other)]
+            cells += [report(config, "logistic", other, "audit"), report(config, "logistic", other, *PARTS)]
             megabytes = page.stat().st_size / 1e6
-            again, _ = timed("report", "-c", str(config))
-            left_out = [word for part in ("audit", "map", "activation") for word in ("--without", part)]
-            short, _ = timed("report", "-c", str(config), "-o", str(folder / "short.html"), *left_out)
-            row = f"| {kind} | {n:,} | {megabytes:.1f} | {seconds:.0f} | {cpu:.0f} | {again:.1f} | {short:.1f} |"
-            print(row, flush=True)
+            print(f"| {kind} | {n:,} | {megabytes:.1f} | {' | '.join(cells)} |", flush=True)
+
+
+def report(config: Path, head: str, page: Path, *without: str) -> str:
+    left_out = [word for part in without for word in ("--without", part)]
+    seconds, cpu = timed("report", f"head/{head}", "-c", str(config), "-o", str(page), *left_out)
+    return f"{seconds:.1f} s ({cpu:.1f} CPU s)"
 
 
 if __name__ == "__main__":
