@@ -83,7 +83,8 @@ def _add_group(
     paths = _part(table, columns.image, "path").to_pylist() if columns.has_paths else [None] * count
     data = _part(table, columns.image, "bytes" if columns.nested else None) if on_hashed is not None else None
     for number in range(count):
-        base = os.path.basename(str(paths[number] or "").replace("\\", "/")).replace("\0", "")
+        path = str(paths[number] or "").replace("\\", "/").replace("\0", "")
+        base = os.path.basename(path)
         name = f"{first + number}" + (f"/{base}" if base and base != ".." else "")
         digest = None
         if data is not None:
