@@ -6,6 +6,7 @@ byte of it.
 
 import json
 import os
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,9 +34,15 @@ def add_members(
     not remembered give members without a SHA-256, and are not remembered.
     """
 
+    lock = threading.Lock()
+
+    def count(images: int) -> None:
+        with lock:
+            on_hashed(images)
+
     def look(name: str) -> Contents:
         try:
-            return _find_contents(archives[name], columns, index, on_hashed if read_files else None)
+            return _find_contents(archives[name], columns, index, count if read_files else None)
         except OSError as error:
             return Contents(rejected=[Reject("", f"cannot be read: {error.strerror or error}")])
 
