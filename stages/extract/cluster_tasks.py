@@ -38,7 +38,7 @@ def compute_all(
 
     def submit(task: Task, refused: bool = False) -> None:
         # One task alone would go to the same worker each time: Dask takes turns by the number of tasks there are.
-        others = [worker for worker in client.nthreads() if worker not in watch.unfit] if refused else None
+        others = watch.fit_workers() if refused else None
         future = client.submit(
             compute_task, source_digest(), pack(compute, task), pure=False, workers=others or None,
             allow_other_workers=bool(others),

@@ -34,19 +34,23 @@ class Watch:
         self._last_row = self._last_check = time.monotonic()
         self._workers = self._found = frozenset(client.nthreads())  # when the last row came, and at the last check
         self._reported: dict[str, tuple[float, float]] = {}  # worker -> its latest report, and when we noticed it
-        self.unfit: dict[str, str] = {}  # worker -> why it computes nothing
+        self._unfit: dict[str, str] = {}  # worker -> why it computes nothing
         self._warned = False
 
     def note_row(self, worker: str | None = None) -> None:
         """Call whenever rows come, with the worker, if it is known."""
         self._last_row, self._workers = time.monotonic(), self._found or self._workers
-        self.unfit.pop(worker or "", None)
+        self._unfit.pop(worker or "", None)
 
     def note_unfit(self, worker: str, reason: str) -> None:
         """Call where a worker refuses a task, which another may do. Told once for each reason."""
-        if self.unfit.get(worker) != reason:
+        if self._unfit.get(worker) != reason:
             log.warning("worker %s computes nothing: %s", worker, reason)
-        self.unfit[worker] = reason
+        self._unfit[worker] = reason
+
+    def fit_workers(self) -> list[str]:
+        """Those that were there at the last check and refuse nothing."""
+        return sorted(self._found - self._unfit.keys())
 
     def check(self) -> None:
         """Call often. Raises PipelineError if the scheduler is gone, or after the time-out."""
@@ -84,9 +88,9 @@ class Watch:
         lost = (self._workers - found.keys()) | stuck
         if not found:
             return f"0 of {len(self._workers)} workers are left"
-        unfit = self.unfit.keys() & found.keys()
+        unfit = self._unfit.keys() & found.keys()
         if unfit and not found.keys() - unfit - stuck:
-            return f"no worker can compute, for example: {self.unfit[min(unfit)]}"
+            return f"no worker can compute, for example: {self._unfit[min(unfit)]}"
         return f"{len(lost)} of {len(self._workers | found.keys())} workers are gone or do not answer" if lost else None
 
     def lost_scheduler_error(self) -> PipelineError:
