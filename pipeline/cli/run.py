@@ -39,12 +39,14 @@ STALE = 5
               help="Processes to extract with.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", envvar="PIPELINE_SCHEDULER", show_envvar=True,
               help="A running Dask scheduler to extract on, e.g. tcp://127.0.0.1:8786.")  # fmt: skip
+@click.option("--scheduler-file", type=click.Path(path_type=Path), envvar="PIPELINE_SCHEDULER_FILE", show_envvar=True,
+              help="The same, by the file that `dask scheduler --scheduler-file` writes.")  # fmt: skip
 @click.option("--part", metavar="I/N",
               help="With extract: only part I of N, from 1 to N; for job arrays.")  # fmt: skip
 @click.option("--require-cached", is_flag=True, help="Exit 4 instead of computing a missing row.")
 def run_command(
     call: Call, stage: str | None, names: tuple[str, ...], purposes: tuple[str, ...], dry_run: bool, read_files: bool,
-    workers: int | None, scheduler: str | None, part: str | None, require_cached: bool,
+    workers: int | None, scheduler: str | None, scheduler_file: Path | None, part: str | None, require_cached: bool,
 ) -> None:  # fmt: skip
     """Extract features, then train the heads on them; only new or changed inputs are computed.
 
@@ -70,7 +72,8 @@ def run_command(
 
     def work() -> None:
         options = replace(
-            call.options, workers=workers, scheduler=scheduler, require_cached=require_cached,
+            call.options, workers=workers, scheduler=scheduler, scheduler_file=scheduler_file,
+            require_cached=require_cached,
             offline=call.offline or dry_run, read_files=read_files or not dry_run,
             part=None if part is None else Part.parse(part),
         )  # fmt: skip

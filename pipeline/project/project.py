@@ -29,7 +29,7 @@ from stages.bases.weights import Weights
 from stages.data import scan, splits, tables
 from stages.data.manifest import Manifest, Row
 from stages.data.scan import Found
-from stages.extract.cluster import ClusterSpec
+from stages.extract.cluster import ClusterSpec, read_scheduler_file
 from stages.metrics.kfold import Strata
 from stages.sources.blobs import is_url
 from stages.sources.source import Source
@@ -46,6 +46,8 @@ class Options:
     overrides: tuple[str, ...] = ()
     workers: int | None = None
     scheduler: str | None = None
+    scheduler_file: Path | None = None
+    """Names the scheduler, unless `scheduler` does."""
     require_cached: bool = False
     offline: bool = False
     leave_buckets: bool = False
@@ -261,6 +263,9 @@ class Project:
         settings = self.config.cluster
         workers = self.options.workers or (1 if settings.workers == "auto" else settings.workers)
         scheduler = self.options.scheduler or os.environ.get("PIPELINE_SCHEDULER")
+        file = self.options.scheduler_file or os.environ.get("PIPELINE_SCHEDULER_FILE")
+        if file and not scheduler:
+            scheduler = read_scheduler_file(Path(file))
         return ClusterSpec(workers, scheduler, settings.timeout)
 
     def _cache_dir(self) -> Path:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cache import atomic_files
+from cache import atomic_files, records, regular_files
 from cache.errors import Unusable
 from stages.extract.shard_task import extract_shard
 from stages.extract.source_digest import source_digest
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 10
 _ANSWER_TIMEOUT_S = 30
+_MOST_SCHEDULER_FILE = 10_000_000
+_SCHEDULER_FILE = "expected is what `dask scheduler --scheduler-file` writes"
 _starting = threading.Lock()
 
 
@@ -40,6 +42,20 @@ class ClusterSpec:
     workers: int = 1
     scheduler: str | None = None
     timeout: float = 300
+
+
+def read_scheduler_file(path: Path) -> str:
+    """The address in a file that `dask scheduler --scheduler-file` wrote. Raises Unusable where there is none."""
+    try:
+        found = records.parse(regular_files.read_bytes(path, _MOST_SCHEDULER_FILE)).get("address")
+    except FileNotFoundError as error:
+        again = f"start one with: dask scheduler --scheduler-file {path}; or wait until it has started"
+        raise Unusable(f"there is no scheduler file {path}", again) from error
+    except (OSError, ValueError) as error:
+        raise Unusable(f"the scheduler file {path} cannot be read: {error}", _SCHEDULER_FILE) from error
+    if not isinstance(found, str) or "://" not in found:
+        raise Unusable(f"the scheduler file {path} has no address", _SCHEDULER_FILE)
+    return found
 
 
 class Files(NamedTuple):
@@ -124,6 +140,12 @@ def _running(address: str) -> Iterator[Client]:
         arguments = distributed.Security().get_connection_args("client")
         await (await distributed.core.connect(address, timeout=_CONNECT_TIMEOUT_S, **arguments)).close()
 
+    if address.startswith("tls://") and not distributed.Security().get_tls_config_for_role("client").get("ca_file"):
+        raise Unusable(
+            f"the scheduler at {address} speaks TLS, and Dask has no certificates here",
+            "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..._TLS__CLIENT__CERT and ..._TLS__CLIENT__KEY, or Dask's own "
+            "configuration",
+        )
     try:
         with ThreadPoolExecutor(1) as thread:  # the caller's may have an event loop
             # A client waits for ever for a scheduler that takes connections, but is stuck.

@@ -12,7 +12,7 @@ from cache.errors import PipelineError
 from stages.extract.shard_task import Receipt, Task, stop_run
 from stages.extract.source_digest import source_digest
 from stages.extract.watch import CHECK_S, Watch
-from stages.extract.worker import Compute, compute_task, pack
+from stages.extract.worker import Compute, Refusal, compute_task, pack
 
 if TYPE_CHECKING:
     from distributed import Client, as_completed
@@ -31,17 +31,22 @@ def compute_all(
     """
     import distributed
 
-    def progress(event: tuple[float, tuple[str, int, str]]) -> None:
-        worker, rows, unfit = event[1]
-        if unfit:
-            watch.note_unfit(worker, unfit)
-        else:
-            watch.note_row(worker)
-            advance(int(rows))
+    def progress(event: tuple[float, tuple[str, int]]) -> None:
+        worker, rows = event[1]
+        watch.note_row(worker)
+        advance(rows)
 
-    def submit(task: Task) -> None:
-        flying.add(client.submit(compute_task, source_digest(), run, pack(compute, task), pure=False))
+    def submit(task: Task, refused: bool = False) -> None:
+        # One task alone would go to the same worker each time: Dask takes turns by the number of tasks there are.
+        others = watch.fit_workers() if refused else None
+        future = client.submit(
+            compute_task, source_digest(), pack(compute, task), pure=False, workers=others or None,
+            allow_other_workers=bool(others),
+        )  # fmt: skip
+        sent[future.key] = task
+        flying.add(future)
 
+    sent: dict[str, Task] = {}
     client.subscribe_topic(run, progress)
     flying = distributed.as_completed(loop=client.loop, with_results=True)  # a result may be lost with its worker
     try:
@@ -52,10 +57,15 @@ def compute_all(
             if not flying.has_ready():
                 time.sleep(_POLL_S)
                 continue
-            _, receipt = next(flying)
-            if isinstance(receipt, distributed.CancelledError):
-                raise receipt
-            add(receipt)
+            future, done = next(flying)
+            if isinstance(done, distributed.CancelledError):
+                raise done
+            task = sent.pop(future.key)
+            if isinstance(done, Refusal):
+                watch.note_unfit(done.worker, done.reason)
+                submit(task, refused=True)
+                continue
+            add(done)
             watch.note_row()
             for task in islice(tasks, 1):
                 submit(task)
@@ -75,5 +85,6 @@ def _stop_tasks(client: Client, run: str, flying: as_completed) -> None:
     """End a run's tasks, as far as workers and scheduler answer; that they do not must not hide the error."""
     with contextlib.suppress(Exception):
         with flying.lock:
-            client.cancel(list(flying.futures))
+            futures = list(flying.futures)
+        client.cancel(futures)  # without the lock, for which the thread waits that has to do it
         client.sync(client._run, stop_run, run, callback_timeout=CHECK_S)  # client.run waits for stuck workers

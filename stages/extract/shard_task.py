@@ -228,4 +228,4 @@ def _log_progress(run: str, rows: int) -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    worker.log_event(run, (worker.address, rows, ""))
+    worker.log_event(run, (worker.address, rows))

@@ -48,6 +48,10 @@ class Watch:
             log.warning("worker %s computes nothing: %s", worker, reason)
         self._unfit[worker] = reason
 
+    def fit_workers(self) -> list[str]:
+        """Those that were there at the last check and refuse nothing."""
+        return sorted(self._found - self._unfit.keys())
+
     def check(self) -> None:
         """Call often. Raises PipelineError if the scheduler is gone, or after the time-out."""
         if self._client.status != "running":

@@ -1,6 +1,6 @@
 """Owns what a Dask worker does with a task: refuse it where it cannot do it, or have it computed. Not how (shard_task).
 
-A worker that refuses says why to the process that plans, and the task goes to another one; so one that joins with other
+A worker that refuses says why, and the task is sent once more, maybe to another one. So one that joins with other
 source, or that sees no cache, spoils no run and no row.
 """
 
@@ -10,6 +10,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from stages.buckets.object_store import Denied, Unreachable
 from stages.extract.shard_task import Receipt, Task, extract_shard
@@ -26,20 +27,25 @@ class Unfit(Exception):
     """This worker cannot do a task that another may do: its text says why, in one clause."""
 
 
-def compute_task(source: str, run: str, work: bytes) -> Receipt:
-    """Do what `pack` has packed. It is looked at only if this is the source that packed it."""
-    import distributed
+class Refusal(NamedTuple):
+    """What a worker gives back instead of a receipt, and why."""
 
+    worker: str
+    reason: str
+
+
+def compute_task(source: str, work: bytes) -> Receipt | Refusal:
+    """Do what `pack` has packed. It is looked at only if this is the source that packed it."""
     try:
         check_source(source)
         compute, task = pickle.loads(work)
         receipt: Receipt = compute(task)
         return receipt
     except (Unfit, Denied, Unreachable) as error:  # the latter two: of images in a bucket
-        worker = distributed.get_worker()
-        worker.log_event(run, (worker.address, 0, str(error)))
+        from distributed import get_worker
+
         time.sleep(_REFUSED_S)
-        raise distributed.Reschedule from error
+        return Refusal(get_worker().address, str(error))
 
 
 def pack(compute: Compute, task: Task) -> bytes:

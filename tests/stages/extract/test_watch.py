@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,49 +16,18 @@ import pytest
 from stages.extract import watch
 from tests.conftest import Pipeline, Ran, counts
 from tests.support import fakes
+from tests.support.dask_cluster import FAKE_WORKER, Cluster
 
 pytestmark = pytest.mark.timeout(100)
 TIMEOUT_S = 4
-FAKE_WORKER = "tests.support.fake_worker"
 SLOW = {"FAKE_DELAY": "0.05"}
-
-
-class Cluster:
-    """A scheduler and workers, each a process that can be killed; its base is the numpy one, and slow."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "scheduler.json"
-        words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-        self.processes = [self._start("scheduler", *words)]
-        while not self.file.exists() or not self.file.read_text().endswith("}"):
-            time.sleep(0.05)
-        self.address = self.file.read_text().split('"address": "')[1].split('"')[0]
-
-    def _start(self, what: str, *words: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **SLOW, "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
-        program = f"import sys; from distributed.cli.dask_{what} import main; main(sys.argv[1:])"
-        command = [sys.executable, "-c", program, "--scheduler-file", str(self.file), *words]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
-
-    def add_worker(self) -> None:
-        words = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--preload", FAKE_WORKER)
-        self.processes.append(self._start("worker", *words))
-
-    def signal(self, number: int, processes: slice = slice(1, None)) -> None:
-        for process in self.processes[processes]:
-            process.send_signal(number)
-
-    def close(self) -> None:
-        self.signal(signal.SIGKILL, slice(None))
-        for process in self.processes:
-            process.wait()
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(watch, "SILENT_S", 2.0)
     monkeypatch.setattr(watch, "CHECK_S", 1.0)
-    made = Cluster(tmp_path)
+    made = Cluster(tmp_path, **SLOW)
     made.add_worker()
     made.add_worker()
     try:
