@@ -3,12 +3,8 @@ PYTHON ?= python3
 SCALE ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
-LOWEST := .venv-lowest
-ON_LOWEST := tests/test_end_to_end.py::test_each_engine_gives_the_rows_of_keras tests/cache/test_npz.py tests/cache/test_shards.py \
-	tests/pipeline/config/test_yaml_file.py tests/pipeline/config/test_json_schema.py tests/pipeline/cli/test_main.py \
-	tests/stages/data tests/stages/metrics/test_intervals.py tests/stages/heads/test_fitted.py tests/stages/targets/test_labels.py
 
-.PHONY: demo test test-all wheel-check lowest check bench docs notebook clean
+.PHONY: demo test test-all wheel-check check bench docs notebook clean
 
 demo: $(VENV)/.demo
 	@test -f demo/pipeline.yaml || $(BIN)/pipeline init demo --demo
@@ -33,11 +29,6 @@ check: $(VENV)/.dev $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The lowest versions that setup.cfg allows, in an environment of their own: tests of what most depends on libraries, and
-# 60 of the demo's images in both engines.
-lowest: $(LOWEST)/.made
-	$(LOWEST)/bin/python -m pytest $(ON_LOWEST)
-
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.extract
 	$(BIN)/python -m benchmarks.memory
@@ -55,18 +46,11 @@ notebook: $(VENV)/.demo $(VENV)/.notebook
 	$(BIN)/python -m tests.support.notebook
 
 clean:
-	rm -rf $(VENV) $(LOWEST) demo demo-notebook bench-out site
+	rm -rf $(VENV) demo demo-notebook bench-out site
 
 # One stamp for each extra: .venv/.demo, .venv/.test, .venv/.dev
 $(VENV)/.%: setup.cfg pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing frozenbase[$*] to $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
-	@touch $@
-
-$(LOWEST)/.made: setup.cfg pyproject.toml
-	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
-	@echo "installing the lowest versions of frozenbase[test] to $(LOWEST)"
-	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[test]'
 	@touch $@
