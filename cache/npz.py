@@ -20,9 +20,11 @@ _DAMAGED = (
 
 
 def dump(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The same bytes for the same arrays in the same order."""
+    """The same bytes for the same arrays in the same order. Raises ValueError for objects, which would be pickled."""
+    if objects := [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]:
+        raise ValueError(f"{objects[0]} has objects, which need pickle")
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)  # with allow_pickle=False NumPy before 2.1 writes an array of that name
     return buffer.getvalue()
 
 

@@ -76,6 +76,16 @@ def test_rows_equal_keras_predict(emptied: Path, reference: dict[str, Any], work
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_each_engine_gives_the_rows_of_keras(emptied: Path, reference: dict[str, Any], engine: str) -> None:
+    out, _ = run("run", "extract", "-c", emptied, "--json", "--set", f"extract.engine={engine}", FAKE="")
+    assert json.loads(out)["extract"]["computed"] == N
+    (record, *_) = (emptied.parent / ".features").glob("features/*/shards/*.json")
+    assert json.loads(record.read_text())["engine"] == engine
+    expected = np.stack(list(reference.values()))
+    assert np.abs(rows_of(emptied, list(reference)) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
 def test_a_row_is_bitwise_the_same_alone_and_in_an_incremental_run(emptied: Path, tmp_path: Path) -> None:
     config, folder = tmp_path / "pipeline.yaml", tmp_path / "images" / "x"
     config.write_text("")

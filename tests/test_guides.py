@@ -19,9 +19,10 @@ from pipeline.config import yaml_file
 from tests.support import REPOSITORY, onnx_models, own_models
 
 DOCS = REPOSITORY / "docs"
-PAGES = [DOCS / "index.md", DOCS / "own_base.md", *sorted((DOCS / "guides").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", DOCS / "index.md", DOCS / "own_base.md", *sorted((DOCS / "guides").glob("*.md"))]
 NOT_RUN = {
-    "installs packages": 1,
+    "CI runs both": 1,
+    "installs packages": 2,
     "needs a running Dask scheduler": 1,
     "a job of Slurm": 1,
     "needs a network": 1,
@@ -40,7 +41,8 @@ heads:
 finetune: {last: {head: logistic, unfreeze_from: block16, epochs: 1}}
 """
 OTHER_CONFIG = {
-    "index.md": None,  # init writes one
+    "README.md": None,  # init writes one
+    "index.md": None,
     "laptop.md": None,
     "own_base.md": "data: {root: photos, split: {method: stratified}}\nextract: {size: 64}\n"
     "base: {name: model.onnx, preprocess: imagenet}\n",

@@ -26,7 +26,7 @@ def test_arrays_come_back_from_a_file_and_from_memory(tmp_path: Path) -> None:
 
 def test_a_pickled_object_is_neither_written_nor_read(tmp_path: Path) -> None:
     pickled = np.array([{}], dtype=object)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="x has objects"):
         npz.dump({"x": pickled})
     np.savez(tmp_path / "x.npz", x=pickled)
     with pytest.raises(ValueError, match="allow_pickle"):
