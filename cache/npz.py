@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,7 +24,8 @@ def dump(arrays: Mapping[str, np.ndarray]) -> bytes:
     if objects := [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]:
         raise ValueError(f"{objects[0]} has objects, which need pickle")
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # with allow_pickle=False NumPy before 2.1 writes an array of that name
+    named: dict[str, Any] = dict(arrays)  # with allow_pickle=False NumPy before 2.1 writes an array of that name
+    np.savez(buffer, **named)
     return buffer.getvalue()
 
 
