@@ -108,30 +108,36 @@ def _fit(x: np.ndarray, kinds: np.ndarray, spans: np.ndarray, by_class: bool) ->
     for kind in np.unique(kinds):
         here = kinds == kind
         within[here] = x[here] - x[here].mean(axis=0, dtype=np.float64)
-    directions, variances, rest = _metric(within, len(np.unique(kinds)))
+    n, dim = within.shape
+    scatter = within.T @ within if n >= dim else None  # of fewer rows, products of rows are the smaller matrix
+    directions, variances, rest = _metric(within, scatter, len(np.unique(kinds)))
     gains = ((variances / rest) ** (-2 * POWER) - 1).astype(np.float32)
     applied = np.sqrt(gains + 1) - 1
     shortened = _unit(centred + (centred @ directions * applied) @ directions.T)
     found = _unit(_prototypes(shortened, len(np.unique(kinds))))
     prototypes = found + (found @ directions * applied) @ directions.T
-    told = _by_class(centred, kinds, directions, rest / variances - 1, rest) if by_class else None
+    told = _by_class(centred, scatter, kinds, directions, rest / variances - 1, rest) if by_class else None
     nothing = np.empty(0, np.float32)
     return Distance(spans, mean.astype(np.float32), directions, gains, prototypes.T.copy(), nothing, told)
 
 
 def _by_class(
-    centred: np.ndarray, kinds: np.ndarray, directions: np.ndarray, gains: np.ndarray, rest: float
-) -> ByClass:
-    """Of centred rows (n, dim) float32. All penalties that were tried, from 0.3 to 3 times the mean square of a row, do
-    about as well (docs/benchmarks.md)."""
+    centred: np.ndarray, scatter: np.ndarray | None, kinds: np.ndarray, directions: np.ndarray, gains: np.ndarray,
+    rest: float,
+) -> ByClass:  # fmt: skip
+    """Of centred rows (n, dim) float32, and their scatter within classes, where it is at hand.
+
+    All penalties that were tried, from 0.3 to 3 times the mean square of a row, do about as well (docs/benchmarks.md).
+    """
     from scipy import linalg
 
     truth = (kinds[:, None] == np.unique(kinds)).astype(np.float32)
     shares = truth.mean(axis=0)
-    means = (truth / truth.sum(axis=0)).T @ centred
+    counts = truth.sum(axis=0)
+    means = (truth / counts).T @ centred
     metric = means + (means @ directions * gains) @ directions.T
-    wide = len(centred) < centred.shape[1]  # then in coordinates of the rows, which are fewer
-    products = centred @ centred.T if wide else centred.T @ centred
+    wide = scatter is None  # then in coordinates of the rows, which are fewer
+    products = centred @ centred.T if scatter is None else scatter + (means.T * counts) @ means
     penalty = np.einsum("ij,ij->", centred, centred, dtype=np.float64) / len(centred)
     products[np.diag_indices(len(products))] += max(penalty, 1e-12)
     right = truth - shares if wide else centred.T @ (truth - shares)
@@ -142,9 +148,9 @@ def _by_class(
     return ByClass(*(np.array(part, np.float32) for part in found))
 
 
-def _metric(within: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, float]:
+def _metric(within: np.ndarray, scatter: np.ndarray | None, classes: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Directions (dim, r) float32, variances along them (r,), and that along others, of rows less the means of their
-    classes."""
+    classes, and their products (dim, dim) where rows are as many as features."""
     from scipy import linalg
 
     n, dim = within.shape
@@ -152,7 +158,7 @@ def _metric(within: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, f
     total, rank = squares.mean(), min(DIRECTIONS, dim - 1, n - classes - 1)
     if rank < 1 or total < 1e-12:
         return np.zeros((dim, 0), np.float32), np.zeros(0), float(max(total / dim, 1e-24))
-    products = (within @ within.T if n < dim else within.T @ within).astype(np.float64) / n
+    products = (within @ within.T if scatter is None else scatter).astype(np.float64) / n
     # of the smaller matrix: what is not 0 is the same of both
     several = [len(products) - rank, len(products) - 1]
     variances, vectors = linalg.eigh(products.astype(np.float32), subset_by_index=several)
