@@ -25,6 +25,7 @@ NOT_RUN = {
     "installs packages": 2,
     "needs a running Dask scheduler": 1,
     "a job of Slurm": 1,
+    "needs a bucket": 1,
     "needs a network": 1,
     "programs that are not installed here": 1,
     "takes minutes; tests/stages/engines/test_quantise.py does the same": 1,

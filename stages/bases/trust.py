@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from cache import atomic_files, keys, records
@@ -18,17 +21,24 @@ ENVIRONMENT = "PIPELINE_TRUST"
 """Digests of trusted files, with spaces or commas between them, for containers and hosts without a home folder."""
 
 
-_given: set[str] = set()
+_granted: ContextVar[frozenset[str]] = ContextVar("granted", default=frozenset())
 
 
-def trust_here(sha256: str) -> None:
-    """Have this process trust files with that digest: a worker, which whoever sends it tasks can have do anything."""
-    _given.add(sha256)
+@contextmanager
+def granting(sha256: str) -> Iterator[None]:
+    """Files with that digest are trusted within the block, in this thread: by a worker, for whoever sent it a task."""
+    before = _granted.set(_granted.get() | {sha256})
+    try:
+        yield
+    finally:
+        _granted.reset(before)
 
 
 def is_trusted(sha256: str) -> bool:
     """Whether a file with that digest may be opened. Raises Unusable for what is no digest in PIPELINE_TRUST."""
-    return sha256 in _given or sha256 in _from_environment() or ((note := _note(sha256)) is not None and note.is_file())
+    if sha256 in _granted.get() or sha256 in _from_environment():
+        return True
+    return (note := _note(sha256)) is not None and note.is_file()
 
 
 def trust_file(path: Path, sha256: str | None = None) -> str:

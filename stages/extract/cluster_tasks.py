@@ -27,7 +27,7 @@ def compute_all(
     """Submit `at_a_time` tasks, and for each that ends the next one; `add` has their receipts.
 
     `tasks` is asked for a task when it is to be submitted. Raises PipelineError if a row cannot be stored, or workers
-    or the scheduler are lost.
+    or the scheduler are lost; NotAvailable where no worker can read the images' bucket.
     """
     import distributed
 
@@ -63,6 +63,8 @@ def compute_all(
             task = sent.pop(future.key)
             if isinstance(done, Refusal):
                 watch.note_unfit(done.worker, done.reason)
+                if done.error is not None and not watch.fit_workers():
+                    raise done.error
                 submit(task, refused=True)
                 continue
             add(done)

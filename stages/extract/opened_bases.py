@@ -54,18 +54,22 @@ def open_embed(job: Job, taps: Taps) -> Embed:
     TensorFlow is imported here, and nowhere earlier; not at all if a model compiled for OpenVINO is stored.
     """
     base = catalogue.base_of(job.recipe.base)
-    if job.trusted:
-        trust.trust_here(job.recipe.weights_sha256)
     found = weights.digest_of(base, Path(job.weights))
     if found != job.recipe.weights_sha256:
         raise Unusable(
             f"weights {job.weights}: SHA-256 {found[:12]}...; expected {job.recipe.weights_sha256[:12]}...",
             "the file changed during the run, or is another on that worker: put the same file everywhere, run again",
         )
-    embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch)
+    with _trust_of(job):
+        embed = select.open_engine(job.engine, FrozenBase(job.recipe, taps, Path(job.weights)), job.batch)
     if base.is_file:
         check_independence(embed, job.recipe.pixels.height, job.recipe.pixels.width)
     return embed
+
+
+def _trust_of(job: Job) -> contextlib.AbstractContextManager[None]:
+    """That of whoever sent the job, while its base's file is opened."""
+    return trust.granting(job.recipe.weights_sha256) if job.trusted else contextlib.nullcontext()
 
 
 class _Shared(NamedTuple):
@@ -94,7 +98,7 @@ def shared_embed(job: Job, taps: Taps, parts: Sequence[tuple[Job, Taps]]) -> tup
     wanted, *others = (
         (bare, tuple(sorted(plain.items()))) for bare, plain in starmap(without_view, [(job, taps), *parts])
     )
-    with _embeds_lock:
+    with _embeds_lock, _trust_of(job):
         if wanted not in _embeds:
             for old in _embeds.keys() - others:
                 del _embeds[old]

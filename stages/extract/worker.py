@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cache.errors import NotAvailable
 from stages.buckets.object_store import Denied, Unreachable
 from stages.extract.shard_task import Receipt, Task, extract_shard
 from stages.extract.source_digest import source_digest
@@ -28,10 +29,11 @@ class Unfit(Exception):
 
 
 class Refusal(NamedTuple):
-    """What a worker gives back instead of a receipt, and why."""
+    """What a worker gives back instead of a receipt, and why. error: of a bucket that it may not read, or cannot."""
 
     worker: str
     reason: str
+    error: NotAvailable | None = None
 
 
 def compute_task(source: str, work: bytes) -> Receipt | Refusal:
@@ -45,7 +47,7 @@ def compute_task(source: str, work: bytes) -> Receipt | Refusal:
         from distributed import get_worker
 
         time.sleep(_REFUSED_S)
-        return Refusal(get_worker().address, str(error))
+        return Refusal(get_worker().address, str(error), error if isinstance(error, NotAvailable) else None)
 
 
 def pack(compute: Compute, task: Task) -> bytes:

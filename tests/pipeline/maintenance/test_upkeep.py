@@ -212,7 +212,7 @@ def test_gc_forgets_digests_of_files_that_are_gone(pipeline: Pipeline, project: 
     index.digests([str(file) for file in files])
     files[1].unlink()
     assert pipeline("cache", "gc", "-c", project).code == 0
-    assert index._load("files", [str(file) for file in files]).keys() == {str(files[0])}
+    assert index._load("files", sorted(str(file) for file in files)).keys() == {str(files[0])}
 
 
 def test_gc_keeps_what_a_running_job_needs(pipeline: Pipeline, project: Path, two_sizes: tuple[str, str]) -> None:

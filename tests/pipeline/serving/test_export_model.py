@@ -128,7 +128,7 @@ def test_a_network_is_base_tail_taps_and_head(made: tuple[Any, Deployable, Any])
     tail = {"head_conv/0": rng.normal(size=(1, 1, 320, 1280)).astype(np.float32) / 20}
     base = FrozenBase(recipe, {"0": taps[0], "1": taps[1]}, made[1].bases[0].weights)
     deployable = Deployable((base,), head, 1.5, tail)
-    pixels = images.decode((made[2][0].file).read_bytes(), None)
+    pixels = images.decode(Path(made[2][0].place).read_bytes(), None)
     fitted = np.asarray(images._fit(Image.fromarray(pixels), recipe.pixels))[None]
     found = np.asarray(
         keras_network.build_network(deployable)(np.concatenate([fitted, fitted]))
@@ -151,7 +151,7 @@ def test_a_model_of_two_sizes_is_one_network(made: tuple[Any, Deployable, Any]) 
         (first, second),
         Head("ridge", Classes("abc"), Layers([layer, Layer(rng.normal(size=(2, 3)), np.zeros(3))]), {}),
     )
-    pixels = images.decode((made[2][0].file).read_bytes(), None)
+    pixels = images.decode(Path(made[2][0].place).read_bytes(), None)
     fitted = [np.asarray(images._fit(Image.fromarray(pixels), base.recipe.pixels))[None] for base in (first, second)]
     found = np.asarray(keras_network.build_network(deployable)(pixels[None]))
     assert np.abs(found - deployable.open()(fitted)).max() < 1e-3
@@ -168,7 +168,7 @@ def test_an_average_is_the_mean_over_members_and_views(made: tuple[Any, Deployab
     head, tail = average.join(list(zip(heads, tails, strict=True)), {})
     base, elements = replace(made[1].bases[0], taps={"0": Tap("block15_add")}), ((0, False), (1, True))
     several = Deployable((base,), head, 1.5, tail, elements)
-    pixels = images.decode((made[2][0].file).read_bytes(), replace(base.recipe.pixels, decode="full"))[None]
+    pixels = images.decode(Path(made[2][0].place).read_bytes(), replace(base.recipe.pixels, decode="full"))[None]
     said = several.open()([pixels])
     assert np.abs(np.asarray(keras_network.build_network(several)(pixels)) - said).max() < 1e-3
     views = np.concatenate([augment.turn(pixels, element) for element in elements])
