@@ -19,6 +19,7 @@ from cache.hash_index import HashIndex
 from cache.store import Cache, FeatureStore
 from stages.buckets.object_store import ObjectStore
 from stages.remote.push import Pushed, Pusher
+from stages.sources import blobs
 
 BUCKET = "team"
 KEY, SECRET, TOKEN = "AKIASENTINELKEY00001", "sentinel/secret+key/0123456789", "sentinel-session-token"
@@ -119,6 +120,16 @@ def running() -> Iterator[BucketServer]:
         yield server
     finally:
         server.close()
+
+
+def use(server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process speak to that server, which fails nothing and has seen nothing, with few tries."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    be_impatient(monkeypatch)
+    blobs._open_store.cache_clear()
+    server.fail = lambda method, name: None
+    server.requests.clear()
 
 
 def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,11 +33,7 @@ def server() -> Iterator[BucketServer]:
 @pytest.fixture
 def bucket(server: BucketServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The URL of an empty team's cache on moto's server."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket_server.be_impatient(monkeypatch)
-    server.fail = lambda method, name: None
-    server.requests.clear()
+    bucket_server.use(server, monkeypatch)
     return f"s3://team/{tmp_path.name}"
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stages.sources import blobs
 from stages.sources.places import files_of
 from tests.conftest import Pipeline, extract, opened
 from tests.support import archives, bucket_server
@@ -30,12 +29,7 @@ def server() -> Iterator[BucketServer]:
 
 @pytest.fixture
 def bucket(server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket_server.be_impatient(monkeypatch)
-    blobs._open_store.cache_clear()
-    server.fail = lambda method, name: None
-    server.requests.clear()
+    bucket_server.use(server, monkeypatch)
     return server
 
 

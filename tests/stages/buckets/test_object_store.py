@@ -23,11 +23,7 @@ def server() -> Iterator[BucketServer]:
 
 @pytest.fixture
 def remote(server: BucketServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ObjectStore:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket_server.be_impatient(monkeypatch)
-    server.fail = lambda method, name: None
-    server.requests.clear()
+    bucket_server.use(server, monkeypatch)
     return ObjectStore(f"s3://team/{request.node.name.replace('[', '-').replace(']', '')}")
 
 

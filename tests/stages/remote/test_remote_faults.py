@@ -43,9 +43,7 @@ def server() -> Iterator[BucketServer]:
 
 @pytest.fixture
 def _environment(server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket_server.be_impatient(monkeypatch)
+    bucket_server.use(server, monkeypatch)
 
 
 class Fault:

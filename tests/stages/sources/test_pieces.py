@@ -33,11 +33,7 @@ def server() -> Iterator[BucketServer]:
 
 @pytest.fixture
 def rows(server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket_server.be_impatient(monkeypatch)
-    blobs._open_store.cache_clear()
-    server.fail = lambda method, name: None
+    bucket_server.use(server, monkeypatch)
     members = Source("s3://team/p", index=HashIndex()).list().members.values()
     server.requests.clear()
     return [(member.sha256 or "", [member.place]) for member in members]

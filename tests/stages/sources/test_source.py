@@ -51,12 +51,7 @@ def server() -> Iterator[BucketServer]:
 
 @pytest.fixture
 def bucket(server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket_server.be_impatient(monkeypatch)
-    blobs._open_store.cache_clear()
-    server.fail = lambda method, name: None
-    server.requests.clear()
+    bucket_server.use(server, monkeypatch)
     return server
 
 
