@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.remote import SERVER
-from pipeline.project.project import Options, Project, no_progress
+from pipeline.project.progress import no_progress
+from pipeline.project.project import Options, Project
 from stages.buckets.object_store import ObjectStore
 from tests.support import fakes, process, source_tree
 from tests.support.dask_cluster import Cluster

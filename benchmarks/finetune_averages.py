@@ -22,7 +22,8 @@ import numpy as np
 
 from benchmarks import elpv
 from benchmarks.small_sets import LAY_OUT, Absent, stratified
-from pipeline.project.project import Options, Project, no_progress
+from pipeline.project.progress import no_progress
+from pipeline.project.project import Options, Project
 from pipeline.runs import boundary_rows, finetune_start
 from pipeline.runs.run import run_stages
 from stages.bases import blocks, catalogue

@@ -21,7 +21,8 @@ import pipeline
 from benchmarks import small_sets
 from pipeline.evaluation import cost
 from pipeline.evaluation.trial_images import Images
-from pipeline.project.project import Options, Project, no_progress
+from pipeline.project.progress import no_progress
+from pipeline.project.project import Options, Project
 from pipeline.show import evaluation_tables
 from stages.bases import published
 from stages.bases.catalogue import choose_base

@@ -21,7 +21,8 @@ import numpy as np
 
 from cache.hash_index import HashIndex
 from cache.store import Cache
-from pipeline.project.project import Options, Project, no_progress
+from pipeline.project.progress import no_progress
+from pipeline.project.project import Options, Project
 
 SERVER = """
 import logging, sys

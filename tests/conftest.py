@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 
-from pipeline.project.project import Options, Project, no_progress
+from pipeline.project.progress import no_progress
+from pipeline.project.project import Options, Project
 from stages.extract import opened_bases
 from tests.support import fakes
 

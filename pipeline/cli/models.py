@@ -6,7 +6,7 @@ import rich_click as click
 
 from pipeline.cli.options import Call, results_folder, shared_options
 from pipeline.evaluation.reproduce import Reproduction, reproduce
-from pipeline.project.project import no_progress
+from pipeline.project.progress import no_progress
 from pipeline.results import registry
 from pipeline.results.model import SHORT
 from pipeline.runs import retention

@@ -20,7 +20,7 @@ from pipeline.config import yaml_file
 from pipeline.config.data_schema import Data
 from pipeline.config.schema import BaseChoice, RunConfig
 from pipeline.project.job_shares import Part
-from pipeline.project.progress import Progress, no_progress  # noqa: F401 (others import it from here)
+from pipeline.project.progress import Progress
 from pipeline.project.split_record import SPLITS_CSV, Redrawn, SplitRecord
 from stages.bases import weights
 from stages.bases.blocks import FoundBlock

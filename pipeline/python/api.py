@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.audit_findings import Audit
-from pipeline.project.project import Options, Project, no_progress
+from pipeline.project.progress import no_progress
+from pipeline.project.project import Options, Project
 from pipeline.report.report import Written, write_report
 from pipeline.results import registry
 from pipeline.results.csv_parquet import Columns

@@ -13,7 +13,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from cache import registrations
 from cache.errors import NotAvailable, Unusable
 from pipeline.config import published_fields, yaml_file
-from pipeline.project.project import Options, Project, no_progress
+from pipeline.project.progress import no_progress
+from pipeline.project.project import Options, Project
 from pipeline.runs import extraction
 from stages.bases import catalogue
 from stages.data import scan

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.project import project
+from pipeline.project import progress as protocol
 
 _EVERY_S = 5.0
 
 
-def make_progress(console: Console, quiet: bool) -> project.Progress:
-    """A `project.Progress` that writes to `console`; one that stays silent if `quiet`."""
+def make_progress(console: Console, quiet: bool) -> protocol.Progress:
+    """A `protocol.Progress` that writes to `console`; one that stays silent if `quiet`."""
 
     @contextmanager
     def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
@@ -25,7 +25,7 @@ def make_progress(console: Console, quiet: bool) -> project.Progress:
         else:
             yield _Lines(console, title, total, done)
 
-    return project.no_progress if quiet else progress
+    return protocol.no_progress if quiet else progress
 
 
 class _Lines:

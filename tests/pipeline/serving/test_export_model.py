@@ -19,7 +19,7 @@ from PIL import Image
 
 from cache import records
 from cache.errors import PipelineError, Unusable
-from pipeline.project.project import no_progress
+from pipeline.project.progress import no_progress
 from pipeline.results import registry
 from pipeline.results.model import Model
 from pipeline.serving import export_check, export_kinds, export_model
